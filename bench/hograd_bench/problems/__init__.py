@@ -1,0 +1,66 @@
+"""Problems: one file each, discovered by being here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+
+from hograd_bench.problems._contract import ClosedForm as ClosedForm
+from hograd_bench.problems._contract import Draw as Draw
+from hograd_bench.problems._contract import Instance as Instance
+from hograd_bench.problems._contract import Problem as Problem
+from hograd_bench.problems._contract import Spec as Spec
+from hograd_bench.problems._contract import problem as problem
+from hograd_bench.problems._contract import registered as _registered
+
+
+@functools.cache
+def _discover() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{module.name}")
+
+
+def problems() -> dict[str, Problem]:
+    """All problems by name: those of this folder and those loaded from files."""
+    _discover()
+    return _registered()
+
+
+def get(name: str) -> Problem:
+    """The problem of that name.
+
+    Raises:
+        ValueError: no such problem; the message lists those that exist.
+    """
+    known = problems()
+    if name not in known:
+        raise ValueError(f"problem: got {name!r}, expected one of {', '.join(sorted(known))}")
+    return known[name]
+
+
+def load_file(path: str | Path) -> list[str]:
+    """Run a Python file that declares problems of your own; returns their names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file declares no problem.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"problem file: {path} does not exist")
+    before = set(problems())
+    name = f"hograd_problem_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    added = sorted(set(problems()) - before)
+    if not added:
+        raise ValueError(f"problem file: {path} declares no problem; decorate a factory with @problem(...)")
+    return added

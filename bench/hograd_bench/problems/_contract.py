@@ -1,0 +1,177 @@
+"""What a problem is. One file beside this one declares one problem; nothing else is edited.
+
+    @problem("quadratic", formula="f(x) = xᵀAx/2 + bᵀx", source="...", family="dense",
+             sizes={"n": "dimension of x"}, operations=lambda spec: {...})
+    def quadratic(spec: Spec, draw: Draw) -> Instance: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Sizes of one instance; a problem reads those it declares in ``sizes``."""
+
+    n: int
+    depth: int = 1
+    batch: int = 1
+
+
+class Draw:
+    """Seeded data for an instance, the same numbers for every dtype and device.
+
+    Values are drawn in float64 on the CPU and rounded to ``dtype``. With ``precise=True`` they are then
+    held in float64 on the CPU: the truth is computed at exactly the point that the method sees, so its
+    error does not contain the rounding of the inputs.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0, *, precise: bool = False) -> None:
+        self._rounded_to = dtype
+        self.dtype = torch.float64 if precise else dtype
+        self.device = torch.device("cpu" if precise else device)
+        self.seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def tensor(self, values: Tensor) -> Tensor:
+        """``values`` rounded to the dtype of the cell, in the dtype and on the device of this instance."""
+        if not values.dtype.is_floating_point:
+            return values.to(self.device)
+        return values.to(torch.float64).to(self._rounded_to).to(self.device, self.dtype)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        """Independent normal numbers of standard deviation ``scale``."""
+        return self.tensor(torch.randn(shape, generator=self._generator, dtype=torch.float64) * scale)
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Independent uniform numbers in [low, high)."""
+        drawn = torch.rand(shape, generator=self._generator, dtype=torch.float64)
+        return self.tensor(low + (high - low) * drawn)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Independent int64 numbers in [0, high), for class labels and the like."""
+        return torch.randint(high, shape, generator=self._generator).to(self.device)
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """``module`` with every parameter redrawn (normal, scale 1/sqrt(fan in)), in this dtype and device."""
+        with torch.no_grad():
+            for parameter in module.parameters():
+                fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
+                scale = fan_in**-0.5 if fan_in else 0.1
+                parameter.data = self.normal(*parameter.shape, scale=scale)
+            for name, buffer in module.named_buffers():
+                owner, _, leaf = name.rpartition(".")
+                module.get_submodule(owner)._buffers[leaf] = self.tensor(buffer)
+        return module
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Derivatives known on paper, at the instance's x. Each takes the order first; None: not known.
+
+    A function may return None for an order whose closed form is not known.
+    """
+
+    tensor: Callable[[int], Tensor | None] | None = None
+    product: Callable[[int, Tensor], Tensor | None] | None = None
+    directional: Callable[[int, Tensor], Tensor | None] | None = None
+
+
+@dataclass
+class Instance:
+    """A problem at one size.
+
+    Attributes:
+        f: R^n -> R, takes x and returns a 0-dimensional tensor. Pure: same x, same value.
+        x: the point, any shape.
+        v: a direction shaped like x; drawn by the suite where None.
+        closed_form: derivatives known on paper.
+        extras: further arguments that operators ask for by name (``module``, ``loss``, ``inputs``,
+            ``targets``, ...); a problem declares their names in ``provides``.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    x: Tensor
+    v: Tensor | None = None
+    closed_form: ClosedForm | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A problem's record.
+
+    Attributes:
+        name: unique, snake_case.
+        formula: f in one line of mathematics.
+        source: where it is from (author, year, number).
+        family: "elementwise" | "dense" | "network" | "application": what cost(f) is made of.
+        sizes: the sizes it has, of n, depth and batch -> what each means here.
+        provides: names of the extras on its instances.
+        operations: spec -> {"add": .., "mul": .., "transcendental": ..} arithmetic operations of one
+            evaluation of f, counted by hand, or None where nobody has counted.
+        build: (spec, draw) -> Instance.
+    """
+
+    name: str
+    formula: str
+    source: str
+    family: str
+    sizes: Mapping[str, str]
+    build: Callable[[Spec, Draw], Instance]
+    provides: tuple[str, ...] = ()
+    operations: Callable[[Spec], Mapping[str, int]] | None = None
+
+    def instance(
+        self, spec: Spec, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0, *, precise: bool = False
+    ) -> Instance:
+        """Build the instance; its direction ``v`` is drawn (unit-scale normal) where the problem gave none."""
+        draw = Draw(dtype, device, seed, precise=precise)
+        built = self.build(spec, draw)
+        if built.v is None:
+            built.v = Draw(dtype, device, seed + 1, precise=precise).normal(*built.x.shape)
+        return built
+
+
+_PROBLEMS: dict[str, Problem] = {}
+_FAMILIES = ("elementwise", "dense", "network", "application")
+
+
+def problem(
+    name: str,
+    *,
+    formula: str,
+    source: str,
+    family: str,
+    sizes: Mapping[str, str],
+    provides: tuple[str, ...] = (),
+    operations: Callable[[Spec], Mapping[str, int]] | None = None,
+) -> Callable[[Callable[[Spec, Draw], Instance]], Callable[[Spec, Draw], Instance]]:
+    """Declare a problem by its factory; see :class:`Problem` for the arguments.
+
+    Raises:
+        ValueError: the name is taken, the family unknown, or a size is not n, depth or batch.
+    """
+    if name in _PROBLEMS:
+        raise ValueError(f"problem: {name!r} is declared twice")
+    if family not in _FAMILIES:
+        raise ValueError(f"family: got {family!r}, expected one of {', '.join(_FAMILIES)}")
+    if not set(sizes) <= {"n", "depth", "batch"}:
+        raise ValueError(f"sizes: got {sorted(sizes)}, expected some of n, depth, batch")
+
+    def declare(build: Callable[[Spec, Draw], Instance]) -> Callable[[Spec, Draw], Instance]:
+        _PROBLEMS[name] = Problem(name, formula, source, family, dict(sizes), build, provides, operations)
+        return build
+
+    return declare
+
+
+def registered() -> dict[str, Problem]:
+    """All declared problems by name."""
+    return dict(_PROBLEMS)
