@@ -1,0 +1,1 @@
+"""The pytest-benchmark modules, one a family of operators, and the plugin that feeds them cells."""
