@@ -1,0 +1,131 @@
+"""One cell -> one row. Truth first: nothing is measured before the result agreed with it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hograd_bench import metrics, schema
+from hograd_bench.cells import Cell
+from hograd_bench.metrics import Missing, Readings, Subject
+from hograd_bench.metrics.time import Timer
+from hograd_core import UnsupportedError
+
+DETERMINISTIC = ("accuracy", "memory", "counts")
+ALL = (*DETERMINISTIC, "time", "gpu")
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Pin torch's intra-op threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, on the CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def describe(error: BaseException) -> str:
+    """``Type: first line`` of an exception, for a reason."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = None) -> dict[str, Any]:
+    """Measure one cell; never raises for what the cell itself does.
+
+    Args:
+        cell: what to measure.
+        families: names of metric families; accuracy is always first and always taken.
+        timer: takes a call and returns seconds per round; without one, time is missing with that reason.
+
+    Returns:
+        The row (see docs/architecture.md), whatever happened: its status says what.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C is the person's, not the cell's.
+    """
+    started = datetime.datetime.now(datetime.timezone.utc)
+    clock = time.perf_counter()
+    taken = Readings()
+    subject: Subject | None = None
+    status, reason = "ok", ""
+    with warnings.catch_warnings(record=True) as caught, threads(cell.threads):
+        warnings.simplefilter("always")
+        try:
+            subject = Subject(cell)
+            before = time.perf_counter()
+            subject.call()
+            first_call = time.perf_counter() - before
+            disagreement = metrics.families()["accuracy"].verdict(subject)
+            if disagreement is not None:
+                status, reason = "wrong", disagreement
+                _merge(taken, metrics.families()["accuracy"].measure(subject))
+            else:
+                _take(taken, subject, families, timer, first_call)
+        except UnsupportedError as error:
+            status, reason = "unsupported", error.reason
+        except Exception as error:
+            status, reason = ("oom" if is_out_of_memory(error) else "failed"), describe(error)
+            taken.details["traceback"] = traceback.format_exc(limit=-6)
+    said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
+    if said:
+        taken.details["warnings"] = said[:5]
+    numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}
+    missing = {name: value.reason for name, value in taken.values.items() if isinstance(value, Missing)}
+    return schema.row(
+        cell,
+        status=status,
+        reason=reason,
+        numel=subject.instance.x.numel() if subject is not None else None,
+        started=started.isoformat(timespec="seconds"),
+        wall_seconds=time.perf_counter() - clock,
+        metrics=numbers,
+        missing=missing,
+        details=taken.details,
+    )
+
+
+def _take(
+    taken: Readings, subject: Subject, families: Sequence[str], timer: Timer | None, first_call: float
+) -> None:
+    """Read the wanted families in a fixed order; one that fails is missing with its error, the others stand."""
+    for name in ALL:
+        family = metrics.families()[name]
+        if name == "gpu" and subject.cell.device == "cpu":
+            continue  # no row of a CPU cell has these columns at all
+        if name not in families:
+            taken.values.update({metric.name: Missing("not asked for") for metric in family.METRICS})
+        elif name == "time" and timer is None:
+            taken.values.update({metric.name: Missing("not timed: no timer was given") for metric in family.METRICS})
+        else:
+            try:
+                read = family.measure(subject, timer, first_call) if name == "time" else family.measure(subject)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                why = Missing(f"the instrument failed: {describe(error)}")
+                read = Readings({metric.name: why for metric in family.METRICS})
+            _merge(taken, read)
+
+
+def _merge(into: Readings, more: Readings) -> None:
+    into.values.update(more.values)
+    into.details.update(more.details)

@@ -1,0 +1,140 @@
+"""Time of a warm call, of the first call, of CPU, and in gradients of the same problem.
+
+The rounds come from a timer that the caller brings (pytest-benchmark in the sweeps room): this module
+asks for samples and states what they say. The garbage collector is off while timing and runs before it;
+every timed call starts with the same allocator state that the previous call left.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
+
+Timer = Callable[[Callable[[], object]], list[float]]
+"""Times a call for some rounds; returns seconds a call, one number a round."""
+
+NOISY_IQR = 0.15
+"""A row is noisy when IQR/median exceeds this ...
+
+pytorch's own torch.utils.benchmark warns at 0.10 on quiet machines; a shared two-core machine shows 0.05-0.16
+within a process on identical code, so 0.15 marks what is unusual there rather than everything."""
+
+NOISY_GRADIENT = 0.20
+"""... or when the gradient's times before and after differ by more than this share: the machine changed."""
+
+SAMPLES_KEPT = 200
+_BURST = 0.004  # seconds of gradient calls a burst: long against the clock, short against drift
+_BURSTS = 5
+
+
+def _metric(name: str, unit: str, instrument: str, description: str) -> Metric:
+    return Metric(name, unit, False, instrument, description, ("torch", "threads", "isa", "device", "machine"))
+
+
+_ROUNDS = "pytest-benchmark rounds (time.perf_counter)"
+METRICS = (
+    _metric("seconds_min", "s", _ROUNDS, "fastest round, per call"),
+    _metric("seconds_median", "s", _ROUNDS, "median round, per call"),
+    _metric("seconds_iqr", "s", _ROUNDS, "interquartile range of the rounds"),
+    _metric("rounds", "1", _ROUNDS, "number of rounds"),
+    _metric("cpu_seconds", "s", "time.process_time over a burst", "CPU seconds per call, all threads"),
+    _metric("first_call_seconds", "s", "time.perf_counter", "the first call on this instance, warm-up included"),
+    _metric("gradient_seconds", "s", "min of bursts around the rounds", "one gradient of the same f at the same x"),
+    _metric("gradient_seconds_before", "s", "min of bursts", "that gradient before the rounds"),
+    _metric("gradient_seconds_after", "s", "min of bursts", "that gradient after the rounds"),
+    _metric("gradient_equivalents", "1", "seconds_min / gradient_seconds", "cost in gradients of the same problem"),
+    _metric("noisy", "bool", "rule of metrics/time.py", "spread too wide, or the gradient drifted around the rounds"),
+)
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Collect once, then keep the garbage collector off inside the block."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def burst(call: Callable[[], object], seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds a call over one burst of about ``seconds``, at least one call.
+
+    Args:
+        call: what is timed.
+        seconds: length of the burst.
+        clock: what reads the time charged (``time.process_time`` charges CPU time).
+
+    Returns:
+        Seconds per call.
+    """
+    calls = 0
+    end = time.perf_counter() + seconds
+    start = clock()
+    while True:
+        call()
+        calls += 1
+        if time.perf_counter() >= end:
+            return (clock() - start) / calls
+
+
+def fastest(call: Callable[[], object], bursts: int = _BURSTS, seconds: float = _BURST) -> float:
+    """The fastest of several bursts, in seconds a call: contamination of a burst is one-sided."""
+    return min(burst(call, seconds) for _ in range(bursts))
+
+
+def is_noisy(samples: list[float], before: float, after: float) -> bool:
+    """Whether the spread of ``samples`` or the drift of the gradient around them is too wide."""
+    quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else [samples[0]] * 3
+    wide = quartiles[2] - quartiles[0] > NOISY_IQR * quartiles[1]
+    return bool(wide or abs(math.log(after / before)) > NOISY_GRADIENT)
+
+
+def measure(subject: Subject, timer: Timer, first_call_seconds: float | None = None) -> Readings:
+    """Time the subject's call with ``timer``, between two timings of its gradient.
+
+    Args:
+        subject: the cell.
+        timer: takes a call, returns seconds per call, one number per round.
+        first_call_seconds: the first call's time, taken by whoever made that call.
+
+    Returns:
+        Values for every metric of this family; the samples (at most 200, evenly thinned) in
+        ``details["samples_seconds"]``.
+    """
+    with collector_off():
+        before = fastest(subject.gradient)
+        samples = timer(subject.call)
+        cpu = burst(subject.call, max(_BURST, min(samples)), time.process_time)
+        after = fastest(subject.gradient)
+    gradient = min(before, after)
+    quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else [samples[0]] * 3
+    step = max(1, math.ceil(len(samples) / SAMPLES_KEPT))
+    readings = Readings(
+        {
+            "seconds_min": min(samples),
+            "seconds_median": quartiles[1],
+            "seconds_iqr": quartiles[2] - quartiles[0],
+            "rounds": len(samples),
+            "cpu_seconds": cpu,
+            "first_call_seconds": Missing("no first call was timed"),
+            "gradient_seconds": gradient,
+            "gradient_seconds_before": before,
+            "gradient_seconds_after": after,
+            "gradient_equivalents": min(samples) / gradient,
+            "noisy": is_noisy(samples, before, after),
+        },
+        {"samples_seconds": samples[::step]},
+    )
+    if first_call_seconds is not None:
+        readings.values["first_call_seconds"] = first_call_seconds
+    return readings

@@ -1,0 +1,201 @@
+"""Presets -> cells, with a reason for every skip. A preset is data (presets.toml); nothing here runs a kernel."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import hograd_core
+from hograd_bench import measure, problems
+from hograd_bench.cells import DTYPES, Cell
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS = Path(__file__).with_name("presets.toml")
+FAMILIES = measure.ALL
+MEMORY_BUDGET = 2**30
+"""Bytes that a cell may be predicted to need before it is skipped; `hograd run --memory-budget` changes it."""
+
+_ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_SIZES = ("n", "depth", "batch")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with the metric families wanted of it; ``skip`` says why it is not attempted, where it is not."""
+
+    cell: Cell
+    families: tuple[str, ...] = FAMILIES
+    skip: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_json` reads it back."""
+        return {"cell": self.cell.id, "families": list(self.families), "skip": self.skip}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Planned:
+        """Inverse of :meth:`to_json`."""
+        return cls(Cell.parse(data["cell"]), tuple(data["families"]), data["skip"])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A cartesian product of cells. "*" means every one that fits; a list names them.
+
+    Attributes:
+        operator: name or alias; an alias ("hvp") fixes the order.
+        methods, problems: names, or ("*",).
+        n, depth, batch, order: sizes; a problem is not swept over a size that it does not have.
+        dtype, device, threads, preparation: as in a cell.
+        families: metric families wanted.
+    """
+
+    operator: str
+    methods: tuple[str, ...] = ("*",)
+    problems: tuple[str, ...] = ("*",)
+    n: tuple[int, ...] = (8,)
+    depth: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = (1,)
+    order: tuple[int, ...] = (2,)
+    dtype: tuple[str, ...] = ("float32",)
+    device: tuple[str, ...] = ("cpu",)
+    threads: tuple[int, ...] = (1,)
+    preparation: tuple[str, ...] = ("eager",)
+    families: tuple[str, ...] = FAMILIES
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str = "sweep") -> Sweep:
+        """A sweep from a TOML table: every value may be a scalar or a list.
+
+        Raises:
+            ValueError: an unknown key, or no operator; the message names it and ``where``.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise ValueError(f"{where}: unknown key {unknown[0]!r}, expected some of {', '.join(sorted(known))}")
+        if "operator" not in table:
+            raise ValueError(f"{where}: no operator")
+        given = {k: v if k == "operator" else tuple(v if isinstance(v, list) else [v]) for k, v in table.items()}
+        return cls(**given)
+
+
+def expand(sweep: Sweep) -> list[Planned]:
+    """Every cell of a sweep, in a fixed order, those that cannot be with the reason as ``skip``.
+
+    Raises:
+        ValueError: an unknown operator, method, problem, dtype or family; or a named problem that does not
+            provide what the operator needs.
+    """
+    operator, fixed = hograd_core.resolve(sweep.operator)
+    if fixed is None and operator.order is not None:
+        fixed = operator.order
+    orders = sweep.order if fixed is None else (fixed,)
+    methods = list(operator.methods) if sweep.methods == ("*",) else list(sweep.methods)
+    for name, allowed, label in ((sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families")):
+        for value in name:
+            if value not in allowed:
+                raise ValueError(f"{label}: got {value!r}, expected one of {', '.join(allowed)}")
+    cells: dict[Cell, Planned] = {}
+    for problem in _fitting(operator, sweep.problems):
+        axes = [getattr(sweep, size) if size in problem.sizes else (1,) for size in _SIZES]
+        for n, depth, batch in itertools.product(*axes):
+            for order, dtype, device, count, preparation, name in itertools.product(
+                orders, sweep.dtype, sweep.device, sweep.threads, sweep.preparation, methods
+            ):
+                cell = Cell(
+                    operator.name, name, problem.name, n, order, depth, batch, dtype, device, count, preparation
+                )  # fmt: skip
+                cells[cell] = Planned(cell, sweep.families, _undefined(operator.method(name), order))
+    return list(cells.values())
+
+
+def _fitting(operator: hograd_core.Operator, names: Sequence[str]) -> list[problems.Problem]:
+    """The problems of those names that provide the operator's inputs."""
+    chosen = list(problems.problems().values()) if tuple(names) == ("*",) else [problems.get(n) for n in names]
+    needs = set(operator.inputs) - {"f", "x", "v"}
+    fits = [p for p in chosen if needs <= set(p.provides)]
+    if tuple(names) != ("*",) and len(fits) < len(chosen):
+        lacking = next(p for p in chosen if p not in fits)
+        missing = ", ".join(sorted(needs - set(lacking.provides)))
+        raise ValueError(f"problem: {lacking.name!r} does not provide {missing}, which {operator.name} needs")
+    return fits
+
+
+def _undefined(method: hograd_core.Method, order: int) -> str | None:
+    if method.supports(order):
+        return None
+    top = "" if method.max_order is None else f" to {method.max_order}"
+    return f"{method.name} is defined for orders from {method.min_order}{top}"
+
+
+def merge(plans: Iterable[Planned]) -> list[Planned]:
+    """One entry a cell, in order of first appearance, with the union of the families wanted."""
+    merged: dict[Cell, Planned] = {}
+    for planned in plans:
+        known = merged.get(planned.cell)
+        if known is not None:
+            wanted = tuple(f for f in FAMILIES if f in known.families or f in planned.families)
+            planned = replace(planned, families=wanted, skip=known.skip or planned.skip)
+        merged[planned.cell] = planned
+    return list(merged.values())
+
+
+@functools.cache
+def _numel(problem: str, spec: problems.Spec) -> int:
+    return problems.get(problem).instance(spec).x.numel()
+
+
+def predicted_bytes(cell: Cell) -> int:
+    """A lower bound on the bytes that the cell's result takes: numel^order entries for a full tensor, else numel.
+
+    Deliberately only what is certain before anything ran; peaks of earlier runs know more (`run.py` asks them).
+    """
+    numel = _numel(cell.problem, problems.Spec(cell.n, cell.depth, cell.batch))
+    operator, _ = hograd_core.resolve(cell.operator)
+    exponent = cell.order if operator.result == "x * order" else 1
+    return int(numel**exponent) * _ITEMSIZE[cell.dtype]
+
+
+def within_budget(plans: Iterable[Planned], budget: int = MEMORY_BUDGET) -> list[Planned]:
+    """The same plans; those whose result alone is predicted to exceed ``budget`` bytes carry that as ``skip``."""
+    checked = []
+    for planned in plans:
+        if planned.skip is None:
+            need = predicted_bytes(planned.cell)
+            if need > budget:
+                planned = replace(
+                    planned, skip=f"the result alone needs {need:,} B, over the memory budget of {budget:,} B"
+                )
+        checked.append(planned)
+    return checked
+
+
+def load_presets(path: Path = PRESETS) -> dict[str, dict[str, Any]]:
+    """The presets of a TOML file: name -> {"description": ..., "sweep": [tables]}."""
+    with path.open("rb") as file:
+        return dict(tomllib.load(file))
+
+
+def preset(name: str, budget: int = MEMORY_BUDGET) -> list[Planned]:
+    """The plan of a preset.
+
+    Raises:
+        ValueError: no such preset; the message lists those that exist.
+    """
+    known = load_presets()
+    if name not in known:
+        raise ValueError(f"preset: got {name!r}, expected one of {', '.join(known)}")
+    tables = known[name]["sweep"]
+    sweeps = [Sweep.from_table(t, f"presets.toml [{name}] sweep {i + 1}") for i, t in enumerate(tables)]
+    return within_budget(merge(itertools.chain.from_iterable(expand(s) for s in sweeps)), budget)
+
+

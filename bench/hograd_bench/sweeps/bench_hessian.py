@@ -1,0 +1,16 @@
+"""Full derivative tensors; the Hessian is their order 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hograd_bench.plan import Planned
+from hograd_bench.sweeps import assert_settled
+
+OPERATORS = ("derivative_tensor",)
+
+
+def bench_hessian(planned: Planned, measured: Callable[[], dict[str, Any]]) -> None:
+    """Measure one planned cell."""
+    assert_settled(measured())

@@ -1,0 +1,84 @@
+#!/usr/bin/env -S python -m nox -f
+"""Sessions of the project. All share one environment, .nox/hograd, built from constraints.txt."""
+
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "none"
+
+ROOT = Path(__file__).parent
+ENVIRONMENT = ROOT / ".nox" / "hograd"
+SCRIPTS = ENVIRONMENT / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+def environment(session: nox.Session) -> None:
+    """Build the shared environment unless it stands and what it is made from has not changed."""
+    made_from = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    stamp = hashlib.sha256(made_from + sys.version.encode()).hexdigest()
+    marker = ENVIRONMENT / "made-from"
+    if marker.exists() and marker.read_text() == stamp:
+        return
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
+    session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
+    session.run(
+        str(SCRIPTS / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "-c", "constraints.txt", "-e", ".[bench]", *groups,
+        external=True,
+    )  # fmt: skip
+    marker.write_text(stamp)
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run the shared environment's python."""
+    environment(session)
+    session.run(str(SCRIPTS / "python"), *arguments, external=True)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Main job: sweep, rows to results/, reports/index.html. Options after --, e.g. --preset smoke."""
+    python(session, "-m", "hograd_bench", "run", "--report", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Rebuild reports/index.html from results/. Options after --, e.g. --results results/reference."""
+    python(session, "-m", "hograd_bench", "report", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite. Options after -- go to pytest."""
+    python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: check and format."""
+    environment(session)
+    ruff = str(SCRIPTS / "ruff")
+    session.run(ruff, "check", *session.posargs, ".", external=True)
+    session.run(ruff, "format", "--check", ".", external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    python(session, "-m", "mypy", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()
