@@ -19,9 +19,7 @@ def check_point(x: Any, name: str = "x") -> Tensor:
         ValueError: ``x`` has no elements.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name}: got {type(x).__name__}, expected a torch.Tensor; wrap it in torch.tensor(...)"
-        )
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor; wrap it in torch.tensor(...)")
     if not x.dtype.is_floating_point:
         raise TypeError(
             f"{name}: got dtype {x.dtype}, expected a real floating dtype; "
@@ -43,9 +41,7 @@ def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
     if not isinstance(v, Tensor):
         raise TypeError(f"{name}: got {type(v).__name__}, expected a torch.Tensor shaped like x")
     if v.shape != x.shape:
-        raise ValueError(
-            f"{name}: got shape {tuple(v.shape)}, expected {tuple(x.shape)} like x; reshape or expand it"
-        )
+        raise ValueError(f"{name}: got shape {tuple(v.shape)}, expected {tuple(x.shape)} like x; reshape or expand it")
     if v.dtype != x.dtype:
         raise TypeError(f"{name}: got dtype {v.dtype}, expected {x.dtype} like x; convert with v.to(x.dtype)")
     if v.device != x.device:

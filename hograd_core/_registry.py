@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from hograd_core._checks import check_order
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
@@ -133,9 +136,12 @@ class Operator:
                     f"from {chosen.min_order}{top}; choose another method"
                 )
             options["order"] = order
-        checked = self.guard(*bound.args, **bound.kwargs)
+        _load_forward_mode()
         try:
-            return chosen.function(*checked, **options)
+            # Leaves inference mode and no_grad alike: methods always run with grad and forward AD enabled.
+            with torch.inference_mode(False):
+                checked = self.guard(*bound.args, **bound.kwargs)
+                return chosen.function(*checked, **options)
         except UnsupportedError:
             raise
         except (RuntimeError, NotImplementedError) as error:
@@ -143,6 +149,18 @@ class Operator:
             if reason is None:
                 raise
             raise UnsupportedError(f"{self.name}[{chosen.name}]", reason) from error
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Let PyTorch load its forward-mode decompositions, once a process.
+
+    torch 2.13 scripts them with its own deprecated torch.jit.script at the first jvp; under ``-W error`` the
+    warning would surface as a failure of our caller's code.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""Derivatives of a scalar function at any order: an operator a file, its methods side by side."""

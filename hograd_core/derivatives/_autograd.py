@@ -1,0 +1,52 @@
+"""The two steps that every method built on the autograd tape shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def leaf(x: Tensor) -> Tensor:
+    """A leaf on x's storage that the tape records from; x itself stays as it is."""
+    return x.detach().requires_grad_()
+
+
+def grad_or_zeros(
+    y: Tensor,
+    x: Tensor,
+    *,
+    create_graph: bool,
+    retain_graph: bool | None = None,
+    grad_outputs: Tensor | None = None,
+    batched: bool = False,
+) -> Tensor:
+    """Gradient of y in x, with zeros where y does not depend on x (a constant's or a linear map's derivative).
+
+    Args:
+        y: a tensor; 0-dimensional unless ``grad_outputs`` is given.
+        x: a tensor that was recorded from.
+        create_graph: whether the result is differentiated again. False at the last order: a graph recorded
+            there is never used and costs as much memory as all of the rows together.
+        retain_graph: as in :func:`torch.autograd.grad`; None means ``create_graph``.
+        grad_outputs: the cotangent of y, or a batch of them along dimension 0 with ``batched``.
+        batched: vectorise over dimension 0 of ``grad_outputs``.
+
+    Returns:
+        Shape of x, after the batch dimension where ``batched``.
+    """
+    if not y.requires_grad:
+        batch = grad_outputs.shape[:1] if batched and grad_outputs is not None else ()
+        return torch.zeros((*batch, *x.shape), dtype=x.dtype, device=x.device)
+    (gradient,) = torch.autograd.grad(
+        y,
+        x,
+        grad_outputs=grad_outputs,
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        is_grads_batched=batched,
+        allow_unused=True,
+    )
+    if gradient is None:
+        batch = grad_outputs.shape[:1] if batched and grad_outputs is not None else ()
+        return torch.zeros((*batch, *x.shape), dtype=x.dtype, device=x.device)
+    return gradient if create_graph else gradient.detach()

@@ -1,0 +1,208 @@
+"""Dᵏf(x): all nᵏ entries of the k-th derivative. Order 2: the Hessian."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
+from hograd_core._registry import method, operator
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
+
+
+@operator(result="x * order", default="rows", aliases={"hessian": 2})
+def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any, ...]:
+    """All entries of the derivative of ``order``.
+
+    Args:
+        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
+        x: the point, any shape, a real floating dtype, any device; n elements.
+        order: k >= 1; 2 is the Hessian.
+
+    Returns:
+        A detached tensor of shape ``x.shape * order`` (nᵏ elements) with the dtype and device of x.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: f's result is not 0-dimensional, or x is empty.
+        UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
+    """
+    return scalar_function(f), check_point(x)
+
+
+def hessian(f: ScalarFunction, x: Tensor, *, method: str | None = None, **options: Any) -> Tensor:
+    """The Hessian ∇²f(x), all n² entries.
+
+    Args:
+        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
+        x: the point, any shape, a real floating dtype, any device.
+        method: a method of ``derivative_tensor``; None: by rows.
+        **options: keyword options of that method (``chunk_size`` of ``vmap_hvp``).
+
+    Returns:
+        A detached tensor of shape ``(*x.shape, *x.shape)`` with the dtype and device of x.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: f's result is not 0-dimensional, x is empty, or there is no such method.
+        UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
+    """
+    entries: Tensor = derivative_tensor(f, x, 2, method=method, **options)
+    return entries
+
+
+def _functional(f: ScalarFunction, x: Tensor, order: int, vectorize: bool) -> Tensor:
+    """functional.hessian under order-2 jacobians; only levels that are differentiated again record a graph."""
+    jacobian: Any = torch.autograd.functional.jacobian
+    double: Any = torch.autograd.functional.hessian
+    if order == 1:
+        first: Tensor = jacobian(f, x, vectorize=vectorize)
+        return first
+    g: TensorFunction = f
+    for level in range(2, order + 1):
+        differentiate = double if level == 2 else jacobian
+        g = functools.partial(_apply, differentiate, g, vectorize, level < order)
+    return g(x)
+
+
+def _apply(differentiate: Any, g: TensorFunction, vectorize: bool, create_graph: bool, x: Tensor) -> Tensor:
+    result: Tensor = differentiate(g, x, create_graph=create_graph, vectorize=vectorize)
+    return result
+
+
+@method(
+    derivative_tensor,
+    "functional",
+    mode="reverse over reverse, a sweep an entry",
+    source="torch.autograd.functional.hessian, above order 2 of functional.jacobian",
+)
+def functional(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """PyTorch's own: a loop over the entries of the derivative below."""
+    return _functional(f, x, order, vectorize=False).detach()
+
+
+@method(
+    derivative_tensor,
+    "functional_vectorized",
+    mode="reverse over reverse, vectorised over entries",
+    source="torch.autograd.functional.hessian(vectorize=True), above order 2 of functional.jacobian",
+)
+def functional_vectorized(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """PyTorch's own with the loop replaced by vmap: memory of all sweeps at once."""
+    return _functional(f, x, order, vectorize=True).detach()
+
+
+def _descend(s: Tensor, point: Tensor, out: Tensor, order: int, last: bool) -> None:
+    """Write the derivatives of ``order`` of s into ``out`` (n^order entries), a sweep an entry of the one below.
+
+    ``last``: nothing needs the graph under s after this, so that its last sweep may free it.
+    """
+    if order == 1:
+        out.copy_(grad_or_zeros(s, point, create_graph=False, retain_graph=not last).reshape(-1))
+        return
+    below = grad_or_zeros(s, point, create_graph=True).reshape(-1)
+    if not below.requires_grad:
+        out.zero_()
+        return
+    n = point.numel()
+    for i, row in enumerate(out.view(n, -1)):
+        _descend(below[i], point, row, order - 1, last and i == n - 1)
+
+
+@method(
+    derivative_tensor,
+    "rows",
+    mode="reverse over reverse, a sweep an entry",
+    source="differentiate each component of the gradient, the graph retained until the last",
+)
+def rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """Manual rows: 1 + n + … + nᵏ⁻¹ reverse sweeps; one graph a level alive, never n of them."""
+    point = leaf(x)
+    out = torch.empty(x.numel() ** order, dtype=x.dtype, device=x.device)
+    _descend(f(point), point, out, order, True)
+    return out.view(x.shape * order)
+
+
+@method(
+    derivative_tensor,
+    "batched_rows",
+    mode="reverse over reverse, vectorised over entries",
+    source="torch.autograd.grad(is_grads_batched=True)",
+)
+def batched_rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """All rows of a level in one vectorised sweep, from an identity of nʲ cotangents at level j: n²ʲ elements."""
+    point = leaf(x)
+    g = grad_or_zeros(f(point), point, create_graph=order > 1)
+    for level in range(2, order + 1):
+        flat = g.reshape(-1)
+        if not flat.requires_grad:
+            return zeros_for(x, order)
+        identity = torch.eye(flat.numel(), dtype=x.dtype, device=x.device)
+        g = grad_or_zeros(flat, point, create_graph=level < order, grad_outputs=identity, batched=True)
+    return g.reshape(x.shape * order)
+
+
+@method(
+    derivative_tensor,
+    "func_hessian",
+    mode="forward over reverse, forward nested k-1 deep, vectorised",
+    source="torch.func.hessian = jacfwd(jacrev(f)); above order 2 further jacfwd",
+    functorch=True,
+)
+def func_hessian(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """jacfwdᵏ⁻¹ ∘ jacrev: n tangents at a time through the level below."""
+    g: TensorFunction = torch.func.jacrev(f)
+    for _ in range(order - 1):
+        g = torch.func.jacfwd(g)
+    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
+    with torch.no_grad():
+        return g(x).detach()
+
+
+@method(
+    derivative_tensor,
+    "jacrev_of_grad",
+    mode="reverse over reverse, k deep, vectorised",
+    source="torch.func.jacrev of torch.func.grad; above order 2 further jacrev",
+    functorch=True,
+)
+def jacrev_of_grad(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+    """jacrevᵏ⁻¹ ∘ grad: all cotangents of a level at a time."""
+    g: TensorFunction = torch.func.grad(f)
+    for _ in range(order - 1):
+        g = torch.func.jacrev(g)
+    with torch.no_grad():
+        return g(x).detach()
+
+
+def _contracted(f: ScalarFunction, x: Tensor, order: int, index: Tensor) -> Tensor:
+    """Dᵏf(x)[e_i, e_j, …, ·] for the entry number ``index`` = (i, j, …) of a tensor of order k-1."""
+    positions = torch.arange(x.numel(), device=x.device)
+    g: TensorFunction = torch.func.grad(f)
+    for _ in range(order - 1):
+        # A one-hot made here, and not rows of an identity, so that chunk_size bounds this memory as well.
+        tangent = (positions == index % x.numel()).to(x.dtype).reshape(x.shape)
+        g = functools.partial(pushforward, g, tangent)
+        index = index // x.numel()
+    return g(x)
+
+
+@method(
+    derivative_tensor,
+    "vmap_hvp",
+    mode="forward over reverse, forward nested k-1 deep, vectorised over index tuples",
+    source="torch.func.vmap over torch.func.jvp of torch.func.grad",
+    functorch=True,
+)
+def vmap_hvp(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None) -> Tensor:
+    """nᵏ⁻¹ products with unit vectors, ``chunk_size`` of them at a time (None: all at once)."""
+    if chunk_size is not None:
+        check_positive(chunk_size, "chunk_size")
+    indices = torch.arange(x.numel() ** (order - 1), device=x.device)
+    with torch.no_grad():
+        entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
+    return entries.detach().reshape(x.shape * order)

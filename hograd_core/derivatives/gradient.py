@@ -1,0 +1,47 @@
+"""The gradient of a scalar function: the unit in which every other cost is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._registry import method, operator
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+
+
+@operator(result="x", default="autograd", order=1)
+def gradient(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+    """The gradient of f at x.
+
+    Args:
+        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
+        x: the point, any shape, a real floating dtype, any device.
+
+    Returns:
+        A detached tensor with the shape, dtype and device of x.
+
+    Raises:
+        TypeError: f or x is not of the kind asked for; the message names it.
+        ValueError: f's result is not 0-dimensional, or x is empty.
+        UnsupportedError: PyTorch has no formula for a step of f by this method.
+    """
+    return scalar_function(f), check_point(x)
+
+
+@method(gradient, "autograd", mode="reverse", source="torch.autograd.grad; Griewank & Walther 2008, §3.2")
+def autograd(f: ScalarFunction, x: Tensor) -> Tensor:
+    """One reverse sweep over the recorded tape. At most about 4 evaluations of f in operations; tape of f."""
+    point = leaf(x)
+    return grad_or_zeros(f(point), point, create_graph=False)
+
+
+@method(gradient, "func", mode="reverse", source="torch.func.grad", functorch=True)
+def func(f: ScalarFunction, x: Tensor) -> Tensor:
+    """The same sweep by the functional transform."""
+    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
+    with torch.no_grad():
+        derivative: Tensor = torch.func.grad(f)(x)
+    return derivative.detach()
