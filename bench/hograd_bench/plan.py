@@ -185,8 +185,13 @@ def load_presets(path: Path = PRESETS) -> dict[str, dict[str, Any]]:
         return dict(tomllib.load(file))
 
 
-def preset(name: str, budget: int = MEMORY_BUDGET) -> list[Planned]:
+def preset(name: str, budget: int = MEMORY_BUDGET, on: Sequence[str] = ()) -> list[Planned]:
     """The plan of a preset.
+
+    Args:
+        name: its name.
+        budget: bytes that a cell's result may take.
+        on: names of problems to sweep instead of the preset's own, where they fit the operator.
 
     Raises:
         ValueError: no such preset; the message lists those that exist.
@@ -196,6 +201,14 @@ def preset(name: str, budget: int = MEMORY_BUDGET) -> list[Planned]:
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(known)}")
     tables = known[name]["sweep"]
     sweeps = [Sweep.from_table(t, f"presets.toml [{name}] sweep {i + 1}") for i, t in enumerate(tables)]
+    if on:
+        sweeps = [replace(sweep, problems=fitting) for sweep in sweeps if (fitting := _fitting_names(sweep, on))]
     return within_budget(merge(itertools.chain.from_iterable(expand(s) for s in sweeps)), budget)
+
+
+def _fitting_names(sweep: Sweep, names: Sequence[str]) -> tuple[str, ...]:
+    operator, _ = hograd_core.resolve(sweep.operator)
+    needs = set(operator.inputs) - {"f", "x", "v"}
+    return tuple(name for name in names if needs <= set(problems.get(name).provides))
 
 

@@ -1,247 +1,215 @@
-"""Runs a plan in worker processes, so that no cell can take the sweep down with it.
+"""A run: a plan, an environment and a folder of rows, with progress for the person who waits.
 
-A worker is pytest on the sweeps room: it appends each row itself and tells through a pipe which cell it is in.
-This process watches: a worker that dies or overstays is replaced, the cell it was in becomes a row that says
-so, and larger cells of the same work are skipped. Only whoever measured a cell, or saw its worker die, writes
-its row, so there is exactly one.
+What a cell did to a worker is workers.py's; here are the beginning, the end, and going on after a stop.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hograd_bench import plan, schema, store
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hograd_bench import ceilings, environment, plan, store, workers
+from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned
+from hograd_bench.workers import Limits as Limits
 
-Isolation = Literal["auto", "always", "never"]
-
-ISOLATE_ABOVE = 2**28
-"""Result bytes from which a cell gets a process of its own under --isolate auto. Peaks are a small multiple of
-the result for full tensors, so this is about a gigabyte of footprint."""
-
-_START_SECONDS = 180.0  # importing torch and collecting on a busy machine
-_FATAL = ("oom", "timeout", "crashed")
+_TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
+_SAY_EVERY = 10.0  # seconds between lines where no progress bar can be drawn
 
 
 class RunError(RuntimeError):
-    """The workers themselves cannot work (as opposed to a cell): the message carries their last words."""
+    """The run cannot start or go on; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a cell may take.
+@dataclass
+class Outcome:
+    """What a run did.
 
     Attributes:
-        seconds: wall-clock limit of one cell.
-        memory: limit on a worker's private memory in bytes (RLIMIT_DATA, Linux), or None.
-        isolate: "always": a process a cell; "auto": for cells predicted or known to be large; "never".
+        path: folder of the run.
+        statuses: number of rows by status, of this call.
+        seconds: wall time of this call.
+        interrupted: whether Ctrl-C ended it.
     """
 
-    seconds: float = 120.0
-    memory: int | None = None
-    isolate: Isolation = "auto"
+    path: Path
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def finished(self) -> int:
+        """Rows written by this call."""
+        return sum(self.statuses.values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the run, as JSON-ready objects."""
+        return store.read_rows(self.path)
+
+    def print(self, console: Console) -> None:
+        """How many cells ended how, and where the rows are."""
+        said = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
+        console.print(f"{self.finished} cells in {self.seconds:.0f} s: {said or 'nothing was left to do'}", markup=False)
+        for reason, count in self.reasons.most_common(8):
+            console.print(f"  {count} × {reason}", markup=False)
+        console.print(f"rows: {self.path / 'rows.jsonl'}", markup=False)
 
 
-@dataclass(frozen=True)
-class Event:
-    """One cell settled: what a progress display hears."""
-
-    planned: Planned
-    status: str
-    reason: str
-
-
-def execute(
-    plans: Sequence[Planned],
-    run: store.Run,
-    limits: Limits,
-    heard: Callable[[Event], None] = lambda event: None,
-    *,
-    troubled: Iterable[str] = (),
-    problem_files: Sequence[Path] = (),
-) -> None:
-    """Measure every planned cell that has no row in ``run`` yet; each becomes a row.
+def planned(
+    preset: str, cells: Sequence[str], on: Sequence[str], only: str, device: str | None, budget: int
+) -> list[Planned]:
+    """The plan that the arguments ask for.
 
     Args:
-        plans: the cells; those with ``skip`` become rows with that reason.
-        run: where rows go.
-        limits: see :class:`Limits`.
-        heard: called after each cell settled.
-        troubled: ids of cells that ran out of memory or time before, or were large: isolated under "auto".
-        problem_files: files that declare further problems, loaded by each worker.
+        preset: name of a preset, used where ``cells`` is empty.
+        on: problems to sweep instead of the preset's own.
+        cells: ids of cells.
+        only: keep ids that contain this text.
+        device: move every cell there.
+        budget: bytes that a cell's result may take.
 
     Raises:
-        RunError: a worker cannot start at all.
-        KeyboardInterrupt: after the workers were stopped; finished rows are kept.
+        ValueError: an unknown preset, a malformed id, or an id that names nothing.
     """
-    done = store.finished_cells(run)
-    queue = [p for p in plans if p.cell.id not in done]
-    known_trouble = set(troubled)
-
-    def settle(planned: Planned, status: str, reason: str, *, write: bool) -> None:
-        if write:
-            run.append(schema.row(planned.cell, status=status, reason=reason))
-        heard(Event(planned, status, reason))
-
-    for planned in [p for p in queue if p.skip is not None]:
-        settle(planned, "skipped", planned.skip or "", write=True)
-    queue = [p for p in queue if p.skip is None]
-
-    while queue:
-        batch = _next_batch(queue, limits.isolate, known_trouble)
-        for planned, status, reason, written in _work(batch, run, limits, problem_files):
-            settle(planned, status, reason, write=not written)
-            queue.remove(planned)
-            if status in _FATAL:
-                why = f"dominated: {planned.cell.id} ended as {status}"
-                for larger in [p for p in queue if p.cell.dominates(planned.cell)]:
-                    settle(larger, "skipped", why, write=True)
-                    queue.remove(larger)
-                break  # the rest of the batch may have shrunk: plan it anew
+    if cells:
+        plans = []
+        for text in cells:
+            cell = Cell.parse(text)
+            sweep = plan.Sweep(
+                cell.operator, (cell.method,), (cell.problem,), (cell.n,), (cell.depth,), (cell.batch,), (cell.order,),
+                (cell.dtype,), (cell.device,), (cell.threads,), (cell.preparation,),
+            )  # fmt: skip
+            plans += plan.expand(sweep)
+        plans = plan.within_budget(plan.merge(plans), budget)
+    else:
+        plans = plan.preset(preset, budget, on)
+    if device is not None:
+        plans = [replace(p, cell=replace(p.cell, device=device)) for p in plans]
+    return [p for p in plans if only in p.cell.id]
 
 
-def _is_large(planned: Planned, troubled: set[str]) -> bool:
-    return planned.cell.id in troubled or plan.predicted_bytes(planned.cell) > ISOLATE_ABOVE
+def run(
+    plans: Sequence[Planned],
+    results: Path,
+    limits: Limits,
+    *,
+    resume: bool = False,
+    problem_files: Sequence[Path] = (),
+    console: Console | None = None,
+) -> Outcome:
+    """Measure the plan into a new run of ``results``, or go on with the newest one of this machine.
 
+    Args:
+        plans: what to measure.
+        results: root of the results.
+        limits: what a cell may take.
+        resume: go on with the newest run of this machine instead of starting one.
+        problem_files: files that declare further problems.
+        console: where progress goes.
 
-def _next_batch(queue: list[Planned], isolate: Isolation, troubled: set[str]) -> list[Planned]:
-    """The cells that the next worker gets: one where it must be alone, else as many as may share."""
-    if isolate == "always":
-        return queue[:1]
-    if isolate == "never":
-        return list(queue)
-    sharing = [p for p in queue if not _is_large(p, troubled)]
-    return sharing or queue[:1]
+    Returns:
+        What was done; after Ctrl-C too.
 
-
-def _work(
-    batch: Sequence[Planned], run: store.Run, limits: Limits, problem_files: Sequence[Path]
-) -> Iterable[tuple[Planned, str, str, bool]]:
-    """Yield (cell, status, reason, whether the worker wrote the row) as cells of one worker settle.
-
-    Closing the generator stops the worker. Ends early when the worker is lost: its cell is the last yielded.
+    Raises:
+        RunError: results cannot be written, nothing fits to resume, or workers cannot start.
     """
-    by_id = {p.cell.id: p for p in batch}
-    with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
-        cells = Path(folder, "cells.jsonl")
-        cells.write_text("".join(json.dumps(p.to_json()) + "\n" for p in batch), encoding="utf-8")
-        log = Path(folder, "worker.log")
-        reader, writer = os.pipe()
-        with log.open("wb") as output:
-            worker = _start(cells, run.path, writer, limits.memory, problem_files, output)
-        os.close(writer)
+    console = console or Console(stderr=True)
+    console.print("recording the environment and the machine's ceilings …", markup=False)
+    here = environment.record()
+    try:
+        opened = _resumed(results, here) if resume else store.create_run(results, _with_ceilings(here))
+        troubled = store.troubled_cells(results, workers.ISOLATE_ABOVE * 4)
+    except store.StoreError as error:
+        raise RunError(str(error)) from None
+    outcome = Outcome(opened.path)
+    left = [p for p in plans if p.cell.id not in store.finished_cells(opened)]
+    started = time.monotonic()
+    with _Display(left, console) as display:
+
+        def heard(event: workers.Event) -> None:
+            outcome.statuses[event.status] += 1
+            if event.status not in ("ok", "skipped"):
+                outcome.reasons[f"{event.status}: {event.reason}"] += 1
+            display.advance(event)
+
         try:
-            in_flight: str | None = None
-            for event in _events(worker, reader, lambda: limits.seconds if in_flight else _START_SECONDS):
-                if event is None:  # overstayed
-                    _kill(worker)
-                    if in_flight is None:
-                        raise RunError(f"a worker did not start within {_START_SECONDS:.0f} s:\n{_tail(log)}")
-                    yield by_id[in_flight], "timeout", f"over the limit of {limits.seconds:g} s a cell", False
-                    return
-                if event["event"] == "start":
-                    in_flight = event["cell"]
-                else:
-                    in_flight = None
-                    yield by_id.pop(event["cell"]), event["status"], event["reason"], True
-            code = worker.wait()
-            if in_flight is not None:
-                # The worker may have died between writing the row and saying so.
-                written = in_flight in store.finished_cells(run)
-                status, reason = ("crashed", "lost after its row was written") if written else _death(code, log)
-                yield by_id[in_flight], status, reason, written
-            elif by_id:
-                raise RunError(
-                    f"a worker ended with exit code {code} before {len(by_id)} of its cells:\n{_tail(log)}"
-                )
-        finally:
-            _kill(worker)
-            os.close(reader)
+            workers.execute(plans, opened, limits, heard, troubled=troubled, problem_files=problem_files)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        except (workers.WorkerError, store.StoreError) as error:
+            raise RunError(str(error)) from None
+    outcome.seconds = time.monotonic() - started
+    return outcome
 
 
-def _start(
-    cells: Path, run: Path, events: int, memory: int | None, problem_files: Sequence[Path], output: Any
-) -> subprocess.Popen[bytes]:
-    """Start pytest on the sweeps in a session of its own, so that Ctrl-C reaches this process alone."""
-    sweeps = Path(__file__).with_name("sweeps")
-    command = [
-        sys.executable, "-m", "pytest", "-c", str(sweeps / "pytest.ini"), str(sweeps),
-        f"--hograd-cells={cells}", f"--hograd-run={run}", f"--hograd-events={events}",
-        *(f"--hograd-problems={path}" for path in problem_files),
-        "--benchmark-quiet", "--benchmark-disable-gc", "--benchmark-min-rounds=5",
-        "--benchmark-max-time=0.08", "--benchmark-warmup=off", "--benchmark-columns=min",
-    ]  # fmt: skip
-    if sys.platform == "win32":
-        raise RunError("hograd run needs a POSIX system: workers are watched through inherited pipes")
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        pass_fds=(events,),
-        start_new_session=True,
-        preexec_fn=lambda: _bound(memory),
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+def _with_ceilings(here: dict[str, Any]) -> dict[str, Any]:
+    return {**here, "ceilings": ceilings.measure()}
 
 
-def _bound(memory: int | None) -> None:
-    """In the child: die with the parent (a killed sweep leaves no worker behind), and keep to the memory limit."""
-    import resource
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if memory is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-
-
-def _events(
-    worker: subprocess.Popen[bytes], reader: int, limit: Callable[[], float]
-) -> Iterable[dict[str, Any] | None]:
-    """Events of the pipe as they come; None when none came within ``limit()`` seconds; ends with the worker."""
-    buffered = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(reader, selectors.EVENT_READ)
-        deadline = time.monotonic() + limit()
-        while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                yield None
-                return
-            chunk = os.read(reader, 65536)
-            if not chunk:
-                return
-            *lines, buffered = (buffered + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
-            deadline = time.monotonic() + limit()
+def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
+    """The newest run of this machine, if what it measured can be continued in this environment."""
+    newest = store.newest_run(results, environment.machine_slug(here))
+    if newest is None:
+        raise RunError(f"--resume: no run of this machine in {results}; start one without --resume")
+    opened = store.open_run(newest)
+    verdict = environment.comparable(opened.environment, here)
+    if verdict.level != "full":
+        raise RunError(
+            f"--resume: {newest.name} was made in another environment ({'; '.join(verdict.reasons)}); "
+            "start a new run without --resume"
+        )
+    return opened
 
 
-def _death(code: int, log: Path) -> tuple[str, str]:
-    """Status and reason of a cell whose worker died in it."""
-    if code == -signal.SIGKILL:
-        return "oom", "its process was killed (SIGKILL), which on Linux is what running out of memory looks like"
-    if code < 0:
-        return "crashed", f"its process died of {signal.Signals(-code).name}"
-    return "crashed", f"its process ended with exit code {code}: {_tail(log, 1)}"
+class _Display:
+    """A progress bar with ETA on a terminal; a line every few seconds elsewhere."""
 
+    def __init__(self, plans: Sequence[Planned], console: Console) -> None:
+        self._console = console
+        self._weights = {p.cell.id: _TIMED if "time" in p.families and not p.skip else _UNTIMED for p in plans}
+        self._cells = len(plans)
+        self._settled = 0
+        self._work = 0.0
+        self._start = self._said = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[cell]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("cells", total=sum(self._weights.values()) or 1.0, cell="")
 
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:])
+    def __enter__(self) -> _Display:
+        self._console.print(f"{self._cells} cells to settle; Ctrl-C keeps every finished row", markup=False)
+        self._progress.start()
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
-    if worker.poll() is None:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
+    def advance(self, event: workers.Event) -> None:
+        """One cell settled."""
+        self._settled += 1
+        weight = self._weights.get(event.planned.cell.id, _UNTIMED)
+        self._work += weight
+        self._progress.update(self._task, advance=weight, cell=event.planned.cell.id[:70])
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said >= _SAY_EVERY:
+            self._said = now
+            gone = now - self._start
+            left = gone * (sum(self._weights.values()) / self._work - 1)
+            self._console.print(
+                f"{self._settled}/{self._cells} cells, {gone:.0f} s gone, about {left:.0f} s to go", markup=False
+            )

@@ -1,0 +1,105 @@
+"""One direction of imports, no way back (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "hograd_core"
+BENCH = ROOT / "bench" / "hograd_bench"
+
+# Each room may import from rooms of lower rank, and from itself.
+CORE_RANKS = {
+    "_checks": 0, "_unsupported": 0, "_registry": 1,
+    "derivatives": 2, "taylor": 2, "reference": 2, "module": 2,
+    "curvature": 3, "solvers": 4, "applications": 4,
+    "__init__": 9,
+}  # fmt: skip
+# What reads results may not import what runs kernels.
+RUNS_KERNELS = {"problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings"}
+READS_ONLY = {"store", "schema", "migrations", "cells", "compare", "laws", "report"}
+# Left to right; the command line and the entry points may use all of them.
+BENCH_RANKS = {
+    "cells": 0, "migrations": 0,
+    "schema": 1, "problems": 1,
+    "metrics": 2, "environment": 2, "ceilings": 2,
+    "measure": 3,
+    "plan": 4, "store": 4, "laws": 4, "compare": 5,
+    "workers": 6, "sweeps": 6, "validation": 6, "claims": 6,
+    "run": 7, "gate": 7, "report": 7,
+    "cli": 9, "__main__": 9, "__init__": 9,
+}  # fmt: skip
+
+
+def rooms(package: Path) -> dict[Path, str]:
+    """Every module of a package and the room, the first name below the package, it lies in."""
+    return {
+        path: path.relative_to(package).parts[0].removesuffix(".py")
+        for path in package.rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+
+
+def imported_names(path: Path) -> set[str]:
+    """Absolute dotted names that a module imports, wherever in it; relative imports are refused."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(path: Path, package: str) -> set[str]:
+    """Rooms of ``package`` that a module imports from."""
+    parts = (name.split(".") for name in imported_names(path))
+    return {p[1] for p in parts if p[0] == package and len(p) > 1}
+
+
+def violations(package: Path, name: str, ranks: dict[str, int]) -> list[str]:
+    """Imports against the direction."""
+    found = []
+    for path, room in rooms(package).items():
+        for other in rooms_imported(path, name) & set(ranks):
+            if other != room and ranks[other] >= ranks[room]:
+                found.append(f"{path.relative_to(ROOT)} ({room}) imports {other}")
+    return found
+
+
+def test_every_room_has_a_rank() -> None:
+    assert set(rooms(CORE).values()) <= set(CORE_RANKS)
+    assert set(rooms(BENCH).values()) <= set(BENCH_RANKS)
+
+
+@pytest.mark.parametrize(("package", "ranks"), [(CORE, CORE_RANKS), (BENCH, BENCH_RANKS)])
+def test_imports_go_one_way(package: Path, ranks: dict[str, int]) -> None:
+    assert violations(package, package.name, ranks) == []
+
+
+def test_core_depends_on_torch_alone() -> None:
+    stdlib = __import__("sys").stdlib_module_names
+    for path in rooms(CORE):
+        outside = {n.split(".")[0] for n in imported_names(path)} - stdlib - {"torch", "hograd_core"}
+        assert not outside, f"{path.relative_to(ROOT)} imports {outside}"
+
+
+def test_nothing_right_of_results_runs_a_kernel() -> None:
+    for path, room in rooms(BENCH).items():
+        if room in READS_ONLY:
+            forbidden = rooms_imported(path, "hograd_bench") & RUNS_KERNELS
+            assert not forbidden, f"{path.relative_to(ROOT)} imports {forbidden}"
+            assert "torch" not in {n.split(".")[0] for n in imported_names(path)}, path
+
+
+def test_the_rule_notices_a_wrong_import(tmp_path: Path) -> None:
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "low.py").write_text("from pkg import high\n")
+    (package / "high.py").write_text("")
+    assert rooms_imported(package / "low.py", "pkg") == {"high"}
