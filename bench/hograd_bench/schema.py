@@ -7,6 +7,7 @@ This module imports neither torch nor pandas, so that reading results is cheap.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from hograd_bench.migrations import MIGRATIONS
 SCHEMA = 2
 """Version of the row. Raise it with any change of meaning and add the step to :mod:`hograd_bench.migrations`."""
 
+ENVIRONMENT_SCHEMA = 1
+"""Version of environment.json."""
+
 STATUSES = ("ok", "unsupported", "skipped", "wrong", "failed", "oom", "timeout", "crashed")
 
 CELL_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Cell))
@@ -30,6 +34,7 @@ _FIELDS = (
 )  # fmt: skip
 _FIELD_SET = frozenset(_FIELDS)
 _RESERVED = _FIELD_SET | {"machine", "line"}
+_INFINITY = float("inf")
 _WIDEST = 2**63
 """Integers from here on are refused: no count or byte figure is that large, but a damaged one may be."""
 
@@ -92,7 +97,7 @@ def row(
     made = {
         "schema": SCHEMA, "run": run, "cell": cell.id, **cell.as_dict(), "numel": numel, "status": status,
         "reason": None if reason is None else _text(reason), "started": started, "wall_seconds": wall_seconds,
-        "metrics": values, "missing": reasons, "details": _tidy(dict(details or {})),
+        "metrics": values, "missing": reasons, "details": tidy(dict(details or {})),
     }  # fmt: skip
     return validate(made)
 
@@ -245,26 +250,33 @@ def _checked_metrics(values: Any, reasons: Any) -> tuple[dict[str, Any], dict[st
     for name, obj in (("metrics", values), ("missing", reasons)):
         if not isinstance(obj, dict):
             raise SchemaError(f"{name}: got {_kind(obj)}, expected an object")
-    checked: dict[str, Any] = {}
     for name, value in values.items():
-        if not name.isidentifier() or name in _RESERVED:
-            raise SchemaError(
-                f"metrics[{_shown(name)}]: not the name of a metric, expected an identifier that is no field of the row"
-            )
+        _check_name(name)
+        if type(value) is float and -_INFINITY < value < _INFINITY:
+            continue  # the common case of a hundred thousand rows, first
         if value is None:
             if not reasons.get(name):
                 raise SchemaError(f"missing[{_shown(name)}]: not there, but the metric is null; a null has a reason")
         elif isinstance(value, str):
-            value = _text(value)
-        elif not isinstance(value, (bool, int, float)) or not -_WIDEST < value < _WIDEST:
+            values = {**values, name: _text(value)}
+        elif not isinstance(value, bool):
             _number(value, f"metrics[{_shown(name)}]")
-        checked[name] = value
     for name, why in reasons.items():
         if not isinstance(why, str):
             raise SchemaError(f"missing[{_shown(name)}]: got {_kind(why)}, expected text")
-        if checked.get(name, "absent") is not None:
-            raise SchemaError(f"missing[{_shown(name)}]: a reason for a metric that is not null")
-    return checked, {name: _text(why) for name, why in reasons.items()}
+        if values.get(name, "absent") is not None:
+            raise SchemaError(f"missing[{_shown(name)}]: a reason, but metrics has no null of that name")
+        if not why.isascii():
+            reasons = {**reasons, name: _text(why)}
+    return values, reasons
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
+        raise SchemaError(
+            f"metrics[{_shown(name)}]: not the name of a metric, expected an identifier that is no field of the row"
+        )
 
 
 def _metric(value: Any) -> tuple[Any, str | None]:
@@ -284,12 +296,12 @@ def _metric(value: Any) -> tuple[Any, str | None]:
     return value, None
 
 
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
     """Details as JSON has them: numpy and torch scalars unwrapped, arrays as lists, non-finite numbers null."""
     if isinstance(value, Mapping):
-        return {_text(str(k)): _tidy(v) for k, v in value.items()}
+        return {_text(str(k)): tidy(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tidy(v) for v in value]
+        return [tidy(v) for v in value]
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, (bool, int)):
@@ -297,7 +309,7 @@ def _tidy(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):
-        return _tidy(value.tolist())
+        return tidy(value.tolist())
     raise SchemaError(f"details: got a {type(value).__name__}, expected numbers, text, lists and objects")
 
 

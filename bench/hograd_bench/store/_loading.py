@@ -1,0 +1,149 @@
+"""Which runs there are, and all of them as one frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hograd_bench.schema import Row
+from hograd_bench.store._common import ROWS, Problem, StoreError, explained
+from hograd_bench.store._frames import Builder
+from hograd_bench.store._reading import is_run, read_environment, read_lines
+
+
+@dataclass
+class Results:
+    """What :func:`load` found.
+
+    Attributes:
+        rows: one row a cell and run; columns in docs/architecture.md, "The row".
+        environments: (machine, run) -> its environment, {} where it could not be read.
+        warnings: what was skipped, and why.
+    """
+
+    rows: pd.DataFrame
+    environments: dict[tuple[str, str], dict[str, Any]]
+    warnings: list[Problem] = field(default_factory=list)
+
+    def environment(self, machine: str, run: str) -> dict[str, Any]:
+        """The environment of a run, {} where unknown."""
+        return self.environments.get((machine, run), {})
+
+
+def run_folders(results: str | Path) -> list[Path]:
+    """Folders of the runs under a results root, a machine's folder or a run's own, sorted.
+
+    Runs lie at most two levels deep, so those of results/reference/ are found there and not under results/.
+
+    Raises:
+        StoreError: no such folder, or it cannot be listed.
+    """
+    root = Path(results)
+    if not root.is_dir():
+        raise StoreError(f"{root}: no such results folder; make one with `hograd run`, or point --results to one")
+    found, level = [], [root]
+    for depth in range(3):
+        found += [folder for folder in level if is_run(folder)]
+        if depth == 2:
+            break
+        with explained(root, "list"):
+            level = sorted(
+                Path(entry.path)
+                for folder in level
+                if folder not in found
+                for entry in os.scandir(folder)
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+    return sorted(found)
+
+
+def find_run(results: str | Path, name: str) -> Path:
+    """The folder of a run, by path, id, the beginning of its id, or "latest".
+
+    Raises:
+        StoreError: none or several; the message lists the candidates.
+    """
+    if name != "latest" and is_run(Path(name)):
+        return Path(name)
+    folders = sorted(run_folders(results), key=lambda folder: (folder.name, folder))
+    if name == "latest" and folders:
+        return max(folders, key=lambda folder: (_created(folder), folder.name))
+    matching = [f for f in folders if f.name == name] or [f for f in folders if name and f.name.startswith(name)]
+    if len(matching) != 1:
+        shown = ", ".join(f.name for f in (matching or folders)[-10:]) or "none"
+        what = "several runs match" if matching else "no such run"
+        raise StoreError(f"run: got {name!r}, {what} in {results}; there: {shown}")
+    return matching[0]
+
+
+def load(
+    results: str | Path,
+    *,
+    machines: Collection[str] | None = None,
+    runs: Collection[str] | None = None,
+    details: bool = True,
+    strict: bool = False,
+) -> Results:
+    """Read runs into one frame.
+
+    Args:
+        results: a results root, a machine's folder or a run's own.
+        machines: keep these only; None: all.
+        runs: keep these only; None: all.
+        details: whether to have the ``details`` column. Its mappings are read from the file when first looked into.
+        strict: raise at the first damaged line or file instead of skipping it, and check the details of every row.
+
+    Returns:
+        Rows, environments and what was skipped. Of several rows of a cell in one run, the last.
+
+    Raises:
+        StoreError: no such folder; with ``strict``, anything damaged, with file and line.
+    """
+    frame = Builder(details=details)
+    environments: dict[tuple[str, str], dict[str, Any]] = {}
+    warnings: list[Problem] = []
+
+    def warn(problem: Problem) -> None:
+        if strict:
+            raise StoreError(str(problem))
+        warnings.append(problem)
+
+    for folder in run_folders(results):
+        machine, run = folder.resolve().parent.name, folder.resolve().name
+        if (machines is not None and machine not in machines) or (runs is not None and run not in runs):
+            continue
+        environments[machine, run], trouble = read_environment(folder)
+        if trouble is not None:
+            warn(trouble)
+        frame.start_run(machine, run)
+        for line, row, problem in read_lines(folder / ROWS, complete=strict):
+            if row is None:
+                warn(problem)
+            elif row["run"] != run:
+                warn(Problem(folder / ROWS, line, f"run: got {row['run']!r}, but the folder is {run!r}; a foreign row"))
+            else:
+                frame.add(row, line)
+    return Results(frame.build(), environments, warnings)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of one run with their details, as JSON-ready objects; of several rows of a cell, the last.
+
+    Raises:
+        StoreError: the file cannot be read or a line is damaged; the message names it.
+    """
+    found: dict[str, Row] = {}
+    for _, row, problem in read_lines(Path(path) / ROWS, complete=True):
+        if row is None:
+            raise StoreError(str(problem))
+        found[row["cell"]] = row
+    return list(found.values())
+
+
+def _created(folder: Path) -> str:
+    return str(read_environment(folder)[0].get("recorded", ""))
