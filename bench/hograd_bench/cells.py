@@ -35,10 +35,19 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Text such as ``derivative_vector_product/jvp_of_grad/mlp/n=64,order=2,depth=1,batch=1/float32/cpu/t1/eager``."""
+        """Text such as ``gradient/func/mlp/n=64,order=1,depth=1,batch=1/float32/cpu/t1/eager``."""
         sizes = f"n={self.n},order={self.order},depth={self.depth},batch={self.batch}"
         return "/".join(
-            (self.operator, self.method, self.problem, sizes, self.dtype, self.device, f"t{self.threads}", self.preparation)
+            (
+                self.operator,
+                self.method,
+                self.problem,
+                sizes,
+                self.dtype,
+                self.device,
+                f"t{self.threads}",
+                self.preparation,
+            )
         )
 
     @classmethod

@@ -125,9 +125,7 @@ def run(
     reports: Annotated[Path, typer.Option(help="folder of the reports")] = Path("reports"),
     report: Annotated[bool, typer.Option("--report", help="build the HTML report afterwards")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest run of this machine")] = False,
-    isolate: Annotated[
-        str, typer.Option(help="a process of its own for: auto (large cells), always, never")
-    ] = "auto",
+    isolate: Annotated[str, typer.Option(help="a process of its own for: auto (large cells), always, never")] = "auto",
     cell_timeout: Annotated[float, typer.Option(help="seconds after which a cell is stopped")] = 120.0,
     memory_limit: Annotated[float | None, typer.Option(help="GiB that a worker may take (Linux)")] = None,
     memory_budget: Annotated[

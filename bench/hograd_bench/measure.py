@@ -103,9 +103,7 @@ def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = Non
     )
 
 
-def _take(
-    taken: Readings, subject: Subject, families: Sequence[str], timer: Timer | None, first_call: float
-) -> None:
+def _take(taken: Readings, subject: Subject, families: Sequence[str], timer: Timer | None, first_call: float) -> None:
     """Read the wanted families in a fixed order; one that fails is missing with its error, the others stand."""
     for name in ALL:
         family = metrics.families()[name]

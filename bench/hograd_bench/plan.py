@@ -84,8 +84,8 @@ class Sweep:
             raise ValueError(f"{where}: unknown key {unknown[0]!r}, expected some of {', '.join(sorted(known))}")
         if "operator" not in table:
             raise ValueError(f"{where}: no operator")
-        given = {k: v if k == "operator" else tuple(v if isinstance(v, list) else [v]) for k, v in table.items()}
-        return cls(**given)
+        given: dict[str, Any] = {k: tuple(v if isinstance(v, list) else [v]) for k, v in table.items()}
+        return cls(**{**given, "operator": table["operator"]})
 
 
 def expand(sweep: Sweep) -> list[Planned]:
@@ -100,8 +100,8 @@ def expand(sweep: Sweep) -> list[Planned]:
         fixed = operator.order
     orders = sweep.order if fixed is None else (fixed,)
     methods = list(operator.methods) if sweep.methods == ("*",) else list(sweep.methods)
-    for name, allowed, label in ((sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families")):
-        for value in name:
+    for given, allowed, label in ((sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families")):
+        for value in given:
             if value not in allowed:
                 raise ValueError(f"{label}: got {value!r}, expected one of {', '.join(allowed)}")
     cells: dict[Cell, Planned] = {}
@@ -210,5 +210,3 @@ def _fitting_names(sweep: Sweep, names: Sequence[str]) -> tuple[str, ...]:
     operator, _ = hograd_core.resolve(sweep.operator)
     needs = set(operator.inputs) - {"f", "x", "v"}
     return tuple(name for name in names if needs <= set(problems.get(name).provides))
-
-

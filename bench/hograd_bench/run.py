@@ -57,7 +57,9 @@ class Outcome:
     def print(self, console: Console) -> None:
         """How many cells ended how, and where the rows are."""
         said = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
-        console.print(f"{self.finished} cells in {self.seconds:.0f} s: {said or 'nothing was left to do'}", markup=False)
+        console.print(
+            f"{self.finished} cells in {self.seconds:.0f} s: {said or 'nothing was left to do'}", markup=False
+        )
         for reason, count in self.reasons.most_common(8):
             console.print(f"  {count} × {reason}", markup=False)
         console.print(f"rows: {self.path / 'rows.jsonl'}", markup=False)
@@ -126,11 +128,12 @@ def run(
     here = environment.record()
     try:
         opened = _resumed(results, here) if resume else store.create_run(results, _with_ceilings(here))
-        troubled = store.troubled_cells(results, workers.ISOLATE_ABOVE * 4)
+        troubled = _troubled(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome = Outcome(opened.path)
-    left = [p for p in plans if p.cell.id not in store.finished_cells(opened)]
+    done = opened.finished_cells()
+    left = [p for p in plans if p.cell.id not in done]
     started = time.monotonic()
     with _Display(left, console) as display:
 
@@ -156,9 +159,10 @@ def _with_ceilings(here: dict[str, Any]) -> dict[str, Any]:
 
 def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
     """The newest run of this machine, if what it measured can be continued in this environment."""
-    newest = store.newest_run(results, environment.machine_slug(here))
-    if newest is None:
-        raise RunError(f"--resume: no run of this machine in {results}; start one without --resume")
+    try:
+        newest = store.find_run(results / environment.machine_slug(here), "latest")
+    except store.StoreError:
+        raise RunError(f"--resume: no run of this machine in {results}; start one without --resume") from None
     opened = store.open_run(newest)
     verdict = environment.comparable(opened.environment, here)
     if verdict.level != "full":
@@ -167,6 +171,13 @@ def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
             "start a new run without --resume"
         )
     return opened
+
+
+def _troubled(results: Path) -> list[str]:
+    """Ids of cells that ended badly, or were large, in any earlier run of any machine."""
+    rows = store.load(results, details=False).rows
+    large = rows["peak_bytes"] > 4 * workers.ISOLATE_ABOVE if "peak_bytes" in rows else False
+    return list(rows.loc[rows["status"].isin(workers.FATAL) | large, "cell"].unique())
 
 
 class _Display:

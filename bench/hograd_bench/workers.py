@@ -32,7 +32,7 @@ ISOLATE_ABOVE = 2**28
 the result for full tensors, so this is about a gigabyte of footprint."""
 
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
-_FATAL = ("oom", "timeout", "crashed")
+FATAL = ("oom", "timeout", "crashed")
 
 
 class WorkerError(RuntimeError):
@@ -86,7 +86,7 @@ def execute(
         WorkerError: a worker cannot start at all.
         KeyboardInterrupt: after the workers were stopped; finished rows are kept.
     """
-    done = store.finished_cells(run)
+    done = run.finished_cells()
     queue = [p for p in plans if p.cell.id not in done]
     known_trouble = set(troubled)
 
@@ -104,7 +104,7 @@ def execute(
         for planned, status, reason, written in _work(batch, run, limits, problem_files):
             settle(planned, status, reason, write=not written)
             queue.remove(planned)
-            if status in _FATAL:
+            if status in FATAL:
                 why = f"dominated: {planned.cell.id} ended as {status}"
                 for larger in [p for p in queue if p.cell.dominates(planned.cell)]:
                     settle(larger, "skipped", why, write=True)
@@ -144,7 +144,7 @@ def _work(
         os.close(writer)
         try:
             in_flight: str | None = None
-            for event in _events(worker, reader, lambda: limits.seconds if in_flight else _START_SECONDS):
+            for event in _events(reader, limits.seconds):
                 if event is None:  # overstayed
                     _kill(worker)
                     if in_flight is None:
@@ -159,7 +159,7 @@ def _work(
             code = worker.wait()
             if in_flight is not None:
                 # The worker may have died between writing the row and saying so.
-                written = in_flight in store.finished_cells(run)
+                written = in_flight in run.finished_cells()
                 status, reason = ("crashed", "lost after its row was written") if written else _death(code, log)
                 yield by_id[in_flight], status, reason, written
             elif by_id:
@@ -207,14 +207,15 @@ def _bound(memory: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _events(
-    worker: subprocess.Popen[bytes], reader: int, limit: Callable[[], float]
-) -> Iterable[dict[str, Any] | None]:
-    """Events of the pipe as they come; None when none came within ``limit()`` seconds; ends with the worker."""
+def _events(reader: int, cell_seconds: float) -> Iterable[dict[str, Any] | None]:
+    """Events of the pipe as they come; None when a cell, or the time between cells, lasts too long.
+
+    Ends when the worker does.
+    """
     buffered = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
-        deadline = time.monotonic() + limit()
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 yield None
@@ -224,8 +225,9 @@ def _events(
                 return
             *lines, buffered = (buffered + chunk).split(b"\n")
             for line in lines:
-                yield json.loads(line)
-            deadline = time.monotonic() + limit()
+                event = json.loads(line)
+                deadline = time.monotonic() + (cell_seconds if event["event"] == "start" else _START_SECONDS)
+                yield event
 
 
 def _death(code: int, log: Path) -> tuple[str, str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import hograd_core
 import pytest
 from hograd_bench import plan, problems
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned, Sweep
+
+import hograd_core
 
 
 def test_star_means_every_method_and_every_problem_that_fits() -> None:
@@ -75,11 +76,11 @@ def test_every_preset_expands_without_a_repeated_cell(name: str) -> None:
     ],
 )
 def test_a_wrong_sweep_is_named(table: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match="got|unknown|no operator") as caught:
+    with pytest.raises(ValueError, match=r"got|unknown|no operator") as caught:
         plan.expand(Sweep.from_table(table))
     assert said in str(caught.value)
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ValueError, match="expected one of .*smoke"):
+    with pytest.raises(ValueError, match=r"expected one of .*smoke"):
         plan.preset("nope")

@@ -95,9 +95,7 @@ class Subject:
 
     def call_with(self, f: Callable[[Tensor], Tensor]) -> Any:
         """The same with f replaced (by a counting wrapper, say); only where the operator takes f."""
-        replaced = tuple(
-            f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True)
-        )
+        replaced = tuple(f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True))
         return self.operator(*replaced, **self._keywords)
 
     def gradient(self) -> Tensor:

@@ -48,7 +48,7 @@ def load_file(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file declares no problem.
+        ValueError: the file cannot be run, or declares no problem; the message says where and why.
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -56,10 +56,14 @@ def load_file(path: str | Path) -> list[str]:
     before = set(problems())
     name = f"hograd_problem_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a file of somebody else's raises, it is named with the file
+        raise ValueError(f"problem file: {path} cannot be run: {type(error).__name__}: {error}") from error
     added = sorted(set(problems()) - before)
     if not added:
         raise ValueError(f"problem file: {path} declares no problem; decorate a factory with @problem(...)")

@@ -1,8 +1,8 @@
 """What a problem is. One file beside this one declares one problem; nothing else is edited.
 
-    @problem("quadratic", formula="f(x) = xᵀAx/2 + bᵀx", source="...", family="dense",
-             sizes={"n": "dimension of x"}, operations=lambda spec: {...})
-    def quadratic(spec: Spec, draw: Draw) -> Instance: ...
+@problem("quadratic", formula="f(x) = xᵀAx/2 + bᵀx", source="...", family="dense",
+         sizes={"n": "dimension of x"}, operations=lambda spec: {...})
+def quadratic(spec: Spec, draw: Draw) -> Instance: ...
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Draw:
 
     def __init__(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0, *, precise: bool = False) -> None:
         self._rounded_to = dtype
+        self.precise = precise  # a problem may then choose a slower kernel that is differentiable at every order
         self.dtype = torch.float64 if precise else dtype
         self.device = torch.device("cpu" if precise else device)
         self.seed = seed
@@ -129,7 +130,13 @@ class Problem:
     operations: Callable[[Spec], Mapping[str, int]] | None = None
 
     def instance(
-        self, spec: Spec, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0, *, precise: bool = False
+        self,
+        spec: Spec,
+        dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
+        seed: int = 0,
+        *,
+        precise: bool = False,
     ) -> Instance:
         """Build the instance; its direction ``v`` is drawn (unit-scale normal) where the problem gave none."""
         draw = Draw(dtype, device, seed, precise=precise)

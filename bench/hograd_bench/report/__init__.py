@@ -1,0 +1,5 @@
+"""Frames -> one self-contained HTML page. Reads results, runs nothing, writes reports/ and nothing else."""
+
+from hograd_bench.report.build import Built as Built
+from hograd_bench.report.build import ReportError as ReportError
+from hograd_bench.report.build import build as build

@@ -1,0 +1,145 @@
+"""No cell takes a sweep down: each kind of trouble is a row with that status, and what follows is measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hograd_bench import environment, problems, store, workers
+from hograd_bench.cells import Cell
+from hograd_bench.plan import Planned
+from hograd_bench.workers import Limits
+
+FILE = Path(__file__).parents[1] / "data" / "troubled_problems.py"
+LIGHT = ("accuracy", "memory")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _troubled_problems() -> None:
+    if "fine" not in problems.problems():
+        problems.load_file(FILE)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> store.Run:
+    return store.create_run(tmp_path / "results", environment.record())
+
+
+def cell(problem: str, n: int = 4, method: str = "double_backward") -> Cell:
+    return Cell("derivative_vector_product", method, problem, n)
+
+
+def rows(run: store.Run) -> dict[str, dict[str, object]]:
+    frame = store.load(run.path, strict=True).rows
+    assert not frame["cell"].duplicated().any()
+    return {r["cell"]: r for r in frame.to_dict("records")}
+
+
+@pytest.mark.slow
+def test_every_kind_of_trouble_is_a_row_and_the_sweep_goes_on(run: store.Run) -> None:
+    expected = {
+        cell("fine", 3): ("ok", ""),
+        cell("raises"): ("failed", "KeyError: '<b>no such thing</b>'"),
+        cell("hangs", 8): ("timeout", "5 s a cell"),
+        cell("hangs", 16): ("skipped", f"dominated: {cell('hangs', 8).id} ended as timeout"),
+        cell("hangs", 4): ("ok", ""),
+        cell("segfaults", 8): ("crashed", "SIGSEGV"),
+        cell("segfaults", 9): ("skipped", "dominated"),
+        cell("exits"): ("crashed", "exit code 7"),
+        cell("eats_memory", 8): ("oom", "allocate"),
+        cell("eats_memory", 9): ("skipped", "dominated"),
+        cell("impure"): ("wrong", "disagree"),
+        cell("fine", 5): ("ok", ""),
+    }
+    plans = [Planned(c, LIGHT) for c in expected]
+    plans.append(Planned(cell("fine", 6), LIGHT, skip="because"))
+    heard: list[workers.Event] = []
+    workers.execute(plans, run, Limits(seconds=5), heard.append, problem_files=[FILE])
+    got = rows(run)
+    assert {c.id for c in expected} | {cell("fine", 6).id} == set(got)
+    for c, (status, said) in expected.items():
+        assert got[c.id]["status"] == status, got[c.id]["reason"]
+        assert said in str(got[c.id]["reason"] or "")
+    assert got[cell("fine", 6).id]["reason"] == "because"
+    assert {e.planned.cell.id: e.status for e in heard} == {k: r["status"] for k, r in got.items()}
+
+
+@pytest.mark.slow
+def test_unsupported_by_pytorch_is_its_own_status(run: store.Run) -> None:
+    workers.execute([Planned(cell("once"), LIGHT)], run, Limits(seconds=30), problem_files=[FILE])
+    (row,) = rows(run).values()
+    assert row["status"] == "unsupported"
+    assert "once_differentiable" in str(row["reason"])
+
+
+@pytest.mark.slow
+def test_a_memory_limit_makes_an_oom_row(run: store.Run) -> None:
+    big = Planned(Cell("derivative_tensor", "rows", "fine", 20_000), LIGHT)
+    workers.execute([big], run, Limits(seconds=60, memory=2**30, isolate="always"), problem_files=[FILE])
+    (row,) = rows(run).values()
+    assert row["status"] == "oom", row["reason"]
+
+
+@pytest.mark.slow
+def test_finished_cells_are_not_repeated(run: store.Run) -> None:
+    plans = [Planned(cell("fine", n), LIGHT) for n in (2, 3, 4)]
+    workers.execute(plans[:2], run, Limits(), problem_files=[FILE])
+    before = (run.path / store.ROWS).read_bytes()
+    heard: list[workers.Event] = []
+    workers.execute(plans, run, Limits(), heard.append, problem_files=[FILE])
+    assert (run.path / store.ROWS).read_bytes().startswith(before)
+    assert [e.planned.cell.n for e in heard] == [4]
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_says_why(run: store.Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import no_such_module\n")
+    with pytest.raises(workers.WorkerError, match="no_such_module"):
+        workers.execute([Planned(cell("fine"), LIGHT)], run, Limits(), problem_files=[broken])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_killed_run_leaves_no_worker_and_resumes(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "hograd_bench", "run", "--problem-file", str(FILE), "--results", str(tmp_path),
+        "--cell-timeout", "60", *(part for n in (2, 3) for part in ("--cell", cell("fine", n).id)),
+        "--cell", cell("hangs", 8).id,
+    ]  # fmt: skip
+    sweep = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    found: list[Path] = []
+    while time.monotonic() < deadline and sum(p.read_text().count("\n") for p in found) < 2:
+        time.sleep(0.1)
+        found = list(tmp_path.glob("*/*/rows.jsonl"))
+    children = _children(sweep.pid)
+    assert children
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    while time.monotonic() < deadline and any(_alive(c) for c in children):
+        time.sleep(0.05)
+    assert not any(_alive(c) for c in children)
+
+    again = subprocess.run([*command, "--resume", "--cell-timeout", "3"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    (path,) = tmp_path.glob("*/*/rows.jsonl")
+    frame = store.load(path.parent, strict=True).rows
+    assert sorted(frame["status"]) == ["ok", "ok", "timeout"]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def _children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
