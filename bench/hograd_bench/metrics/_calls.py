@@ -1,0 +1,37 @@
+"""How the deterministic families call a subject: warmed up, and from the same random numbers each time."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hograd_bench.metrics._contract import Subject
+
+WARM_UPS = 2
+"""Calls before the one that is measured. The first fills caches (decompositions compiled for forward mode,
+oneDNN primitives, per-thread buffers); the second has been seen to leave nothing to the third in any cell."""
+
+_warmed: weakref.WeakSet[Subject] = weakref.WeakSet()
+
+
+def repeatable(call: Callable[[], Any]) -> Callable[[], Any]:
+    """``call`` after reseeding torch's generator, so that methods that sample take the same steps each time."""
+
+    def seeded() -> Any:
+        torch.manual_seed(0)
+        return call()
+
+    return seeded
+
+
+def warm(subject: Subject) -> Callable[[], Any]:
+    """The subject's repeatable call, after its warm-up calls (made once per subject, whoever asks)."""
+    call = repeatable(subject.call)
+    if subject not in _warmed:
+        for _ in range(WARM_UPS):
+            call()
+        _warmed.add(subject)
+    return call

@@ -1,0 +1,1 @@
+"""Formulas for floating-point operations, a file a kind of operator; conventions in ``_flops``."""
