@@ -32,4 +32,12 @@ def quadratic(spec: Spec, draw: Draw) -> Instance:
             return a @ x + b
         return a if order == 2 else torch.zeros(x.shape * order, dtype=x.dtype, device=x.device)
 
-    return Instance(f, x, closed_form=ClosedForm(tensor=tensor))
+    def product(order: int, v: Tensor) -> Tensor:
+        if order == 1:
+            return a @ x + b
+        return a @ v if order == 2 else torch.zeros_like(x)
+
+    def directional(order: int, v: Tensor) -> Tensor:
+        return v @ product(order, v)
+
+    return Instance(f, x, closed_form=ClosedForm(tensor, product, directional))
