@@ -5,15 +5,15 @@ max(F / peak rate, B / peak bandwidth) seconds. The ceilings here are what torch
 not the data sheet's: a STREAM-like copy (McCalpin 1995: bytes read plus bytes written, the hidden read of the
 destination not counted) of arrays well beyond the last cache, the same within a cache, and a square matrix product
 of each dtype. Most cells fit in a cache: held against the first bandwidth alone, they would beat the roof.
+``environment.bound`` holds a cell against them.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,59 +47,6 @@ def measure(threads: Sequence[int] | None = None, dtypes: Sequence[str] = DTYPES
     if torch.cuda.is_available():
         found["cuda"] = {"1": _ceiling("cuda", dtypes)}
     return found
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The roofline of one cell.
-
-    Attributes:
-        seconds: what this many operations and bytes take at these ceilings.
-        limit: "memory" or "arithmetic", whichever takes longer.
-        intensity: FLOP per byte moved.
-        ridge: the intensity from which this machine is limited by arithmetic.
-    """
-
-    seconds: float
-    limit: str
-    intensity: float
-    ridge: float
-
-
-def bound(
-    environment: Mapping[str, Any],
-    device: str,
-    threads: int,
-    dtype: str,
-    flops: float,
-    bytes_moved: float,
-    footprint: float | None = None,
-) -> Bound | None:
-    """The roofline bound of a cell, from the ceilings in an environment.
-
-    Args:
-        environment: with ``measure()``'s result under "ceilings".
-        device: "cpu" or "cuda".
-        threads: the cell's; ceilings of exactly that count are needed (on "cuda" it does not matter).
-        dtype: the cell's.
-        flops: floating-point operations of the cell.
-        bytes_moved: bytes read and written.
-        footprint: bytes alive at once, e.g. the peak; where they fit in the last cache, the bandwidth within a
-            cache counts. None: the bandwidth of the memory.
-
-    Returns:
-        The bound, or None where a ceiling was not measured or the cell does not move a byte.
-    """
-    of_device = (environment.get("ceilings") or {}).get(device) or {}
-    ceiling = of_device.get("1" if device == "cuda" else str(threads)) or {}
-    fits = footprint is not None and footprint <= (ceiling.get("cache_bytes") or 0)
-    bandwidth = ceiling.get("cached_copy_bytes_per_s" if fits else "copy_bytes_per_s")
-    rate = (ceiling.get("matmul_flop_per_s") or {}).get(dtype)
-    if not bandwidth or not rate or not bytes_moved > 0 or not flops >= 0:
-        return None
-    arithmetic, memory = flops / rate, bytes_moved / bandwidth
-    limit = "arithmetic" if arithmetic > memory else "memory"
-    return Bound(max(arithmetic, memory), limit, flops / bytes_moved, rate / bandwidth)
 
 
 def _ceiling(device: str, dtypes: Sequence[str]) -> dict[str, Any]:

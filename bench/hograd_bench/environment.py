@@ -6,12 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hograd_bench import _probes
-
-if TYPE_CHECKING:
-    from hograd_bench.metrics import Metric
 
 Environment = dict[str, Any]
 """What :func:`record` returns; plain JSON types, nested one level under named sections."""
@@ -80,6 +77,17 @@ _KERNEL_VARIABLE = re.compile(r"ATEN_|MKL_|DNNL_|ONEDNN_|CUBLAS_|CUDNN_|NVIDIA_T
 _GIB = 2**30
 
 
+class MetricRecord(Protocol):
+    """What the rule reads of a ``metrics.Metric``; those who only read results import no metrics."""
+
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def deterministic(self) -> bool: ...  # noqa: D102
+    @property
+    def depends_on(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Comparability:
     """How far figures of two runs may be compared.
@@ -94,7 +102,7 @@ class Comparability:
     reasons: tuple[str, ...]
     differing: frozenset[str]
 
-    def allows(self, metric: Metric) -> bool:
+    def allows(self, metric: MetricRecord) -> bool:
         """Whether the metric's values may be compared.
 
         A deterministic metric that declares what it depends on may be compared wherever that is the same.
@@ -136,6 +144,59 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any], device: str = "cpu") 
         return Comparability("full", (), frozenset())
     decisive = {*DETERMINISTIC, "device"} & differing
     return Comparability("none" if decisive else "deterministic", tuple(reasons), frozenset(differing))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The roofline of one cell.
+
+    Attributes:
+        seconds: what this many operations and bytes take at these ceilings.
+        limit: "memory" or "arithmetic", whichever takes longer.
+        intensity: FLOP per byte moved.
+        ridge: the intensity from which this machine is limited by arithmetic.
+    """
+
+    seconds: float
+    limit: str
+    intensity: float
+    ridge: float
+
+
+def bound(
+    environment: Mapping[str, Any],
+    device: str,
+    threads: int,
+    dtype: str,
+    flops: float,
+    bytes_moved: float,
+    footprint: float | None = None,
+) -> Bound | None:
+    """The roofline bound of a cell, from the ceilings in an environment (see ceilings.py).
+
+    Args:
+        environment: with ``ceilings.measure()``'s result under "ceilings".
+        device: "cpu" or "cuda".
+        threads: the cell's; ceilings of exactly that count are needed (on "cuda" it does not matter).
+        dtype: the cell's.
+        flops: floating-point operations of the cell.
+        bytes_moved: bytes read and written.
+        footprint: bytes alive at once, e.g. the peak; where they fit in the last cache, the bandwidth within a
+            cache counts. None: the bandwidth of the memory.
+
+    Returns:
+        The bound, or None where a ceiling was not measured or the cell does not move a byte.
+    """
+    of_device = (environment.get("ceilings") or {}).get(device) or {}
+    ceiling = of_device.get("1" if device == "cuda" else str(threads)) or {}
+    fits = footprint is not None and footprint <= (ceiling.get("cache_bytes") or 0)
+    bandwidth = ceiling.get("cached_copy_bytes_per_s" if fits else "copy_bytes_per_s")
+    rate = (ceiling.get("matmul_flop_per_s") or {}).get(dtype)
+    if not bandwidth or not rate or not bytes_moved > 0 or not flops >= 0:
+        return None
+    arithmetic, memory = flops / rate, bytes_moved / bandwidth
+    limit = "arithmetic" if arithmetic > memory else "memory"
+    return Bound(max(arithmetic, memory), limit, flops / bytes_moved, rate / bandwidth)
 
 
 def _fact(environment: Mapping[str, Any], name: str) -> Any:

@@ -70,6 +70,12 @@ class _Block:
         self.numbers = np.array(values, dtype=np.float64)  # None becomes NaN, True 1.0
 
 
+def metric_columns(rows: pd.DataFrame) -> list[str]:
+    """Names of the columns that hold metrics, in the frame's order; columns that somebody added count as such."""
+    fixed = {*Builder._FIXED, "missing", "details"}
+    return [str(name) for name in rows.columns if name not in fixed]
+
+
 class Builder:
     """Takes rows run by run, then builds the frame."""
 
