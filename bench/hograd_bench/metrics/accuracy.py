@@ -1,0 +1,122 @@
+"""Whether the result is right: its relative error to float64 truth, and the same in units of rounding.
+
+Truth is computed at exactly the rounded point that the method saw (``Subject.precise_arguments``), so the error
+holds the method's rounding and truncation and nothing of the inputs'. In the maximum norm, leaf by leaf.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from hograd_bench.metrics._calls import repeatable
+from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
+from hograd_core.reference import TruthError, has_truth, reference, relative_error, tolerance
+
+_DEPENDS = ("torch", "threads", "isa", "device")
+_TRUTH = "hograd_core.reference in float64 on the CPU"
+METRICS = (
+    Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's largest entry", _DEPENDS),
+    Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
+    Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
+)
+
+TRUTHS_KEPT = 16
+TRUTH_BYTES_KEPT = 2**26
+"""Methods of one problem share one truth, so the last few are kept while they are small."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What truth says of one result: an error, or why there is none."""
+
+    allowed: float
+    error: float = math.inf
+    unknown: str | None = None
+
+
+_judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
+_truths: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+
+def judge(subject: Subject) -> Judgement:
+    """Compare the subject's result with truth; once per subject, whoever asks.
+
+    Args:
+        subject: the cell made callable.
+
+    Returns:
+        See :class:`Judgement`. Cost: one call and, for the first method of a problem, its truth (slow by design).
+    """
+    if subject not in _judged:
+        _judged[subject] = _judge(subject)
+    return _judged[subject]
+
+
+def _judge(subject: Subject) -> Judgement:
+    order = subject.operator.order if subject.operator.order is not None else subject.cell.order
+    allowed = tolerance(subject.method, subject.dtype, order)
+    result = repeatable(subject.call)()
+    if not has_truth(subject.operator.name):
+        return Judgement(allowed, unknown=f"{subject.operator.name} has no reference")
+    try:
+        truth = _truth(subject)
+    except TruthError as error:
+        return Judgement(allowed, unknown=f"truth is in doubt: {error}")
+    return Judgement(allowed, relative_error(result, truth))
+
+
+def _truth(subject: Subject) -> Any:
+    cell = subject.cell
+    # dtype is in the key because truth is taken at the rounded point.
+    key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype)
+    if key in _truths:
+        _truths.move_to_end(key)
+        return _truths[key]
+    arguments = subject.precise_arguments()
+    order = cell.order if subject.operator.takes_order else None
+    truth = repeatable(lambda: reference(subject.operator.name, *arguments, order=order))()
+    if sum(leaf.numel() * 8 for leaf in tree_leaves(truth) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
+        _truths[key] = truth
+    while len(_truths) > TRUTHS_KEPT:
+        _truths.popitem(last=False)
+    return truth
+
+
+def measure(subject: Subject) -> Readings:
+    """Read the accuracy of the subject's cell.
+
+    Args:
+        subject: the cell made callable.
+
+    Returns:
+        Values for every metric; missing with its reason where there is no truth, or no finite error.
+    """
+    judgement = judge(subject)
+    readings = Readings({"tolerance": judgement.allowed})
+    reason = judgement.unknown
+    if reason is None and not math.isfinite(judgement.error):
+        reason = "the result is not finite, or of another shape than truth"
+    if reason is not None:
+        readings.values.update({name: Missing(reason) for name in ("relative_error", "ulp_error")})
+    else:
+        readings.values["relative_error"] = judgement.error
+        readings.values["ulp_error"] = judgement.error / torch.finfo(subject.dtype).eps
+    return readings
+
+
+def verdict(subject: Subject) -> str | None:
+    """Why the subject's result is wrong, or None where it agrees with truth or truth is not known."""
+    judgement = judge(subject)
+    if judgement.unknown is not None or judgement.error <= judgement.allowed:
+        return None
+    if not math.isfinite(judgement.error):
+        return "the result is not finite, or of another shape than truth"
+    return f"relative error {judgement.error:.3g} exceeds the tolerance {judgement.allowed:.3g} of {subject.cell.dtype}"
