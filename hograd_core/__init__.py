@@ -14,3 +14,7 @@ from hograd_core.derivatives.derivative_vector_product import derivative_vector_
 from hograd_core.derivatives.derivative_vector_product import hvp as hvp
 from hograd_core.derivatives.directional_derivative import directional_derivative as directional_derivative
 from hograd_core.derivatives.gradient import gradient as gradient
+
+# Taylor mode.
+from hograd_core.taylor import MissingRuleError as MissingRuleError
+from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (registers its methods)

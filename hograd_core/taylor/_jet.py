@@ -1,0 +1,226 @@
+"""A tensor that carries a truncated power series through any PyTorch code, one ATen operation at a time.
+
+A :class:`Jet` looks like its value at t = 0 (shape, dtype, device). Every ATen operation that touches one arrives
+here and is answered by a rule of the table; composite operations (linear, layer_norm, einsum, attention) have been
+taken apart by PyTorch before they arrive. An operation without a rule is taken apart by PyTorch's decomposition
+table; where that has none, :class:`UnsupportedError` names it. Nothing falls back to a silent approximation.
+
+Rules run with autograd back on (PyTorch's re-entrant dispatch), so coefficients can be differentiated further.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import enable_reentrant_dispatch
+
+from hograd_core._unsupported import UnsupportedError
+from hograd_core.taylor._series import Coefficient, Series
+
+
+class MissingRuleError(UnsupportedError):
+    """f uses an operation that Taylor propagation does not know.
+
+    Attributes:
+        reason: which operation, and what can be done.
+    """
+
+    def __init__(self, operation: Any, remedy: str) -> None:
+        self.reason = f"no Taylor rule for {operation}: {remedy}"
+        RuntimeError.__init__(self, f"taylor: {self.reason}")
+
+
+aten = torch.ops.aten
+Rule = Callable[..., Any]
+Declared = TypeVar("Declared", bound=Rule)
+RULES: dict[Any, Rule] = {}
+
+_LEVELS = itertools.count(1)
+
+
+def rule(*operations: Any) -> Callable[[Declared], Declared]:
+    """Declare the rule of some ATen operations (all their overloads).
+
+    A rule receives the operation's arguments with every jet replaced by its :class:`Series`, and returns
+    a Series, a plain tensor (a constant), or a tuple or list of these.
+    """
+
+    def declare(function: Declared) -> Declared:
+        for operation in operations:
+            if operation in RULES:
+                raise ValueError(f"rule: {operation} is declared twice")
+            RULES[operation] = function
+        return function
+
+    return declare
+
+
+class Jet(Tensor):
+    """A power series that passes for a tensor. Made by the driver only.
+
+    Attributes:
+        coefficients: of t⁰, t¹, …; None: structurally zero.
+        level: which driver call made it; a jet of an outer call is a constant to an inner one.
+        aliased: shares memory with another jet in the user's eyes, so may not be written in place.
+    """
+
+    coefficients: list[Coefficient]
+    level: int
+    aliased: bool
+    # No rule works at the Python-function level: go straight to ATen operations.
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, series: Series, level: int) -> Jet:
+        """Wrap a series; coefficients are broadcast and converted to the value's shape and dtype."""
+        primal = series.primal
+        made: Jet = torch.Tensor._make_wrapper_subclass(
+            cls, primal.shape, strides=primal.stride(), dtype=primal.dtype, device=primal.device, requires_grad=False
+        )
+        made.coefficients = _uniform(series)
+        made.level = level
+        made.aliased = False
+        return made
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        """Value and degree; never the wrapped storage, which does not exist."""
+        return f"Jet(degree={len(self.coefficients) - 1}, primal={self.coefficients[0]})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer one ATen operation by its rule."""
+        with enable_reentrant_dispatch():
+            return _answer(func, args, kwargs or {})
+
+
+def _uniform(series: Series) -> list[Coefficient]:
+    primal = series.primal
+    shape, dtype = primal.shape, primal.dtype
+    out: list[Coefficient] = [primal]
+    for c in series.c[1:]:
+        if c is not None:
+            if c.dtype != dtype:
+                c = c.to(dtype)
+            if c.shape != shape:
+                c = c.expand(shape)
+        out.append(c)
+    return out
+
+
+def new_level() -> int:
+    """A number above those of all calls that are under way."""
+    return next(_LEVELS)
+
+
+def _jets(values: Sequence[Any]) -> list[Jet]:
+    found: list[Jet] = []
+    for value in values:
+        kind = type(value)
+        if kind is Jet:
+            found.append(value)
+        elif kind is list or kind is tuple:
+            found += _jets(value)
+    return found
+
+
+def _opened(value: Any, level: int) -> Any:
+    kind = type(value)
+    if kind is Jet:
+        return Series(value.coefficients) if value.level == level else value
+    if kind is list or kind is tuple:
+        return kind([_opened(item, level) for item in value])
+    return value
+
+
+def _closed(value: Any, level: int, aliased: bool) -> Any:
+    if isinstance(value, Series):
+        jet = Jet(value, level)
+        jet.aliased = aliased
+        return jet
+    if isinstance(value, list | tuple):
+        return type(value)(_closed(item, level, aliased) for item in value)
+    return value
+
+
+@functools.cache
+def _writes(func: Any) -> tuple[bool, Any | None]:
+    """Whether an operation writes to an argument, and its pure counterpart where that is the first one."""
+    written = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
+    if not any(written):
+        return False, None
+    name = func.overloadpacket.__name__
+    if written[0] and not any(written[1:]) and name.endswith("_"):
+        return True, getattr(aten, name[:-1], None)
+    return True, None
+
+
+@functools.cache
+def _is_view(func: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+
+
+def _answer(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    found = _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
+    level = found[0].level if len(found) == 1 else max([jet.level for jet in found])
+    writes, pure = _writes(func)
+    if writes:
+        return _write(func, pure, args, kwargs, level)
+    entry = RULES.get(func.overloadpacket)
+    if entry is None:
+        return _taken_apart(func, args, kwargs)
+    view = _is_view(func)
+    if view:
+        for jet in found:
+            jet.aliased = True
+    opened = {k: _opened(v, level) for k, v in kwargs.items()}
+    return _closed(entry(*[_opened(a, level) for a in args], **opened), level, view)
+
+
+def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, Any], level: int) -> Jet:
+    """An in-place operation, answered by its pure form when no other jet can see the memory written."""
+    target = args[0] if args else None
+    entry = None if pure is None else RULES.get(pure)
+    if entry is None or not isinstance(target, Jet) or target.level != level or target.aliased:
+        raise MissingRuleError(
+            func,
+            "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
+        )
+    opened = {k: _opened(v, level) for k, v in kwargs.items()}
+    result = entry(*[_opened(a, level) for a in args], **opened)
+    if not isinstance(result, Series):
+        result = Series([result, *[None] * (len(target.coefficients) - 1)])
+    target.coefficients = _uniform(result)
+    return target
+
+
+@functools.cache
+def _decomposition(func: Any) -> Rule | None:
+    from torch._decomp import decomposition_table
+
+    table: dict[Any, Rule] = decomposition_table
+    return table.get(func)
+
+
+def _taken_apart(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    result = func.decompose(*args, **kwargs)
+    if result is not NotImplemented:
+        return result
+    decomposition = _decomposition(func)
+    if decomposition is None:
+        raise MissingRuleError(
+            func,
+            "nor a decomposition; use another method, or declare a rule with hograd_core.taylor.rule",
+        )
+    return decomposition(*args, **kwargs)
+
+
+def coverage() -> list[str]:
+    """Names of the ATen operations that have a rule of their own, sorted."""
+    return sorted(operation.__name__ for operation in RULES)
