@@ -1,0 +1,146 @@
+"""From frames of rows to laws: which rows belong together, and which law a metric asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from hograd_bench.laws._outcomes import InsufficientData, NoExactLaw
+from hograd_bench.laws.exact import ExactLaw, fit_exact
+from hograd_bench.laws.fitted import FittedLaw, fit_power
+
+SIZES = ("n", "depth", "batch", "order")
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = ("peak_bytes", "retained_bytes", "total_bytes", "moved_bytes", "saved_bytes")
+COUNTS = ("allocations", "aten_calls", "graph_nodes", "flops", "calls_of_f")
+RATIOS = ("gradient_equivalents",)
+
+Law = ExactLaw | FittedLaw
+
+
+def is_exact(metric: str) -> bool:
+    """Whether a metric is a whole number that the program determines, so that a law must hit it exactly."""
+    return metric.endswith("_bytes") or metric in COUNTS
+
+
+def select(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """The rows with those values in those columns; a list, tuple or set means any of them.
+
+    Raises:
+        ValueError: the frame has no such column.
+    """
+    mask = pd.Series(True, index=frame.index)
+    for column, wanted in where.items():
+        if column not in frame.columns:
+            raise ValueError(f"column: got {column!r}, expected one of {', '.join(map(str, frame.columns))}")
+        choices = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+        mask &= frame[column].isin(choices)
+    chosen: pd.DataFrame = frame.loc[mask]
+    return chosen
+
+
+def points(frame: pd.DataFrame, metric: str, variables: Sequence[str]) -> dict[tuple[int, ...], list[float]]:
+    """Sizes -> the finite values of a metric in the rows that came out ``ok``."""
+    found: dict[tuple[int, ...], list[float]] = {}
+    if metric not in frame.columns:
+        return found
+    columns = [frame[v] for v in variables]
+    for status, value, *sizes in zip(frame["status"], frame[metric], *columns, strict=True):
+        number = _number(value)
+        if status == "ok" and number is not None and all(_number(s) is not None for s in sizes):
+            found.setdefault(tuple(int(s) for s in sizes), []).append(number)
+    return found
+
+
+def exact_law(
+    frame: pd.DataFrame, metric: str, variables: Sequence[str] = ("n", "depth", "batch"), *, max_degree: int = 3
+) -> ExactLaw | NoExactLaw | InsufficientData:
+    """The exact law of one series: rows that differ in nothing but the variables (and run).
+
+    Rows of the same cell must agree to the last digit; if they do not, the metric is not determined there
+    and has no exact law.
+
+    Raises:
+        ValueError: the rows mix several series.
+    """
+    single_series(frame, variables)
+    values = points(frame, metric, variables)
+    for sizes, seen in values.items():
+        if len(set(seen)) > 1:
+            at = ", ".join(f"{v}={s}" for v, s in zip(variables, sizes, strict=True))
+            return NoExactLaw(f"{metric} is not the same in every run: {min(seen):g} to {max(seen):g} at {at}", 0)
+    itemsize = ITEMSIZE.get(str(frame["dtype"].iloc[0]), 1) if len(frame) and metric.endswith("_bytes") else 1
+    return fit_exact(
+        {s: seen[0] for s, seen in values.items()}, variables, metric=metric, unit=itemsize, max_degree=max_degree
+    )
+
+
+def fitted_law(
+    frame: pd.DataFrame, metric: str, variable: str = "n", *, overhead: bool | None = None, level: float | None = None
+) -> FittedLaw | InsufficientData:
+    """The fitted law of one series in one variable; every row is a measurement of its own.
+
+    Args:
+        frame: rows that differ in nothing but the variable and the run.
+        metric: positive metric.
+        variable: the size it grows with.
+        overhead: whether to allow one; None: for all metrics but ratios.
+        level: credibility of the exponent's interval; None: the module's default.
+
+    Raises:
+        ValueError: the rows mix several series.
+    """
+    single_series(frame, [variable])
+    pairs = [(s[0], v) for s, seen in points(frame, metric, [variable]).items() for v in seen]
+    allowed = metric not in RATIOS if overhead is None else overhead
+    extra: Mapping[str, float] = {} if level is None else {"level": level}
+    return fit_power(
+        [x for x, _ in pairs], [y for _, y in pairs], metric=metric, variable=variable, overhead=allowed, **extra
+    )
+
+
+def law_of(
+    frame: pd.DataFrame, metric: str, variables: Sequence[str] = ("n", "depth", "batch")
+) -> Law | InsufficientData | NoExactLaw:
+    """The law of a metric: exact where it is a count of bytes or of anything else, else fitted.
+
+    Where a counted metric has no exact law in all varying sizes jointly and only one of them varies, the
+    fitted law is given instead.
+
+    Raises:
+        ValueError: the rows mix several series, or more than one size varies for a fitted law.
+    """
+    varying = [v for v in variables if len(frame) and frame[v].nunique() > 1]
+    if is_exact(metric):
+        law = exact_law(frame, metric, variables)
+        if isinstance(law, (ExactLaw, InsufficientData)) or len(varying) != 1:
+            return law
+    if len(varying) > 1:
+        raise ValueError(f"{metric}: {', '.join(varying)} vary together, expected one; fix the others")
+    return fitted_law(frame, metric, varying[0] if varying else "n")
+
+
+def single_series(frame: pd.DataFrame, variables: Sequence[str]) -> None:
+    """Refuse rows that mix methods, problems, machines or sizes that are not variables.
+
+    Raises:
+        ValueError: they do; the message names the column and its values.
+    """
+    columns = ("operator", "method", "problem", "dtype", "device", "threads", "preparation", "machine", *SIZES)
+    for column in columns:
+        if column in frame.columns and column not in variables:
+            values = frame[column].dropna().unique().tolist()
+            if len(values) > 1:
+                shown = ", ".join(map(str, values[:4]))
+                raise ValueError(f"frame: {column} takes {len(values)} values ({shown}), expected one; select first")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
