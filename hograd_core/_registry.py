@@ -144,7 +144,7 @@ class Operator:
                 return chosen.function(*checked, **options)
         except UnsupportedError:
             raise
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError) as error:
             reason = pytorch_limit(error)
             if reason is None:
                 raise

@@ -31,13 +31,17 @@ def grad_or_zeros(
         grad_outputs: the cotangent of y, or a batch of them along dimension 0 with ``batched``.
         batched: vectorise over dimension 0 of ``grad_outputs``.
 
+    Raises:
+        RuntimeError: PyTorch has no derivative of a step of y.
+
     Returns:
         Shape of x, after the batch dimension where ``batched``.
     """
     if not y.requires_grad:
         batch = grad_outputs.shape[:1] if batched and grad_outputs is not None else ()
         return torch.zeros((*batch, *x.shape), dtype=x.dtype, device=x.device)
-    (gradient,) = torch.autograd.grad(
+    # The stubs leave out that allow_unused gives None.
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
         y,
         x,
         grad_outputs=grad_outputs,
@@ -46,7 +50,26 @@ def grad_or_zeros(
         is_grads_batched=batched,
         allow_unused=True,
     )
+    gradient = found[0]
     if gradient is None:
+        refuse_once_differentiable(y)
         batch = grad_outputs.shape[:1] if batched and grad_outputs is not None else ()
         return torch.zeros((*batch, *x.shape), dtype=x.dtype, device=x.device)
     return gradient if create_graph else gradient.detach()
+
+
+def refuse_once_differentiable(y: Tensor) -> None:
+    """Raise where y stops depending on x at a backward marked ``@once_differentiable``.
+
+    PyTorch cuts the tape there with an error node that ``inputs=`` never runs, and reports "unused" (2.13). Taken for
+    a constant, the second derivative would be silently zero.
+    """
+    seen, stack = set(), [y.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+        seen.add(node)
+        stack.extend(parent for parent, _ in node.next_functions)

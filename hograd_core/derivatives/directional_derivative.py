@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
 from hograd_core._registry import method, operator
-from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_differentiable
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
@@ -81,15 +81,17 @@ def nested_backward(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> T
     point = leaf(x)
     s = f(point)
     for remaining in range(order - 1, -1, -1):
-        if s.requires_grad:
-            try:
-                torch.autograd.backward(s, create_graph=remaining > 0, inputs=[point])
-                g = point.grad
-            finally:
-                point.grad = None
-        else:
-            g = None
-        s = contract(torch.zeros_like(point, requires_grad=False) if g is None else g, v)
+        if not s.requires_grad:
+            return torch.zeros_like(s)
+        try:
+            torch.autograd.backward(s, create_graph=remaining > 0, inputs=[point])
+            g = point.grad
+        finally:
+            point.grad = None
+        if g is None:
+            refuse_once_differentiable(s)
+            return torch.zeros_like(s, requires_grad=False)
+        s = contract(g, v)
     return s.detach()
 
 

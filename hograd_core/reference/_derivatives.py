@@ -1,0 +1,183 @@
+"""The derivatives of a scalar function, entry by entry, in float64 on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ScalarFunction = Callable[[Tensor], Tensor]
+
+# Sweeps over the tape that an entry-by-entry product may take; beyond, a verified chain.
+_SWEEPS = 100
+# Entries of a chain that are recomputed, and the relative disagreement that float64 rounding may cause.
+_SAMPLES = 3
+_AGREEMENT = 1e-8
+# Steps of the differences; the first that agrees is enough, since a kink of f may lie within a large one.
+_STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
+_SLOPE_AGREEMENT = 1e-5
+
+
+class TruthError(RuntimeError):
+    """Two independent routes to the reference value disagree; the message says which and what it may mean."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """A true value and the scale its error is measured on.
+
+    Attributes:
+        value: a tensor, a number, or tuples and mappings of them.
+        scale: magnitude of the terms that sum up to the value where they may cancel: no method can know the value
+            better than rounding of these. None: the largest entry.
+    """
+
+    value: Any
+    scale: float | None = None
+
+
+def _differentiate(y: Tensor, x: Tensor, keep: bool) -> Tensor:
+    """∇y in x as a flat vector, zeros where y does not depend on x; ``keep``: differentiable again."""
+    pieces: tuple[Tensor | None, ...] = (
+        torch.autograd.grad(y, [x], create_graph=keep, retain_graph=True, allow_unused=True)
+        if y.requires_grad
+        else (None,)
+    )
+    return torch.zeros(x.numel(), dtype=torch.float64) if pieces[0] is None else pieces[0].flatten()
+
+
+def _start(f: ScalarFunction, x: Tensor) -> tuple[Tensor, Tensor]:
+    point = x.detach().clone().requires_grad_(True)
+    return f(point), point
+
+
+def _entries(y: Tensor, x: Tensor, order: int) -> Tensor:
+    """All n^order derivatives of y, of shape (n,) * order: every entry of one order is differentiated alone."""
+    row = _differentiate(y, x, keep=order > 1)
+    if order == 1:
+        return row.detach()
+    return torch.stack([_entries(entry, x, order - 1) for entry in row.unbind()])
+
+
+def _chain(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> list[Tensor]:
+    """f, Df[v], …, D^order f[v, …, v] at x."""
+    y, point = _start(f, x)
+    levels = [y]
+    for _ in range(order):
+        levels.append(_differentiate(levels[-1], point, keep=True) @ v.flatten())
+    return [level.detach() for level in levels]
+
+
+def _contract(entries: Tensor, direction: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        entries = entries @ direction
+    return entries
+
+
+def _few_sweeps(n: int, order: int) -> bool:
+    return bool(sum(n**j for j in range(order)) <= _SWEEPS)
+
+
+def _agree(a: Tensor, b: Tensor, scale: float, what: str) -> None:
+    difference = float((a - b).abs().max())
+    # A result that is not finite is no truth, but it is not this check that says so.
+    if math.isfinite(difference) and difference > _AGREEMENT * scale:
+        raise TruthError(f"{what}: two routes to the reference differ by {difference:.3g} at scale {scale:.3g}")
+
+
+def _check_slopes(f: ScalarFunction, x: Tensor, order: int) -> None:
+    """Check along a random line that each derivative up to ``order`` is the slope of the one below it.
+
+    Five-point differences (Abramowitz & Stegun 1964, 25.3.6 with n = 4) of orders 0 … order-1.
+    """
+    u = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(20))
+    u = u / torch.linalg.vector_norm(u)
+    size = 1 + float(torch.linalg.vector_norm(x))
+    exact = _chain(f, x, u, order)
+    pending: Sequence[int] = range(1, order + 1)
+    slopes: dict[int, float] = {}
+    for step in _STEPS:
+        h = step * size
+        near = [_chain(f, x + i * h * u, u, order - 1) for i in (-2, -1, 1, 2)]
+        agreeing = set()
+        for level in pending:
+            a, b, c, d = (float(values[level - 1]) for values in near)
+            slopes[level] = (a - 8 * b + 8 * c - d) / (12 * h)
+            allowed = abs(float(exact[level])) + max(abs(float(exact[level - 1])), abs(a), abs(d)) / size
+            deviation = abs(slopes[level] - float(exact[level]))
+            if not math.isfinite(deviation) or deviation <= _SLOPE_AGREEMENT * allowed:
+                agreeing.add(level)
+        pending = [level for level in pending if level not in agreeing]
+        if not pending:
+            return
+    level = pending[0]
+    raise TruthError(
+        f"order {level}: autograd gives {float(exact[level]):.6g} along a random line, where the order below has slope "
+        f"{slopes[level]:.6g}; f hides a dependence from autograd (.item(), .detach(), numpy, once_differentiable), "
+        "is not deterministic or not smooth at x, or a derivative formula of PyTorch is wrong"
+    )
+
+
+def _tensor(f: ScalarFunction, x: Tensor, order: int) -> Truth:
+    _check_slopes(f, x, order)
+    return Truth(_entries(*_start(f, x), order).reshape(x.shape * order))
+
+
+def _all_slots(y: Tensor, x: Tensor, v: Tensor, order: int) -> Tensor:
+    """D^order y[v, …, v], entry by entry where that takes few sweeps, else by a chain."""
+    if order == 0:
+        return y.detach()
+    if _few_sweeps(x.numel(), order):
+        return _contract(_entries(y, x, order), v, order)
+    for _ in range(order):
+        y = _differentiate(y, x, keep=True) @ v
+    return y.detach()
+
+
+def _product(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> Truth:
+    _check_slopes(f, x, order)
+    y, point = _start(f, x)
+    direction = v.detach().flatten()
+    n = x.numel()
+    if _few_sweeps(n, order):
+        entries = _entries(y, point, order)
+        terms = _contract(entries.abs(), direction.abs(), order - 1)
+        return Truth(_contract(entries, direction, order - 1).reshape(x.shape), float(terms.max()))
+    chained = y
+    for _ in range(order - 1):
+        chained = _differentiate(chained, point, keep=True) @ direction
+    result = _differentiate(chained, point, keep=True).detach()
+    gradient = _differentiate(y, point, keep=True)
+    for i in torch.linspace(0, n - 1, min(n, _SAMPLES)).long().tolist():
+        # Component first, direction after: the chain differentiates in the opposite order.
+        entry = _all_slots(gradient[i], point, direction, order - 1)
+        _agree(entry, result[i], float(result.abs().max()), f"derivative_vector_product, order {order}, entry {i}")
+    return Truth(result.reshape(x.shape))
+
+
+def _directional(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> Truth:
+    """The product contracted once more, checked against an ordinary derivative of t ↦ f(x + tv)."""
+    product = _product(f, x, v, order)
+    terms = float((product.value * v).abs().sum())
+    # Where the product itself suffered cancellation, so did this.
+    cancelled = (product.scale or 0.0) * float(v.abs().max())
+    value = (product.value * v).sum()
+    t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    y = f(x.detach() + t.reshape(()) * v.detach())
+    for _ in range(order):
+        y = _differentiate(y, t, keep=True)[0]
+    _agree(y.detach(), value, max(terms, cancelled), f"directional_derivative, order {order}")
+    return Truth(value, max(terms, cancelled))
+
+
+# By name: the truth does not import what it judges.
+TRUTHS: dict[str, Callable[..., Any]] = {
+    "gradient": lambda f, x: _tensor(f, x, 1),
+    "derivative_tensor": _tensor,
+    "derivative_vector_product": _product,
+    "directional_derivative": _directional,
+}
