@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -174,11 +174,39 @@ def _log_sigmoid(u: Series) -> Series:
     return s.negative(s.softplus(s.negative(u), -torch.nn.functional.logsigmoid(u.primal)))
 
 
+def _atan2_series(a: Series, b: Series) -> Series:
+    """y' = (a' b − b' a) / (a² + b²)."""
+    scale = s.add(s.square(a), s.square(b))
+    # Coefficients of t (a'b − b'a): the weights k turn a derivative into a product of series.
+    da, db = s.weighted(a), s.weighted(b)
+    top: list[s.Coefficient] = []
+    for k in range(a.degree + 1):
+        total: s.Coefficient = None
+        for j in range(1, k + 1):
+            total = s.plus_product(total, da[j], b.c[k - j])
+            total = s.plus_product(total, db[j], a.c[k - j], -1)
+        top.append(total)
+    top[0] = torch.zeros_like(scale.primal)
+    slopes = s.divide(Series(top), scale)
+    first = torch.atan2(a.primal, b.primal)
+    return Series([first, *(s.over(slopes.c[k], k) for k in range(1, a.degree + 1))])
+
+
+def _compose(u: Series, derivatives: Sequence[Tensor]) -> Series:
+    """φ(u) from φ(u_0), φ'(u_0), …, φ^(d)(u_0), by Horner's rule: O(d³), for functions without a recurrence."""
+    inner = Series([torch.zeros_like(u.primal), *u.c[1:]])
+    degree = u.degree
+    result = s.constant(derivatives[degree] / math.factorial(degree), degree)
+    for k in range(degree - 1, -1, -1):
+        result = s.add(s.multiply(inner, result), derivatives[k] / math.factorial(k))
+    return result
+
+
 @rule(aten.atan2)
 def _atan2(a: Operand, b: Operand) -> Series:
     degree = (a if isinstance(a, Series) else b).degree  # type: ignore[union-attr]
     full = [x if isinstance(x, Series) else s.constant(x, degree) for x in (a, b)]  # type: ignore[arg-type]
-    return s.atan2(*full)
+    return _atan2_series(*full)
 
 
 @rule(aten.hypot)
@@ -232,7 +260,7 @@ def _polygammas(u: Series, start: int) -> Series:
     values = [
         torch.lgamma(u.primal) if n < 0 else torch.polygamma(n, u.primal) for n in range(start, start + u.degree + 1)
     ]
-    return s.compose(u, values)
+    return _compose(u, values)
 
 
 @rule(aten.lgamma)

@@ -346,31 +346,3 @@ def erf(u: Series, first: Tensor) -> Series:
 def softplus(u: Series, first: Tensor) -> Series:
     """y' = σ(u) u'."""
     return integrate(u, first, sigmoid(u))
-
-
-def atan2(a: Series, b: Series) -> Series:
-    """y' = (a' b − b' a) / (a² + b²)."""
-    scale = add(square(a), square(b))
-    # Coefficients of t (a'b − b'a): the weights k turn a derivative into a product of series.
-    da, db = weighted(a), weighted(b)
-    top: list[Coefficient] = []
-    for k in range(a.degree + 1):
-        total: Coefficient = None
-        for j in range(1, k + 1):
-            total = plus_product(total, da[j], b.c[k - j])
-            total = plus_product(total, db[j], a.c[k - j], -1)
-        top.append(total)
-    top[0] = torch.zeros_like(scale.primal)
-    slopes = divide(Series(top), scale)
-    first = torch.atan2(a.primal, b.primal)
-    return Series([first, *(over(slopes.c[k], k) for k in range(1, a.degree + 1))])
-
-
-def compose(u: Series, derivatives: Sequence[Tensor]) -> Series:
-    """φ(u) from φ(u_0), φ'(u_0), …, φ^(d)(u_0), by Horner's rule: O(d³), for functions without a recurrence."""
-    inner = Series([torch.zeros_like(u.primal), *u.c[1:]])
-    degree = u.degree
-    result = constant(derivatives[degree] / math.factorial(degree), degree)
-    for k in range(degree - 1, -1, -1):
-        result = add(multiply(inner, result), derivatives[k] / math.factorial(k))
-    return result
