@@ -50,9 +50,10 @@ _WARM_UP = 3
 _ROUNDS_SECONDS = 0.1  # of each kind
 _MOST_ROUNDS, _FEWEST_ROUNDS = 200, 5
 _BURST_SECONDS = 0.4
-"""The energy counter moves every 20-100 ms (Yang, Adámek & Armour 2024, "Part-time power measurements"): a burst this
-long bounds the error of a window at about a quarter, and the reading waits for the counter to move at both ends."""
+"""The energy counter moves every 20-100 ms (Yang, Adámek & Armour 2024, "Part-time power measurements"). The window is
+several moves long and goes from a move to a move, so that the step does not count."""
 _COUNTER_SECONDS = 0.25  # no move within this: the counter is not live
+_MOST_AT_ONCE = 256  # calls in flight
 
 _SAMPLES_KEPT = 200
 
@@ -88,10 +89,6 @@ class Cuda:
     def now(self) -> float:
         """Seconds on a monotonic clock."""
         return time.perf_counter()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
 
 
 def measure(subject: Subject, cuda: Cuda | None = None) -> Readings:
@@ -187,37 +184,27 @@ def context(
     if isinstance(device, Missing):
         return dict.fromkeys(names, device)
     cuda.synchronize()
-    started = _moved(device, cuda, call)
-    if isinstance(started, Missing):
-        joules: float | Missing = started
-        _burst(call, cuda, seconds_per_call)
-        calls = 0
-    else:
-        calls = _burst(call, cuda, seconds_per_call)
-        joules = 0.0
-    # Clocks, temperature and power before the device falls idle again, the counter after its next move.
+    started, _ = _until_moved(device, cuda, call)
+    calls = _burst(call, cuda, seconds_per_call)
+    # Clocks, temperature and power before the device falls idle again; the counter after its next move.
     values: dict[str, Value] = {
         "gpu_sm_mhz": device.sm_clock(), "gpu_memory_mhz": device.memory_clock(),
         "gpu_throttling": device.throttling(), "gpu_celsius": device.temperature(), "gpu_watts": device.power(),
     }  # fmt: skip
-    if not isinstance(started, Missing):
-        ended, more = _until_moved(device, cuda, call)
-        joules = ended if isinstance(ended, Missing) else (ended - started) / (calls + more)
-    values["gpu_joules_per_call"] = joules
+    ended, more = _until_moved(device, cuda, call)
+    if isinstance(started, Missing) or isinstance(ended, Missing):
+        values["gpu_joules_per_call"] = started if isinstance(started, Missing) else ended
+    else:
+        values["gpu_joules_per_call"] = (ended - started) / (calls + more)
     return values
 
 
-def _moved(device: _nvml.Device, cuda: Cuda, call: Callable[[], object]) -> float | Missing:
-    """The energy counter just after it moved, with the device at work."""
-    return _until_moved(device, cuda, call)[0]
-
-
 def _until_moved(device: _nvml.Device, cuda: Cuda, call: Callable[[], object]) -> tuple[float | Missing, int]:
-    """Call until the energy counter moves; the counter and the number of calls made."""
+    """Call until the energy counter moves: what it then says, and the number of calls made."""
     first, calls, deadline = device.energy(), 0, cuda.now() + _COUNTER_SECONDS
     if isinstance(first, Missing):
         return first, 0
-    while cuda.now() < deadline:
+    while calls == 0 or cuda.now() < deadline:
         call()
         cuda.synchronize()
         calls += 1
@@ -229,7 +216,7 @@ def _until_moved(device: _nvml.Device, cuda: Cuda, call: Callable[[], object]) -
 
 def _burst(call: Callable[[], object], cuda: Cuda, seconds_per_call: float) -> int:
     """Calls for about :data:`_BURST_SECONDS`, the device never idle for long; how many."""
-    at_once = max(1, int(0.01 / max(seconds_per_call, 1e-7)))  # calls in flight, so that the queue stays short
+    at_once = max(1, min(_MOST_AT_ONCE, int(0.01 / max(seconds_per_call, 1e-7))))
     deadline, calls = cuda.now() + _BURST_SECONDS, 0
     while calls == 0 or cuda.now() < deadline:
         for _ in range(at_once):

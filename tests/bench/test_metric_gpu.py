@@ -1,0 +1,324 @@
+"""The GPU family: the order of its calls by fakes anywhere, its figures for real where there is a GPU."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hograd_bench.cells import Cell
+from hograd_bench.metrics import Missing, Subject, _nvml, gpu, metrics
+from hograd_bench.metrics._contract import Readings
+
+NAMES = {metric.name for metric in gpu.METRICS}
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+class Machine:
+    """A pretended GPU: a call takes 1 ms warm and 3 ms after a flush, and draws 100 W; everything is written down."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.clock = 0.0
+        self.flushed = False
+        self.alive, self.peak = 1000, 5000  # bytes before; a peak left by earlier work
+        self.counter_step = 0.02  # seconds between moves of the energy counter
+
+    def call(self) -> None:
+        self.log.append("call")
+        self.clock += 0.003 if self.flushed else 0.001
+        self.flushed = False
+        self.peak = max(self.peak, self.alive + 640)
+
+    def energy_mj(self) -> int:
+        return int(100_000 * (self.clock // self.counter_step) * self.counter_step)
+
+
+class FakeEvent:
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.at = machine, -1.0
+
+    def record(self) -> None:
+        self.machine.log.append("record")
+        self.at = self.machine.clock
+
+    def synchronize(self) -> None:
+        self.machine.log.append("event.synchronize")
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return (end.at - self.at) * 1000
+
+
+class FakeCuda(gpu.Cuda):
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def synchronize(self) -> None:
+        self.machine.log.append("synchronize")
+
+    def event(self) -> Any:
+        return FakeEvent(self.machine)
+
+    def reset_peak(self) -> None:
+        self.machine.log.append("reset")
+        self.machine.peak = self.machine.alive
+
+    def stats(self) -> dict[str, int]:
+        m = self.machine
+        found = {"reserved_bytes.all.peak": 2**21}
+        for key, unit in (("requested_bytes", 1), ("allocated_bytes", 2)):
+            found |= {f"{key}.all.peak": m.peak * unit, f"{key}.all.current": m.alive * unit}
+        return found
+
+    def flush_buffer(self) -> Any:
+        def zero() -> None:
+            self.machine.log.append("flush")
+            self.machine.flushed = True
+
+        return types.SimpleNamespace(zero_=zero)
+
+    def uuid(self) -> str:
+        return UUID
+
+    def now(self) -> float:
+        self.machine.clock += 1e-5  # looking at the clock takes time too, or a burst of nothing would never end
+        return self.machine.clock
+
+
+class NVMLError(Exception):
+    pass
+
+
+def fake_nvml(machine: Machine, **replaced: Any) -> types.ModuleType:
+    module = types.ModuleType("pynvml")
+
+    def unsupported(*_: Any) -> Any:
+        raise NVMLError("Not Supported")
+
+    functions: dict[str, Any] = {
+        "NVMLError": NVMLError,
+        "nvmlInit": lambda: machine.log.append("init"),
+        "nvmlShutdown": lambda: machine.log.append("shutdown"),
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{UUID}" if handle == 1 else b"GPU-0",
+        "nvmlDeviceGetMigMode": unsupported,
+        "nvmlDeviceGetClockInfo": lambda handle, kind: {1: 1980, 2: 2619}[kind],
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x1 | 0x4 | 0x40,
+        "nvmlDeviceGetTemperature": lambda handle, sensor: 55,
+        "nvmlDeviceGetPowerUsage": lambda handle: 345_600,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda handle: machine.energy_mj(),
+        **replaced,
+    }
+    for name, function in functions.items():
+        if function is not None:
+            setattr(module, name, function)
+    return module
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def install(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def put(**replaced: Any) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(machine, **replaced))
+
+    put()
+    return put
+
+
+@pytest.fixture
+def readings(machine: Machine, install: Any) -> Readings:
+    return gpu.read(machine.call, FakeCuda(machine))
+
+
+def missing(value: Any) -> str:
+    assert isinstance(value, Missing)
+    return value.reason
+
+
+def test_every_metric_has_a_value(readings: Readings) -> None:
+    assert set(readings.values) == NAMES
+    assert not [v for v in readings.values.values() if isinstance(v, Missing)]
+
+
+def test_warm_up_and_synchronisation_come_before_the_first_reading(machine: Machine, readings: Readings) -> None:
+    assert machine.log[:4] == ["call", "call", "call", "synchronize"]
+    reset = machine.log.index("reset")
+    assert machine.log[reset - 1 : reset + 3] == ["synchronize", "reset", "call", "synchronize"]
+    assert "record" not in machine.log[:reset]
+
+
+def test_peaks_are_above_what_was_alive_and_forget_earlier_peaks(readings: Readings) -> None:
+    assert readings.values["cuda_peak_requested_bytes"] == 640
+    assert readings.values["cuda_peak_allocated_bytes"] == 1280
+    assert readings.values["cuda_peak_reserved_bytes"] == 2**21
+
+
+def test_cold_calls_follow_a_flush_outside_the_timed_span_and_warm_ones_a_call(
+    machine: Machine, readings: Readings
+) -> None:
+    assert readings.values["cuda_cold_seconds_min"] == pytest.approx(0.003)
+    assert readings.values["cuda_warm_seconds_median"] == pytest.approx(0.001)
+    assert readings.values["cuda_rounds"] == 100
+    assert readings.details["cuda_cold_samples_seconds"] == pytest.approx([0.003] * 100)
+    flush = machine.log.index("flush")
+    cold = ["flush", "synchronize", "record", "call", "record", "event.synchronize"]
+    assert machine.log[flush : flush + 12] == cold + cold[1:] + ["flush"]
+
+
+def test_a_long_call_has_few_rounds(machine: Machine, install: Any) -> None:
+    def slow() -> None:
+        machine.call()
+        machine.clock += 1.0
+
+    assert gpu.rounds(slow, FakeCuda(machine))[0] == pytest.approx([1.003] * 5)
+
+
+def test_context_and_energy(machine: Machine, readings: Readings) -> None:
+    values = readings.values
+    assert (values["gpu_sm_mhz"], values["gpu_memory_mhz"], values["gpu_celsius"]) == (1980, 2619, 55)
+    assert values["gpu_watts"] == pytest.approx(345.6)
+    assert values["gpu_throttling"] == "power cap, hardware thermal slowdown"
+    # 100 W for 1 ms a call; the window goes from a move of the counter to a move, so its step does not show.
+    assert values["gpu_joules_per_call"] == pytest.approx(0.1, rel=0.03)
+    assert machine.log[-1] == "shutdown"
+
+
+def test_not_throttled_is_said(machine: Machine, install: Any) -> None:
+    install(nvmlDeviceGetCurrentClocksEventReasons=lambda handle: 0x1)
+    assert gpu.read(machine.call, FakeCuda(machine)).values["gpu_throttling"] == "none"
+
+
+def test_older_drivers_call_throttle_reasons_otherwise(machine: Machine, install: Any) -> None:
+    install(
+        nvmlDeviceGetCurrentClocksEventReasons=None,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x80,
+    )
+    assert gpu.read(machine.call, FakeCuda(machine)).values["gpu_throttling"] == "hardware power brake"
+
+
+def test_what_nvml_does_not_report_is_missing_with_its_reason(machine: Machine, install: Any) -> None:
+    def unsupported(*_: Any) -> Any:
+        raise NVMLError("Not Supported")
+
+    install(nvmlDeviceGetTotalEnergyConsumption=unsupported, nvmlDeviceGetPowerUsage=unsupported)
+    values = gpu.read(machine.call, FakeCuda(machine)).values
+    assert missing(values["gpu_joules_per_call"]) == "NVML does not report energy here: Not Supported"
+    assert "power" in missing(values["gpu_watts"])
+    assert values["gpu_sm_mhz"] == 1980
+
+
+def test_a_counter_that_stands_still_is_missing(machine: Machine, install: Any) -> None:
+    machine.counter_step = 1e9
+    values = gpu.read(machine.call, FakeCuda(machine)).values
+    assert missing(values["gpu_joules_per_call"]) == "the energy counter did not move within 0.25 s"
+
+
+def test_a_mig_partition_reports_no_clock_of_its_own(machine: Machine, install: Any) -> None:
+    install(
+        nvmlDeviceGetUUID=lambda handle: f"MIG-{UUID}" if handle == "slice" else "GPU-other",
+        nvmlDeviceGetMigMode=lambda handle: [1, 1] if handle == 1 else [0, 0],
+        nvmlDeviceGetMaxMigDeviceCount=lambda handle: 1,
+        nvmlDeviceGetMigDeviceHandleByIndex=lambda handle, index: "slice",
+    )
+    values = gpu.read(machine.call, FakeCuda(machine)).values
+    assert missing(values["gpu_sm_mhz"]) == "the clock is not reported for a MIG partition"
+    assert missing(values["gpu_joules_per_call"]) == "energy is not reported for a MIG partition"
+    assert values["cuda_peak_requested_bytes"] == 640
+
+
+def test_without_nvml_the_times_and_bytes_stand(
+    machine: Machine, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    values = gpu.read(machine.call, FakeCuda(machine)).values
+    assert "pynvml is not installed" in missing(values["gpu_watts"])
+    assert values["cuda_rounds"] == 100
+
+
+def test_without_a_driver_and_with_a_stranger_s_uuid(machine: Machine, install: Any) -> None:
+    def absent() -> None:
+        raise NVMLError("NVML Shared Library Not Found")
+
+    install(nvmlInit=absent)
+    with _nvml.opened(UUID) as device:
+        assert missing(device) == "NVML is missing: NVML Shared Library Not Found"
+    install()
+    with _nvml.opened("GPU-of-another") as device:
+        assert missing(device) == "NVML knows no device GPU-of-another"
+
+
+def test_an_allocator_without_requested_bytes_is_missing(machine: Machine) -> None:
+    class Other(FakeCuda):
+        def stats(self) -> dict[str, int]:
+            return {k: v for k, v in super().stats().items() if k.startswith("allocated")}
+
+    values = gpu.peaks(machine.call, Other(machine))
+    assert missing(values["cuda_peak_requested_bytes"]) == "the allocator in use does not report requested_bytes"
+    assert "reserved" in missing(values["cuda_peak_reserved_bytes"])
+    assert values["cuda_peak_allocated_bytes"] == 1280
+
+
+def test_a_cpu_cell_has_none_of_it() -> None:
+    subject = types.SimpleNamespace(cell=Cell("o", "m", "p", 1))
+    values = gpu.measure(subject).values  # type: ignore[arg-type]
+    assert set(values) == NAMES
+    assert {missing(value) for value in values.values()} == {"cell runs on the CPU"}
+
+
+def test_records_are_registered_and_only_allocator_peaks_are_deterministic() -> None:
+    assert {name for name in NAMES if metrics()[name].deterministic} == {
+        "cuda_peak_requested_bytes",
+        "cuda_peak_allocated_bytes",
+    }
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@needs_gpu
+def test_on_a_gpu_the_peak_of_known_blocks_is_exact() -> None:
+    def blocks() -> None:
+        first = torch.empty(1000, dtype=torch.float32, device="cuda")
+        second = torch.empty(3000, dtype=torch.uint8, device="cuda")
+        del first
+        torch.empty(100, dtype=torch.uint8, device="cuda")
+        del second
+
+    blocks()
+    values = gpu.peaks(blocks, gpu.Cuda())
+    assert values["cuda_peak_requested_bytes"] == 7000
+    assert values["cuda_peak_allocated_bytes"] == 4096 + 3072
+
+
+@needs_gpu
+def test_on_a_gpu_a_cell_has_times_in_order_and_repeats_its_bytes() -> None:
+    cell = Cell("derivative_vector_product", "double_backward", "quadratic", 512, device="cuda")
+    first, second = gpu.measure(Subject(cell)).values, gpu.measure(Subject(cell)).values
+    assert set(first) == NAMES
+    assert 0 < first["cuda_warm_seconds_min"] <= first["cuda_warm_seconds_median"] < 1  # type: ignore[operator]
+    assert 0 < first["cuda_cold_seconds_min"] <= first["cuda_cold_seconds_median"] < 1  # type: ignore[operator]
+    for name in ("cuda_peak_requested_bytes", "cuda_peak_allocated_bytes"):
+        assert first[name] == second[name]
+        assert first[name] > 0  # type: ignore[operator]
+
+
+@needs_gpu
+def test_on_a_gpu_event_times_match_the_wall_clock_of_a_long_product() -> None:
+    import time
+
+    a = torch.randn(4096, 4096, device="cuda")
+    _, warm = gpu.rounds(lambda: a @ a, gpu.Cuda())
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+    assert min(warm) == pytest.approx((time.perf_counter() - start) / 20, rel=0.5)
