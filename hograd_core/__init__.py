@@ -18,3 +18,6 @@ from hograd_core.derivatives.gradient import gradient as gradient
 # Taylor mode.
 from hograd_core.taylor import MissingRuleError as MissingRuleError
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (registers its methods)
+
+# From modules.
+from hograd_core.module import from_module as from_module
