@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,18 +19,17 @@ IMAGE = 6
 
 
 def classification(module: nn.Module, draw: Draw, inputs: Tensor) -> Instance:
-    """Mean cross-entropy of ``module`` on a batch, at freshly drawn parameters.
+    """Mean cross-entropy of ``module`` on a batch, at its parameters.
 
     Args:
-        module: its parameters are redrawn; it maps inputs to logits of shape (batch, CLASSES).
-        draw: the source of parameters and labels.
+        module: maps inputs to logits of shape (batch, CLASSES).
+        draw: the source of the labels.
         inputs: batch first.
 
     Returns:
         An instance whose x is the flat parameter vector, in the order of ``module.named_parameters()``, and
         whose extras are ``module``, ``loss``, ``inputs`` and ``targets``.
     """
-    draw.module(module)
     targets = draw.integers(CLASSES, len(inputs))
     x = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
     shapes = {name: p.shape for name, p in module.named_parameters()}
@@ -84,6 +84,18 @@ class FusedAttentionBlock(AttentionBlock):
             with sdpa_kernel(SDPBackend.MATH):
                 return F.scaled_dot_product_attention(q, k, v).squeeze(1)
         return F.scaled_dot_product_attention(q, k, v).squeeze(1)
+
+
+def attention_network(blocks: Sequence[AttentionBlock], n: int, draw: Draw) -> nn.Module:
+    """Blocks, mean over tokens and a linear head, with drawn parameters.
+
+    The output weights of each block are scaled by 1/sqrt(number of blocks), so that the residual stream does
+    not grow with depth (Radford et al. 2019, §2.3).
+    """
+    module = draw.module(nn.Sequential(*blocks, MeanOverTokens(), nn.Linear(n, CLASSES)))
+    for block in blocks:
+        block.out.weight.data = draw.tensor(block.out.weight.detach().double() * len(blocks) ** -0.5)
+    return module
 
 
 class MeanOverTokens(nn.Module):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from hograd_bench.problems._contract import Draw, Instance, Spec, problem
 from hograd_bench.problems._networks import (
     CLASSES,
     TOKENS,
     AttentionBlock,
-    MeanOverTokens,
+    attention_network,
     classification,
     cross_entropy_operations,
     product_operations,
@@ -47,4 +45,4 @@ def attention_loss(spec: Spec, draw: Draw) -> Instance:
     """Tokens normal, labels uniform over 3 classes; every differentiation method has formulas for it."""
     inputs = draw.normal(spec.batch, TOKENS, spec.n)
     blocks = [AttentionBlock(spec.n) for _ in range(spec.depth)]
-    return classification(nn.Sequential(*blocks, MeanOverTokens(), nn.Linear(spec.n, CLASSES)), draw, inputs)
+    return classification(attention_network(blocks, spec.n, draw), draw, inputs)

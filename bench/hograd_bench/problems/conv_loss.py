@@ -43,4 +43,6 @@ def conv_loss(spec: Spec, draw: Draw) -> Instance:
     layers: list[nn.Module] = []
     for i in range(spec.depth):
         layers += [nn.Conv2d(spec.n if i else 1, spec.n, 3, padding=1), nn.Tanh()]
-    return classification(nn.Sequential(*layers, MeanOverPixels(), nn.Linear(spec.n, CLASSES)), draw, inputs)
+    return classification(
+        draw.module(nn.Sequential(*layers, MeanOverPixels(), nn.Linear(spec.n, CLASSES))), draw, inputs
+    )

@@ -25,8 +25,10 @@ from hograd_bench.problems._series import Series
     },
 )
 def mlp(spec: Spec, draw: Draw) -> Instance:
-    """Weights normal of scale n^-1/2, so that activations neither saturate nor die as n grows."""
-    weights = [draw.normal(spec.n, spec.n, scale=spec.n**-0.5) for _ in range(spec.depth)]
+    """Weights I + N/2, N normal of scale n^-1/2: activations neither saturate nor die as n or depth grows."""
+    eye = torch.eye(spec.n, dtype=torch.float64)
+    noise = (draw.normal(spec.n, spec.n, scale=0.5 * spec.n**-0.5) for _ in range(spec.depth))
+    weights = [draw.tensor(eye + drawn.to("cpu", torch.float64)) for drawn in noise]
     x = draw.normal(spec.n)
 
     def f(x: Tensor) -> Tensor:

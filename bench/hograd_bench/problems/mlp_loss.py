@@ -36,4 +36,4 @@ def mlp_loss(spec: Spec, draw: Draw) -> Instance:
     layers: list[nn.Module] = []
     for _ in range(spec.depth):
         layers += [nn.Linear(spec.n, spec.n), nn.Tanh()]
-    return classification(nn.Sequential(*layers, nn.Linear(spec.n, CLASSES)), draw, inputs)
+    return classification(draw.module(nn.Sequential(*layers, nn.Linear(spec.n, CLASSES))), draw, inputs)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from hograd_bench.problems._contract import Draw, Instance, Spec, problem
 from hograd_bench.problems._networks import (
-    CLASSES,
     TOKENS,
     FusedAttentionBlock,
-    MeanOverTokens,
+    attention_network,
     classification,
 )
 
@@ -27,4 +24,4 @@ def sdpa_attention_loss(spec: Spec, draw: Draw) -> Instance:
     """Same numbers as ``attention_loss``; only the precise instance (the truth) is held to the math backend."""
     inputs = draw.normal(spec.batch, TOKENS, spec.n)
     blocks = [FusedAttentionBlock(spec.n, math_only=draw.precise) for _ in range(spec.depth)]
-    return classification(nn.Sequential(*blocks, MeanOverTokens(), nn.Linear(spec.n, CLASSES)), draw, inputs)
+    return classification(attention_network(blocks, spec.n, draw), draw, inputs)

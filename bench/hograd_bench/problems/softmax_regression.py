@@ -28,7 +28,7 @@ from hograd_bench.problems._networks import (
 def softmax_regression(spec: Spec, draw: Draw) -> Instance:
     """Features normal, labels uniform, weights normal of scale n^-1/2."""
     inputs = draw.normal(spec.batch, spec.n)
-    instance = classification(nn.Linear(spec.n, CLASSES, bias=False), draw, inputs)
+    instance = classification(draw.module(nn.Linear(spec.n, CLASSES, bias=False)), draw, inputs)
     weights = instance.x.view(CLASSES, spec.n)
     onehot = torch.nn.functional.one_hot(instance.extras["targets"], CLASSES).to(inputs.dtype)
 
