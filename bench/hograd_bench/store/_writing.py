@@ -71,7 +71,10 @@ class Run:
                 _write_all(self._file, line)
                 os.fsync(self._file)
             except BaseException:
-                os.ftruncate(self._file, before)
+                with contextlib.suppress(
+                    OSError
+                ):  # where this fails too, the next writer finds a torn line and moves it
+                    os.ftruncate(self._file, before)
                 raise
         return made
 
