@@ -207,7 +207,10 @@ def test_nothing_is_kept_after_a_hundred_steps() -> None:
 
 
 def test_pytorch_layer_norm_has_a_wrong_third_derivative() -> None:
-    """Why the truth of the normalisations is their definition (pytorch/pytorch#175754). If this fails, PyTorch has been mended: say so."""
+    """Why the truth of the normalisations is their definition (pytorch/pytorch#175754).
+
+    If this fails, PyTorch has been mended: say so, and compare with it.
+    """
     x = torch.randn(8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v, w = x.cos(), x.sin()
 
