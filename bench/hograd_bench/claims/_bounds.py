@@ -1,0 +1,186 @@
+"""Rules on values: within bounds at every size, and the step from an order to the next."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.claims._growth import BY
+from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
+from hograd_bench.claims._rule import Data, Rule
+from hograd_bench.claims._series import (
+    SIZES,
+    cell_ids,
+    floats,
+    groups,
+    line,
+    noise_of,
+    size_text,
+    values_along,
+    with_denominator,
+)
+
+# Two-sided 99%: a value this many standard deviations off a bound is clearly off.
+Z = 2.576
+
+
+def decide_bounded(part: Part, data: Data) -> list[Finding]:
+    """One finding a group: is the metric, over its denominator, within the bounds in every cell."""
+    if "low" not in part.parameters and "high" not in part.parameters:
+        raise ValueError(f"part {part.id}: got neither low nor high, expected at least one")
+    low = float(part.parameters.get("low", -math.inf))
+    high = float(part.parameters.get("high", math.inf))
+    over = part.parameters.get("over")
+    found = []
+    for key, rows in groups(data.rows, BY):
+        ok = rows[rows["status"] == "ok"]
+        if ok.empty:
+            continue
+        ratio = _quotient(part, ok, data)
+        known = ok[ratio.notna()]
+        what = part.metric if over is None else f"{part.metric} / {_denominator(str(over))}"
+        if known.empty:
+            why = part.metric if part.metric not in rows.columns or rows[part.metric].isna().all() else what
+            found.append(Finding(part.id, key, INSUFFICIENT, f"no row has {why}", cells=cell_ids(ok)))
+            continue
+        ratio = ratio[known.index]
+        # The median over repeats of a cell; a counted metric is the same in all of them.
+        merged = known.assign(_value=ratio).groupby(list(SIZES), sort=True)["_value"].median()
+        margin = math.exp(Z * noise_of(part.metric, known))
+        sizes = [dict(zip(SIZES, s, strict=True)) for s in merged.index]
+        shown = [size_text(s, SIZES) for s in sizes]
+        values = [float(v) for v in merged]
+        outside = [v > high * margin if v > high else v < low / margin for v in values]
+        inside = [low * (margin if low > 0 else 1) <= v <= high / (margin if high > 0 else 1) for v in values]
+        deviation = [_excess(v, low, high) for v in values]
+        worst = int(np.argmax(deviation))
+        bounds = _bounds(low, high)
+        spread = f"{min(values):.4g} to {max(values):.4g}"
+        if any(outside) and any(inside):
+            outcome = PARTIAL
+            good = [s for s, fine in zip(shown, inside, strict=True) if fine]
+            reason = f"{what} is {bounds} at {_listed(good)} but {values[worst]:.4g} at {shown[worst]}"
+        elif any(outside):
+            outcome = REFUTED
+            reason = f"{what} is {values[worst]:.4g} at {shown[worst]}, not {bounds} (range {spread})"
+        elif all(inside):
+            outcome = HOLDS
+            reason = f"{what} is {bounds} at all {len(values)} sizes (range {spread})"
+        else:
+            outcome = INSUFFICIENT
+            reason = f"{what} is {spread}, too near to the bound ({bounds}) for the noise to decide"
+        found.append(
+            Finding(
+                part.id,
+                key,
+                outcome,
+                reason,
+                f"{what} from {spread}" + (f", clear beyond a factor {margin:.2f}" if margin > 1 else ", exact"),
+                (min(values), max(values)),
+                values[worst],
+                cell_ids(known),
+                worst=f"{what} = {values[worst]:.4g} at {shown[worst]}",
+                points=tuple(zip(shown, values, strict=True)),
+            )
+        )
+    return found
+
+
+def _quotient(part: Part, ok: pd.DataFrame, data: Data) -> pd.Series[float]:
+    if part.metric not in ok.columns:
+        return floats(np.nan, ok.index)
+    values = pd.to_numeric(ok[part.metric], errors="coerce").astype(float)
+    over = part.parameters.get("over")
+    if over is not None:
+        denominator = with_denominator(ok, data.frame, part.metric, str(over), data.operations)
+        values = values / denominator.where(denominator > 0)
+    finite: pd.Series[float] = values.replace([np.inf, -np.inf], np.nan)
+    return finite
+
+
+def _excess(value: float, low: float, high: float) -> float:
+    """How far a value is beyond the bounds, or how near to them (negative), on a log scale where it has one."""
+
+    def gap(a: float, b: float) -> float:
+        if math.isinf(b):
+            return -math.inf
+        return math.log(a / b) if a > 0 and b > 0 else a - b
+
+    return max(gap(value, high), -gap(value, low) if not math.isinf(low) else -math.inf)
+
+
+def _bounds(low: float, high: float) -> str:
+    if math.isinf(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+
+
+def _denominator(over: str) -> str:
+    return {"eps": "the dtype's eps", "f": "operations of f"}.get(over, f"that of {over}" if "/" in over else over)
+
+
+def _listed(items: list[str], most: int = 4) -> str:
+    return "; ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def decide_step(part: Part, data: Data) -> list[Finding]:
+    """One finding a group: does every order cost at least a factor more than the one before."""
+    factor, first = float(part.parameters["factor"]), int(part.parameters.get("first", 1))
+    found = []
+    for key, rows in groups(data.rows, BY):
+        if not (rows["status"] == "ok").any():
+            continue
+        along = line(rows, "order", part.metric)
+        series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
+        steps = {k: series[k + 1] / series[k] for k in series if k >= first and k + 1 in series and series[k] > 0}
+        common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
+        if len(steps) < 2:
+            text = f"{part.metric} at orders {sorted(series)}; two steps beyond order {first} are needed"
+            found.append(Finding(part.id, key, INSUFFICIENT, text, **common))
+            continue
+        margin = math.exp(Z * noise_of(part.metric, along) * math.sqrt(2))
+        least = min(steps, key=lambda k: steps[k])
+        listed = ", ".join(f"{k}→{k + 1}: ×{step:.2f}" for k, step in steps.items())
+        interval = (min(steps.values()), max(steps.values()))
+        if all(step >= factor * margin for step in steps.values()):
+            outcome, reason = HOLDS, f"every further order multiplies {part.metric} by at least {factor:g} ({listed})"
+        elif steps[least] < factor / margin:
+            outcome = REFUTED
+            reason = f"order {least + 1} costs only {steps[least]:.2f} times order {least} in {part.metric} ({listed})"
+        else:
+            outcome, reason = INSUFFICIENT, f"steps of {part.metric} are too near to {factor:g} to decide ({listed})"
+        found.append(
+            Finding(
+                part.id,
+                key,
+                outcome,
+                reason,
+                listed,
+                interval,
+                steps[least],
+                worst=f"×{steps[least]:.2f} from order {least} to {least + 1}",
+                **common,
+            )
+        )
+    return found
+
+
+BOUNDED = Rule(
+    "bounded",
+    (),
+    ("low", "high", "over"),
+    decide_bounded,
+    "holds where the value is within the bounds in every cell, refuted where it is clearly outside and nowhere "
+    "clearly inside, partial where both occur; clearly: by more than the noise of a time (99%), exactly for counts",
+)
+STEP_AT_LEAST = Rule(
+    "step_at_least",
+    ("factor",),
+    ("first",),
+    decide_step,
+    "holds where each order clearly costs at least the factor more than the one before, refuted where one clearly "
+    "does not",
+)

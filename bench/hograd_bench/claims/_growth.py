@@ -1,0 +1,269 @@
+"""Rules on growth: with a size (exact degree or fitted exponent), and with the order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.claims._model import HOLDS, INSUFFICIENT, REFUTED, Finding, Part
+from hograd_bench.claims._rule import Data, Rule
+from hograd_bench.claims._series import (
+    SIZES,
+    baseline_rows,
+    cell_ids,
+    groups,
+    line,
+    measured_rows,
+    noise_of,
+    values_along,
+)
+from hograd_bench.laws import (
+    ExactLaw,
+    FittedLaw,
+    InsufficientData,
+    find_recurrence,
+    fit_exact,
+    fit_orders,
+    fit_power,
+    is_exact,
+)
+from hograd_bench.laws.frames import ITEMSIZE, RATIOS
+from hograd_bench.laws.polynomial import SYMBOLS
+
+BY = ("operator", "method", "problem")
+# How far an exponent may be off the limit and still be it: a logarithm, a cache step.
+TOLERANCE = 0.25
+# A counted metric without an exact law deviates from its power by no noise, but by lower terms.
+COUNT_NOISE = 0.02
+EVIDENCE = 10.0
+FLAT = 1.25
+MIN_REGIME = 3
+FAMILIES = ("polynomial", "exponential", "factorial")
+
+
+def limit_of(part: Part, rows: pd.DataFrame) -> float:
+    """The limit of a part; "order" is the order of the rows."""
+    limit = part.parameters["limit"]
+    return float(rows["order"].iloc[0]) if limit == "order" else float(limit)
+
+
+def by_of(part: Part, rows: pd.DataFrame) -> tuple[str, ...]:
+    """What groups the rows: where there are several orders, each is a case of its own."""
+    return (*BY, "order") if part.parameters.get("limit") == "order" or rows["order"].nunique() > 1 else BY
+
+
+def law_for(rows: pd.DataFrame, metric: str, variable: str) -> ExactLaw | FittedLaw | InsufficientData:
+    """The exact law in all sizes that vary, else the one along the variable, else the fitted one along it."""
+    measured = measured_rows(rows, metric)
+    if measured.empty:
+        return InsufficientData(f"no row that is ok and has {metric}", f"{metric} on the cells of this part")
+    along = line(rows, variable, metric)
+    series = values_along(along, variable, metric)
+    if is_exact(metric):
+        unit = ITEMSIZE.get(str(measured["dtype"].iloc[0]), 1) if metric.endswith("_bytes") else 1
+        for chosen in (measured, along):
+            columns = [s for s in SIZES if s != "order"]
+            values: dict[tuple[int, ...], float] = {}
+            for *sizes, value in chosen[[*columns, metric]].itertuples(index=False):
+                values[tuple(int(s) for s in sizes)] = float(value)
+            law = fit_exact(values, columns, metric=metric, unit=unit)
+            if isinstance(law, ExactLaw) and variable in law.polynomial.variables:
+                return law
+    x = [float(s) for s, seen in series.items() for _ in seen]
+    y = [v for seen in series.values() for v in seen]
+    noise = COUNT_NOISE if is_exact(metric) else noise_of(metric, along)
+    symbol = SYMBOLS.get(variable, variable)
+    return fit_power(x, y, metric=metric, variable=symbol, noise=noise, overhead=metric not in RATIOS)
+
+
+def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
+    """One finding a group: does the metric grow with the variable as the limit says."""
+    found = []
+    for key, rows in groups(data.rows, by_of(part, data.rows)):
+        if (rows["status"] == "ok").any():
+            found.append(_growth(part, data, key, rows, equal))
+    return found
+
+
+def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, equal: bool) -> Finding:
+    variable, metric = str(part.parameters["variable"]), part.metric
+    symbol = SYMBOLS.get(variable, variable)
+    limit, tolerance = limit_of(part, rows), float(part.parameters.get("tolerance", TOLERANCE))
+    law = law_for(rows, metric, variable)
+    along = line(rows, variable, metric)
+    series = values_along(along, variable, metric)
+    shown = tuple((f"{symbol}={x}", float(np.median(v))) for x, v in series.items())
+    common: dict[str, Any] = {"cells": cell_ids(rows), "points": shown}
+    if isinstance(law, InsufficientData):
+        return Finding(part.id, key, INSUFFICIENT, str(law), **common)
+    degree, low, high = _rate(law, variable)
+    text = law.text
+    name = metric
+    baseline = part.parameters.get("baseline")
+    if baseline is not None:
+        own = _matching(baseline_rows(data.frame, str(baseline)), rows)
+        other = law_for(own, metric, variable)
+        if isinstance(other, InsufficientData):
+            return Finding(part.id, key, INSUFFICIENT, f"the baseline {baseline}: {other}", text, **common)
+        rate = _rate(other, variable)
+        degree, low, high = degree - rate[0], low - rate[2], high - rate[1]
+        text += f"; {baseline}: {other.text}"
+        name = f"{metric} over that of {baseline}"
+    exact = low == high
+    slack = 0.0 if exact else tolerance
+    regime = isinstance(law, FittedLaw) and metric not in RATIOS and len(law.regime) < MIN_REGIME
+    if low > limit + slack or (equal and high < limit - slack):
+        outcome = REFUTED
+    elif high <= limit + slack and (not equal or low >= limit - slack) and not regime:
+        outcome = HOLDS
+    else:
+        outcome = INSUFFICIENT
+    power = f"{symbol}^{limit:g}"
+    rate_text = (
+        f"degree {degree:g} in {symbol}" if exact else f"exponent {degree:.2f} [{low:.2f}, {high:.2f}] in {symbol}"
+    )
+    relation = "as claimed" if equal else f"at most {limit:g}"
+    reason = {
+        HOLDS: f"{name} has {rate_text}, {relation}",
+        REFUTED: f"{name} has {rate_text}, not {limit:g}",
+        INSUFFICIENT: f"{name} has {rate_text}, which does not decide about {power}"
+        + ("; overhead dominates all but the largest sizes" if regime else ""),
+    }[outcome]
+    worst, lost = _anchored(shown, series, limit, symbol, metric) if baseline is None else ("", "")
+    if isinstance(law, FittedLaw):
+        shares = ", ".join(f"{k} {v:.0%}" for k, v in sorted(law.evidence.items(), key=lambda i: -i[1])[:3])
+        lost = f"evidence among named growths, overhead allowed: {shares}"
+    return Finding(
+        part.id, key, outcome, reason, text, None if exact else (low, high), degree, worst=worst, lost=lost, **common
+    )
+
+
+def _rate(law: ExactLaw | FittedLaw, variable: str) -> tuple[float, float, float]:
+    if isinstance(law, ExactLaw):
+        degree = float(law.degree(variable))
+        return degree, degree, degree
+    return law.exponent, law.low, law.high
+
+
+def _matching(baseline: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the baseline on the problem, type, machine and sizes of the rows."""
+    mask = pd.Series(True, index=baseline.index)
+    for column in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine"):
+        if column in rows.columns:
+            mask &= baseline[column].isin(rows[column].unique())
+    chosen: pd.DataFrame = baseline.loc[mask]
+    return chosen
+
+
+def _anchored(
+    shown: tuple[tuple[str, float], ...], series: Mapping[int, list[float]], limit: float, symbol: str, metric: str
+) -> tuple[str, str]:
+    """What the claimed power through the first point would give at the last, and what was measured."""
+    x = list(series)
+    if len(x) < 2 or shown[0][1] <= 0:
+        return "", ""
+    expected = shown[0][1] * (x[-1] / x[0]) ** limit
+    measured = shown[-1][1]
+    worst = f"{metric} = {measured:.6g} at {shown[-1][0]}"
+    return worst, f"{symbol}^{limit:g} through {metric} = {shown[0][1]:.6g} at {shown[0][0]} would be {expected:.6g}"
+
+
+def decide_family(part: Part, data: Data) -> list[Finding]:
+    """One finding a group: does the metric grow with the order as a family of models says."""
+    found = []
+    accepted = list(part.parameters["expect"])
+    unknown = [f for f in accepted if f not in FAMILIES]
+    if unknown:
+        raise ValueError(f"part {part.id}: got family {unknown[0]!r}, expected some of {', '.join(FAMILIES)}")
+    for key, rows in groups(data.rows, BY):
+        if not (rows["status"] == "ok").any():
+            continue
+        along = line(rows, "order", part.metric)
+        series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
+        noise = max(0.05, noise_of(part.metric, along))
+        law = fit_orders(series, metric=part.metric, noise=noise)
+        common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
+        if isinstance(law, InsufficientData):
+            found.append(Finding(part.id, key, INSUFFICIENT, str(law), **common))
+            continue
+        text = law.text + _recurrence(rows, part.metric)
+        for_it = max(law.evidence[f] for f in accepted)
+        against, rival = max((law.evidence[f], f) for f in FAMILIES if f not in accepted)
+        ratio = for_it / max(against, 1e-300)
+        flat = max(series.values()) < FLAT * min(series.values())
+        expected = " or ".join(accepted)
+        if flat:
+            outcome = HOLDS if "polynomial" in accepted else REFUTED
+            reason = f"{law.text.split(';')[0]}: no growth to speak of"
+        elif ratio >= EVIDENCE or ratio <= 1 / EVIDENCE:
+            outcome = HOLDS if ratio > 1 else REFUTED
+            side = f"{expected} growth" if ratio > 1 else f"{rival} growth, not {expected},"
+            weight = min(max(ratio, 1 / max(ratio, 1e-300)), 1e9)
+            reason = f"{law.text.split(';')[0]}: {side} predicts the held-out orders {weight:.3g} times better"
+        else:
+            outcome = INSUFFICIENT
+            reason = f"{expected} and {rival} growth predict the held-out orders about as well ({ratio:.2g} : 1)"
+        surprise = law.surprise.get(rival if ratio > 1 else accepted[0], float("nan"))
+        loser = rival if ratio > 1 else expected
+        lost = f"{loser} growth predicts {surprise:.2f} times what was measured at the last order"
+        rate = (law.base, law.base_low, law.base_high)
+        if law.family == "polynomial":
+            rate = (law.power, law.power_low, law.power_high)
+        found.append(Finding(part.id, key, outcome, reason, text, (rate[1], rate[2]), rate[0], lost=lost, **common))
+    return found
+
+
+def _recurrence(rows: pd.DataFrame, metric: str) -> str:
+    """The exact recurrence of the coefficients of T over the orders, where every order has an exact law in T."""
+    if not is_exact(metric):
+        return ""
+    coefficients: list[Fraction] = []
+    orders = sorted(int(k) for k in rows["order"].unique())
+    for order in orders:
+        law = law_for(rows[rows["order"] == order], metric, "depth")
+        if not isinstance(law, ExactLaw) or law.degree("depth") != 1:
+            return ""
+        slope = law.polynomial.coefficient("depth", 1)
+        # Bytes of one element over the chain's width: the number of n-vectors that a link of the chain costs.
+        lead = max(slope.terms, key=lambda e: (sum(e), e))
+        width = int(law.fixed.get("n", 1)) if "n" not in law.polynomial.variables else 1
+        coefficients.append(slope.terms[lead] / law.unit / width)
+    if orders != list(range(orders[0], orders[-1] + 1)):
+        return ""
+    numbers = ", ".join(str(c) for c in coefficients)
+    text = f"; n-vectors per link of the chain: {numbers} for k = {orders[0]} to {orders[-1]}"
+    recurrence = find_recurrence(coefficients)
+    if recurrence is None:
+        return text
+    tail = f", as from k = {orders[0] + recurrence.start}" if recurrence.start else ""
+    return f"{text}: {recurrence.formula}{tail}, base {recurrence.base:.3f} ({recurrence.confirmed} confirmed)"
+
+
+GROWTH_AT_MOST = Rule(
+    "growth_at_most",
+    ("variable", "limit"),
+    ("tolerance", "baseline"),
+    lambda part, data: decide_growth(part, data, equal=False),
+    "holds where the exact degree, or the upper end of the exponent's interval, is at most the limit "
+    f"(fitted: plus {TOLERANCE}, up to a logarithm); refuted where the degree, or the lower end, is above it",
+)
+GROWTH_EQUALS = Rule(
+    "growth_equals",
+    ("variable", "limit"),
+    ("tolerance", "baseline"),
+    lambda part, data: decide_growth(part, data, equal=True),
+    "holds where the exact degree is the limit, or the exponent's interval lies within "
+    f"{TOLERANCE} of it; refuted where the degree is another, or the interval lies outside",
+)
+FAMILY_IN_ORDER = Rule(
+    "family_in_order",
+    ("expect",),
+    (),
+    decide_family,
+    f"holds where the expected family of models predicts held-out orders {EVIDENCE:g} times better than any other, "
+    "refuted where another does",
+)

@@ -1,0 +1,207 @@
+"""Rows -> the series that rules look at."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.cells import Cell
+from hograd_bench.claims._model import Part
+from hograd_bench.laws import is_exact, points
+
+SIZES = ("n", "depth", "batch", "order")
+SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "preparation", "machine")
+# Relative standard deviation between processes of one measurement, where nothing was measured about it.
+# Ratios to a gradient that was timed around the call in the same process drift less than times do.
+NOISE = {"gradient_equivalents": 0.05}
+TIME_NOISE = 0.10
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+Operations = Callable[[str, int, int, int], "int | None"]
+
+
+def rows_of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the cells that a part needs, on whatever device and number of threads they were measured."""
+    mask = pd.Series(False, index=frame.index)
+    for table in part.cells:
+        mask |= _matches(table, frame)
+    chosen: pd.DataFrame = frame.loc[mask]
+    return chosen
+
+
+def _matches(table: Mapping[str, Any], frame: pd.DataFrame) -> pd.Series[bool]:
+    mask: pd.Series[bool] = pd.Series(True, index=frame.index)
+    defaults: dict[str, Any] = {"dtype": "float32", "preparation": "eager"}
+    for column, key in (
+        ("operator", "operator"),
+        ("method", "methods"),
+        ("problem", "problems"),
+        ("n", "n"),
+        ("depth", "depth"),
+        ("batch", "batch"),
+        ("order", "order"),
+        ("dtype", "dtype"),
+        ("preparation", "preparation"),
+    ):
+        wanted = table.get(key, defaults.get(key))
+        if wanted is None or wanted in ("*", ["*"]):
+            continue
+        choices = wanted if isinstance(wanted, list) else [wanted]
+        # A problem without a size has it at 1, whatever the table sweeps.
+        if column in ("depth", "batch"):
+            choices = [*choices, 1]
+        if column == "operator":
+            choices = [canonical(str(c)) for c in choices]
+        mask &= frame[column].isin(choices)
+    return mask
+
+
+def canonical(operator: str) -> str:
+    """The operator's own name for an alias; unknown names are left as they are."""
+    import hograd_core
+
+    try:
+        return hograd_core.resolve(operator)[0].name
+    except ValueError:
+        return operator
+
+
+def groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Rows with the same values in ``by`` and in every column that must not be mixed, in a fixed order.
+
+    The key holds what names the group: ``by``, and those other columns that take several values in ``rows``.
+    """
+    columns = [c for c in SERIES if c in rows.columns and c not in by and not _contracted(c, by)]
+    keys = [*(c for c in by if c in rows.columns), *columns]
+    if rows.empty:
+        return
+    naming = [*by, *(c for c in columns if rows[c].nunique(dropna=False) > 1)]
+    for values, chosen in rows.groupby(keys, sort=True, dropna=False):
+        named = dict(zip(keys, values, strict=True))
+        yield {k: named[k] for k in naming if k in named}, chosen
+
+
+def _contracted(column: str, by: Sequence[str]) -> bool:
+    """Methods and operators are pooled by rules that compare them."""
+    return column in ("operator", "method") and "method" not in by
+
+
+def measured_rows(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows that came out ok and have the metric."""
+    if metric not in rows.columns:
+        nothing: pd.DataFrame = rows.iloc[:0]
+        return nothing
+    chosen: pd.DataFrame = rows.loc[(rows["status"] == "ok") & rows[metric].notna()]
+    return chosen
+
+
+def line(rows: pd.DataFrame, variable: str, metric: str) -> pd.DataFrame:
+    """The rows along one size, the other sizes held where most of its values were measured (ties: larger)."""
+    measured = measured_rows(rows, metric)
+    others = [s for s in SIZES if s != variable and s in rows.columns]
+    if measured.empty:
+        return measured
+    best: tuple[tuple[Any, ...], pd.DataFrame] | None = None
+    for values, chosen in measured.groupby(others, sort=True):
+        rank = (chosen[variable].nunique(), *values)
+        if best is None or rank > best[0]:
+            best = (rank, chosen)
+    return best[1] if best is not None else measured
+
+
+def values_along(rows: pd.DataFrame, variable: str, metric: str) -> dict[int, list[float]]:
+    """Size -> measurements; an exact metric has one, the latest."""
+    found = {size[0]: seen for size, seen in points(rows, metric, [variable]).items()}
+    return {x: seen[-1:] if is_exact(metric) else seen for x, seen in sorted(found.items())}
+
+
+def noise_of(metric: str, rows: pd.DataFrame) -> float:
+    """Relative standard deviation to reckon with; doubled where rows are marked noisy, 0 for counted metrics."""
+    if is_exact(metric) or metric in ("relative_error", "asymmetry"):
+        return 0.0
+    noisy = "noisy" in rows.columns and bool((rows["noisy"] == True).any())  # noqa: E712 - an object column with None
+    return NOISE.get(metric, TIME_NOISE) * (2 if noisy else 1)
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of their runs, so that the last one of a cell is the latest."""
+    order = [c for c in ("started", "run") if c in frame.columns]
+    return frame.sort_values(order, kind="stable") if order else frame
+
+
+def cell_ids(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Ids of the cells of rows, each once."""
+    if "cell" in rows.columns:
+        return tuple(dict.fromkeys(str(c) for c in rows["cell"]))
+    fields = list(Cell.__dataclass_fields__)
+    given = [f for f in fields if f in rows.columns]
+    return tuple(
+        dict.fromkeys(Cell(**dict(zip(given, r, strict=True))).id for r in rows[given].itertuples(index=False))
+    )
+
+
+def baseline_rows(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of the baseline "operator/method", as they are compared with by problem and sizes."""
+    operator, _, method = name.partition("/")
+    mask = frame["operator"] == canonical(operator)
+    if method:
+        mask &= frame["method"] == method
+    chosen: pd.DataFrame = frame.loc[mask]
+    return chosen
+
+
+def with_denominator(
+    rows: pd.DataFrame, frame: pd.DataFrame, metric: str, over: str, operations: Operations
+) -> pd.Series[float]:
+    """What a metric is divided by, row by row, NaN where it is not known.
+
+    ``over`` is "eps" (of the dtype), "f" (operations of f counted by hand), the name of a column, or
+    "operator/method": the same metric of that baseline on the same problem, sizes, dtype, device, threads.
+    """
+    if over == "eps":
+        eps: pd.Series[float] = rows["dtype"].map(EPS).astype(float)
+        return eps
+    if over == "f":
+        counts = [
+            operations(str(p), int(n), int(t), int(b))
+            for p, n, t, b in zip(rows["problem"], rows["n"], rows["depth"], rows["batch"], strict=True)
+        ]
+        return floats([np.nan if c is None else float(c) for c in counts], rows.index)
+    if "/" not in over:
+        return rows[over].astype(float) if over in rows.columns else floats(np.nan, rows.index)
+    keys = [
+        c
+        for c in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine")
+        if c in rows.columns
+    ]
+    base = latest(baseline_rows(frame, over))
+    base = base[base["status"] == "ok"]
+    known = {tuple(k): v for *k, v in base[[*keys, metric]].itertuples(index=False)} if metric in base.columns else {}
+    found = [known.get(tuple(k), np.nan) for k in rows[keys].itertuples(index=False)]
+    return floats(found, rows.index)
+
+
+def floats(values: Sequence[float] | float, index: pd.Index[Any]) -> pd.Series[float]:
+    """A float column on that index."""
+    column: pd.Series[float] = pd.Series(values, index=index, dtype=float)
+    return column
+
+
+@functools.cache
+def operations_of(problem: str, n: int, depth: int, batch: int) -> int | None:
+    """Arithmetic operations of one evaluation of f, counted by hand; None where nobody has counted."""
+    from hograd_bench import problems
+
+    record = problems.problems().get(problem)
+    if record is None or record.operations is None:
+        return None
+    return sum(record.operations(problems.Spec(n, depth, batch)).values())
+
+
+def size_text(row: Mapping[str, Any], sizes: Iterable[str]) -> str:
+    """``n=8, T=16`` for the sizes that are not 1."""
+    symbols = {"depth": "T", "batch": "B", "order": "k"}
+    return ", ".join(f"{symbols.get(s, s)}={int(row[s])}" for s in sizes if s in row and int(row[s]) != 1) or "n=1"
