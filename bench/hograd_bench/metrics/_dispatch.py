@@ -26,7 +26,8 @@ _PICKERS = (
 
 _METADATA = (
     "aten::_unsafe_view", "aten::_reshape_alias", "aten::lift_fresh", "aten::is_same_size",
-    "aten::_has_same_storage_numel", "aten::set_", "aten::resolve_conj", "aten::resolve_neg",
+    "aten::_has_same_storage_numel", "aten::_linalg_check_errors", "aten::set_", "aten::resolve_conj",
+    "aten::resolve_neg",
 )  # fmt: skip
 """Operators that touch no element (the resolvers, where there is nothing to resolve) yet are no views by schema."""
 
@@ -76,6 +77,9 @@ class _Known:
     reads_keyword: Mapping[str, bool]
 
 
+_SCALES = (torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar)
+
+
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,7 +90,14 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         keywords = kwargs or {}
-        out = func(*args, **keywords)
+        if func in _SCALES and args[0]._is_zerotensor():
+            # NOTE [zero tangents] These fall through PyTorch's ZeroTensor kernels; called again from a mode they
+            # would read the tensor's null storage and crash the process (torch 2.13). Zero scaled is zero.
+            out = torch._efficientzerotensor(
+                args[0].shape, dtype=torch.result_type(args[0], args[1]), device=args[0].device
+            )
+        else:
+            out = func(*args, **keywords)
         known = self._known.get(func)
         if known is None:
             known = self._known[func] = _learn(func)
