@@ -7,6 +7,50 @@ from hograd_core._registry import operators as operators
 from hograd_core._registry import resolve as resolve
 from hograd_core._unsupported import UnsupportedError as UnsupportedError
 
+# Applications.
+from hograd_core.applications import _penalty_truth  # noqa: F401 (registers its truths)
+from hograd_core.applications.gradient_penalty import Penalty as Penalty
+from hograd_core.applications.gradient_penalty import draw_mixing as draw_mixing
+from hograd_core.applications.gradient_penalty import gradient_penalty as gradient_penalty
+from hograd_core.applications.gradient_penalty import half_square as half_square
+from hograd_core.applications.gradient_penalty import interpolate as interpolate
+from hograd_core.applications.gradient_penalty import lipschitz_penalty as lipschitz_penalty
+from hograd_core.applications.gradient_penalty import one_sided as one_sided
+from hograd_core.applications.gradient_penalty import penalty as penalty
+from hograd_core.applications.gradient_penalty import r1_penalty as r1_penalty
+from hograd_core.applications.gradient_penalty import two_sided as two_sided
+
+# Curvature of functions and of models.
+from hograd_core.curvature import _truth as _curvature_truth  # noqa: F401 (registers its truths)
+from hograd_core.curvature._estimators import Estimate as Estimate
+from hograd_core.curvature._estimators import hutch_plus_plus as hutch_plus_plus
+from hograd_core.curvature._estimators import hutchinson_trace as hutchinson_trace
+from hograd_core.curvature._estimators import stochastic_diagonal as stochastic_diagonal
+from hograd_core.curvature._estimators import xtrace as xtrace
+from hograd_core.curvature.diagonal import hessian_diagonal as hessian_diagonal
+from hograd_core.curvature.empirical_fisher import empirical_fisher_diagonal as empirical_fisher_diagonal
+from hograd_core.curvature.empirical_fisher import empirical_fisher_matrix as empirical_fisher_matrix
+from hograd_core.curvature.fisher import fisher_diagonal as fisher_diagonal
+from hograd_core.curvature.fisher import fisher_matrix as fisher_matrix
+from hograd_core.curvature.fisher import fisher_vector_product as fisher_vector_product
+from hograd_core.curvature.fisher import sampled_fisher_diagonal as sampled_fisher_diagonal
+from hograd_core.curvature.gauss_newton import gauss_newton_matrix as gauss_newton_matrix
+from hograd_core.curvature.gauss_newton import gauss_newton_vector_product as gauss_newton_vector_product
+from hograd_core.curvature.kfac import KFAC as KFAC
+from hograd_core.curvature.kfac import kfac as kfac
+from hograd_core.curvature.lanczos import Eigenpairs as Eigenpairs
+from hograd_core.curvature.lanczos import SpectralDensity as SpectralDensity
+from hograd_core.curvature.lanczos import extreme_eigenpairs as extreme_eigenpairs
+from hograd_core.curvature.lanczos import lanczos as lanczos
+from hograd_core.curvature.lanczos import spectral_density as spectral_density
+from hograd_core.curvature.linear_operator import ArrayOperator as ArrayOperator
+from hograd_core.curvature.linear_operator import HessianOperator as HessianOperator
+from hograd_core.curvature.linear_operator import MatrixOperator as MatrixOperator
+from hograd_core.curvature.spectrum import hessian_extreme_eigenvalues as hessian_extreme_eigenvalues
+from hograd_core.curvature.spectrum import hessian_spectral_density as hessian_spectral_density
+from hograd_core.curvature.spectrum import lobpcg as lobpcg
+from hograd_core.curvature.trace import hessian_trace as hessian_trace
+
 # Derivatives of any order.
 from hograd_core.derivatives.derivative_tensor import derivative_tensor as derivative_tensor
 from hograd_core.derivatives.derivative_tensor import hessian as hessian
@@ -15,9 +59,20 @@ from hograd_core.derivatives.derivative_vector_product import hvp as hvp
 from hograd_core.derivatives.directional_derivative import directional_derivative as directional_derivative
 from hograd_core.derivatives.gradient import gradient as gradient
 
+# From modules.
+from hograd_core.module import from_module as from_module
+
+# Solvers on curvature.
+from hograd_core.solvers import _truth as _solvers_truth  # noqa: F401 (registers its truths)
+from hograd_core.solvers.conjugate_gradient import CGResult as CGResult
+from hograd_core.solvers.conjugate_gradient import conjugate_gradient as conjugate_gradient
+from hograd_core.solvers.minimize import NewtonResult as NewtonResult
+from hograd_core.solvers.minimize import minimize_newton as minimize_newton
+from hograd_core.solvers.natural_gradient import inverse_fisher_vector_product as inverse_fisher_vector_product
+from hograd_core.solvers.natural_gradient import natural_gradient_step as natural_gradient_step
+from hograd_core.solvers.newton_cg import newton_cg as newton_cg
+from hograd_core.solvers.newton_cg import newton_cg_step as newton_cg_step
+
 # Taylor mode.
 from hograd_core.taylor import MissingRuleError as MissingRuleError
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (registers its methods)
-
-# From modules.
-from hograd_core.module import from_module as from_module

@@ -1,0 +1,1 @@
+"""Higher-order derivatives where they are used: penalties, differential equations, meta-learning."""

@@ -1,0 +1,350 @@
+"""Penalties on the norm of a critic's input gradient, and their gradient in the critic's parameters.
+
+With g_i = ∇_x D(x_i; θ), per sample over all dimensions but the first:
+
+    WGAN-GP  mean_i (‖g_i‖ − c)²           Gulrajani et al. 2017, eq. 3, x_i = ε_i real_i + (1 − ε_i) fake_i
+    WGAN-LP  mean_i max(0, ‖g_i‖ − c)²     Petzka et al. 2018, eq. 8, the same x_i
+    R1       mean_i ‖g_i‖² / 2             Mescheder et al. 2018, eq. 9 with γ = 1, x_i = real_i
+
+All three are mean_i φ(g_i), and so ∇_θ = mean_i ∇_θ ⟨∇_x D(x_i; θ), w_i⟩ with w_i = ∇φ(g_i) held fixed: a mixed
+second derivative contracted with one direction, which is what the methods compute in different orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hograd_core._registry import method, operator
+from hograd_core.applications._modules import (
+    Parameters,
+    buffers_kept,
+    called_with,
+    check_module,
+    detached,
+    gradient_of,
+    trainable,
+)
+
+Critic = Callable[[Tensor], Tensor]
+Phi = Callable[[Tensor], Tensor]
+
+
+class Penalty(NamedTuple):
+    """A penalty and its gradient, both without weight factor and without graph.
+
+    Attributes:
+        value: 0-dimensional.
+        gradient: by parameter name; zeros where the penalty does not depend on a parameter.
+    """
+
+    value: Tensor
+    gradient: Parameters
+
+
+def norms(g: Tensor) -> Tensor:
+    """Euclidean norm per sample over all dimensions but the first, with derivative 0 where the norm is 0.
+
+    Args:
+        g: shape (batch, ...).
+
+    Returns:
+        Shape (batch,).
+    """
+    squares = g.flatten(1).square().sum(1)
+    positive = squares > 0
+    # The inner `where` keeps 1/sqrt(0) out of the backward pass, where it would turn 0 into NaN.
+    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+
+
+def two_sided(target: float = 1.0) -> Phi:
+    """φ of WGAN-GP: (‖g‖ − target)²."""
+    return lambda g: (norms(g) - target).square()
+
+
+def one_sided(target: float = 1.0) -> Phi:
+    """φ of WGAN-LP: max(0, ‖g‖ − target)²."""
+    return lambda g: (norms(g) - target).clamp_min(0).square()
+
+
+def half_square(g: Tensor) -> Tensor:
+    """φ of R1: ‖g‖²/2."""
+    return g.flatten(1).square().sum(1) / 2
+
+
+def draw_mixing(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One ε a sample, uniform in [0, 1), shaped to broadcast against ``real``.
+
+    Args:
+        real: shape (batch, ...).
+        generator: of real's device; None: PyTorch's global one.
+
+    Returns:
+        Shape (batch, 1, ..., 1), dtype and device of ``real``.
+    """
+    shape = (real.shape[0], *(1,) * (real.dim() - 1))
+    return torch.rand(shape, dtype=real.dtype, device=real.device, generator=generator)
+
+
+def interpolate(real: Any, fake: Any, mixing: Any) -> Tensor:
+    """ε real + (1 − ε) fake, detached: the points where WGAN-GP and WGAN-LP look.
+
+    Raises:
+        TypeError: an argument is not a real floating tensor, or dtypes differ.
+        ValueError: shapes or devices do not pair; the message names the argument.
+    """
+    real = _check_samples(real, "real")
+    fake = _check_samples(fake, "fake")
+    if fake.shape != real.shape:
+        raise ValueError(f"fake: got shape {tuple(fake.shape)}, expected {tuple(real.shape)} like real")
+    expected = (real.shape[0], *(1,) * (real.dim() - 1))
+    if not isinstance(mixing, Tensor) or mixing.shape != expected:
+        got = tuple(mixing.shape) if isinstance(mixing, Tensor) else type(mixing).__name__
+        raise ValueError(f"mixing: got {got}, expected shape {expected}, one number a sample; use draw_mixing(real)")
+    for name, other in (("fake", fake), ("mixing", mixing)):
+        if other.dtype != real.dtype:
+            raise TypeError(f"{name}: got dtype {other.dtype}, expected {real.dtype} like real")
+        if other.device != real.device:
+            raise ValueError(f"{name}: got device {other.device}, expected {real.device} like real")
+    return torch.lerp(fake, real, mixing.detach())
+
+
+def _check_samples(x: Any, name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor of shape (batch, ...)")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected a real floating dtype; convert with .float()")
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (batch, ...) with at least one element")
+    return x.detach()
+
+
+def scores(critic: Critic, x: Tensor) -> Tensor:
+    """One score a sample: the critic's output summed over what it has beyond the batch (patches, a trailing 1).
+
+    Raises:
+        TypeError: the critic returned something else than a tensor.
+        ValueError: its first dimension is not the batch.
+    """
+    y = critic(x)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"critic: returned {type(y).__name__}, expected a tensor of shape (batch, ...)")
+    if y.dim() == 0 or y.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"critic: returned shape {tuple(y.shape)}, expected a first dimension of {x.shape[0]}, the batch"
+        )
+    return y.flatten(1).sum(1) if y.dim() > 1 else y
+
+
+def input_gradient(critic: Critic, x: Tensor, *, create_graph: bool) -> Tensor:
+    """∇_x D(x_i) per sample, by one reverse sweep of the summed scores.
+
+    A sample's score must not depend on other samples (no batch normalisation in training mode): the sum's gradient
+    would mix them.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        total = scores(critic, x).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(x, requires_grad=False)
+        (g,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    return g
+
+
+def penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
+    """mean_i φ(∇_x D(x_i)), to be added to a critic's loss: differentiable in whatever the critic closes over.
+
+    Args:
+        critic: any callable, (batch, ...) -> (batch, ...).
+        x: where to look, shape (batch, ...).
+        phi: ``two_sided()``, ``one_sided()``, ``half_square`` or another function (batch, ...) -> (batch,).
+
+    Returns:
+        A 0-dimensional tensor with graph; its backward is the second-order part: about two more
+        gradients of the critic in time, and the first gradient's graph in memory until then.
+    """
+    return phi(input_gradient(critic, x, create_graph=True)).mean()
+
+
+@operator(result="value, parameter gradient", default="double_backward", order=2)
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
+) -> tuple[Any, ...]:
+    """WGAN-GP: mean (‖∇_x D(x̃)‖ − target)² at points between real and fake, and its gradient in D's parameters.
+
+    Args:
+        critic: (batch, ...) -> (batch, ...), one score a sample; its output beyond the batch is summed.
+        real: shape (batch, ...), any rank from 2.
+        fake: like ``real``.
+        mixing: ε of shape (batch, 1, ..., 1); ``draw_mixing(real)``.
+        target: the norm asked for.
+
+    Returns:
+        A :class:`Penalty`, without weight factor (the paper's λ = 10 is the caller's). To train with a weight, add
+        ``λ * gradient`` to the parameters' ``.grad``, or use :func:`penalty` inside the loss.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: shapes do not pair.
+        UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
+    """
+    return check_module(critic, "critic"), interpolate(real, fake, mixing), two_sided(target)
+
+
+@operator(result="value, parameter gradient", default="double_backward", order=2)
+def lipschitz_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
+) -> tuple[Any, ...]:
+    """WGAN-LP: mean max(0, ‖∇_x D(x̃)‖ − target)², one-sided; otherwise as ``gradient_penalty``.
+
+    Args:
+        critic: (batch, ...) -> (batch, ...), one score a sample.
+        real: shape (batch, ...), any rank from 2.
+        fake: like ``real``.
+        mixing: ε of shape (batch, 1, ..., 1); ``draw_mixing(real)``.
+        target: the norm not to be exceeded.
+
+    Returns:
+        A :class:`Penalty`, without weight factor.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: shapes do not pair.
+        UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
+    """
+    return check_module(critic, "critic"), interpolate(real, fake, mixing), one_sided(target)
+
+
+@operator(result="value, parameter gradient", default="double_backward", order=2)
+def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
+    """R1: mean ‖∇_x D(real)‖² / 2 and its gradient in D's parameters.
+
+    Args:
+        critic: (batch, ...) -> (batch, ...), one score a sample.
+        real: shape (batch, ...), any rank from 2.
+
+    Returns:
+        A :class:`Penalty`, without the factor γ.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: ``real`` has no batch dimension or no element.
+        UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
+    """
+    return check_module(critic, "critic"), _check_samples(real, "real"), half_square
+
+
+def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
+    """Differentiate the gradient: one reverse sweep that records itself, a second through it."""
+    with torch.enable_grad(), buffers_kept(critic):
+        value = penalty(critic, x, phi)
+        return Penalty(value.detach(), gradient_of(value, trainable(critic)))
+
+
+def _directions(critic: Critic, x: Tensor, phi: Phi) -> tuple[Tensor, Tensor]:
+    """The penalty, and w_i = ∇φ(g_i) / batch: from first derivatives of the critic alone."""
+    g = input_gradient(critic, x, create_graph=False).detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = phi(g).mean()
+    (w,) = torch.autograd.grad(value, g)
+    return value.detach(), w
+
+
+def reverse_over_forward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
+    """∇_θ of the directional derivative of Σ D along w: forward mode over the inputs, one reverse sweep over it.
+
+    No operation needs a second reverse formula; each needs a forward-mode one.
+    """
+    with buffers_kept(critic):
+        value, w = _directions(critic, x, phi)
+        parameters = trainable(critic)
+        with torch.enable_grad():
+            along = torch.func.jvp(lambda z: scores(critic, z).sum(), (x,), (w,))[1]
+            return Penalty(value, gradient_of(along, parameters))
+
+
+def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
+    """d/ds ∇_θ Σ D(x + s w) at s = 0: the same mixed derivative taken in the other order; no second tape."""
+    value, w = _directions(called_with(critic, trainable(critic)), x, phi)
+
+    def parameter_gradient(z: Tensor) -> Parameters:
+        def total(p: Parameters) -> Tensor:
+            return scores(called_with(critic, p), z).sum()
+
+        found: Parameters = torch.func.grad(total)(detached(trainable(critic)))
+        return found
+
+    along = torch.func.jvp(parameter_gradient, (x,), (w,))[1]
+    return Penalty(value, {name: g.detach() for name, g in along.items()})
+
+
+def per_sample(critic: nn.Module, x: Tensor, phi: Phi, *, chunk_size: int | None = None) -> Penalty:
+    """torch.func throughout: vmap of the input gradient, and reverse mode over it."""
+
+    def value_of(p: Parameters) -> Tensor:
+        call = called_with(critic, p)
+        single = torch.func.grad(lambda z: scores(call, z.unsqueeze(0)).sum())
+        return phi(torch.func.vmap(single, chunk_size=chunk_size)(x)).mean()
+
+    gradient, value = torch.func.grad_and_value(value_of)(detached(trainable(critic)))
+    return Penalty(value.detach(), {name: g.detach() for name, g in gradient.items()})
+
+
+def finite_difference(critic: nn.Module, x: Tensor, phi: Phi, *, step: float | None = None) -> Penalty:
+    """(∇_θ Σ D(x + h w) − ∇_θ Σ D(x − h w)) / 2h: two plain gradients, no second derivative at all.
+
+    The value is exact; the gradient has an error of O(h²) and of rounding eps/h. Step by default: eps^⅓ relative to
+    the size of x over that of w.
+    """
+    with buffers_kept(critic), torch.enable_grad():
+        value, w = _directions(critic, x, phi)
+        parameters = trainable(critic)
+        if step is None:
+            scale = x.abs().max().clamp_min(1) / w.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
+            h = torch.finfo(x.dtype).eps ** (1 / 3) * scale
+        else:
+            h = torch.as_tensor(step, dtype=x.dtype, device=x.device)
+        up, down = (gradient_of(scores(critic, x + s * h * w).sum(), parameters) for s in (1, -1))
+    return Penalty(value, {name: (up[name] - down[name]) / (2 * h) for name in parameters})
+
+
+for _operator in (gradient_penalty, lipschitz_penalty, r1_penalty):
+    method(
+        _operator,
+        "double_backward",
+        mode="reverse over reverse",
+        source="Gulrajani et al. 2017, algorithm 1; torch.autograd.grad(create_graph=True)",
+    )(double_backward)
+    method(
+        _operator,
+        "reverse_over_forward",
+        mode="reverse over forward",
+        source="Griewank & Walther 2008, §5.1; torch.func.jvp under torch.autograd.grad",
+        functorch=True,
+    )(reverse_over_forward)
+    method(
+        _operator,
+        "forward_over_reverse",
+        mode="forward over reverse",
+        source="Pearlmutter 1994, §3, for a mixed derivative; torch.func.jvp of torch.func.grad",
+        functorch=True,
+    )(forward_over_reverse)
+    method(
+        _operator,
+        "per_sample",
+        mode="reverse over vectorised reverse",
+        source="torch.func.vmap(torch.func.grad) under torch.func.grad",
+        functorch=True,
+    )(per_sample)
+    method(
+        _operator,
+        "finite_difference",
+        mode="central difference of reverse",
+        source="Nocedal & Wright 2006, eq. 8.20, for a mixed derivative",
+        exact=False,
+        # Truncation and rounding balance at eps^(2/3); the factor covers third derivatives of ordinary size.
+        tolerance=lambda eps, order: min(0.25, 1e3 * eps ** (2 / 3)),
+    )(finite_difference)
