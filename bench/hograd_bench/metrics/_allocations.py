@@ -42,7 +42,7 @@ class Event:
         moment: nanoseconds on the profiler's clock.
         size: bytes, as requested.
         block: device and address.
-        op: the innermost ATen operator that did it, factories aside; ``-`` outside every operator.
+        op: the innermost ATen operator that did it, factories aside where one called them; ``-`` outside all.
         within: the autograd node being evaluated, or else the outermost operator.
     """
 
@@ -191,7 +191,8 @@ class _Recorder:
         where = fields.device
         if where.type == device and fields.alloc_size != 0:
             block = (str(where), fields.ptr)
-            self.events.append(Event(event.start_time_ns, fields.alloc_size, block, op, within))
+            who = within if op == "-" else op
+            self.events.append(Event(event.start_time_ns, fields.alloc_size, block, who, within))
 
     def _operator(self, event: Any, op: str, within: str) -> tuple[str, str]:
         """The operator and its surrounding as the children of this event see them."""
@@ -206,8 +207,8 @@ class _Recorder:
             op, within = "-", name.removeprefix(_EVALUATE).removeprefix("torch::autograd::")
         elif name in self.spans:
             self.spans[name].append((event.start_time_ns, event.end_time_ns))
-        elif op == "-":
-            op = name  # an operator of another library, or a named range of f's own
+        elif within == "-":
+            within = name  # an operator of another library, a custom Function, a named range of f's own
         return op, within
 
 

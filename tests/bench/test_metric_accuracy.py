@@ -1,0 +1,117 @@
+"""Verdicts on right, wrong, damaged and unjudgeable results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hograd_bench.cells import Cell
+from hograd_bench.metrics import Missing, Subject, accuracy
+from torch import Tensor
+
+from hograd_core.reference import TruthError
+
+HVP = "derivative_vector_product"
+
+
+def subject(problem: str = "mlp", n: int = 5, dtype: str = "float32", order: int = 2) -> Subject:
+    return Subject(Cell(HVP, "double_backward", problem, n, order, dtype=dtype))
+
+
+def spoiled(by: Callable[[Tensor], Any], dtype: str = "float32") -> Subject:
+    made = subject(dtype=dtype)
+    right = made.call
+    made.call = lambda: by(right())  # type: ignore[method-assign]
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_a_right_result(dtype: str) -> None:
+    made = subject(dtype=dtype)
+    assert accuracy.verdict(made) is None
+    read = accuracy.measure(made).values
+    assert set(read) == {metric.name for metric in accuracy.METRICS}
+    error, ulps, allowed = (read[k] for k in ("relative_error", "ulp_error", "tolerance"))
+    assert isinstance(error, float)
+    assert isinstance(allowed, float)
+    assert 0 <= error <= allowed
+    assert ulps == error / torch.finfo(getattr(torch, dtype)).eps
+
+
+@pytest.mark.parametrize(
+    "by",
+    [torch.zeros_like, torch.neg, lambda h: h * 1.001, lambda h: h + 1e-3, lambda h: h.flip(0)],
+    ids=["zero", "wrong sign", "wrong factor", "offset", "permuted"],
+)
+def test_a_wrong_result(by: Callable[[Tensor], Tensor]) -> None:
+    made = spoiled(by)
+    reason = accuracy.verdict(made)
+    assert reason is not None
+    assert "exceeds the tolerance" in reason
+    assert accuracy.measure(made).values["relative_error"] > accuracy.measure(made).values["tolerance"]
+
+
+@pytest.mark.parametrize(
+    "by", [lambda h: h * math.nan, lambda h: h / 0.0, lambda h: h[1:], lambda h: (h, h), lambda h: None]
+)
+def test_a_damaged_result(by: Callable[[Tensor], Any]) -> None:
+    made = spoiled(by)
+    assert "not finite, or of another shape" in str(accuracy.verdict(made))
+    assert isinstance(accuracy.measure(made).values["relative_error"], Missing)
+
+
+def test_the_error_is_that_of_the_result_and_not_of_the_inputs() -> None:
+    """In bfloat16 the point is off by 1e-3; a float64 result at that very point has an error of float64's size."""
+    made = subject(dtype="bfloat16")
+    exact = made.precise_arguments()
+    made.call = lambda: made.operator(*exact, order=2)  # type: ignore[method-assign]
+    error = accuracy.measure(made).values["relative_error"]
+    assert isinstance(error, float)
+    assert error < 1e-12
+
+
+def test_no_truth_is_no_verdict_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "has_truth", lambda name: False)
+    made = subject()
+    assert accuracy.verdict(made) is None
+    assert accuracy.measure(made).values["relative_error"] == Missing(f"{HVP} has no reference")
+
+
+def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubt(*arguments: Any, **keywords: Any) -> Any:
+        raise TruthError("two routes differ")
+
+    monkeypatch.setattr(accuracy, "reference", doubt)
+    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    made = subject()
+    assert accuracy.verdict(made) is None
+    assert accuracy.measure(made).values["relative_error"] == Missing("truth is in doubt: two routes differ")
+
+
+def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    reference = accuracy.reference
+
+    def counting(*arguments: Any, **keywords: Any) -> Any:
+        taken.append(arguments[0])
+        return reference(*arguments, **keywords)
+
+    monkeypatch.setattr(accuracy, "reference", counting)
+    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    for method in ("double_backward", "functional_hvp", "double_backward"):
+        assert accuracy.verdict(Subject(Cell(HVP, method, "mlp", 6))) is None
+    assert len(taken) == 1
+    # Another dtype is another point; another order another truth.
+    accuracy.verdict(subject(n=6, dtype="float64"))
+    accuracy.verdict(subject(n=6, order=3))
+    assert len(taken) == 3
+    for n in range(2, 3 + accuracy.TRUTHS_KEPT):
+        accuracy.verdict(subject(n=n))
+    assert len(accuracy._truths) == accuracy.TRUTHS_KEPT
+    monkeypatch.setattr(accuracy, "TRUTH_BYTES_KEPT", 8)
+    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    accuracy.verdict(subject())
+    assert not accuracy._truths

@@ -1,0 +1,301 @@
+"""The allocation instrument against programs counted by hand, and its own hygiene."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, trace
+from hograd_bench.metrics._phases import Timeline
+from hograd_bench.validation.programs import PROGRAMS, Expected, Program
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+# PyTorch compiles its forward-mode decompositions with this at first use.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+
+def counted(taken: AllocationTrace) -> Expected:
+    return Expected(
+        taken.peak_bytes,
+        taken.total_bytes,
+        taken.allocations,
+        taken.returned_bytes,
+        taken.retained_bytes,
+        taken.collected_bytes,
+    )
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
+def test_equals_the_hand_count(program: Program) -> None:
+    program.build()()  # warm up
+    taken = trace(program.build())
+    assert counted(taken) == program.expected
+    assert sum(held.bytes for held in taken.attribution) == taken.peak_bytes
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.integers(1, 5000)),
+        st.tuples(st.just("release"), st.integers(0, 30)),
+        st.tuples(st.just("view"), st.integers(0, 30)),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps)
+def test_any_order_of_blocks(program: list[tuple[str, int]]) -> None:
+    """Against a simulation: names refer to blocks, views share them, a block goes when its last name goes."""
+
+    def call() -> list[Tensor]:
+        names: list[Tensor] = []
+        for what, number in program:
+            if what == "take":
+                names.append(torch.empty(number, dtype=torch.uint8))
+            elif names and what == "release":
+                del names[number % len(names)]
+            elif names:
+                names.append(names[number % len(names)][1:])
+        return names
+
+    blocks: list[int] = []
+    names: list[int] = []
+    peak = total = 0
+    for what, number in program:
+        if what == "take":
+            blocks.append(number)
+            names.append(len(blocks) - 1)
+            total += number
+        elif names and what == "release":
+            del names[number % len(names)]
+        elif names:
+            names.append(names[number % len(names)])
+        peak = max(peak, sum(blocks[b] for b in set(names)))
+    left = sum(blocks[b] for b in set(names))
+
+    taken = trace(call)
+    assert counted(taken) == Expected(peak, total, len(blocks), left)
+    assert taken.result_bytes == left
+
+
+@pytest.mark.parametrize("position", ["forward", "backward"])
+def test_a_planted_vector_is_seen_as_exactly_its_bytes(position: str) -> None:
+    n, itemsize = 257, 4
+
+    class Planted(torch.autograd.Function):
+        generate_vmap_rule = True
+        extra = 0
+
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.planted = torch.empty(Planted.extra) if position == "forward" else None
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            planted = torch.empty(Planted.extra) if position == "backward" else ctx.planted
+            g = g.clone()
+            del planted
+            return g
+
+    x = torch.ones(n).requires_grad_()
+
+    def call() -> Tensor:
+        (g,) = torch.autograd.grad(Planted.apply(x).sum(), x)
+        return g
+
+    peaks = {}
+    for Planted.extra in (0, n):
+        call()
+        taken = trace(call)
+        peaks[Planted.extra] = taken.peak_bytes
+    assert peaks[n] - peaks[0] == n * itemsize
+    rows = [held for held in taken.attribution if held.op == "aten::empty"]
+    phase = "forward" if position == "forward" else "backward 1"
+    assert [(held.phase, held.bytes) for held in rows] == [(phase, n * itemsize)]
+
+
+class Heavy(torch.autograd.Function):
+    """Identity whose backward takes, for its own time, a block of ``elements``."""
+
+    elements = 0
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        block = torch.empty(Heavy.elements)
+        g = Heavy.apply(g)
+        del block
+        return g
+
+
+def phases_at_peak(call: Callable[[], Any]) -> dict[str, int]:
+    call()
+    rows: dict[str, int] = {}
+    for held in trace(call).attribution:
+        rows[held.phase] = rows.get(held.phase, 0) + held.bytes
+    return rows
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_kth_backward_is_named(order: int) -> None:
+    x = torch.ones((), requires_grad=True)
+
+    def call() -> Tensor:
+        y = Heavy.apply(x) ** (order + 1)
+        for k in range(order):
+            Heavy.elements = 1000 * (k + 1)  # the largest block falls into the last backward
+            (y,) = torch.autograd.grad(y, x, create_graph=k + 1 < order)
+        return y
+
+    call()
+    largest = trace(call).attribution[0]
+    found = (largest.phase, largest.op, largest.within, largest.bytes)
+    assert found == (f"backward {order}", "aten::empty", "HeavyBackward", 4000 * order)
+
+
+def test_every_row_of_a_hessian_is_a_second_backward() -> None:
+    x = torch.ones(6, requires_grad=True)
+
+    def call() -> Tensor:
+        (g,) = torch.autograd.grad((x.sin() * x).sum(), x, create_graph=True)
+        return torch.stack([torch.autograd.grad(entry, x, retain_graph=True)[0] for entry in g])
+
+    phases = set(phases_at_peak(call))
+    assert "backward 2" in phases
+    assert phases <= {"forward", "backward 1", "backward 2"}
+
+
+def test_order_survives_operations_between_backwards() -> None:
+    """The second derivative's root is made outside every backward; it is of order 2 all the same."""
+    x = torch.ones(100, requires_grad=True)
+
+    def call() -> Tensor:
+        (g,) = torch.autograd.grad(x.sin().sum(), x, create_graph=True)
+        (h,) = torch.autograd.grad((g * g).sum(), x)
+        return h
+
+    phases = set(phases_at_peak(call))
+    assert "backward 2" in phases
+    assert "backward 3" not in phases
+
+
+def test_forward_mode_is_named() -> None:
+    x = torch.ones(100)
+
+    def f(x: Tensor) -> Tensor:
+        return x.sin().exp().sum()
+
+    phases = set(phases_at_peak(lambda: torch.func.jvp(torch.func.grad(f), (x,), (x,))[1]))
+    assert phases <= {"forward", "forward + tangents", "backward 1 + tangents"}
+    assert "backward 1 + tangents" in phases
+    assert set(phases_at_peak(lambda: torch.func.jvp(f, (x,), (x,))[1])) == {"forward + tangents"}
+    nested = phases_at_peak(lambda: torch.func.grad(lambda y: torch.func.grad(f)(y).sin().sum())(x))
+    assert "backward 2" in nested
+
+
+def test_threads_of_an_operator_do_not_change_elementwise_memory() -> None:
+    x = torch.ones(200_000)
+
+    def call() -> Tensor:
+        return (x + x).exp()
+
+    before = torch.get_num_threads()
+    taken = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            call()
+            taken.append(trace(call))
+    finally:
+        torch.set_num_threads(before)
+    assert taken[0] == taken[1]
+    assert taken[0].peak_bytes == 2 * 800_000
+
+
+def test_result_bytes_look_into_containers_and_objects() -> None:
+    class Answer:
+        def __init__(self) -> None:
+            self.nested = {"a": [torch.ones(10), torch.ones(20)[5:]]}
+
+    assert trace(Answer).result_bytes == 40 + 80
+    assert trace(lambda: 3.0).result_bytes == 0
+
+
+def test_a_failing_call_leaves_nothing_behind() -> None:
+    def call() -> None:
+        raise ZeroDivisionError("mine")
+
+    engine = torch.autograd.graph._engine_run_backward
+    gc.enable()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        trace(call)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert torch.autograd.graph._engine_run_backward is engine
+    assert torch.autograd._engine_run_backward is engine
+    assert trace(lambda: torch.ones(10)).peak_bytes == 40
+
+
+def test_garbage_of_earlier_work_is_not_charged() -> None:
+    gc.disable()
+    cycle: list[Any] = [torch.ones(1000)]
+    cycle.append(cycle)
+    del cycle
+    with quiet_collector():
+        pass
+    taken = trace(lambda: torch.ones(10))
+    gc.enable()
+    assert counted(taken) == Expected(40, 40, 1, 40)
+
+
+def test_the_profiler_writes_nothing() -> None:
+    code = "import torch; from hograd_bench.metrics._allocations import trace; trace(lambda: torch.ones(9))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+intervals = st.recursive(
+    st.just([]),
+    lambda inner: st.lists(st.tuples(st.integers(1, 3), inner, st.integers(1, 3)), max_size=4),
+    max_leaves=8,
+)
+
+
+def lay_out(tree: list[Any], start: int, found: list[tuple[int, int]]) -> int:
+    for before, inner, after in tree:
+        start += before
+        index = len(found)
+        found.append((start, start))
+        end = lay_out(inner, start, found) + after
+        found[index] = (start, end)
+        start = end
+    return start
+
+
+@given(intervals)
+def test_timeline_against_a_search(tree: list[Any]) -> None:
+    found: list[tuple[int, int]] = []
+    end = lay_out(tree, 0, found)
+    timeline = Timeline(found)
+    for moment in range(-1, end + 2):
+        containing = [i for i, (a, b) in enumerate(found) if a <= moment < b]
+        assert timeline.at(moment) == (containing[-1] if containing else None)
