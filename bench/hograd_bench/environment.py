@@ -47,12 +47,12 @@ def machine_slug(environment: Mapping[str, Any]) -> str:
 
     The digits stand for CPU model and instruction sets, counts of cores, caches and GPUs.
     """
-    cpu, gpus = environment.get("cpu") or {}, environment.get("gpus") or []
-    model = re.sub(r"\((r|tm)\)|\bcpu\b|@.*|\b\d+-core\b|processor", " ", str(cpu.get("model") or "cpu").lower())
+    cpu, gpus = _section(environment, "cpu"), _gpus_of(environment)
+    model = re.sub(r"\((r|tm)\)|\bcpu\b|@.*|\b\d+-core\b|processor", " ", str(cpu.get("model") or "").lower())
     names = [model, f"{cpu.get('logical') or 0}cpu", *sorted({str(g.get("name")).lower() for g in gpus})]
     words = "-".join(filter(None, (re.sub(r"[^a-z0-9]+", "-", name).strip("-") for name in names)))
     identity = [cpu.get(k) for k in ("model", "vendor", "family", "model_number", "stepping", "flags_hash")]
-    identity += [cpu.get("logical"), cpu.get("physical"), sorted((cpu.get("caches_bytes") or {}).items())]
+    identity += [cpu.get("logical"), cpu.get("physical"), sorted(_section(cpu, "caches_bytes").items())]
     identity += [(g.get("name"), g.get("memory_bytes")) for g in gpus]
     return f"{words[:60].strip('-')}-{_probes.short_hash(repr(identity))}"
 
@@ -129,7 +129,7 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any], device: str = "cpu") 
         b: another.
         device: "cpu" or "cuda".
     """
-    if not a.get("torch") or not b.get("torch"):
+    if not _section(a, "torch") or not _section(b, "torch"):
         return Comparability("none", ("an environment is unknown",), frozenset({"unknown"}))
     reasons, differing = [], set()
     for facet, facts in FACETS.items():
@@ -187,11 +187,10 @@ def bound(
     Returns:
         The bound, or None where a ceiling was not measured or the cell does not move a byte.
     """
-    of_device = (environment.get("ceilings") or {}).get(device) or {}
-    ceiling = of_device.get("1" if device == "cuda" else str(threads)) or {}
+    ceiling = _section(_section(_section(environment, "ceilings"), device), "1" if device == "cuda" else str(threads))
     fits = footprint is not None and footprint <= (ceiling.get("cache_bytes") or 0)
     bandwidth = ceiling.get("cached_copy_bytes_per_s" if fits else "copy_bytes_per_s")
-    rate = (ceiling.get("matmul_flop_per_s") or {}).get(dtype)
+    rate = _section(ceiling, "matmul_flop_per_s").get(dtype)
     if not bandwidth or not rate or not bytes_moved > 0 or not flops >= 0:
         return None
     arithmetic, memory = flops / rate, bytes_moved / bandwidth
@@ -201,22 +200,30 @@ def bound(
 
 def _fact(environment: Mapping[str, Any], name: str) -> Any:
     section, _, key = name.partition(".")
-    found = environment.get(section)
-    if name == "packages.numpy":
-        return (found or {}).get("numpy")
     if section == "gpus":
-        return [gpu.get(key) for gpu in found or []]
+        return [gpu.get(key) for gpu in _gpus_of(environment)]
+    found = _section(environment, section)
     if section == "variables":
-        return {name: value for name, value in (found or {}).items() if _kind_of_variable(name) == key}
-    if not isinstance(found, Mapping):
-        return None
+        return {name: value for name, value in found.items() if _kind_of_variable(name) == key}
     if name == "memory.total_gib":
         total = found.get("total_bytes")
         # Rounded, for the kernel reserves a little of its own, differently at each boot.
         return round(total / _GIB) if isinstance(total, (int, float)) else None
     if name == "cpu.affinity_size":
-        return len(found.get("affinity") or ()) or None
+        affinity = found.get("affinity")
+        return len(affinity) if isinstance(affinity, list) else None
     return found.get(key)
+
+
+def _section(environment: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section, empty where it is absent or, in a foreign file, something else."""
+    found = environment.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _gpus_of(environment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = environment.get("gpus")
+    return [gpu for gpu in found if isinstance(gpu, Mapping)] if isinstance(found, list) else []
 
 
 def _kind_of_variable(name: str) -> str:
