@@ -1,0 +1,225 @@
+"""The command ``hograd gate``: reads arguments, picks the sides, writes the outcome everywhere it is wanted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from hograd_bench.gate import history, output, preset, run, sides
+from hograd_bench.gate.baseline import BaselineError
+from hograd_bench.gate.live import Timed, Twin
+from hograd_bench.gate.outcome import Exit, Outcome
+from hograd_bench.gate.policy import Policy
+from hograd_bench.gate.twins import Side
+
+Pair = tuple[str, str]
+
+
+def _what(words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel="What to compare")
+
+
+def _how(words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel="How")
+
+
+def _out(words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel="Where to say it")
+
+
+def gate(
+    base: Annotated[str | None, _what("revision to compare the working tree with, measured here and now")] = None,
+    methods: Annotated[Pair | None, _what("compare method A with method B of the same operators")] = None,
+    pythons: Annotated[Pair | None, _what("compare two interpreters (environments) on the working tree")] = None,
+    torch: Annotated[Pair | None, _what("compare two torch releases; their environments are built and cached")] = None,
+    since: Annotated[
+        str | None, _what("add up what was let through since a revision (or a stored run, with --results)")
+    ] = None,
+    update: Annotated[bool, _what("write the baseline of this machine's key", "--update")] = False,
+    cell: Annotated[list[str] | None, _what("these cells (ids) instead of the gate's preset; repeatable")] = None,
+    only: Annotated[str, _what("keep cells whose id contains this text", "--only", "-k")] = "",
+    plugin: Annotated[
+        list[str] | None, _what("module or file of yours that registers operators, methods or problems; repeatable")
+    ] = None,
+    repo: Annotated[Path, _what("the repository")] = Path("."),
+    baseline: Annotated[
+        Path | None, _how("folder of the baselines; bench/baselines here, .hograd in other projects")
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None, _how("METRIC=FRACTION: relative growth allowed; default 0; repeatable")
+    ] = None,
+    no_time: Annotated[bool, _how("exact metrics only", "--no-time")] = False,
+    no_counts: Annotated[bool, _how("time only", "--no-counts")] = False,
+    same_env: Annotated[
+        bool, _how("run the base in this environment even if its constraints differ", "--same-env")
+    ] = False,
+    matters: Annotated[float, _how("relative change of time below which nothing is called slower")] = Policy.matters,
+    same: Annotated[float, _how("relative change of time that `same` rules out")] = Policy.same,
+    alarm_rate: Annotated[float, _how("probability of any false alarm in a whole run")] = Policy.alarm_rate,
+    max_seconds: Annotated[float, _how("wall time of the timing part at most")] = Policy.max_seconds,
+    max_pairs: Annotated[int, _how("process pairs at most")] = Policy.max_pairs,
+    seed: Annotated[int | None, _how("of the coins that decide which side goes first; drawn if not given")] = None,
+    drift: Annotated[float, _how("with --since: growth over the whole span that is not worth a word")] = 0.05,
+    results: Annotated[Path | None, _how("with --since RUN: folder of stored runs")] = None,
+    ledger: Annotated[
+        Path | None, _out("JSON lines of A/B ratios between commits: appended to by --base, read by --since")
+    ] = None,
+    as_json: Annotated[bool, _out("print the outcome as JSON", "--json")] = False,
+    json_file: Annotated[Path | None, _out("also write JSON here")] = None,
+    junit: Annotated[Path | None, _out("also write JUnit XML here")] = None,
+    markdown: Annotated[Path | None, _out("also write a Markdown summary here")] = None,
+    github: Annotated[bool, _out("annotations and job summary on GitHub Actions")] = bool(
+        os.environ.get("GITHUB_ACTIONS")
+    ),
+) -> None:
+    """Fail when a change made something slower, larger or wrong.
+
+    Exit codes: 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured, baseline missing or not comparable.
+
+    Without --base: exact metrics (bytes, allocations, dispatches, nodes, FLOPs) against the committed baseline.
+    With --base: both sides measured here, exact metrics and time (docs/gate.md says how alarms are controlled).
+    """
+    _end_cleanly()
+    tell = _teller(quiet=as_json)
+    paths = {"json": json_file, "junit": junit, "markdown": markdown}
+    timed, a, b = Timed(), None, None
+    try:
+        chosen = [n for n, v in (("--base", base), ("--methods", methods), ("--pythons", pythons),
+                                 ("--torch", torch), ("--since", since)) if v is not None]  # fmt: skip
+        if len(chosen) > 1 or (update and chosen):
+            given = ", ".join(chosen + ["--update"] * update)
+            raise sides.UsageError(f"{given}: expected one of them at a time")
+        allowed = _tolerances(tolerance or [])
+        rules = Policy(matters=matters, same=same, alarm_rate=alarm_rate, max_seconds=max_seconds, max_pairs=max_pairs)
+        top = sides.repository(repo)
+        plugins = tuple(plugin or ())
+        folder = baseline or (top / ("bench/baselines" if sides.owns_suite(top) else ".hograd"))
+        if since is not None:
+            outcome = history.outcome(top, since, folder, drift, ledger=ledger, results=results)
+        else:
+            preset.load_plugins(plugins, sides.roots(top))
+            cells = preset.chosen(cell or [], only, restricted=bool(plugins))
+            names = [c.id for c in cells]
+            if not chosen:
+                head = sides.working_tree(top, plugins)
+                outcome = run.against_baseline(head, names, folder, update=update, tolerance=allowed, tell=tell)
+            else:
+                a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, tell)
+                twins = [Twin(n, n, n) for n in names]
+                to_time = twins if cell else [Twin(c.id, c.id, c.id) for c in preset.timed(cells)]
+                if methods is not None:
+                    pairs = preset.with_methods(cells, *methods)
+                    to_time = twins = [Twin(y.id, x.id, y.id) for x, y in pairs]
+                outcome, timed = run.sides_against(
+                    a, b, twins, rules, seed=run.draw_seed() if seed is None else seed, to_time=to_time,
+                    counts=not no_counts, timing=not no_time, tolerance=allowed, tell=tell,
+                )  # fmt: skip
+    except (sides.UsageError, BaselineError, ValueError) as error:
+        _fail(error, Exit.USAGE, as_json)
+    except sides.NotComparableError as error:
+        _fail(error, Exit.NOT_COMPARABLE, as_json)
+    if ledger is not None and a is not None and b is not None and timed.pairs:
+        history.record(ledger, a, b, timed, Path(repo))
+    _say(outcome, as_json=as_json, paths=paths, github=github)
+    raise typer.Exit(int(outcome.exit))
+
+
+def _sides(
+    top: Path,
+    base: str | None,
+    methods: Pair | None,
+    pythons: Pair | None,
+    torch: Pair | None,
+    plugins: Sequence[str],
+    same_env: bool,
+    tell: Callable[[str], None],
+) -> tuple[Side, Side]:
+    head = sides.working_tree(top, plugins)
+    if base is not None:
+        cache = sides.cache_folder(top)
+        return sides.revision(top, base, cache, plugins, sys.executable if same_env else None), head
+    if methods is not None:
+        named = [sides.working_tree(top, plugins, name=f"method {m}") for m in methods]
+        return named[0], named[1]
+    if pythons is not None:
+        for python in pythons:
+            if not os.access(python, os.X_OK):
+                raise sides.UsageError(f"--pythons: {python} is no executable; give the path of each interpreter")
+        named = [sides.working_tree(top, plugins, os.path.abspath(p), name=p) for p in pythons]
+        return named[0], named[1]
+    cache = sides.cache_folder(top)
+    named = []
+    for release in torch or ():
+        tell(f"environment of torch {release}: minutes the first time, then cached in {cache}")
+        python = sides.environment(top, cache, release)
+        named.append(sides.working_tree(top, plugins, python, name=f"torch {release}"))
+    return named[0], named[1]
+
+
+def _tolerances(given: Sequence[str]) -> dict[str, float]:
+    allowed = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            allowed[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name or not 0 <= allowed[name] < 1:
+            raise sides.UsageError(f"--tolerance: got {text!r}, expected METRIC=FRACTION, such as peak_bytes=0.01")
+    return allowed
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    def tell(line: str) -> None:
+        if not quiet:
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _fail(error: Exception, code: Exit, as_json: bool) -> NoReturn:
+    if as_json:
+        outcome: dict[str, Any] = {"exit": int(code), "outcome": code.name.lower(), "error": str(error)}
+        print(output.json_text(outcome), end="")
+    print(f"hograd gate: {error}", file=sys.stderr)
+    raise typer.Exit(int(code))
+
+
+def _say(outcome: Outcome, *, as_json: bool, paths: dict[str, Path | None], github: bool) -> None:
+    print(output.to_json(outcome).rstrip("\n") if as_json else output.text(outcome))
+    makers = {"json": output.to_json, "junit": output.junit, "markdown": output.markdown}
+    for kind, path in paths.items():
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(makers[kind](outcome), encoding="utf-8")
+    if github:
+        if not as_json and outcome.findings:
+            print(output.github(outcome))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(output.markdown(outcome))
+
+
+def _end_cleanly() -> None:
+    """Let SIGTERM and SIGHUP unwind the stack, so that workers are ended and scratch folders removed."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(gate)
+
+if __name__ == "__main__":
+    app()

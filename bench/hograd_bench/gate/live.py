@@ -1,0 +1,200 @@
+"""The timing gate's loop: fresh process pairs until every cell has its verdict, or pairs or time run out."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hograd_bench.gate import policy, results, twins
+from hograd_bench.gate.outcome import Finding
+from hograd_bench.gate.policy import Policy, Verdict
+from hograd_bench.gate.twins import Bursts, Side, Worker, WorkerError
+
+SECONDS_PER_PAIR = 4.0
+STRIKES = 2
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What is compared: cell ``a`` on side A with cell ``b`` on side B, shown under ``name``."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass
+class Timed:
+    """Result of the timing gate.
+
+    Attributes:
+        verdicts: verdict by twin name, for those whose both sides ran.
+        findings: wrong, missing, broken, new and skipped cells.
+        pairs: for each process pair, twin name -> its bursts.
+        seconds: wall time.
+    """
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    pairs: list[dict[str, Bursts]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class _Loop:
+    a: Side
+    b: Side
+    rules: Policy
+    rng: random.Random
+    folder: Path
+    found: Timed = field(default_factory=Timed)
+    calls: dict[str, int] = field(default_factory=dict)
+    strikes: dict[tuple[str, str], int] = field(default_factory=dict)
+    plants: dict[str, float] = field(default_factory=dict)
+
+    def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
+        """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
+        paths = self.folder / "a.f64", self.folder / "b.f64"
+        a.send({"do": "prepare", "cell": twin.a, "result": str(paths[0])})
+        b.send({"do": "prepare", "cell": twin.b, "result": str(paths[1])})
+        said = [_reply(a), _reply(b)]
+        for reply in said:
+            if isinstance(reply, WorkerError) and reply.status in ("crashed", "timeout"):
+                raise reply
+        if any(isinstance(reply, WorkerError) for reply in said):
+            self.found.findings.append(_unprepared(twin, *said))
+            return False
+        first, second = (r for r in said if isinstance(r, dict))
+        allowed = results.tolerance(first, second)
+        why = results.disagreement(*paths, first["shapes"], second["shapes"], allowed)
+        if why is None and twin.name not in self.calls:
+            self.calls[twin.name] = twins.calls_for(min(first["call_ns"], second["call_ns"]))
+        if why is not None:
+            self.found.findings.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
+        return why is None
+
+    def pair(self, left: Sequence[Twin]) -> dict[str, Bursts]:
+        """One fresh process pair over the twins that are left."""
+        seen: dict[str, Bursts] = {}
+        threads = max(int(t.a.split("/")[6][1:]) for t in left)
+        current: Twin | None = None
+        try:
+            with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
+                if self.plants:
+                    b.ask("plant", cells=self.plants)
+                for twin in left:
+                    current = twin
+                    if not self.prepare(a, b, twin):
+                        continue
+                    calls = self.calls[twin.name]
+                    blocks = max(twins.BLOCKS, min(twins.MAX_BLOCKS, round(SECONDS_PER_PAIR / (0.04 * len(left)))))
+                    bursts = twins.take_turns(a, b, twin.a, twin.b, calls, blocks, self.rng)
+                    seen[twin.name] = bursts
+                    current = None
+        except WorkerError as error:
+            if current is None or error.status not in ("crashed", "timeout"):
+                raise
+            self.strike(current, error)
+        return seen
+
+    def strike(self, twin: Twin, error: WorkerError) -> None:
+        """A worker died or hung on a twin: after the second time it leaves the run."""
+        side = "B" if str(error).startswith(f"{self.b.name}:") else "A"
+        self.strikes[twin.name, side] = count = self.strikes.get((twin.name, side), 0) + 1
+        if count >= STRIKES:
+            kind = "broken" if side == "B" else "skipped"
+            self.found.findings.append(
+                Finding(kind, twin.name, "", f"side {side} {error.status} in {count} process pairs: {error}")
+            )
+
+
+def _reply(worker: Worker) -> dict[str, Any] | WorkerError:
+    try:
+        return worker.receive()
+    except WorkerError as error:
+        return error
+
+
+def _unprepared(twin: Twin, a: dict[str, Any] | WorkerError, b: dict[str, Any] | WorkerError) -> Finding:
+    """What it means that a cell could not be prepared on one side or on both."""
+    if isinstance(b, WorkerError) and not isinstance(a, WorkerError):
+        kind = "missing" if b.status == "missing" else "broken"
+        return Finding(kind, twin.name, "", f"runs on A, {b.status} on B: {b}")
+    if isinstance(a, WorkerError) and not isinstance(b, WorkerError):
+        return Finding("new", twin.name, "", f"runs on B, {a.status} on A: {a}")
+    assert isinstance(a, WorkerError)
+    return Finding("skipped", twin.name, "", f"{a.status} on both sides: {a}")
+
+
+def compare(
+    a: Side,
+    b: Side,
+    cells: Sequence[Twin],
+    rules: Policy,
+    *,
+    seed: int,
+    plants: dict[str, float] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    fixed_pairs: int | None = None,
+) -> Timed:
+    """Compare the time of cells on two sides.
+
+    Args:
+        a: the base.
+        b: the side that may be slower.
+        cells: what to compare.
+        rules: thresholds and budgets.
+        seed: of the coins that decide who goes first.
+        plants: cell -> factor by which B is slowed down; for the study.
+        tell: hears a line of progress after every pair.
+        fixed_pairs: take that many pairs of every cell whatever the verdicts (recording for the study).
+
+    Returns:
+        Verdicts, findings and every pair's bursts.
+
+    Raises:
+        WorkerError: a side cannot even start ("no suite", "crashed", "timeout").
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hograd-gate-") as folder:
+        loop = _Loop(a, b, rules, random.Random(seed), Path(folder), plants=dict(plants or {}))
+        ratios: dict[str, list[float]] = {t.name: [] for t in cells}
+        left, family = list(cells), len(cells)
+        longest = 0.0
+        limit = rules.max_pairs if fixed_pairs is None else fixed_pairs
+        while left and len(loop.found.pairs) < limit:
+            before = time.monotonic()
+            if fixed_pairs is None and before - start + longest > rules.max_seconds:
+                break
+            seen = loop.pair(left)
+            longest = max(longest, time.monotonic() - before)
+            loop.found.pairs.append(seen)
+            gone = {f.cell for f in loop.found.findings}
+            left = [t for t in left if t.name not in gone]
+            for twin in list(left):
+                if twin.name in seen:
+                    ratios[twin.name].append(seen[twin.name].log_ratio())
+                    state = policy.judge(ratios[twin.name], family, rules)
+                    loop.found.verdicts[twin.name] = state
+                    if state.verdict is not None and fixed_pairs is None:
+                        left.remove(twin)
+            tell(f"pair {len(loop.found.pairs)}: {len(left)} of {family} cells undecided")
+    found = loop.found
+    dropped = {f.cell for f in found.findings}
+    found.verdicts = {
+        t.name: policy.conclude(found.verdicts[t.name])
+        for t in cells
+        if t.name not in dropped and t.name in found.verdicts
+    }
+    found.findings += [
+        Finding("inconclusive", t.name, "time", "no process pair finished on this cell in the time allowed")
+        for t in cells
+        if t.name not in dropped and t.name not in found.verdicts
+    ]
+    found.seconds = time.monotonic() - start
+    return found

@@ -1,0 +1,85 @@
+"""Do two sides compute the same thing? A faster wrong kernel must not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Rounding of a refactored kernel stays within some thousand units of the last place of the largest entry; a
+# wrong term does not. Low-precision dtypes are capped, or the bound would say nothing.
+ULPS = 4096.0
+CAP = 0.05
+INEXACT = 0.5
+
+
+def tolerance(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """Relative difference allowed between two sides, from what their workers said of the prepared cell.
+
+    Args:
+        a: reply of side A to "prepare": ``eps``, ``order``, ``exact`` and ``tolerance`` of the method.
+        b: the same of side B.
+
+    Returns:
+        The larger bound of the two sides. Methods that carry sampling or truncation error by design and state
+        no tolerance get :data:`INEXACT`.
+    """
+    return max(_one(a), _one(b))
+
+
+def _one(side: dict[str, Any]) -> float:
+    rounding: float = min(CAP, ULPS * side["eps"] * max(1, side["order"]))
+    if side["tolerance"] is not None:
+        return max(float(side["tolerance"]), rounding)
+    return float(rounding) if side["exact"] else INEXACT
+
+
+def disagreement(
+    path_a: Path, path_b: Path, shapes_a: Sequence[Sequence[int]], shapes_b: Sequence[Sequence[int]], allowed: float
+) -> str | None:
+    """Why two results differ, or None where they agree.
+
+    Args:
+        path_a: file of A's float64 values, tensor after tensor.
+        path_b: the same of B.
+        shapes_a: shapes of A's tensors, in order.
+        shapes_b: the same of B.
+        allowed: bound on max|a - b| / max(|a|, |b|) of each tensor.
+
+    Returns:
+        A sentence, or None. NaN and infinities must stand in the same places.
+    """
+    if [list(s) for s in shapes_a] != [list(s) for s in shapes_b]:
+        return f"shapes differ: {_show(shapes_a)} on A, {_show(shapes_b)} on B"
+    a, b = np.fromfile(path_a, dtype="<f8"), np.fromfile(path_b, dtype="<f8")
+    if a.size != b.size:  # complex on one side only
+        return f"sizes differ: {a.size} numbers on A, {b.size} on B"
+    start = 0
+    sizes = [int(np.prod(s, dtype=np.int64)) for s in shapes_a]
+    for number, size in enumerate(sizes):
+        stop = start + size
+        why = _tensor(a[start:stop], b[start:stop], allowed)
+        if why is not None:
+            return why if len(sizes) == 1 else f"tensor {number} of the result: {why}"
+        start = stop
+    return None
+
+
+def _tensor(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], allowed: float) -> str | None:
+    finite_a, finite_b = np.isfinite(a), np.isfinite(b)
+    if not np.array_equal(a[~finite_a], b[~finite_a], equal_nan=True) or not np.array_equal(finite_a, finite_b):
+        return f"{int((~finite_a).sum())} entries are not finite on A, {int((~finite_b).sum())} on B"
+    if not finite_a.any():
+        return None
+    a, b = a[finite_a], b[finite_a]
+    scale = max(float(np.abs(a).max()), float(np.abs(b).max()))
+    worst = float(np.abs(a - b).max())
+    if worst <= allowed * scale:
+        return None
+    return f"results differ by {worst / scale:.3g} of their largest entry, allowed {allowed:.3g}"
+
+
+def _show(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join("x".join(map(str, s)) or "scalar" for s in shapes) or "nothing"

@@ -1,0 +1,240 @@
+"""Slow poison: what pairwise gates let through, added up over history. Pure functions of stored figures.
+
+Two sources. Exact metrics: baselines of an earlier revision, or rows of stored runs; every banked growth is
+listed with the total. Time: A/B log-ratios between commits, recorded by gate runs; a chain of them, or a
+net with direct comparisons against an anchor such as the last release, is solved by weighted least squares, so
+direct ("anchored") measurements keep the error of a long chain from growing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from hograd_bench.gate.deterministic import OK, Entry, blame
+from hograd_bench.gate.outcome import Finding
+
+SCHEMA = 1
+# A ratio is never trusted to better than this, whatever the spread of its pairs: layouts differ between builds.
+LEAST_ERROR = 0.002
+
+
+def exact_drift(history: Sequence[tuple[str, Mapping[str, Entry]]], allowed: float) -> tuple[list[Finding], int]:
+    """Growth of exact metrics from the first to the last of several baselines.
+
+    Args:
+        history: (revision, entries), oldest first; at least two.
+        allowed: relative growth over the whole span that is not worth a word.
+
+    Returns:
+        Findings for metrics that grew by more, largest first, each with the steps that made it; and the number
+        of (cell, metric) pairs that were compared.
+
+    Raises:
+        ValueError: fewer than two revisions.
+    """
+    if len(history) < 2:
+        raise ValueError(f"history: got {len(history)} revisions, expected at least two")
+    (_, first), (_, last) = history[0], history[-1]
+    found: list[tuple[float, Finding]] = []
+    compared = 0
+    for cell, old in first.items():
+        new = last.get(cell)
+        if new is None or old.status != OK or new.status != OK:
+            continue
+        for name, before in old.metrics.items():
+            after = new.metrics.get(name)
+            if after is None:
+                continue
+            compared += 1
+            growth = after / before - 1 if before else math.inf if after > 0 else 0.0
+            if growth > allowed:
+                steps = _steps(history, cell, name)
+                text = (
+                    f"{name} {before:,} -> {after:,} ({growth:+.1%}) since {history[0][0]}, in {len(steps)} "
+                    f"step{'s' * (len(steps) != 1)}: {', '.join(steps)}{blame(name, old, new)}"
+                )
+                found.append((growth, Finding("growth", cell, name, text, before, after)))
+    return [f for _, f in sorted(found, key=lambda x: -x[0])], compared
+
+
+def _steps(history: Sequence[tuple[str, Mapping[str, Entry]]], cell: str, metric: str) -> list[str]:
+    steps, previous = [], None
+    for revision, entries in history:
+        entry = entries.get(cell)
+        value = entry.metrics.get(metric) if entry is not None else None
+        if value is not None:
+            if previous is not None and value != previous:
+                steps.append(f"{value - previous:+,} at {revision}")
+            previous = value
+    return steps
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], deterministic: Iterable[str]) -> list[tuple[str, dict[str, Entry]]]:
+    """Stored rows as a history for :func:`exact_drift`.
+
+    Args:
+        rows: rows of runs (see docs/architecture.md), oldest run first.
+        deterministic: names of the metrics that may be compared exactly.
+
+    Returns:
+        (run, entries), in order of first appearance.
+    """
+    wanted = set(deterministic)
+    runs: dict[str, dict[str, Entry]] = {}
+    for row in rows:
+        numbers = {
+            k: int(v)
+            for k, v in row["metrics"].items()
+            if k in wanted and isinstance(v, int | float) and not isinstance(v, bool) and float(v).is_integer()
+        }
+        runs.setdefault(row["run"], {})[row["cell"]] = Entry(row["status"], numbers)
+    return list(runs.items())
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One recorded A/B comparison of a cell.
+
+    Attributes:
+        a, b: commits.
+        cell: id.
+        log_ratio: median over process pairs of log(time b / time a).
+        error: standard error of it.
+        machine: what ran it; ratios of one machine chain, those of several are mixed at the reader's risk.
+        when: UTC time, ISO.
+    """
+
+    a: str
+    b: str
+    cell: str
+    log_ratio: float
+    error: float
+    machine: str = ""
+    when: str = ""
+
+    def to_line(self) -> str:
+        """One JSON line."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
+
+
+def ratio(a: str, b: str, cell: str, pairs: Sequence[float], machine: str = "", when: str = "") -> Ratio:
+    """A recorded comparison from the log-ratios of its process pairs.
+
+    The standard error of a median of n is 1.2533 s/sqrt(n) (normal); s is estimated by the interquartile range,
+    which outliers do not move, and the error is never below :data:`LEAST_ERROR`.
+    """
+    values = np.asarray(pairs, dtype=float)
+    low, high = np.percentile(values, [25, 75])
+    spread = float(high - low) / 1.349
+    error = max(1.2533 * spread / math.sqrt(len(values)), LEAST_ERROR)
+    return Ratio(a, b, cell, float(np.median(values)), error, machine, when)
+
+
+def parse_ledger(text: str, where: str) -> list[Ratio]:
+    """Recorded comparisons of a ledger file.
+
+    Raises:
+        ValueError: a line is damaged or of a newer schema; the message names file and line.
+    """
+    ratios = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            schema = data.pop("schema")
+            if schema != SCHEMA:
+                raise ValueError(f"schema {schema!r}, this version reads {SCHEMA}")
+            read = Ratio(**data)
+            if not (math.isfinite(read.log_ratio) and math.isfinite(read.error) and read.error > 0):
+                raise ValueError("log_ratio and error must be finite, error above 0")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{where}:{number}: {error}; remove the line or restore the file from git") from error
+        ratios.append(read)
+    return ratios
+
+
+@dataclass(frozen=True)
+class Level:
+    """Log time of a commit relative to the anchor, and its standard error."""
+
+    log: float
+    error: float
+
+
+def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
+    """Time of every commit that measured ratios connect to the anchor, for one cell.
+
+    Weighted least squares of x_b - x_a = log_ratio with weights 1/error², x_anchor = 0 (the Gauss-Markov estimate
+    of independent differences; Mandel & Lashof 1974, "The interlaboratory evaluation of testing methods").
+
+    Args:
+        ratios: of one cell.
+        anchor: commit whose level is 0.
+
+    Returns:
+        Level by commit; empty where nothing connects to the anchor.
+    """
+    edges = [r for r in ratios if r.a != r.b]
+    reached = {anchor}
+    while True:
+        more = {x for r in edges for x in (r.a, r.b) if (r.a in reached) != (r.b in reached)} - reached
+        if not more:
+            break
+        reached |= more
+    edges = [r for r in edges if r.a in reached and r.b in reached]
+    unknown = sorted(reached - {anchor})
+    if not unknown:
+        return {}
+    column = {commit: i for i, commit in enumerate(unknown)}
+    design = np.zeros((len(edges), len(unknown)))
+    for row, edge in enumerate(edges):
+        for commit, sign in ((edge.b, 1.0), (edge.a, -1.0)):
+            if commit in column:
+                design[row, column[commit]] += sign / edge.error
+    measured = np.array([e.log_ratio / e.error for e in edges])
+    covariance = np.linalg.inv(design.T @ design)
+    solved = covariance @ design.T @ measured
+    return {c: Level(float(solved[i]), float(math.sqrt(covariance[i, i]))) for c, i in column.items()}
+
+
+def time_drift(
+    ratios: Sequence[Ratio], anchor: str, head: str, allowed: float, alarm_rate: float = 0.01
+) -> tuple[list[Finding], int]:
+    """Cells whose time drifted from the anchor to the head by more than ``allowed``, in either direction.
+
+    Args:
+        ratios: the ledger.
+        anchor: commit to start from, as the ledger names it.
+        head: commit to end with.
+        allowed: relative change that is not worth a word.
+        alarm_rate: family-wise over the cells (Bonferroni; normal approximation for sums of medians).
+
+    Returns:
+        Findings, largest first, and the number of cells whose head is connected to the anchor.
+    """
+    by_cell: dict[str, list[Ratio]] = {}
+    for r in ratios:
+        by_cell.setdefault(r.cell, []).append(r)
+    ends = {cell: found[head] for cell, own in by_cell.items() if head in (found := levels(own, anchor))}
+    if not ends:
+        return [], 0
+    z = NormalDist().inv_cdf(1 - alarm_rate / (2 * len(ends)))
+    bar = math.log1p(allowed)
+    found_all = []
+    for cell, level in ends.items():
+        low, high = level.log - z * level.error, level.log + z * level.error
+        if low > bar or high < -bar:
+            kind = "slower" if low > bar else "faster"
+            text = (
+                f"{kind} by {math.expm1(level.log):+.1%} since {anchor[:10]} "
+                f"(interval {math.expm1(low):+.1%} to {math.expm1(high):+.1%}), over {len(by_cell[cell])} comparisons"
+            )
+            found_all.append((abs(level.log), Finding(kind, cell, "time", text, 1.0, math.exp(level.log))))
+    return [f for _, f in sorted(found_all, key=lambda x: -x[0])], len(ends)

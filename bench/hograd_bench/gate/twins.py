@@ -1,0 +1,220 @@
+"""Two worker processes, a side each, that take turns on the same cells: the gate's instrument for time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WORKER = Path(__file__).with_name("worker.py")
+BURST_NS = 10_000_000
+# One ABBA block is four bursts, two a side. Two blocks a pair give each side four bursts in ~80 ms.
+BLOCKS = 2
+MAX_BLOCKS = 8
+
+
+class WorkerError(RuntimeError):
+    """A worker refused a request (``status`` says how) or died (``status`` "crashed" or "timeout")."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side runs.
+
+    Attributes:
+        name: for people: a revision, a method, an interpreter.
+        python: interpreter.
+        roots: folders put first on the module path: a tree and its ``bench``.
+        plugins: modules or files that register operators, methods or problems, imported by the worker.
+        own_suite: whether hograd_core must come from ``roots`` (False: from the interpreter's environment).
+        commit: full hash, where the side is a revision.
+    """
+
+    name: str
+    python: str
+    roots: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+    own_suite: bool = True
+    commit: str | None = None
+
+
+def environment(threads: int, hash_seed: int, padding: int) -> dict[str, str]:
+    """Environment of both workers of a pair: threads pinned, one hash seed, stack shifted by ``padding`` bytes.
+
+    The size of the environment moves the stack and with it the time of some code (Mytkowicz et al. 2009,
+    "Producing wrong data without doing anything obviously wrong"): it is drawn anew for every pair.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "OMP_", "MKL_", "OPENBLAS_"))}
+    pinned = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {
+        **kept,
+        **pinned,
+        "PYTHONHASHSEED": str(hash_seed),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "HOGRAD_GATE_PADDING": "x" * padding,
+    }
+
+
+class Worker:
+    """A live worker process; use as a context manager."""
+
+    def __init__(self, side: Side, env: Mapping[str, str], timeout: float = 120.0) -> None:
+        self.side = side
+        self.timeout = timeout
+        # A session of its own would outlive Ctrl-C; the worker stays in ours and ignores nothing.
+        self._process = subprocess.Popen(
+            [side.python, str(WORKER), str(os.getpid()), *side.roots],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if not os.environ.get("HOGRAD_GATE_DEBUG") else None,
+            env=dict(env),
+            cwd=side.roots[0] if side.roots else None,
+        )
+        self._selector = selectors.DefaultSelector()
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        self._out, self._in = self._process.stdout, self._process.stdin
+        self._selector.register(self._out, selectors.EVENT_READ)
+        self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Send a request without waiting for the reply."""
+        try:
+            self._in.write((json.dumps(request) + "\n").encode())
+            self._in.flush()
+        except (BrokenPipeError, OSError) as error:
+            raise WorkerError("crashed", self._how_it_ended()) from error
+
+    def receive(self) -> dict[str, Any]:
+        """The reply to the oldest unanswered request.
+
+        Raises:
+            WorkerError: the worker refused, died, or did not answer in time.
+        """
+        end = time.monotonic() + self.timeout
+        while b"\n" not in self._buffer:
+            if not self._selector.select(max(0.0, end - time.monotonic())):
+                raise WorkerError("timeout", f"{self.side.name}: no answer within {self.timeout:g} s")
+            chunk = os.read(self._out.fileno(), 1 << 16)
+            if not chunk:
+                raise WorkerError("crashed", self._how_it_ended())
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        if not reply.pop("ok"):
+            raise WorkerError(reply["status"], reply["reason"])
+        return reply
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Send one request and wait for its reply."""
+        self.send({"do": do, **arguments})
+        return self.receive()
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return f"{self.side.name}: the worker closed its pipe"
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return f"{self.side.name}: the worker ended with {how}"
+
+    def close(self) -> None:
+        """End the process, kindly first; never leaves it behind."""
+        self._selector.close()
+        with contextlib.suppress(OSError):  # it died with a request in the pipe
+            self._in.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._out.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def pair(
+    a: Side, b: Side, rng: random.Random, threads: int = 1, *, affinity: bool = True, timeout: float = 120.0
+) -> Iterator[tuple[Worker, Worker]]:
+    """A fresh process pair, greeted; which side starts first is drawn from ``rng``."""
+    env = environment(threads, rng.randrange(1, 2**32), rng.randrange(4096))
+    with ExitStack() as stack:
+        order = [0, 1]
+        rng.shuffle(order)
+        workers: dict[int, Worker] = {}
+        for which in order:
+            workers[which] = stack.enter_context(Worker((a, b)[which], env, timeout))
+        if affinity and threads == 1:
+            _share_a_core([w.pid for w in workers.values()], rng)
+        for which in order:
+            side = workers[which].side
+            workers[which].send({"do": "hello", "plugins": list(side.plugins), "own_suite": side.own_suite})
+        for which in order:
+            workers[which].receive()
+        yield workers[0], workers[1]
+
+
+def _share_a_core(pids: Sequence[int], rng: random.Random) -> None:
+    """Put both workers on one core drawn for this pair: they take turns, and see the same core and neighbours."""
+    if sys.platform != "linux":
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    core = rng.choice(allowed)
+    for pid in pids:
+        try:
+            os.sched_setaffinity(pid, {core})
+        except OSError:
+            return  # a container may forbid it; the gate then lives with the scheduler's choice
+
+
+@dataclass
+class Bursts:
+    """What a pair saw of one cell: burst statistics in ns, a list a side."""
+
+    a: list[dict[str, float]] = field(default_factory=list)
+    b: list[dict[str, float]] = field(default_factory=list)
+
+    def log_ratio(self, statistic: str = "min") -> float:
+        """log of the least ``statistic`` of B's bursts over that of A's: contamination only ever adds time."""
+        return math.log(min(x[statistic] for x in self.b) / min(x[statistic] for x in self.a))
+
+
+def calls_for(call_ns: float, burst_ns: float = BURST_NS) -> int:
+    """Calls that fill a burst; at least one."""
+    return max(1, round(burst_ns / max(call_ns, 1.0)))
+
+
+def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, blocks: int, rng: random.Random) -> Bursts:
+    """Bursts of one cell in blocks ABBA or BAAB, drawn per block: a linear drift within a block cancels."""
+    seen = Bursts()
+    for _ in range(blocks):
+        first = rng.random() < 0.5
+        for turn_a in (first, not first, not first, first):
+            worker, cell, into = (a, cell_a, seen.a) if turn_a else (b, cell_b, seen.b)
+            into.append(worker.ask("burst", cell=cell, calls=calls))
+    return seen

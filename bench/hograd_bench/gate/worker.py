@@ -1,0 +1,265 @@
+"""One side of the gate, in a process of its own: JSON lines in, JSON lines out.
+
+Run as a script (``python worker.py ROOT [ROOT...]``) by the gate of the current tree, against the
+``hograd_core`` and ``hograd_bench`` of ROOT, which may be an older revision, another environment or another
+project. So it needs nothing but the standard library until it imports that side's suite, and uses of that suite
+only ``Cell.parse``, ``Subject(cell).call()`` and ``metrics.families()``. It dies with its parent: on end of input,
+and on Linux by a signal of the kernel.
+
+Requests: {"do": "hello", "plugins": [...]} | {"do": "prepare", "cell", "result"} | {"do": "burst", "cell", "calls"}
+| {"do": "count", "cell"} | {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}. Each gets one reply with
+"ok": true, or "ok": false with "status" and "reason".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PROTOCOL = 1
+WARM_CALLS = 3
+
+
+class RefusalError(Exception):
+    """The request cannot be met; ``status`` says why in one word."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux for SIGKILL when the parent dies; elsewhere the end of input must do."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+
+def load_plugin(name: str) -> None:
+    """Import a module, or run a file, that registers operators, methods or problems."""
+    if not name.endswith(".py"):
+        importlib.import_module(name)
+        return
+    path = next((r / name for r in map(Path, [*sys.path, "."]) if (r / name).is_file()), None)
+    if path is None:
+        raise RefusalError("missing", f"plugin {name} does not exist on this side")
+    spec = importlib.util.spec_from_file_location(f"hograd_gate_plugin_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+
+
+class Worker:
+    """State of the process: the side's suite and the prepared cells."""
+
+    def __init__(self, roots: list[str]) -> None:
+        self.roots = [os.path.realpath(root) for root in roots]
+        self.calls: dict[str, Callable[[], Any]] = {}
+        self.subjects: dict[str, Any] = {}
+        self.wait_until_done: Callable[[str], None] = lambda cell: None
+        self.plants: dict[str, float] = {}
+
+    def hello(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Import the side's suite and say what this side is."""
+        try:
+            import torch
+
+            core = importlib.import_module("hograd_core")
+            importlib.import_module("hograd_bench.cells")
+            importlib.import_module("hograd_bench.metrics")
+        except ImportError as error:
+            raise RefusalError("no suite", f"{type(error).__name__}: {error}") from error
+        found = os.path.realpath(str(core.__file__))
+        if request.get("own_suite", True) and not any(found.startswith(root + os.sep) for root in self.roots):
+            raise RefusalError("no suite", f"hograd_core was found at {found}, outside of {', '.join(self.roots)}")
+        for plugin in request.get("plugins", []):
+            load_plugin(plugin)
+        torch.set_num_threads(1)
+        gc.collect()
+        gc.freeze()  # imports are not garbage: collections between bursts stay short
+        return {
+            "protocol": PROTOCOL,
+            "python": sys.version.split()[0],
+            "torch": str(torch.__version__),
+            "isa": torch.backends.cpu.get_cpu_capability(),
+            "machine": os.uname().machine if hasattr(os, "uname") else sys.platform,
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "suite": os.path.dirname(found),
+        }
+
+    def _subject(self, cell_id: str) -> Any:
+        if cell_id not in self.subjects:
+            from hograd_bench.cells import Cell
+            from hograd_bench.metrics import Subject
+
+            try:
+                self.subjects[cell_id] = Subject(Cell.parse(cell_id))
+            except (ValueError, KeyError) as error:  # this side has no such method, problem or kind of cell
+                raise RefusalError("missing", str(error).strip("'\"")) from error
+        return self.subjects[cell_id]
+
+    def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Build a cell, call it once, leave its result in a file, warm it up and say what a call takes."""
+        import torch
+
+        cell_id = request["cell"]
+        subject = self._subject(cell_id)
+        torch.set_num_threads(subject.cell.threads)
+        if subject.cell.device == "cuda":
+            torch.cuda.synchronize()
+        shapes = self.save(attempt(subject.call), request["result"])
+        for _ in range(WARM_CALLS):
+            attempt(subject.call)
+        self.calls[cell_id] = subject.call
+        taken = self.timed(cell_id, 3)
+        gc.freeze()  # what the first calls imported and cached stays: collections between bursts remain short
+        method, dtype = subject.method, subject.dtype
+        own = method.tolerance(torch.finfo(dtype).eps, subject.cell.order) if method.tolerance else None
+        return {
+            "call_ns": min(taken),
+            "shapes": shapes,
+            "eps": torch.finfo(dtype).eps,
+            "order": subject.cell.order,
+            "exact": bool(method.exact),
+            "tolerance": own,
+        }
+
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call a prepared cell again and leave its result in a file: it must still be right after the bursts."""
+        return {"shapes": self.save(attempt(self.calls[request["cell"]]), request["result"])}
+
+    @staticmethod
+    def save(result: Any, path: str) -> list[list[int]]:
+        """Write every tensor of a result as little-endian float64, in tree order; returns their shapes."""
+        import torch
+        from torch.utils import _pytree
+
+        shapes: list[list[int]] = []
+        with open(path, "wb") as file:
+            for leaf in _pytree.tree_leaves(result):
+                if isinstance(leaf, int | float | complex | torch.Tensor):
+                    tensor = torch.as_tensor(leaf).detach()
+                    if tensor.is_complex():
+                        tensor = torch.view_as_real(tensor.resolve_conj())
+                    shapes.append(list(tensor.shape))
+                    file.write(tensor.to("cpu", torch.float64).contiguous().numpy().tobytes())
+        return shapes
+
+    def timed(self, cell_id: str, calls: int) -> list[int]:
+        """Nanoseconds of each of ``calls`` calls, the collector off, garbage of the burst cleared afterwards."""
+        import torch
+
+        subject, call = self.subjects[cell_id], self.calls[cell_id]
+        cuda = subject.cell.device == "cuda"
+        torch.set_num_threads(subject.cell.threads)
+        factor = self.plants.get(cell_id, 1.0)
+        clock, taken = time.perf_counter_ns, []
+        gc.disable()
+        try:
+            for _ in range(calls):
+                start = clock()
+                call()
+                if cuda:
+                    torch.cuda.synchronize()
+                stop = clock()
+                if factor > 1.0:  # a known slowdown, for the study: wait in proportion to this very call
+                    until = stop + (factor - 1.0) * (stop - start)
+                    while stop < until:
+                        stop = clock()
+                taken.append(stop - start)
+        finally:
+            gc.enable()
+            gc.collect()
+        return taken
+
+    def burst(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Time a burst; the reply carries its minimum, median, mean and number of calls."""
+        taken = sorted(self.timed(request["cell"], int(request["calls"])))
+        return {
+            "min": taken[0],
+            "median": taken[len(taken) // 2],
+            "mean": sum(taken) / len(taken),
+            "calls": len(taken),
+        }
+
+    def plant(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Slow cells down by known factors; only the study asks for it."""
+        self.plants = {cell: float(factor) for cell, factor in request["cells"].items()}
+        return {}
+
+    def count(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Deterministic integer metrics of a cell, and where they come from."""
+        import torch
+        from hograd_bench import metrics
+
+        subject = self._subject(request["cell"])
+        torch.set_num_threads(subject.cell.threads)
+        attempt(subject.call)  # the instruments warm up themselves; this says whether the cell runs at all
+        values: dict[str, int] = {}
+        missing: dict[str, str] = {}
+        details: dict[str, Any] = {}
+        for family in metrics.families().values():
+            wanted = {m.name for m in family.METRICS if m.deterministic and m.unit in request["units"]}
+            if not wanted or getattr(family, "__name__", "").endswith(tuple(request.get("without", []))):
+                continue
+            read = family.measure(subject)
+            for name in sorted(wanted):
+                value = read.values.get(name)
+                if isinstance(value, int) and not isinstance(value, bool):
+                    values[name] = value
+                elif value is not None and not isinstance(value, float | bool | str):
+                    missing[name] = str(getattr(value, "reason", value))
+            details.update(read.details)
+        return {"values": values, "missing": missing, "details": details}
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """The call's result; what goes wrong is said in the words of the suite's statuses."""
+    try:
+        return call()
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        unsupported = type(error).__name__ == "UnsupportedError"
+        reason = getattr(error, "reason", lines[0]) if unsupported else f"{type(error).__name__}: {lines[0]}"
+        raise RefusalError("unsupported" if unsupported else "failed", str(reason)) from error
+
+
+def serve(roots: list[str]) -> int:
+    """Answer requests until "quit" or the end of input."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
+    worker = Worker(roots)
+    for line in sys.stdin:
+        request = json.loads(line)
+        do = request["do"]
+        if do == "quit":
+            return 0
+        try:
+            reply = {"ok": True, **getattr(worker, do)(request)}
+        except RefusalError as error:
+            reply = {"ok": False, "status": error.status, "reason": str(error)}
+        except Exception as error:
+            reply = {"ok": False, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(reply, default=str) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    # The script's own folder (its siblings could hide modules) gives way to the side's roots.
+    sys.path[0:1] = sys.argv[2:]
+    sys.exit(serve(sys.argv[2:]))

@@ -1,0 +1,217 @@
+"""The timing rule's guarantees, by exact arithmetic and by simulation; no clock is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hograd_bench.gate import policy, sequential
+from hograd_bench.gate.policy import Policy
+
+CELLS = 30
+
+
+def crossing_probability(alpha: float, horizon: int, success: float = 0.5) -> float:
+    """Exact probability that the wealth ever reaches 1/alpha within ``horizon`` looks, by dynamic programming."""
+    alive = {0: 1.0}
+    crossed = 0.0
+    for n in range(1, horizon + 1):
+        following: dict[int, float] = {}
+        for s, p in alive.items():
+            for step, q in ((1, success), (0, 1 - success)):
+                if sequential.log_wealth(s + step, n) >= -math.log(alpha):
+                    crossed += p * q
+                else:
+                    following[s + step] = following.get(s + step, 0.0) + p * q
+        alive = following
+    return crossed
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01, 0.01 / 30])
+def test_looking_after_every_pair_keeps_the_error_rate(alpha: float) -> None:
+    rate = crossing_probability(alpha, 200)
+    assert 0 < rate <= alpha
+
+
+def test_the_wealth_is_a_martingale_under_a_fair_coin() -> None:
+    for n in range(12):
+        for s in range(n + 1):
+            now = math.exp(sequential.log_wealth(s, n))
+            up, down = (math.exp(sequential.log_wealth(s + k, n + 1)) for k in (1, 0))
+            assert (up + down) / 2 == pytest.approx(now)
+
+
+def test_clear_changes_need_hardly_more_pairs_than_any_exact_test_could_do_with() -> None:
+    for alpha in (0.05, 0.01, 0.01 / 30, 1e-4, 1e-5):
+        fewest = next(n for n in range(1, 99) if sequential.needed(n, alpha) is not None)
+        assert math.log2(1 / alpha) <= fewest <= math.log2(1 / alpha) + 2.5
+
+
+@given(st.lists(st.floats(-1, 1), max_size=40), st.floats(0.001, 0.2))
+def test_interval_inverts_the_tests(ratios: list[float], alpha: float) -> None:
+    low, high = sequential.interval(ratios, alpha)
+    assert low <= high
+    bar = -math.log(alpha / 2)
+    if math.isfinite(low):
+        assert sequential.log_wealth_above(ratios, math.nextafter(low, -math.inf)) >= bar
+        assert sequential.log_wealth_above(ratios, low) < bar
+        assert sequential.log_wealth_below(ratios, math.nextafter(high, math.inf)) >= bar
+        assert sequential.log_wealth_below(ratios, high) < bar
+
+
+def test_interval_covers_at_all_looks_at_once() -> None:
+    rng = np.random.default_rng(5)
+    missed = 0
+    for _ in range(400):
+        ratios = rng.standard_t(2, size=40) * 0.01 + 0.03
+        looks = (sequential.interval(ratios[:n].tolist(), 0.1) for n in range(1, 41))
+        missed += any(not low <= 0.03 <= high for low, high in looks)
+    assert missed / 400 <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 400)
+
+
+def test_nan_is_evidence_for_nothing() -> None:
+    ratios = [math.nan] * 30
+    assert sequential.log_wealth_above(ratios, 0.0) < 0
+    assert sequential.log_wealth_below(ratios, 0.0) < 0
+    assert sequential.interval(ratios, 0.1) == (-math.inf, math.inf)
+    assert policy.conclude(policy.judge(ratios, 1, Policy())).verdict == "inconclusive"
+
+
+def test_clopper_pearson_agrees_with_known_values() -> None:
+    assert sequential.clopper_pearson_upper(0, 299) == pytest.approx(1 - 0.05 ** (1 / 299))
+    assert sequential.clopper_pearson_upper(2, 50) == pytest.approx(0.120614, abs=1e-5)  # R: binom.test, one-sided
+    assert sequential.clopper_pearson_upper(7, 7) == 1.0
+    with pytest.raises(ValueError, match="3 of 2"):
+        sequential.clopper_pearson_upper(3, 2)
+
+
+# Noise of process pairs with identical code. The coin that decides who goes first makes each symmetric given the
+# past; nothing else is assumed of them.
+def quiet(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.normal(0, 0.01, n)
+
+
+def heavy(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.standard_t(1.5, n) * 0.02
+
+
+def drifting(rng: np.random.Generator, n: int) -> np.ndarray:
+    """The machine slows down during the run; whoever goes second pays."""
+    return rng.choice([-1, 1], n) * np.linspace(0.0, 0.2, n) + rng.normal(0, 0.01, n)
+
+
+def outliers(rng: np.random.Generator, n: int) -> np.ndarray:
+    hit = rng.random(n) < 0.3
+    return rng.normal(0, 0.008, n) + hit * rng.choice([-1, 1], n) * rng.exponential(0.5, n)
+
+
+def two_layouts(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Memory layouts of two kinds, 8% apart, drawn anew by every process."""
+    return 0.08 * (rng.integers(0, 2, n) - rng.integers(0, 2, n)) + rng.normal(0, 0.005, n)
+
+
+def busy_for_a_while(rng: np.random.Generator, n: int) -> np.ndarray:
+    ratios = rng.normal(0, 0.01, n)
+    ratios[3:9] += rng.normal(0, 0.5, 6)
+    return ratios
+
+
+NOISES = [quiet, heavy, drifting, outliers, two_layouts, busy_for_a_while]
+Noise = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def runs(noise: Noise, count: int, shift: float = 0.0, seed: int = 0) -> list[dict[str, policy.Verdict]]:
+    """Simulated whole runs; ``shift`` slows the first cell down."""
+    rng = np.random.default_rng(seed)
+    rules = Policy()
+    found = []
+    for _ in range(count):
+        table = {f"c{i}": noise(rng, rules.max_pairs) for i in range(CELLS)}
+        table["c0"] = table["c0"] + math.log1p(shift)
+        pairs = [{cell: float(r[i]) for cell, r in table.items()} for i in range(rules.max_pairs)]
+        found.append(policy.replay(pairs, rules))
+    return found
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_identical_code_raises_no_alarm(noise: Noise) -> None:
+    alarms = sum(any(v.verdict == "slower" for v in run.values()) for run in runs(noise, 60))
+    # At a true rate of 1%, three of 60 or more have probability 2%.
+    assert alarms <= 2
+
+
+@pytest.mark.parametrize(("noise", "shift", "least"), [(quiet, 0.05, 58), (quiet, 0.10, 60), (two_layouts, 0.20, 55)])
+def test_planted_slowdowns_are_found_and_named(noise: Noise, shift: float, least: int) -> None:
+    found = runs(noise, 60, shift)
+    assert sum(run["c0"].verdict == "slower" for run in found) >= least
+    assert sum(v.verdict == "slower" for run in found for cell, v in run.items() if cell != "c0") <= 2
+
+
+@pytest.mark.parametrize("noise", [heavy, outliers, two_layouts])
+def test_noise_is_called_inconclusive_rather_than_same_or_slower(noise: Noise) -> None:
+    """A change of 5% drowned in noise may be missed as "inconclusive", hardly ever passed as "same"."""
+    called_same = sum(run["c0"].verdict == "same" for run in runs(noise, 200, 0.05))
+    assert called_same / 200 <= 2 * Policy().miss_rate
+
+
+def test_a_change_that_does_not_matter_is_never_an_alarm() -> None:
+    found = runs(quiet, 60, 0.015)
+    assert all(run["c0"].verdict != "slower" for run in found)
+
+
+def test_faster_is_reported_as_such() -> None:
+    found = runs(quiet, 20, -0.10)
+    assert sum(run["c0"].verdict == "faster" for run in found) >= 19
+
+
+def test_clear_cells_leave_early() -> None:
+    pairs = [run["c1"].pairs for run in runs(quiet, 30)]
+    assert np.median(pairs) <= 6
+
+
+def test_the_alarm_is_shared_over_the_cells() -> None:
+    """The more cells, the more pairs an alarm takes: family-wise error, not an error a cell."""
+    ratios = [0.2] * 40
+    needed = {
+        cells: next(n for n in range(1, 41) if policy.judge(ratios[:n], cells, Policy()).verdict == "slower")
+        for cells in (1, 30, 1000)
+    }
+    assert needed[1] < needed[30] < needed[1000]
+
+
+def test_verdict_carries_effect_and_interval() -> None:
+    ratios = [math.log(1.10) + 0.001 * (i % 5) for i in range(20)]
+    verdict = policy.judge(ratios, 10, Policy())
+    assert verdict.verdict == "slower"
+    assert verdict.change == pytest.approx(0.102, abs=0.002)
+    assert 1.09 < verdict.low <= verdict.ratio <= verdict.high < 1.11
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"matters": 0.05}, "matters"), ({"alarm_rate": 0.0}, "alarm_rate"), ({"miss_rate": 1.5}, "miss_rate"),
+        ({"max_pairs": 0}, "max_pairs"), ({"max_seconds": math.nan}, "max_seconds"), ({"matters": -0.1}, "matters"),
+    ],
+)  # fmt: skip
+def test_nonsense_policies_are_refused(fields: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Policy(**fields)
+
+
+def test_nonsense_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 of 3"):
+        sequential.log_wealth(5, 3)
+    with pytest.raises(ValueError, match="alpha"):
+        sequential.needed(5, 0.0)
+    with pytest.raises(ValueError, match="cells"):
+        policy.judge([0.1], 0, Policy())
+
+
+def test_replay_of_nothing_is_nothing() -> None:
+    assert policy.replay([], Policy()) == {}
