@@ -1,0 +1,119 @@
+"""f computes its stated formula: written again in numpy, from the formula's text, at several sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hograd_bench import problems
+from hograd_bench.problems import Spec
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def chain(function: Callable[[Array], Array], x: Array, depth: int) -> float:
+    for _ in range(depth):
+        x = function(x)
+    return float(x.sum())
+
+
+def mean_cross_entropy(logits: Array, targets: NDArray[np.int64]) -> float:
+    losses = [math.log(sum(math.exp(z) for z in row)) - row[y] for row, y in zip(logits, targets, strict=True)]
+    return sum(losses) / len(losses)
+
+
+class Flat:
+    """Hands out the flat parameters in order."""
+
+    def __init__(self, x: Array) -> None:
+        self.rest = x
+
+    def take(self, *shape: int) -> Array:
+        size = math.prod(shape)
+        taken, self.rest = self.rest[:size], self.rest[size:]
+        assert taken.size == size
+        return taken.reshape(shape)
+
+
+def softmax_regression(x: Array, s: Spec, inputs: Array, targets: Any) -> float:
+    return mean_cross_entropy(inputs @ x.reshape(3, s.n).T, targets)
+
+
+def mlp_loss(x: Array, s: Spec, inputs: Array, targets: Any) -> float:
+    flat, h = Flat(x), inputs
+    for _ in range(s.depth):
+        w, c = flat.take(s.n, s.n), flat.take(s.n)
+        h = np.tanh(h @ w.T + c)
+    w, c = flat.take(3, s.n), flat.take(3)
+    assert flat.rest.size == 0
+    return mean_cross_entropy(h @ w.T + c, targets)
+
+
+def conv_loss(x: Array, s: Spec, inputs: Array, targets: Any) -> float:
+    flat, h = Flat(x), inputs
+    for _ in range(s.depth):
+        kernel, c = flat.take(s.n, h.shape[1], 3, 3), flat.take(s.n)
+        padded = np.pad(h, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        size = h.shape[-1]
+        out = np.zeros((len(h), s.n, size, size)) + c[:, None, None]
+        for di in range(3):
+            for dj in range(3):
+                out += np.einsum("bchw,oc->bohw", padded[:, :, di : di + size, dj : dj + size], kernel[:, :, di, dj])
+        h = np.tanh(out)
+    w, c = flat.take(3, s.n), flat.take(3)
+    assert flat.rest.size == 0
+    return mean_cross_entropy(h.mean((2, 3)) @ w.T + c, targets)
+
+
+def attention_loss(x: Array, s: Spec, inputs: Array, targets: Any) -> float:
+    flat, h = Flat(x), inputs
+    for _ in range(s.depth):
+        query, key, value, out = (flat.take(s.n, s.n).T for _ in range(4))
+        weights = np.exp(np.einsum("bik,bjk->bij", h @ query, h @ key) / math.sqrt(s.n))
+        weights /= weights.sum(-1, keepdims=True)
+        h = h + np.einsum("bij,bjk->bik", weights, h @ value) @ out
+    w, c = flat.take(3, s.n), flat.take(3)
+    assert flat.rest.size == 0
+    return mean_cross_entropy(h.mean(1) @ w.T + c, targets)
+
+
+PLAIN: dict[str, Callable[[Array, Spec], float]] = {
+    "powers": lambda x, s: sum(t**6 for t in x),
+    "polynomial": lambda x, s: sum(
+        x[i] ** 3 + x[i] * x[(i + 1) % s.n] ** 2 + x[i] ** 2 * x[(i + 1) % s.n] ** 2 * x[(i + 2) % s.n]
+        for i in range(s.n)
+    ),
+    "rosenbrock": lambda x, s: sum(100 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2 for i in range(s.n - 1)),
+    "sin_chain": lambda x, s: chain(np.sin, x, s.depth),
+    "tanh_chain": lambda x, s: chain(np.tanh, x, s.depth),
+    "log_sum_exp": lambda x, s: math.log(sum(math.exp(t) for t in x)),
+    "rational": lambda x, s: sum((1 / (complex(t) - 1j)).real for t in x),
+}
+NETWORKS: dict[str, Callable[[Array, Spec, Array, Any], float]] = {
+    "softmax_regression": softmax_regression,
+    "mlp_loss": mlp_loss,
+    "conv_loss": conv_loss,
+    "attention_loss": attention_loss,
+    "sdpa_attention_loss": attention_loss,
+}
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *NETWORKS])
+def test_f_is_its_formula(name: str) -> None:
+    for spec in (Spec(2, 1, 1), Spec(3, 3, 2), Spec(5, 2, 4)):
+        instance = problems.get(name).instance(spec)
+        x = instance.x.numpy()
+        if name in PLAIN:
+            expected = PLAIN[name](x, spec)
+        else:
+            inputs, targets = instance.extras["inputs"].numpy(), instance.extras["targets"].numpy()
+            expected = NETWORKS[name](x, spec, inputs, targets)
+        assert float(instance.f(instance.x)) == pytest.approx(float(expected), rel=1e-12), spec
+
+
+def test_every_network_is_written_again() -> None:
+    assert set(NETWORKS) == {name for name, p in problems.problems().items() if p.family == "network"}
