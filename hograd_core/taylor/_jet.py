@@ -67,16 +67,19 @@ class Jet(Tensor):
         coefficients: of t⁰, t¹, …; None: structurally zero.
         level: which driver call made it; a jet of an outer call is a constant to an inner one.
         aliased: shares memory with another jet in the user's eyes, so may not be written in place.
+        recorded: whether autograd records the coefficients: the caller's grad mode, not that at an operation,
+            since the forward of a torch.autograd.Function runs with it off.
     """
 
     coefficients: list[Coefficient]
     level: int
     aliased: bool
+    recorded: bool
     # No rule works at the Python-function level: go straight to ATen operations.
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, series: Series, level: int) -> Jet:
+    def __new__(cls, series: Series, level: int, recorded: bool) -> Jet:
         """Wrap a series; coefficients are broadcast and converted to the value's shape and dtype."""
         primal = series.primal
         made: Jet = torch.Tensor._make_wrapper_subclass(
@@ -85,6 +88,7 @@ class Jet(Tensor):
         made.coefficients = _uniform(series)
         made.level = level
         made.aliased = False
+        made.recorded = recorded
         return made
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -139,13 +143,13 @@ def _opened(value: Any, level: int) -> Any:
     return value
 
 
-def _closed(value: Any, level: int, aliased: bool) -> Any:
+def _closed(value: Any, like: Jet, aliased: bool) -> Any:
     if isinstance(value, Series):
-        jet = Jet(value, level)
+        jet = Jet(value, like.level, like.recorded)
         jet.aliased = aliased
         return jet
     if isinstance(value, list | tuple):
-        return type(value)(_closed(item, level, aliased) for item in value)
+        return type(value)(_closed(item, like, aliased) for item in value)
     return value
 
 
@@ -168,7 +172,19 @@ def _is_view(func: Any) -> bool:
 
 def _answer(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     found = _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
-    level = found[0].level if len(found) == 1 else max([jet.level for jet in found])
+    inner = found[0] if len(found) == 1 else max(found, key=_level_of)
+    if torch.is_grad_enabled() == inner.recorded:
+        return _ruled(func, args, kwargs, found, inner)
+    with torch.set_grad_enabled(inner.recorded):
+        return _ruled(func, args, kwargs, found, inner)
+
+
+def _level_of(jet: Jet) -> int:
+    return jet.level
+
+
+def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[Jet], inner: Jet) -> Any:
+    level = inner.level
     writes, pure = _writes(func)
     if writes:
         return _write(func, pure, args, kwargs, level)
@@ -180,7 +196,7 @@ def _answer(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         for jet in found:
             jet.aliased = True
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
-    return _closed(entry(*[_opened(a, level) for a in args], **opened), level, view)
+    return _closed(entry(*[_opened(a, level) for a in args], **opened), inner, view)
 
 
 def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, Any], level: int) -> Jet:

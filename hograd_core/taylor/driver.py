@@ -48,7 +48,7 @@ def propagate(f: Callable[[Tensor], Tensor], coefficients: Sequence[Tensor | Non
                 f"expected {tuple(first.shape)} {first.dtype} on {first.device} like coefficients[0]"
             )
     level = new_level()
-    result = f(Jet(Series(coefficients), level))
+    result = f(Jet(Series(coefficients), level, torch.is_grad_enabled()))
     if not isinstance(result, Tensor):
         raise TypeError(f"f: returned {type(result).__name__}, expected a tensor; compute with torch operations")
     if not isinstance(result, Jet) or result.level != level:

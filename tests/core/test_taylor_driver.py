@@ -188,6 +188,37 @@ def test_runs_under_inference_mode_and_no_grad() -> None:
             assert not out[2].requires_grad
 
 
+def test_custom_functions_are_followed_by_their_forward() -> None:
+    class Sine(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor, w: Tensor) -> Tensor:
+            return (x * w).sin()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor]:
+            x, w = ctx.saved_tensors
+            return g * w * (x * w).cos(), g * x * (x * w).cos()
+
+    x = torch.tensor([0.3, 1.1], dtype=torch.float64)
+    w = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
+    for order in (1, 2, 3):
+        ours = hograd_core.derivative_vector_product(
+            lambda x: Sine.apply(x, w).sum(), x, x, order, method="reverse_over_taylor"
+        )
+        torch.testing.assert_close(
+            ours, hograd_core.derivative_vector_product(lambda x: (x * w).sin().sum(), x, x, order)
+        )
+    second = derivatives_along(lambda x: Sine.apply(x, w).sum(), x, x, 2)[2]
+    (g,) = torch.autograd.grad(second, w)
+    # d/dw of −w² x² sin(w x).
+    torch.testing.assert_close(g, (-2 * w * x**2 * (w * x).sin() - w**2 * x**3 * (w * x).cos()).detach())
+
+
 def test_nothing_is_kept_after_a_hundred_steps() -> None:
     x = torch.randn(500, dtype=torch.float64)
 
