@@ -27,6 +27,7 @@ from hograd_core.curvature._estimators import hutch_plus_plus as hutch_plus_plus
 from hograd_core.curvature._estimators import hutchinson_trace as hutchinson_trace
 from hograd_core.curvature._estimators import stochastic_diagonal as stochastic_diagonal
 from hograd_core.curvature._estimators import xtrace as xtrace
+from hograd_core.curvature._kronecker import KFAC as KFAC
 from hograd_core.curvature.diagonal import hessian_diagonal as hessian_diagonal
 from hograd_core.curvature.empirical_fisher import empirical_fisher_diagonal as empirical_fisher_diagonal
 from hograd_core.curvature.empirical_fisher import empirical_fisher_matrix as empirical_fisher_matrix
@@ -36,7 +37,6 @@ from hograd_core.curvature.fisher import fisher_vector_product as fisher_vector_
 from hograd_core.curvature.fisher import sampled_fisher_diagonal as sampled_fisher_diagonal
 from hograd_core.curvature.gauss_newton import gauss_newton_matrix as gauss_newton_matrix
 from hograd_core.curvature.gauss_newton import gauss_newton_vector_product as gauss_newton_vector_product
-from hograd_core.curvature.kfac import KFAC as KFAC
 from hograd_core.curvature.kfac import kfac as kfac
 from hograd_core.curvature.lanczos import Eigenpairs as Eigenpairs
 from hograd_core.curvature.lanczos import SpectralDensity as SpectralDensity

@@ -1,0 +1,217 @@
+"""A module and a batch as one function of a flat parameter vector.
+
+The order of the flat vector is that of ``module.named_parameters()`` (a tied parameter appears once),
+each parameter row-major; parameters with ``requires_grad=False`` are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What the kernels of this package receive from their guards.
+
+    Attributes:
+        module: the network; its own parameters and buffers are never written.
+        names, shapes: the trainable parameters, in the order of the flat vector.
+        point: their values, a detached vector of P elements.
+        frozen: parameters with ``requires_grad=False``.
+        buffers: the module's; every evaluation gets copies, so that batch norm in training mode, which writes its
+            running statistics, leaves the module as it is.
+        inputs: positional arguments of the module, batch first.
+        targets: the second argument of the loss, batch first.
+        loss: (outputs, targets) -> 0-dimensional tensor.
+    """
+
+    module: nn.Module
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    point: Tensor
+    frozen: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    loss: Loss
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of elements of each parameter."""
+        return tuple(shape.numel() for shape in self.shapes)
+
+    @property
+    def batch(self) -> int:
+        """Number of samples N."""
+        return self.inputs[0].shape[0]
+
+    def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        """Parameter name -> view of ``flat``, (P,)."""
+        parts = flat.split_with_sizes(self.sizes)
+        return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
+
+    def outputs(self, flat: Tensor, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
+        """The module's outputs at parameters ``flat``, for the batch or for other inputs.
+
+        Raises:
+            TypeError: the module does not return one real floating tensor.
+        """
+        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        values = {**self.frozen, **copies, **self.unflatten(flat)}
+        result = functional_call(self.module, values, self.inputs if inputs is None else inputs)
+        if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
+            got = result.dtype if isinstance(result, Tensor) else type(result).__name__
+            raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
+        return result
+
+    def value(self, flat: Tensor) -> Tensor:
+        """The loss of the batch at parameters ``flat``."""
+        return scalar_loss(self.loss, self.outputs(flat), self.targets)
+
+    def sample_value(self, flat: Tensor, target: Tensor, *sample: Tensor) -> Tensor:
+        """The loss of one sample (no batch axis) as a batch of one; for ``torch.func.vmap``."""
+        outputs = self.outputs(flat, tuple(part.unsqueeze(0) for part in sample))
+        return scalar_loss(self.loss, outputs, target.unsqueeze(0))
+
+    def gradient(self) -> Tensor:
+        """Gradient of the batch loss, (P,)."""
+        with torch.enable_grad():
+            flat = self.point.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(flat), flat, materialize_grads=True)
+        return gradient
+
+
+def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """``loss(outputs, targets)``, checked to be a 0-dimensional tensor.
+
+    Raises:
+        TypeError: the loss returns no tensor.
+        ValueError: it is not 0-dimensional.
+    """
+    value = loss(outputs, targets)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"loss: returned {type(value).__name__}, expected a 0-dimensional tensor")
+    if value.dim() != 0:
+        raise ValueError(
+            f"loss: returned shape {tuple(value.shape)}, expected a 0-dimensional tensor; use reduction='mean' or 'sum'"
+        )
+    return value
+
+
+def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample: bool = False) -> Model:
+    """Check the arguments that all model operators share and bind them.
+
+    Args:
+        module: an ``nn.Module`` with at least one trainable parameter.
+        loss: callable (outputs, targets) -> scalar.
+        inputs: a tensor, or a tuple of tensors passed positionally; batch first.
+        targets: a tensor, batch first.
+        per_sample: the operator takes samples one by one, so that nothing may couple them.
+
+    Returns:
+        The bound model, parameters detached.
+
+    Raises:
+        TypeError: wrong kind of argument, or parameters of several dtypes.
+        ValueError: no trainable parameter, several devices, batch sizes that differ, an empty batch, or a
+            layer in training mode that is random or couples samples.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
+    if not callable(loss):
+        raise TypeError(f"loss: got {type(loss).__name__}, expected a callable (outputs, targets) -> scalar tensor")
+    arguments = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if not isinstance(arguments, tuple) or not arguments or not all(isinstance(part, Tensor) for part in arguments):
+        raise TypeError(f"inputs: got {type(inputs).__name__}, expected a tensor or a non-empty tuple of tensors")
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets: got {type(targets).__name__}, expected a torch.Tensor")
+    batches = {part.shape[0] if part.dim() else 0 for part in (*arguments, targets)}
+    if len(batches) != 1 or batches == {0}:
+        raise ValueError(
+            f"inputs, targets: got first axes {sorted(batches)}, expected one common batch size >= 1; "
+            "the first axis of every input and of the targets is the batch"
+        )
+    _check_modes(module, per_sample)
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
+    dtypes = {p.dtype for p in trainable.values()}
+    devices = {p.device for p in trainable.values()}
+    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
+        raise TypeError(
+            f"module: got parameters of dtypes {sorted(map(str, dtypes))}, expected one real floating dtype"
+        )
+    if len(devices) != 1:
+        raise ValueError(f"module: got parameters on {sorted(map(str, devices))}, expected one device")
+    return Model(
+        module,
+        tuple(trainable),
+        tuple(p.shape for p in trainable.values()),
+        torch.cat([p.detach().reshape(-1) for p in trainable.values()]),
+        {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad},
+        {name: buffer.detach() for name, buffer in module.named_buffers()},
+        tuple(part.detach() for part in arguments),
+        targets.detach(),
+        loss,
+    )
+
+
+def _check_modes(module: nn.Module, per_sample: bool) -> None:
+    """Refuse layers whose outputs are random, and, per sample, those that read the whole batch."""
+    for name, layer in module.named_modules():
+        if not layer.training:
+            continue
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+            raise ValueError(
+                f"module: {name or 'itself'} is dropout in training mode, so the loss is random; call module.eval()"
+            )
+        if per_sample and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"module: {name or 'itself'} is batch normalisation in training mode, which couples the samples, "
+                "so that per-sample gradients do not exist; call module.eval() or use a Gauss-Newton operator"
+            )
+
+
+def check_vector(v: Any, model: Model, name: str = "v") -> Tensor:
+    """Return ``v`` detached after checking that it is a vector over the model's parameters.
+
+    Raises:
+        TypeError: not a tensor, or another dtype than the parameters'.
+        ValueError: another shape or device.
+    """
+    if not isinstance(v, Tensor):
+        raise TypeError(f"{name}: got {type(v).__name__}, expected a torch.Tensor of shape {tuple(model.point.shape)}")
+    if v.shape != model.point.shape:
+        raise ValueError(
+            f"{name}: got shape {tuple(v.shape)}, expected {tuple(model.point.shape)}: one entry per trainable "
+            "parameter element, in the order of module.named_parameters()"
+        )
+    if v.dtype != model.point.dtype:
+        raise TypeError(f"{name}: got dtype {v.dtype}, expected {model.point.dtype} like the parameters")
+    if v.device != model.point.device:
+        raise ValueError(f"{name}: got device {v.device}, expected {model.point.device} like the parameters")
+    return v.detach()
+
+
+def check_damping(damping: Any, *, positive: bool = False) -> float:
+    """Return ``damping`` as a float after checking that it is a finite number >= 0 (or > 0).
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: negative, not finite, or zero where it must be positive.
+    """
+    bound = "> 0" if positive else ">= 0"
+    if isinstance(damping, bool) or not isinstance(damping, (int, float)):
+        raise TypeError(f"damping: got {type(damping).__name__}, expected a number {bound}")
+    value = float(damping)
+    if not (value > 0 if positive else value >= 0) or value == float("inf"):
+        raise ValueError(f"damping: got {damping}, expected a finite number {bound}")
+    return value

@@ -1,0 +1,124 @@
+"""The Hessian's diagonal: exact ways, and the stochastic estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._registry import method, operator
+from hograd_core.curvature._estimators import stochastic_diagonal
+from hograd_core.curvature._precision import sampling
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, unit_vector
+from hograd_core.derivatives.derivative_tensor import derivative_tensor
+
+
+@operator(result="x", default="columns", order=2)
+def hessian_diagonal(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+    """The second derivatives d²f/dx_i² at x: the diagonal of the Hessian, n numbers.
+
+    Reverse mode has no shortcut to it: for a general f it takes n Hessian-vector products (Martens, Sutskever &
+    Swersky 2012, §2), which is why estimates exist.
+
+    Args:
+        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
+        x: the point, any shape, a real floating dtype, any device.
+
+    Returns:
+        A detached tensor with the shape, dtype and device of x.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: f's result is not 0-dimensional.
+    """
+    return scalar_function(f), check_point(x)
+
+
+@method(
+    hessian_diagonal,
+    "columns",
+    mode="reverse over reverse, one product a column",
+    source="Pearlmutter 1994, §3, with unit vectors; the gradient's graph built once",
+)
+def columns(f: ScalarFunction, x: Tensor) -> Tensor:
+    """e_i^T H e_i for every i. Time: n products; memory: the gradient's graph and one product."""
+    diagonal = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+    with HessianOperator(f, x, method=LINEARISED) as hessian:
+        for i in range(hessian.n):
+            diagonal[i] = hessian.matvec(unit_vector(hessian, i))[i]
+    return diagonal.reshape(x.shape)
+
+
+@method(
+    hessian_diagonal,
+    "forward_over_forward",
+    mode="forward over forward, vectorised over the coordinates",
+    source="Griewank & Walther 2008, §13.2 (univariate second directional derivatives); torch.func.jvp",
+    functorch=True,
+)
+def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+    """d²/dt² f(x + t e_i) for every i, without any tape.
+
+    Time: n second directional derivatives, in batches of ``chunk_size`` (default: all). Memory: a batch's
+    three copies of the largest intermediate of f.
+    """
+    if chunk_size is not None:
+        check_positive(chunk_size, "chunk_size")
+
+    def second(direction: Tensor) -> Tensor:
+        def along(point: Tensor) -> Tensor:
+            slope: Tensor = torch.func.jvp(f, (point,), (direction,))[1]
+            return slope
+
+        curvature: Tensor = torch.func.jvp(along, (x,), (direction,))[1]
+        return curvature
+
+    basis = torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *x.shape)
+    with torch.no_grad():
+        diagonal: Tensor = torch.func.vmap(second, chunk_size=chunk_size)(basis)
+    # PyTorch's nested tangents of a Python number times a 0-dimensional tensor come out in float64.
+    return diagonal.to(x.dtype).reshape(x.shape)
+
+
+@method(
+    hessian_diagonal,
+    "full",
+    mode="the full Hessian, then its diagonal",
+    source="Dangel, Kunstner & Hennig 2020 (what BackPACK's DiagHessian avoids); derivative_tensor of order 2",
+)
+def full(f: ScalarFunction, x: Tensor, *, hessian_method: str | None = None) -> Tensor:
+    """Form the n x n matrix by ``derivative_tensor`` and read its diagonal. Memory: n² numbers."""
+    matrix: Tensor = derivative_tensor(f, x, 2, method=hessian_method)
+    return matrix.reshape(x.numel(), x.numel()).diagonal().clone().reshape(x.shape)
+
+
+@method(
+    hessian_diagonal,
+    "hutchinson",
+    mode="reverse over reverse, one product a probe",
+    source="Bekas, Kokiopoulou & Saad 2007, eq. 2, with Rademacher probes",
+    exact=False,
+    tolerance=sampling,
+)
+def hutchinson(
+    f: ScalarFunction,
+    x: Tensor,
+    *,
+    probes: int = 32,
+    distribution: str = "rademacher",
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+    hvp_method: str = LINEARISED,
+) -> Tensor:
+    """Mean of z * Hz over ``probes`` random sign vectors z.
+
+    Unbiased; standard error of entry i: sqrt(sum over j != i of H_ij² / probes). ``stochastic_diagonal`` gives the
+    estimated standard error with the value.
+    """
+    with HessianOperator(f, x, method=hvp_method) as hessian:
+        estimate = stochastic_diagonal(
+            hessian, probes=probes, distribution=distribution, seed=seed, generator=generator
+        )
+    return estimate.value.to(x.dtype).reshape(x.shape)

@@ -1,0 +1,1 @@
+"""Solvers on curvature: truncated conjugate gradients, Newton's method, natural gradients."""
