@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, environment, plan, store, workers
+from hograd_bench import ceilings, claims, environment, plan, store, workers
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned
 from hograd_bench.workers import Limits as Limits
@@ -93,6 +93,8 @@ def planned(
         plans = plan.within_budget(plan.merge(plans), budget)
     else:
         plans = plan.preset(preset, budget, on)
+        if plan.load_presets()[preset].get("claims") and not on:
+            plans = plan.within_budget(plan.merge([*claims.planned(), *plans]), budget)
     if device is not None:
         plans = [replace(p, cell=replace(p.cell, device=device)) for p in plans]
     return [p for p in plans if only in p.cell.id]
