@@ -6,11 +6,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import hograd_core
 from hograd_bench.problems._contract import Draw, Instance
 
 CLASSES = 3
@@ -31,15 +31,7 @@ def classification(module: nn.Module, draw: Draw, inputs: Tensor) -> Instance:
         whose extras are ``module``, ``loss``, ``inputs`` and ``targets``.
     """
     targets = draw.integers(CLASSES, len(inputs))
-    x = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-    shapes = {name: p.shape for name, p in module.named_parameters()}
-
-    def f(x: Tensor) -> Tensor:
-        parts = torch.split_with_sizes(x, [shape.numel() for shape in shapes.values()])
-        parameters = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        logits: Tensor = torch.func.functional_call(module, parameters, (inputs,))
-        return F.cross_entropy(logits, targets)
-
+    f, x = hograd_core.from_module(module, F.cross_entropy, inputs, targets)
     extras = {"module": module, "loss": F.cross_entropy, "inputs": inputs, "targets": targets}
     return Instance(f, x, extras=extras)
 
