@@ -8,7 +8,15 @@ from hograd_core._registry import resolve as resolve
 from hograd_core._unsupported import UnsupportedError as UnsupportedError
 
 # Applications.
-from hograd_core.applications import _penalty_truth  # noqa: F401 (registers its truths)
+from hograd_core.applications import (
+    _penalty_truth,  # noqa: F401 (registers its truths)
+    _pinn_truth,  # noqa: F401 (registers its truths)
+)
+from hograd_core.applications._equations import Equation as Equation
+from hograd_core.applications._equations import beam as beam
+from hograd_core.applications._equations import burgers as burgers
+from hograd_core.applications._equations import heat as heat
+from hograd_core.applications._equations import kuramoto_sivashinsky as kuramoto_sivashinsky
 from hograd_core.applications.gradient_penalty import Penalty as Penalty
 from hograd_core.applications.gradient_penalty import draw_mixing as draw_mixing
 from hograd_core.applications.gradient_penalty import gradient_penalty as gradient_penalty
@@ -19,6 +27,16 @@ from hograd_core.applications.gradient_penalty import one_sided as one_sided
 from hograd_core.applications.gradient_penalty import penalty as penalty
 from hograd_core.applications.gradient_penalty import r1_penalty as r1_penalty
 from hograd_core.applications.gradient_penalty import two_sided as two_sided
+from hograd_core.applications.pinn import Estimate as Estimate
+from hograd_core.applications.pinn import ResidualLoss as ResidualLoss
+from hograd_core.applications.pinn import bilaplacian as bilaplacian
+from hograd_core.applications.pinn import gaussian_bilaplacian as gaussian_bilaplacian
+from hograd_core.applications.pinn import hutchinson_laplacian as hutchinson_laplacian
+from hograd_core.applications.pinn import laplacian as laplacian
+from hograd_core.applications.pinn import partial_derivatives as partial_derivatives
+from hograd_core.applications.pinn import residual as residual
+from hograd_core.applications.pinn import residual_loss as residual_loss
+from hograd_core.applications.pinn import sampled_laplacian as sampled_laplacian
 
 # Curvature of functions and of models.
 from hograd_core.curvature import _truth as _curvature_truth  # noqa: F401 (registers its truths)

@@ -3,7 +3,7 @@
 With g_i = ∇_x D(x_i; θ), per sample over all dimensions but the first:
 
     WGAN-GP  mean_i (‖g_i‖ − c)²           Gulrajani et al. 2017, eq. 3, x_i = ε_i real_i + (1 − ε_i) fake_i
-    WGAN-LP  mean_i max(0, ‖g_i‖ − c)²     Petzka et al. 2018, eq. 8, the same x_i
+    WGAN-LP  mean_i max(0, ‖g_i‖ − c)²     Petzka et al. 2018, the same x_i
     R1       mean_i ‖g_i‖² / 2             Mescheder et al. 2018, eq. 9 with γ = 1, x_i = real_i
 
 All three are mean_i φ(g_i), and so ∇_θ = mean_i ∇_θ ⟨∇_x D(x_i; θ), w_i⟩ with w_i = ∇φ(g_i) held fixed: a mixed

@@ -1,0 +1,209 @@
+"""Partial derivatives of u: ℝᵈ → ℝ over a batch of points, several at once, by each mode of differentiation.
+
+Every kernel takes (u, points, indices) with points of shape (N, d) and returns shape (len(indices), N). An index is a
+tuple of coordinates, () for u itself, (0, 0, 1) for ∂³u/∂x²∂y. Coefficients stay recorded for the parameters
+of u whenever gradients are enabled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hograd_core.applications._polarisation import Direction, Index, expand
+from hograd_core.taylor import propagate
+
+Field = Callable[[Tensor], Any]
+Kernel = Callable[[Field, Tensor, Sequence[Index]], Tensor]
+
+
+def values(u: Field, points: Tensor) -> Tensor:
+    """u at the points, shape (N,).
+
+    Raises:
+        TypeError: u returned something else than a real floating tensor.
+        ValueError: its shape is neither (N,) nor (N, 1).
+    """
+    y = u(points)
+    n = points.shape[0]
+    if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
+        raise TypeError(f"u: returned {getattr(y, 'dtype', type(y).__name__)}, expected a real floating tensor")
+    if y.shape not in ((n,), (n, 1)):
+        raise ValueError(f"u: returned shape {tuple(y.shape)}, expected ({n},) or ({n}, 1), one value a point")
+    return y.reshape(n)
+
+
+def nested_reverse(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
+    """One reverse sweep a derivative and prefix: ∂u, then ∂ of each component asked for; prefixes are shared."""
+    with torch.enable_grad():
+        x = points.detach().requires_grad_(True)
+        found: dict[Index, Tensor] = {(): values(u, x)}
+        gradients: dict[Index, Tensor] = {}
+
+        def derivative(index: Index) -> Tensor:
+            if index not in found:
+                prefix = index[:-1]
+                if prefix not in gradients:
+                    y = derivative(prefix)
+                    gradients[prefix] = _gradient(y.sum(), x)
+                found[index] = gradients[prefix][:, index[-1]]
+            return found[index]
+
+        return torch.stack([derivative(tuple(sorted(index))) for index in indices])
+
+
+def _gradient(total: Tensor, x: Tensor) -> Tensor:
+    if not total.requires_grad:
+        return torch.zeros_like(x, requires_grad=False)
+    (g,) = torch.autograd.grad(total, x, create_graph=True, allow_unused=True, materialize_grads=True)
+    return g
+
+
+def _forward(h: Callable[[Tensor], Tensor], points: Tensor, direction: Tensor) -> Callable[[Tensor], Tensor]:
+    """The derivative of h along one direction, the same at all points."""
+
+    def along(x: Tensor) -> Tensor:
+        tangent: Tensor = torch.func.jvp(h, (x,), (direction.expand_as(points),))[1]
+        return tangent
+
+    return along
+
+
+def _vectorised(
+    h: Callable[[Tensor], Tensor], points: Tensor, indices: Sequence[Index], chunk_size: int | None
+) -> Tensor:
+    """Nested forward mode along unit vectors, the tuples of unit vectors as one more batch dimension."""
+    order = len(indices[0])
+    if order == 0:
+        return torch.stack([h(points)] * len(indices))
+    units = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
+    directions = units[torch.tensor(indices, device=points.device)]
+
+    def one(chosen: Tensor) -> Tensor:
+        return functools.reduce(lambda g, v: _forward(g, points, v), chosen.unbind(0), h)(points)
+
+    result: Tensor = torch.func.vmap(one, chunk_size=chunk_size)(directions)
+    return result
+
+
+def _by_order(
+    kernel: Callable[[Sequence[Index]], Tensor], indices: Sequence[Index], key: Callable[[Index], object]
+) -> Tensor:
+    """Run a kernel once for each group of indices that can share a pass, and put the rows back in order."""
+    groups: dict[object, list[int]] = {}
+    for position, index in enumerate(indices):
+        groups.setdefault(key(index), []).append(position)
+    rows: list[Tensor | None] = [None] * len(indices)
+    for positions in groups.values():
+        for position, row in zip(positions, kernel([indices[p] for p in positions]), strict=True):
+            rows[position] = row
+    return torch.stack([row for row in rows if row is not None])
+
+
+def nested_forward(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None) -> Tensor:
+    """Forward mode k deep (2ᵏ coefficients), all derivatives of one order vectorised."""
+    function = functools.partial(values, u)
+    return _by_order(lambda group: _vectorised(function, points, group, chunk_size), indices, len)
+
+
+def forward_over_reverse(
+    u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
+    """Forward mode k − 1 deep over one reverse sweep, whose columns serve all derivatives with the same prefix."""
+
+    def gradient(x: Tensor) -> Tensor:
+        g: Tensor = torch.func.grad(lambda z: values(u, z).sum())(x)
+        return g
+
+    def group_of(group: Sequence[Index]) -> Tensor:
+        if not group[0]:
+            return torch.stack([values(u, points)] * len(group))
+        prefixes = sorted({index[:-1] for index in group})
+        columns = _vectorised(gradient, points, prefixes, chunk_size)
+        return torch.stack([columns[prefixes.index(index[:-1])][:, index[-1]] for index in group])
+
+    return _by_order(group_of, [tuple(sorted(index)) for index in indices], len)
+
+
+def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> list[Tensor]:
+    """Taylor coefficients of u along several directions at every point, in one pass.
+
+    Args:
+        u: the field.
+        points: shape (N, d).
+        directions: shape (m, d), one for all points, or (m, N, d).
+        order: highest degree, >= 1.
+
+    Returns:
+        order + 1 tensors of shape (m, N).
+    """
+    m, n = directions.shape[0], points.shape[0]
+    spread = directions[:, None].expand(m, *points.shape) if directions.dim() == 2 else directions
+    x = points.expand(m, *points.shape).reshape(m * n, -1)
+    coefficients = propagate(
+        functools.partial(values, u), [x, spread.reshape(m * n, -1), *[None] * (order - 1)]
+    )  # fmt: skip
+    return [c.reshape(m, n) for c in coefficients]
+
+
+def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None) -> Tensor:
+    """Truncated power series along the directions of the polarisation identity; one pass for each order needed."""
+    dimension = points.shape[1]
+    expansions = [expand(index, dimension) if index else None for index in indices]
+    needed: dict[Direction, int] = {}
+    for expansion in expansions:
+        for direction, _ in expansion.terms if expansion else ():
+            needed[direction] = max(needed.get(direction, 0), expansion.order if expansion else 0)
+    coefficients: dict[Direction, list[Tensor]] = {}
+    for order in sorted(set(needed.values())):
+        group = [direction for direction, highest in needed.items() if highest == order]
+        size = len(group) if chunk_size is None else max(1, chunk_size)
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            series = series_along(u, points, torch.tensor(part, dtype=points.dtype, device=points.device), order)
+            for row, direction in enumerate(part):
+                coefficients[direction] = [c[row] for c in series]
+    plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)
+    rows = []
+    for expansion in expansions:
+        if expansion is None:
+            rows.append(plain)
+            continue
+        total = torch.zeros_like(plain)
+        for direction, weight in expansion.terms:
+            total = torch.add(total, coefficients[direction][expansion.order], alpha=weight)
+        rows.append(total)
+    return torch.stack(rows)
+
+
+# Name -> (kernel, mode, source, runs under torch.func); every operator on fields offers all of them.
+KERNELS: dict[str, tuple[Kernel, str, str, bool]] = {
+    "nested_reverse": (
+        nested_reverse,
+        "reverse, k deep",
+        "Raissi et al. 2019, §2; torch.autograd.grad(create_graph=True)",
+        False,
+    ),
+    "forward_over_reverse": (
+        forward_over_reverse,
+        "forward, k − 1 deep, over reverse, vectorised",
+        "Pearlmutter 1994, §3; torch.func.jvp of torch.func.grad under vmap",
+        True,
+    ),
+    "nested_forward": (
+        nested_forward,
+        "forward, k deep, vectorised",
+        "Griewank & Walther 2008, §13 (nested tangents); torch.func.jvp under vmap",
+        True,
+    ),
+    "taylor": (
+        taylor,
+        "Taylor",
+        "Griewank & Walther 2008, §13.2; mixed derivatives by polarisation, cf. Griewank, Utke & Walther 2000",
+        False,
+    ),
+}

@@ -1,0 +1,296 @@
+"""Differential operators of u: ℝᵈ → ℝ over a batch of points, and residual losses of differential equations.
+
+Physics-informed networks (Raissi, Perdikaris & Karniadakis 2019) need Laplacians, bi-Laplacians and mixed partials of
+a network in its inputs, and then the gradient of a loss of these in its parameters. Every method here stays
+differentiable in the parameters of u, whenever gradients are enabled.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hograd_core._registry import Operator, method, operator
+from hograd_core.applications._equations import Equation
+from hograd_core.applications._modules import Parameters, buffers_kept, check_module, gradient_of, trainable
+from hograd_core.applications._partials import KERNELS, Field, Kernel, series_along
+from hograd_core.applications._polarisation import Index
+
+
+class Estimate(NamedTuple):
+    """A stochastic estimate at each point.
+
+    Attributes:
+        value: shape (N,).
+        standard_error: of the mean over probes, shape (N,); NaN for a single probe.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+
+
+class ResidualLoss(NamedTuple):
+    """Mean squared residual and its gradient in the parameters of u, both detached.
+
+    Attributes:
+        value: 0-dimensional.
+        gradient: by parameter name; zeros where the loss does not depend on a parameter.
+    """
+
+    value: Tensor
+    gradient: Parameters
+
+
+def _check_field(u: Any, points: Any) -> tuple[Field, Tensor]:
+    if not callable(u):
+        raise TypeError(f"u: got {type(u).__name__}, expected a callable from (N, d) to (N,) or (N, 1)")
+    if not isinstance(points, Tensor):
+        raise TypeError(f"points: got {type(points).__name__}, expected a torch.Tensor of shape (N, d)")
+    if not points.dtype.is_floating_point:
+        raise TypeError(f"points: got dtype {points.dtype}, expected a real floating dtype; convert with .float()")
+    if points.dim() != 2 or points.numel() == 0:
+        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (N, d) with at least one element")
+    return u, points.clone() if points.is_inference() else points.detach()
+
+
+def _check_indices(indices: Any, dimension: int) -> list[Index]:
+    if not isinstance(indices, list | tuple) or not indices or not all(isinstance(i, list | tuple) for i in indices):
+        raise TypeError(
+            f"indices: got {indices!r}, expected a non-empty list of tuples of coordinates, as [(0,), (0, 1)]"
+        )
+    for index in indices:
+        for c in index:
+            if isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < dimension:
+                raise ValueError(
+                    f"indices: got coordinate {c!r} in {index!r}, expected an int from 0 to {dimension - 1}"
+                )
+    return [tuple(index) for index in indices]
+
+
+@operator(result="(len(indices), N)", default="nested_reverse", order=4)
+def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> tuple[Any, ...]:
+    """Mixed partial derivatives of u at every point, of any orders, several at once.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1), each value depending on its own point only.
+        points: shape (N, d), a real floating dtype.
+        indices: tuples of coordinates: () is u, (0,) is ∂u/∂x₀, (0, 0, 1) is ∂³u/∂x₀²∂x₁; their order is free.
+
+    Returns:
+        Shape (len(indices), N), dtype and device of u's values; recorded for autograd where gradients are enabled.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: u's result does not pair with the points, or an index is out of range.
+        UnsupportedError: PyTorch has no formula for a step of u by this method.
+    """
+    field, x = _check_field(u, points)
+    return field, x, _check_indices(indices, x.shape[1])
+
+
+@operator(result="(N,)", default="nested_reverse", order=2)
+def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+    """Δu = Σ_i ∂²u/∂x_i² at every point.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1), each value depending on its own point only.
+        points: shape (N, d), a real floating dtype.
+
+    Returns:
+        Shape (N,); recorded for autograd where gradients are enabled.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: u's result does not pair with the points.
+        UnsupportedError: PyTorch has no formula for a step of u by this method.
+    """
+    field, x = _check_field(u, points)
+    return field, x, [(i, i) for i in range(x.shape[1])]
+
+
+@operator(result="(N,)", default="nested_reverse", order=4)
+def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+    """Δ²u = Σ_ij ∂⁴u/∂x_i²∂x_j² at every point.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1), each value depending on its own point only.
+        points: shape (N, d), a real floating dtype.
+
+    Returns:
+        Shape (N,); recorded for autograd where gradients are enabled.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: u's result does not pair with the points.
+        UnsupportedError: PyTorch has no formula for a step of u by this method.
+    """
+    field, x = _check_field(u, points)
+    d = x.shape[1]
+    return field, x, [(i, i, j, j) for i in range(d) for j in range(i, d)]
+
+
+@operator(result="value, parameter gradient", default="nested_reverse", order=4)
+def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any, ...]:
+    """mean_i r(x_i)² of the residual of a differential equation, and its gradient in the parameters of u.
+
+    Args:
+        u: a network (N, d) -> (N,) or (N, 1).
+        points: shape (N, d), a real floating dtype.
+        equation: ``heat()``, ``burgers()``, ``kuramoto_sivashinsky()``, ``beam()``, or another :class:`Equation`.
+
+    Returns:
+        A :class:`ResidualLoss`. To train inside a larger loss use :func:`residual`, which keeps the graph.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: u's result does not pair with the points, or the equation asks for a coordinate they lack.
+        UnsupportedError: PyTorch has no formula for a step of u by this method.
+    """
+    _check_field(u, points)
+    if not isinstance(equation, Equation):
+        raise TypeError(f"equation: got {type(equation).__name__}, expected an Equation such as heat()")
+    _check_indices(equation.indices, points.shape[1])
+    return check_module(u, "u"), points.detach(), equation
+
+
+def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nested_reverse") -> Tensor:
+    """The residual r(x_i) of a differential equation at every point.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1).
+        points: shape (N, d).
+        equation: which one.
+        method: a method of ``partial_derivatives``.
+
+    Returns:
+        Shape (N,); recorded for autograd where gradients are enabled.
+    """
+    derivatives = partial_derivatives(u, points, equation.indices, method=method)
+    r: Tensor = equation.residual(points, *derivatives.unbind(0))
+    return r
+
+
+def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool) -> None:
+    """Make a kernel a method of the four operators."""
+    declared: dict[str, Any] = {"mode": mode, "source": source, "functorch": functorch}
+    method(partial_derivatives, name, **declared)(kernel)
+
+    @functools.wraps(kernel)
+    def summed(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
+        return kernel(u, points, indices, **options).sum(0)
+
+    @functools.wraps(kernel)
+    def weighted(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
+        rows = kernel(u, points, indices, **options)
+        # Each pair i < j stands for (i, j) and (j, i).
+        weights = [1.0 if index[0] == index[-1] else 2.0 for index in indices]
+        return torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
+
+    def loss(u: nn.Module, points: Tensor, equation: Equation) -> ResidualLoss:
+        with torch.enable_grad(), buffers_kept(u):
+            derivatives = kernel(u, points, equation.indices)
+            value = equation.residual(points, *derivatives.unbind(0)).square().mean()
+            return ResidualLoss(value.detach(), gradient_of(value, trainable(u)))
+
+    loss.__doc__ = kernel.__doc__
+    method(laplacian, name, **declared)(summed)
+    method(bilaplacian, name, **declared)(weighted)
+    # Its graph is taken by torch.autograd, whatever the derivatives inside use.
+    method(residual_loss, name, mode=f"reverse over {mode}", source=source, functorch=functorch)(loss)
+
+
+for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
+    _register(_name, _kernel, _mode, _source, _functorch)
+
+
+def _estimate(samples: Tensor) -> Estimate:
+    return Estimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
+
+
+def _generator(points: Tensor, seed: int) -> torch.Generator:
+    return torch.Generator(points.device).manual_seed(seed)
+
+
+def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
+    """Estimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
+
+    Unbiased; variance 2 Σ_{i≠j} (∂²u/∂x_i∂x_j)² / probes. Cost: one Taylor pass of degree 2 on probes · N points.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1).
+        points: shape (N, d).
+        probes: number of directions a point, >= 1.
+        seed: of the directions.
+
+    Returns:
+        The estimate and its standard error.
+    """
+    field, x = _check_field(u, points)
+    shape = (probes, *x.shape)
+    bits = torch.randint(2, shape, generator=_generator(x, seed), device=x.device)
+    return _estimate(series_along(field, x, (2 * bits - 1).to(x.dtype), 2)[2] * 2)
+
+
+def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
+    """Estimate Δu as d times the mean of ∂²u/∂x_i² over coordinates drawn with replacement (Shi et al. 2024).
+
+    Unbiased; exact for every draw where all second derivatives are equal.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1).
+        points: shape (N, d).
+        probes: number of coordinates a point, >= 1.
+        seed: of the draw.
+
+    Returns:
+        The estimate and its standard error.
+    """
+    field, x = _check_field(u, points)
+    n, d = x.shape
+    chosen = torch.randint(d, (probes, n), generator=_generator(x, seed), device=x.device)
+    directions = torch.nn.functional.one_hot(chosen, d).to(x.dtype)
+    return _estimate(series_along(field, x, directions, 2)[2] * (2 * d))
+
+
+def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
+    """Estimate Δ²u as the mean of D⁴u[v, v, v, v] / 3 over normal probes (Shi et al. 2024).
+
+    Unbiased, since E v_i² v_j² = 1 + 2δ_ij. Cost: one Taylor pass of degree 4 on probes · N points.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1).
+        points: shape (N, d).
+        probes: number of directions a point, >= 1.
+        seed: of the directions.
+
+    Returns:
+        The estimate and its standard error.
+    """
+    field, x = _check_field(u, points)
+    directions = torch.randn((probes, *x.shape), generator=_generator(x, seed), dtype=x.dtype, device=x.device)
+    return _estimate(series_along(field, x, directions, 4)[4] * (24 / 3))
+
+
+def _stochastic(record: Operator, name: str, estimator: Any, source: str) -> None:
+    """Make the value of an estimator a method; the estimator itself gives the standard error too."""
+
+    def value(u: Field, points: Tensor, indices: Sequence[Index], *, probes: int = 16, seed: int = 0) -> Tensor:
+        found: Estimate = estimator(u, points, probes=probes, seed=seed)
+        return found.value
+
+    value.__doc__ = estimator.__doc__
+    method(record, name, mode="Taylor, random directions", source=source, exact=False)(value)
+
+
+_stochastic(laplacian, "hutchinson", hutchinson_laplacian, "Hutchinson 1990, §2, with Rademacher probes")
+_stochastic(
+    laplacian, "sampled_coordinates", sampled_laplacian, "Shi et al. 2024 (stochastic Taylor derivative estimator)"
+)
+_stochastic(
+    bilaplacian, "gaussian_probes", gaussian_bilaplacian, "Shi et al. 2024 (stochastic Taylor derivative estimator)"
+)
