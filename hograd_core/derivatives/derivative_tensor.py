@@ -160,7 +160,7 @@ def func_hessian(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
         g = torch.func.jacfwd(g)
     # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
     with torch.no_grad():
-        return g(x).detach()
+        return g(x).to(x.dtype).detach()
 
 
 @method(
@@ -176,7 +176,7 @@ def jacrev_of_grad(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     for _ in range(order - 1):
         g = torch.func.jacrev(g)
     with torch.no_grad():
-        return g(x).detach()
+        return g(x).to(x.dtype).detach()
 
 
 def _contracted(f: ScalarFunction, x: Tensor, order: int, index: Tensor) -> Tensor:
@@ -205,4 +205,4 @@ def vmap_hvp(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None
     indices = torch.arange(x.numel() ** (order - 1), device=x.device)
     with torch.no_grad():
         entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
-    return entries.detach().reshape(x.shape * order)
+    return entries.to(x.dtype).detach().reshape(x.shape * order)

@@ -141,7 +141,7 @@ def jvp_of_grad(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
         g = functools.partial(pushforward, g, v)
     # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
     with torch.no_grad():
-        return g(x).detach()
+        return g(x).to(x.dtype).detach()
 
 
 @method(
@@ -158,7 +158,7 @@ def grad_of_jvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
         h = functools.partial(pushforward, h, v)
     with torch.no_grad():
         derivative: Tensor = torch.func.grad(h)(x)
-    return derivative.detach()
+    return derivative.to(x.dtype).detach()
 
 
 @method(
@@ -174,7 +174,7 @@ def vjp_of_grad(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
     for _ in range(order - 1):
         g = functools.partial(_pullback, g, v)
     with torch.no_grad():
-        return g(x).detach()
+        return g(x).to(x.dtype).detach()
 
 
 @method(

@@ -107,6 +107,7 @@ def nested_jvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor
     h: TensorFunction = f
     for _ in range(order):
         h = functools.partial(pushforward, h, v)
-    # no_grad bars a tape for closures that require grad.
+    # no_grad bars a tape for closures that require grad. The cast: 0.5 * y of a 0-dimensional float32 y has a
+    # float64 tangent in PyTorch 2.13, a Python number's tensor losing its lower rank in type promotion.
     with torch.no_grad():
-        return h(x).detach()
+        return h(x).to(x.dtype).detach()
