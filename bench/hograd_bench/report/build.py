@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from hograd_bench import store
@@ -52,7 +51,7 @@ def build(results: Path, reports: Path) -> Built:
         raise ReportError(str(error)) from None
     if loaded.rows.empty:
         raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
-    newest = _newest(loaded)
+    newest = store.newest(loaded.rows)
     html, headlines = page.render(newest, loaded, results)
     path = reports / "index.html"
     try:
@@ -64,10 +63,3 @@ def build(results: Path, reports: Path) -> Built:
     except OSError as error:
         raise ReportError(f"{path}: cannot write: {error.strerror}; choose another folder with --reports") from None
     return Built(path, headlines, [str(w) for w in loaded.warnings])
-
-
-def _newest(loaded: store.Results) -> pd.DataFrame:
-    """The latest row of every cell of each machine: what the page speaks about."""
-    rows = loaded.rows.sort_values(["run", "line"], kind="stable")
-    newest: pd.DataFrame = rows.drop_duplicates(["machine", "cell"], keep="last").reset_index(drop=True)
-    return newest

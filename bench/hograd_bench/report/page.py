@@ -54,7 +54,7 @@ def render(rows: pd.DataFrame, loaded: store.Results, results: Path) -> tuple[st
         warnings=[str(w) for w in loaded.warnings],
         results=results.as_posix(),
     )
-    return html, [f"{v['id']} {v['verdict']}: {v['sentence']}" for v in (w.as_dict() for w in verdicts)]
+    return html, [f"{v.claim.id} {v.outcome}: {v.sentence}" for v in verdicts]
 
 
 def _sections(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -151,14 +151,14 @@ class Builder:
             if built[name].dtype != object:
                 built[name] = built[name].astype(object)
             built[name][index] = text
-        return built
+        return {name: pd.Series(column, dtype=column.dtype) for name, column in built.items()}
 
     def _column(self, name: str, values: Sequence[Any]) -> Any:
         if name in self._OBJECTS:
             column = np.empty(len(values), dtype=object)
             for index, value in enumerate(values):  # `column[:] = values` would look into mappings, and read them all
                 column[index] = value
-            return column
+            return pd.Series(column, dtype=object)  # said outright: None stays None
         if name in self._NUMBERS:
             return np.array(values, dtype=np.float64)
         if name in self._INTEGERS:
@@ -167,3 +167,10 @@ class Builder:
 
 
 _of_row = operator.itemgetter(*Builder._OF_ROW)
+
+
+def newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The latest row of every cell of each machine: what a report or a law speaks about."""
+    ordered = rows.sort_values(["run", "line"], kind="stable")
+    latest: pd.DataFrame = ordered.drop_duplicates(["machine", "cell"], keep="last").reset_index(drop=True)
+    return latest

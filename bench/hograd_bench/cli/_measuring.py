@@ -1,54 +1,17 @@
-"""The command `hograd`. Each command reads its arguments, calls the room that does the work, and prints.
-
-Commands that read results only (report, compare, claims, law) import no kernel.
-"""
+"""Commands that measure: list, run."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(
-    name="hograd",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="""Benchmarks of higher-order derivatives in PyTorch: which method, how long, how many bytes, how it grows.
-
-    Start with `hograd run --preset smoke --report`, then open reports/index.html.
-    `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
-    """,
-)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-USAGE = 2
-INTERRUPTED = 130
-
-Results = Annotated[Path, typer.Option(help="folder of the results", show_default=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of tables")]
+from hograd_bench.cli._common import INTERRUPTED, AsJson, Results, err, fail, first_line, out, print_json
+from hograd_bench.cli._reading import build_report
 
 
-def fail(message: str, code: int = USAGE) -> typer.Exit:
-    """Print one clear sentence to stderr; raise what this returns."""
-    err.print(f"hograd: {message}", style="red", markup=False)
-    return typer.Exit(code)
-
-
-def print_json(data: Any) -> None:
-    """JSON on stdout, NaN-free."""
-    typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=False, indent=2))
-
-
-@app.command("list")
 def list_(
     as_json: AsJson = False,
     problem_file: Annotated[list[Path] | None, typer.Option(help="a file that declares further problems")] = None,
@@ -64,7 +27,7 @@ def list_(
                 "name": o.name,
                 "aliases": o.aliases,
                 "inputs": o.inputs,
-                "summary": _first_line(o.guard.__doc__),
+                "summary": first_line(o.guard.__doc__),
                 "methods": [
                     {
                         "name": m.name, "mode": m.mode, "source": m.source, "exact": m.exact,
@@ -109,7 +72,6 @@ def list_(
     out.print(table)
 
 
-@app.command()
 def run(
     preset: Annotated[str, typer.Option(help="which cells to measure; `hograd list` names the presets")] = "default",
     cell: Annotated[list[str] | None, typer.Option(help="measure this cell (its id) instead; repeatable")] = None,
@@ -167,29 +129,7 @@ def run(
                   f"--preset {preset} --resume", markup=False)  # fmt: skip
         raise typer.Exit(INTERRUPTED)
     if report:
-        _build_report(results, reports)
-
-
-@app.command()
-def report(
-    results: Results = Path("results"),
-    reports: Annotated[Path, typer.Option(help="folder to write to")] = Path("reports"),
-) -> None:
-    """Build reports/index.html, one self-contained file, from results/."""
-    _build_report(results, reports)
-
-
-def main() -> None:
-    """Entry point; a closed pipe (`hograd list | head`) is no error."""
-    try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
+        build_report(results, reports)
 
 
 def _load_problem_files(paths: list[Path] | None) -> list[str]:
@@ -203,17 +143,3 @@ def _load_problem_files(paths: list[Path] | None) -> list[str]:
         except (OSError, ValueError) as error:
             raise fail(str(error)) from None
     return names
-
-
-def _build_report(results: Path, reports: Path) -> None:
-    from hograd_bench import report as reporting
-
-    try:
-        built = reporting.build(results, reports)
-    except reporting.ReportError as error:
-        raise fail(str(error), 1) from None
-    built.print(out)
-
-
-if __name__ == "__main__":
-    main()

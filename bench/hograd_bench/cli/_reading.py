@@ -1,0 +1,230 @@
+"""Commands that read results: report, compare, claims, law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.table import Table
+
+from hograd_bench import store
+from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+
+DIFFERENT = 1
+
+
+def report(
+    results: Results = Path("results"),
+    reports: Annotated[Path, typer.Option(help="folder to write to")] = Path("reports"),
+) -> None:
+    """Build reports/index.html, one self-contained file, from results/."""
+    build_report(results, reports)
+
+
+def build_report(results: Path, reports: Path) -> None:
+    """Build the page and print where it is, and the headline verdicts."""
+    from hograd_bench import report as reporting
+
+    try:
+        built = reporting.build(results, reports)
+    except reporting.ReportError as error:
+        raise fail(str(error), 1) from None
+    built.print(out)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="a run: its folder, its id, the beginning of its id, or latest")],
+    b: Annotated[str, typer.Argument(help="another run")],
+    results: Results = Path("results"),
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="only metrics that must be equal to the last digit")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What differs between two runs: exact metrics exactly, times as ratios for orientation.
+
+    Exit status 0 when every cell is there twice with equal deterministic metrics, 1 when something differs or
+    nothing could be compared.
+    """
+    from hograd_bench import compare as comparing
+    from hograd_bench import metrics
+
+    loaded = []
+    for name in (a, b):
+        try:
+            found = store.load(store.find_run(results, name))
+        except store.StoreError as error:
+            raise fail(str(error)) from None
+        for warning in found.warnings:
+            err.print(f"warning: {warning}", markup=False)
+        (environment,) = found.environments.values()
+        loaded.append((found.rows, environment))
+    (rows_a, env_a), (rows_b, env_b) = loaded
+    found_out = comparing.compare(rows_a, rows_b, env_a, env_b, metrics.metrics(), deterministic_only=deterministic)
+    if as_json:
+        print_json(found_out.to_json())
+    else:
+        for line in found_out.summary():
+            out.print(line, markup=False)
+        _print_frame(found_out.statuses, "Cells whose status changed")
+        _print_frame(found_out.differences, "Deterministic metrics that differ")
+        if not deterministic and len(found_out.ratios):
+            _print_frame(found_out.ratios, "Other metrics, B / A")
+            out.print(comparing.TIME_NOTE, markup=False)
+    if not found_out.same:
+        raise typer.Exit(DIFFERENT)
+
+
+def claims(
+    ids: Annotated[list[str] | None, typer.Argument(help="claims to judge, e.g. C2; all where none is named")] = None,
+    results: Results = Path("results"),
+    explain: Annotated[
+        bool, typer.Option("--explain", help="show the points, the law, the alternative that lost and why")
+    ] = False,
+    run: Annotated[bool, typer.Option("--run", help="first measure exactly the cells that are missing")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="write the verdicts to this Markdown file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the textbook's cost claims from what was measured."""
+    from hograd_bench import claims as judging
+
+    known = {claim.id: claim for claim in judging.load()}
+    unknown = [name for name in ids or [] if name not in known]
+    if unknown:
+        raise fail(f"claim: got {unknown[0]!r}, expected some of {', '.join(known)}")
+    chosen = [known[name] for name in ids] if ids else list(known.values())
+    if run:
+        _measure_missing(chosen, results)
+    loaded, rows = _newest(results)
+    verdicts = judging.adjudicate(rows, chosen)
+    if markdown is not None:
+        markdown.write_text(judging.render_markdown(verdicts, list(loaded.environments.values())), encoding="utf-8")
+    if as_json:
+        print_json([verdict.as_dict() for verdict in verdicts])
+        return
+    if explain:
+        for verdict in verdicts:
+            out.print(judging.explain(verdict), markup=False)
+        return
+    table = Table("claim", "verdict", "in words", "cells", title="Claims")
+    for verdict in verdicts:
+        table.add_row(
+            f"{verdict.claim.id} {verdict.claim.title}", verdict.outcome, verdict.sentence, str(verdict.cells)
+        )
+    out.print(table)
+    lacking = len(judging.missing_cells(rows, chosen))
+    if lacking:
+        out.print(f"{lacking} cells that these claims need have no row: measure them with `hograd claims --run`")
+
+
+def _measure_missing(chosen: list[Any], results: Path) -> None:
+    from hograd_bench import claims as judging
+    from hograd_bench import run as running
+
+    have = _newest(results)[1] if results.exists() else pd.DataFrame()
+    plans = judging.missing_cells(have, chosen)
+    if not plans:
+        return
+    try:
+        outcome = running.run(plans, results, running.Limits(), console=err)
+    except running.RunError as error:
+        raise fail(str(error), 1) from None
+    outcome.print(err)
+
+
+def law(
+    operator: Annotated[str, typer.Option(help="operator or alias, e.g. hvp")],
+    method: Annotated[str, typer.Option(help="method, e.g. double_backward")],
+    problem: Annotated[str, typer.Option(help="problem, e.g. sin_chain")],
+    metric: Annotated[str, typer.Option(help="metric, e.g. peak_bytes or seconds_min")] = "peak_bytes",
+    order: Annotated[int | None, typer.Option(help="derivative order; an alias fixes it")] = None,
+    dtype: Annotated[str, typer.Option(help="dtype of the cells")] = "float32",
+    device: Annotated[str, typer.Option(help="device of the cells")] = "cpu",
+    threads: Annotated[int, typer.Option(help="threads of the cells")] = 1,
+    fix: Annotated[str | None, typer.Option(help="sizes to hold fixed, e.g. depth=2")] = None,
+    machine: Annotated[str | None, typer.Option(help="machine; needed where results hold several")] = None,
+    predict: Annotated[str | None, typer.Option(help="sizes to predict, e.g. n=4096,depth=64")] = None,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """The law by which a metric grows with n, T (depth) and batch, as a formula, from what was measured."""
+    import hograd_core
+    from hograd_bench import laws
+
+    try:
+        record, fixed = hograd_core.resolve(operator)
+    except ValueError as error:
+        raise fail(str(error)) from None
+    rows = _newest(results)[1]
+    where: dict[str, Any] = {
+        "operator": record.name, "method": method, "problem": problem, "dtype": dtype, "device": device,
+        "threads": threads,
+    }  # fmt: skip
+    chosen_order = order or fixed or record.order
+    if chosen_order is not None:
+        where["order"] = chosen_order
+    if machine is not None:
+        where["machine"] = machine
+    where |= _sizes(fix, "--fix") if fix else {}
+    series = laws.select(rows, **where)
+    if series.empty:
+        said = ", ".join(f"{k}={v}" for k, v in where.items())
+        raise fail(f"no rows with {said} in {results}; measure some with `hograd run`")
+    try:
+        found = laws.law_of(series, metric)
+    except ValueError as error:
+        raise fail(f"{error}; choose with --fix, --order or --machine") from None
+    prediction = None
+    if predict is not None and isinstance(found, laws.ExactLaw | laws.FittedLaw):
+        prediction = _predict(found, predict)
+    if as_json:
+        print_json({"law": str(found), "kind": type(found).__name__, "prediction": prediction})
+        return
+    out.print(str(found), markup=False)
+    if prediction is not None:
+        out.print(f"at {predict}: {prediction}", markup=False)
+
+
+def _sizes(text: str, option: str) -> dict[str, int]:
+    try:
+        return {key.strip(): int(value) for key, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise fail(f"{option}: got {text!r}, expected sizes such as n=4096,depth=64") from None
+
+
+def _predict(found: Any, text: str) -> str:
+    sizes = _sizes(text, "--predict")
+    from hograd_bench import laws
+
+    try:
+        if isinstance(found, laws.ExactLaw):
+            return f"{found.predict({**found.fixed, **sizes}):,} exactly"
+        return str(found.predict(sizes[found.variable]))
+    except KeyError:
+        raise fail(f"--predict: got {text!r}, expected a value for {found.variable}") from None
+    except ValueError as error:
+        raise fail(f"--predict: {error}") from None
+
+
+def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
+    """Everything that was read, and the latest row of every cell of each machine."""
+    try:
+        loaded = store.load(results)
+    except store.StoreError as error:
+        raise fail(str(error), 1) from None
+    for warning in loaded.warnings[:5]:
+        err.print(f"warning: {warning}", markup=False)
+    return loaded, store.newest(loaded.rows)
+
+
+def _print_frame(frame: pd.DataFrame, title: str, most: int = 40) -> None:
+    if frame.empty:
+        return
+    table = Table(*map(str, frame.columns), title=title)
+    for row in frame.head(most).itertuples(index=False):
+        table.add_row(*(f"{v:g}" if isinstance(v, float) else str(v) for v in row))
+    out.print(table)
+    if len(frame) > most:
+        out.print(f"and {len(frame) - most} more; --json prints all")
