@@ -176,13 +176,14 @@ def law(
         found = laws.law_of(series, metric)
     except ValueError as error:
         raise fail(f"{error}; choose with --fix, --order or --machine") from None
+    text = found.text if isinstance(found, laws.ExactLaw | laws.FittedLaw) else str(found)
     prediction = None
     if predict is not None and isinstance(found, laws.ExactLaw | laws.FittedLaw):
         prediction = _predict(found, predict)
     if as_json:
-        print_json({"law": str(found), "kind": type(found).__name__, "prediction": prediction})
+        print_json({"law": text, "kind": type(found).__name__, "prediction": prediction})
         return
-    out.print(str(found), markup=False)
+    out.print(text, markup=False, soft_wrap=True)
     if prediction is not None:
         out.print(f"at {predict}: {prediction}", markup=False)
 
@@ -201,7 +202,8 @@ def _predict(found: Any, text: str) -> str:
     try:
         if isinstance(found, laws.ExactLaw):
             return f"{found.predict({**found.fixed, **sizes}):,} exactly"
-        return str(found.predict(sizes[found.variable]))
+        expected = found.predict(sizes[found.variable])
+        return f"{expected.value:.3g}, between {expected.low:.3g} and {expected.high:.3g} ({expected.coverage:.0%})"
     except KeyError:
         raise fail(f"--predict: got {text!r}, expected a value for {found.variable}") from None
     except ValueError as error:

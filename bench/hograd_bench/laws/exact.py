@@ -152,13 +152,15 @@ def fit_exact(
         found = _solve(kept, max_degree, held_out)
         if found is not None:
             terms, count = found
+            # A size whose other values were all left out no longer varies: the law is silent about it.
+            single = {v: next(iter(kept))[i] for i, v in enumerate(names) if len({s[i] for s in kept}) == 1}
             return ExactLaw(
                 metric,
                 Polynomial(names, terms),
                 unit,
-                {v: min(s[i] for s in kept) for i, v in enumerate(names)},
-                {v: math.gcd(*(s[i] for s in kept)) for i, v in enumerate(names)},
-                fixed,
+                {v: min(s[i] for s in kept) for i, v in enumerate(names) if v not in single},
+                {v: math.gcd(*(s[i] for s in kept)) for i, v in enumerate(names) if v not in single},
+                {**fixed, **single},
                 tuple(sorted(kept)),
                 len(kept) - count,
                 tuple(sorted(set(reduced) - set(kept))),
