@@ -118,7 +118,7 @@ def compare(
     changed = paired_a["status"] != paired_b["status"]
     was, now = paired_a[changed], paired_b[changed]
     columns = (both[changed], was["status"], now["status"], was["reason"], now["reason"])
-    statuses = pd.DataFrame({name: list(column) for name, column in zip(_STATUSES, columns, strict=True)})
+    statuses = pd.DataFrame({name: list(column) for name, column in zip(_STATUSES, columns, strict=True)}, dtype=object)
     paired_a, paired_b = paired_a[~changed], paired_b[~changed]
 
     rules = {str(device): comparable(env_a, env_b, str(device)) for device in sorted(paired_a["device"].unique())}

@@ -105,13 +105,13 @@ class Comparability:
     def allows(self, metric: MetricRecord) -> bool:
         """Whether the metric's values may be compared.
 
-        A deterministic metric that declares what it depends on may be compared wherever that is the same.
+        A deterministic metric that declares what it depends on may be compared wherever that is the same; but on
+        different GPUs none may: which kernels run there is the GPU's choice.
         """
         if self.level == "full" or not metric.deterministic:
             return self.level == "full"
-        return self.level == "deterministic" or (
-            bool(metric.depends_on) and "unknown" not in self.differing and not self.differing & set(metric.depends_on)
-        )
+        barred = {"unknown", "device", *metric.depends_on}
+        return self.level == "deterministic" or (bool(metric.depends_on) and not self.differing & barred)
 
 
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any], device: str = "cpu") -> Comparability:

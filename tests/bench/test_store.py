@@ -96,6 +96,7 @@ def test_rows_come_back_as_written(results: Path, run: store.Run) -> None:
     assert (first["noisy"], first["seconds_min"], first["numel"], first["wall_seconds"]) == (1.0, 0.125, 9.0, 2.0)
     assert (first["cell"], first["n"], first["line"], first["status"]) == (written["cell"], 1, 1, "ok")
     assert (first["run"], first["machine"]) == ("r1", MACHINE)
+    assert first["reason"] is None
     assert math.isnan(first["flops"])
     assert first["missing"] == {"flops": "not counted"}
     assert dict(first["details"]) == {"samples_seconds": [0.5]}
@@ -439,6 +440,23 @@ def test_a_closed_run_takes_no_rows_and_bad_rows_are_refused(run: store.Run) -> 
     with pytest.raises(store.StoreError, match="the run is closed"):
         run.append(row(1))
     run.close()
+
+
+def test_a_writer_waits_for_the_lock_of_another(run: store.Run) -> None:
+    import fcntl
+
+    def work() -> None:
+        with store.open_run(run.path) as own:
+            own.append(row(1))
+
+    rows = run.path / "rows.jsonl"
+    with open(rows, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        pid = child(work)
+        time.sleep(0.2)  # ample for a writer that does not wait
+        assert rows.read_bytes() == b""
+    assert os.waitpid(pid, 0)[1] == 0
+    assert run.finished_cells() == {row(1)["cell"]: "ok"}
 
 
 def test_two_processes_append_to_one_run_at_once(results: Path, run: store.Run) -> None:
