@@ -455,6 +455,7 @@ def test_a_writer_waits_for_the_lock_of_another(run: store.Run) -> None:
         pid = child(work)
         time.sleep(0.2)  # ample for a writer that does not wait
         assert rows.read_bytes() == b""
+        fcntl.flock(held, fcntl.LOCK_UN)  # closing would not do: the child has inherited the open file, and its lock
     assert os.waitpid(pid, 0)[1] == 0
     assert run.finished_cells() == {row(1)["cell"]: "ok"}
 
