@@ -213,6 +213,41 @@ def test_zero_tangents_are_counted_and_take_no_bytes() -> None:
     assert _bytes((zero, [p, None, 3])) == 4000
 
 
+@pytest.mark.parametrize("name", ["mul.Scalar", "add.Scalar"])
+def test_operators_that_fall_through_zero_tangents(name: str) -> None:
+    """NOTE [zero tangents]: called plainly from a mode, these would read a null pointer."""
+    packet, overload = name.split(".")
+    func = getattr(getattr(torch.ops.aten, packet), overload)
+    zero = torch._efficientzerotensor(7)
+    found: list[Tensor] = []
+    count(lambda: found.append(func(zero, 2.0)))
+    expected = func(torch.zeros(7), 2.0)
+    assert torch.equal(found[0] + torch.zeros(7), expected)
+
+
+class Doubled(Tensor):
+    """A tensor that answers every operator by running it and doubling the result."""
+
+    inner: Tensor
+
+    @staticmethod
+    def wrap(inner: Tensor) -> Doubled:
+        made: Doubled = torch.Tensor._make_subclass(Doubled, inner)
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        opened = [a.inner if isinstance(a, Doubled) else a for a in args]
+        return Doubled.wrap(func(*opened, **(kwargs or {})) * 2)
+
+
+def test_a_subclass_is_counted_by_what_it_runs() -> None:
+    tally = count(lambda: Doubled.wrap(x).sin())
+    assert tally.by_op["aten.sin"] == tally.by_op["aten.mul.Tensor"] == 1
+    assert tally.flops == 2 * 24
+
+
 E4 = 24 * 4
 # call -> bytes read and written, by hand.
 MOVED: dict[str, tuple[Callable[[], Any], int]] = {

@@ -10,9 +10,9 @@ import torch
 
 from hograd_bench.metrics._contract import Subject
 
-WARM_UPS = 2
-"""Calls before the one that is measured. The first fills caches (decompositions compiled for forward mode,
-oneDNN primitives, per-thread buffers); the second has been seen to leave nothing to the third in any cell."""
+WARM_UPS = 1
+"""Calls before the one that is measured. The first fills caches (decompositions compiled for forward mode, oneDNN
+primitives, per-thread buffers); in no cell did the figures of the second, third and fourth call differ."""
 
 _warmed: weakref.WeakSet[Subject] = weakref.WeakSet()
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hograd_bench.metrics._flops import FREE, formula_of, is_view, work_of
 from hograd_bench.metrics._formulas._work import Formula
+from hograd_bench.metrics._modes import answered_by_subclass, run_beneath
 
 _ALLOCATORS = ("aten::empty", "aten::new_empty", "aten::_efficientzerotensor", "aten::resize")
 _WRITERS = ("aten::copy_", "aten::fill_", "aten::zero_", "aten::copy", "aten::fill", "aten::zero")
@@ -77,9 +78,6 @@ class _Known:
     reads_keyword: Mapping[str, bool]
 
 
-_SCALES = (torch.ops.aten.mul.Scalar, torch.ops.aten.div.Scalar)
-
-
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,15 +87,10 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if answered_by_subclass(types):
+            return NotImplemented
         keywords = kwargs or {}
-        if func in _SCALES and args[0]._is_zerotensor():
-            # NOTE [zero tangents] These fall through PyTorch's ZeroTensor kernels; called again from a mode they
-            # would read the tensor's null storage and crash the process (torch 2.13). Zero scaled is zero.
-            out = torch._efficientzerotensor(
-                args[0].shape, dtype=torch.result_type(args[0], args[1]), device=args[0].device
-            )
-        else:
-            out = func(*args, **keywords)
+        out = run_beneath(func, args, keywords)
         known = self._known.get(func)
         if known is None:
             known = self._known[func] = _learn(func)
@@ -150,6 +143,8 @@ def _bytes(value: Any) -> int:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value._is_zerotensor():
             return 0
+        if value.is_contiguous():
+            return value.numel() * value.element_size()
         count = 1
         for size, stride in zip(value.shape, value.stride(), strict=True):
             count *= 1 if stride == 0 and size > 1 else size

@@ -50,10 +50,12 @@ def formula_of(func: torch._ops.OpOverload) -> Formula | None:
 
 def work_of(formula: Formula, args: Arguments, kwargs: Keywords, out: Any) -> Work | None:
     """Operations of one dispatch; None where the formula does not hold (complex numbers, unforeseen arguments)."""
+    if formula is free:
+        return FREE
     floating = False
-    for tensor in _tensors((args, out)):
+    for tensor in tensors((args, out)):
         if tensor.dtype.is_complex:
-            return FREE if formula is free else None
+            return None
         floating = floating or tensor.dtype.is_floating_point
     try:
         return formula(args, kwargs, out) if floating else FREE
@@ -67,12 +69,13 @@ def is_view(func: torch._ops.OpOverload) -> bool:
     return func.is_view or torch.Tag.inplace_view in func.tags
 
 
-def _tensors(tree: Any) -> Iterable[Tensor]:
+def tensors(tree: Any) -> Iterable[Tensor]:
+    """The tensors among an operator's arguments or results."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, (tuple, list)):
         for item in tree:
-            yield from _tensors(item)
+            yield from tensors(item)
 
 
 def _from_torch(packet: Any, args: Arguments, kwargs: Keywords, out: Any) -> Work:

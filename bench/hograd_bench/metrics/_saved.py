@@ -11,7 +11,9 @@ from torch import Tensor
 from torch._C import _functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from hograd_bench.metrics._flops import tensors
+from hograd_bench.metrics._modes import answered_by_subclass, run_beneath
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class _Births(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        for weak in _weak_references((args, kwargs)):
+        if answered_by_subclass(types):
+            return NotImplemented
+        for weak in _weak_references((args, *kwargs.values()) if kwargs else args):
             if weak.cdata not in self.born:
                 self.older.setdefault(weak.cdata, weak)
-        out = func(*args, **(kwargs or {}))
+        out = run_beneath(func, args, kwargs or {})
         for weak in _weak_references(out):
             if weak.cdata not in self.older:
                 self.born.setdefault(weak.cdata, weak)
@@ -52,8 +56,7 @@ class _Births(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _weak_references(tree: Any) -> list[StorageWeakRef]:
     """Weak references keep a storage's identity unique without keeping its bytes."""
-    leaves = tree_leaves(tree)
-    return [_weak(t.untyped_storage()) for t in leaves if isinstance(t, Tensor) and _has_storage(t)]
+    return [_weak(t.untyped_storage()) for t in tensors(tree) if _has_storage(t)]
 
 
 def _weak(storage: torch.UntypedStorage) -> StorageWeakRef:
