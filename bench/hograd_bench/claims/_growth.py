@@ -25,23 +25,27 @@ from hograd_bench.laws import (
     ExactLaw,
     FittedLaw,
     InsufficientData,
+    Recurrence,
+    compare,
     find_recurrence,
     fit_exact,
     fit_orders,
     fit_power,
     is_exact,
+    is_settled,
 )
+from hograd_bench.laws import (
+    decide_family as family_decision,
+)
+from hograd_bench.laws.decisions import EVIDENCE, TOLERANCE
+from hograd_bench.laws.decisions import rate as rate_of
 from hograd_bench.laws.frames import ITEMSIZE, RATIOS
 from hograd_bench.laws.polynomial import SYMBOLS
 
 BY = ("operator", "method", "problem")
-# How far an exponent may be off the limit and still be it: a logarithm, a cache step.
-TOLERANCE = 0.25
 # A counted metric without an exact law deviates from its power by no noise, but by lower terms.
 COUNT_NOISE = 0.02
-EVIDENCE = 10.0
 FLAT = 1.25
-MIN_REGIME = 3
 FAMILIES = ("polynomial", "exponential", "factorial")
 
 
@@ -100,7 +104,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     common: dict[str, Any] = {"cells": cell_ids(rows), "points": shown}
     if isinstance(law, InsufficientData):
         return Finding(part.id, key, INSUFFICIENT, str(law), **common)
-    degree, low, high = _rate(law, variable)
+    degree, low, high = rate_of(law, variable)
     text = law.text
     name = metric
     baseline = part.parameters.get("baseline")
@@ -109,29 +113,24 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
         other = law_for(own, metric, variable)
         if isinstance(other, InsufficientData):
             return Finding(part.id, key, INSUFFICIENT, f"the baseline {baseline}: {other}", text, **common)
-        rate = _rate(other, variable)
-        degree, low, high = degree - rate[0], low - rate[2], high - rate[1]
+        theirs = rate_of(other, variable)
+        degree, low, high = degree - theirs[0], low - theirs[2], high - theirs[1]
         text += f"; {baseline}: {other.text}"
         name = f"{metric} over that of {baseline}"
     exact = low == high
-    slack = 0.0 if exact else tolerance
-    regime = isinstance(law, FittedLaw) and metric not in RATIOS and len(law.regime) < MIN_REGIME
-    if low > limit + slack or (equal and high < limit - slack):
-        outcome = REFUTED
-    elif high <= limit + slack and (not equal or low >= limit - slack) and not regime:
-        outcome = HOLDS
-    else:
-        outcome = INSUFFICIENT
+    settled = metric in RATIOS or is_settled(law)
+    outcome = str(compare(low, high, limit, equal=equal, tolerance=tolerance, settled=settled))
     power = f"{symbol}^{limit:g}"
     rate_text = (
         f"degree {degree:g} in {symbol}" if exact else f"exponent {degree:.2f} [{low:.2f}, {high:.2f}] in {symbol}"
     )
+    subject = f"{law.formula} has" if isinstance(law, ExactLaw) and baseline is None else f"{name} has"
     relation = "as claimed" if equal else f"at most {limit:g}"
     reason = {
-        HOLDS: f"{name} has {rate_text}, {relation}",
-        REFUTED: f"{name} has {rate_text}, not {limit:g}",
-        INSUFFICIENT: f"{name} has {rate_text}, which does not decide about {power}"
-        + ("; overhead dominates all but the largest sizes" if regime else ""),
+        HOLDS: f"{subject} {rate_text}, {relation}",
+        REFUTED: f"{subject} {rate_text}, not {'at most ' if not equal else ''}{limit:g}",
+        INSUFFICIENT: f"{subject} {rate_text}, which does not decide about {power}"
+        + ("; overhead dominates all but the largest sizes" if not settled else ""),
     }[outcome]
     worst, lost = _anchored(shown, series, limit, symbol, metric) if baseline is None else ("", "")
     if isinstance(law, FittedLaw):
@@ -140,13 +139,6 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     return Finding(
         part.id, key, outcome, reason, text, None if exact else (low, high), degree, worst=worst, lost=lost, **common
     )
-
-
-def _rate(law: ExactLaw | FittedLaw, variable: str) -> tuple[float, float, float]:
-    if isinstance(law, ExactLaw):
-        degree = float(law.degree(variable))
-        return degree, degree, degree
-    return law.exponent, law.low, law.high
 
 
 def _matching(baseline: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -184,29 +176,30 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
             continue
         along = line(rows, "order", part.metric)
         series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
-        noise = max(0.05, noise_of(part.metric, along))
+        noise = COUNT_NOISE if is_exact(part.metric) else noise_of(part.metric, along)
         law = fit_orders(series, metric=part.metric, noise=noise)
         common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
         if isinstance(law, InsufficientData):
             found.append(Finding(part.id, key, INSUFFICIENT, str(law), **common))
             continue
-        text = law.text + _recurrence(rows, part.metric)
-        for_it = max(law.evidence[f] for f in accepted)
-        against, rival = max((law.evidence[f], f) for f in FAMILIES if f not in accepted)
-        ratio = for_it / max(against, 1e-300)
-        flat = max(series.values()) < FLAT * min(series.values())
-        expected = " or ".join(accepted)
-        if flat:
+        decision, ratio, rival = family_decision(law, accepted)
+        outcome, expected = str(decision), " or ".join(accepted)
+        recurrence, said = _recurrence(rows, part.metric, series)
+        text, growth = law.text + said, law.text.split(";")[0]
+        if max(series.values()) < FLAT * min(series.values()):
             outcome = HOLDS if "polynomial" in accepted else REFUTED
-            reason = f"{law.text.split(';')[0]}: no growth to speak of"
-        elif ratio >= EVIDENCE or ratio <= 1 / EVIDENCE:
-            outcome = HOLDS if ratio > 1 else REFUTED
+            reason = f"{growth}: no growth to speak of"
+        elif recurrence is not None:
+            # An exact recurrence needs no odds: its largest root is the growth.
+            family = "exponential" if recurrence.base > 1 + 1e-9 else "polynomial"
+            outcome = HOLDS if family in accepted else REFUTED
+            reason = f"{family} growth, exactly{said}"
+        elif outcome != INSUFFICIENT:
             side = f"{expected} growth" if ratio > 1 else f"{rival} growth, not {expected},"
             weight = min(max(ratio, 1 / max(ratio, 1e-300)), 1e9)
-            reason = f"{law.text.split(';')[0]}: {side} predicts the held-out orders {weight:.3g} times better"
+            reason = f"{growth}: {side} predicts the held-out orders {weight:.3g} times better"
         else:
-            outcome = INSUFFICIENT
-            reason = f"{expected} and {rival} growth predict the held-out orders about as well ({ratio:.2g} : 1)"
+            reason = f"{expected} and {rival} growth predict the held-out orders about as well (odds {ratio:.2g} : 1)"
         surprise = law.surprise.get(rival if ratio > 1 else accepted[0], float("nan"))
         loser = rival if ratio > 1 else expected
         lost = f"{loser} growth predicts {surprise:.2f} times what was measured at the last order"
@@ -217,30 +210,41 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _recurrence(rows: pd.DataFrame, metric: str) -> str:
-    """The exact recurrence of the coefficients of T over the orders, where every order has an exact law in T."""
+def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) -> tuple[Recurrence | None, str]:
+    """An exact recurrence over the orders: of the coefficients of T where laws in T give them, else of the values."""
     if not is_exact(metric):
-        return ""
-    coefficients: list[Fraction] = []
-    orders = sorted(int(k) for k in rows["order"].unique())
-    for order in orders:
-        law = law_for(rows[rows["order"] == order], metric, "depth")
+        return None, ""
+    text = ""
+    coefficients = _links(rows, metric)
+    for values, what in ((coefficients, "n-vectors per link of the chain"), (series, f"a = {metric}")):
+        orders = sorted(values)
+        if not orders or orders != list(range(orders[0], orders[-1] + 1)):
+            continue
+        numbers = ", ".join(f"{float(values[k]):.12g}" for k in orders)
+        said = f"; {what}: {numbers} for k = {orders[0]} to {orders[-1]}"
+        found = find_recurrence([Fraction(values[k]) for k in orders])
+        if found is not None:
+            tail = f" from k = {orders[0] + found.start} on" if found.start else ""
+            return found, f"{said}: {found.formula}{tail}, base {found.base:.3f}"
+        text = text or said
+    return None, text if coefficients else ""
+
+
+def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
+    """Order -> n-vectors that a link of the chain costs, where every order has an exact law of degree 1 in T."""
+    found: dict[int, Fraction] = {}
+    for order in sorted(int(k) for k in rows["order"].unique()):
+        one = rows[rows["order"] == order]
+        if one["depth"].nunique() < 2:
+            continue
+        law = law_for(one, metric, "depth")
         if not isinstance(law, ExactLaw) or law.degree("depth") != 1:
-            return ""
+            return {}
         slope = law.polynomial.coefficient("depth", 1)
-        # Bytes of one element over the chain's width: the number of n-vectors that a link of the chain costs.
         lead = max(slope.terms, key=lambda e: (sum(e), e))
         width = int(law.fixed.get("n", 1)) if "n" not in law.polynomial.variables else 1
-        coefficients.append(slope.terms[lead] / law.unit / width)
-    if orders != list(range(orders[0], orders[-1] + 1)):
-        return ""
-    numbers = ", ".join(str(c) for c in coefficients)
-    text = f"; n-vectors per link of the chain: {numbers} for k = {orders[0]} to {orders[-1]}"
-    recurrence = find_recurrence(coefficients)
-    if recurrence is None:
-        return text
-    tail = f", as from k = {orders[0] + recurrence.start}" if recurrence.start else ""
-    return f"{text}: {recurrence.formula}{tail}, base {recurrence.base:.3f} ({recurrence.confirmed} confirmed)"
+        found[order] = slope.terms[lead] / law.unit / width
+    return found
 
 
 GROWTH_AT_MOST = Rule(
@@ -264,6 +268,6 @@ FAMILY_IN_ORDER = Rule(
     ("expect",),
     (),
     decide_family,
-    f"holds where the expected family of models predicts held-out orders {EVIDENCE:g} times better than any other, "
-    "refuted where another does",
+    "holds where growth in the expected family is exact (a confirmed recurrence over the orders) or "
+    f"predicts held-out orders {EVIDENCE:g} times better than any other family, refuted where another does",
 )

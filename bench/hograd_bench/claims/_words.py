@@ -61,7 +61,7 @@ def where(chosen: Sequence[Finding], findings: Sequence[Finding]) -> str:
         ours = {str(f.group.get(column)) for f in chosen if column in f.group}
         theirs = {str(f.group.get(column)) for f in rest if column in f.group}
         if ours and theirs and not ours & theirs:
-            return f"{column} {_list(sorted(ours))}"
+            return f"{column}{'s' if len(ours) > 1 else ''} {_list(sorted(ours))}"
     return _list([f.name for f in chosen])
 
 

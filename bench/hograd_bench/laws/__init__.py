@@ -9,6 +9,12 @@ from hograd_bench.laws._outcomes import InsufficientData as InsufficientData
 from hograd_bench.laws._outcomes import NoExactLaw as NoExactLaw
 from hograd_bench.laws.crossover import Crossover as Crossover
 from hograd_bench.laws.crossover import crossover as crossover
+from hograd_bench.laws.decisions import Decision as Decision
+from hograd_bench.laws.decisions import compare as compare
+from hograd_bench.laws.decisions import decide as decide
+from hograd_bench.laws.decisions import decide_family as decide_family
+from hograd_bench.laws.decisions import is_settled as is_settled
+from hograd_bench.laws.decisions import rate as rate
 from hograd_bench.laws.exact import ExactLaw as ExactLaw
 from hograd_bench.laws.exact import fit_exact as fit_exact
 from hograd_bench.laws.fitted import FittedLaw as FittedLaw

@@ -98,6 +98,11 @@ class Posterior:
 
         return quantile(0.5), quantile((1 - level) / 2), quantile((1 + level) / 2)
 
+    def most_probable(self, log_growth: Array) -> float:
+        """log y at the most probable grid point, where log g(x; θ) is ``log_growth`` [θ]."""
+        i, j = np.unravel_index(int(np.argmax(self.weight)), self.weight.shape)
+        return float(self.location[i, j] + np.log(self.overhead[j] + np.exp(log_growth[i])))
+
     def log_density(self, log_y: float, log_growth: Array) -> float:
         """Log predictive density of a new observation."""
         centre = self.location + np.log(self.overhead[None, :] + np.exp(log_growth)[:, None])

@@ -18,7 +18,7 @@ from hograd_bench.laws._outcomes import InsufficientData
 from hograd_bench.laws._posterior import OVERHEADS, Array, Posterior, posterior
 
 # Decay is for ratios alone; with an overhead it would mean a plateau, which is not growth.
-EXPONENTS = np.arange(-20, 101) * 0.05
+EXPONENTS = np.arange(-20, 81) * 0.05
 LOGARITHM = 0.2  # prior probability of a logarithmic factor
 LEVEL = 0.99
 LEFT_OUT_LEVEL = 0.8

@@ -14,8 +14,7 @@ from hograd_bench.laws.fitted import FittedLaw, fit_power
 
 SIZES = ("n", "depth", "batch", "order")
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-BYTES = ("peak_bytes", "retained_bytes", "total_bytes", "moved_bytes", "saved_bytes")
-COUNTS = ("allocations", "aten_calls", "graph_nodes", "flops", "calls_of_f")
+COUNTS = ("allocations", "aten_calls", "graph_nodes", "flops", "f_calls")
 RATIOS = ("gradient_equivalents",)
 
 Law = ExactLaw | FittedLaw

@@ -132,8 +132,8 @@ def fit_orders(
     Args:
         points: order -> value; not finite or not positive values are missing measurements.
         metric: name for the text.
-        noise: prior guess of the relative deviation from a law: 0.05 for counted metrics, whose law need not
-            be any of the models exactly, 0.1 for times.
+        noise: prior guess of the relative deviation from a law: 0.02 for counted metrics, whose law need not
+            be any of the models exactly, 0.05 to 0.1 for times.
         level: credibility of the intervals of base and power.
         first_orders: orders up to this one are left out (their overhead differs in kind).
 
@@ -158,7 +158,7 @@ def fit_orders(
             target = float(log_y[orders.index(order)])
             score += fit.log_density(target, growth)
             if order == held[-1]:
-                surprise[name] = math.exp(fit.predictive(growth, 0.5)[0] - target)
+                surprise[name] = math.exp(fit.most_probable(growth) - target)
         scores[name] = score
     top = max(scores.values())
     evidence: dict[str, float] = {}

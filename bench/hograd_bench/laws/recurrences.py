@@ -94,6 +94,8 @@ def find_recurrence(
                 solution = solve_consistent(rows, kept[length:])
                 if solution is None or any(c.denominator != 1 for c in solution):
                     continue
+                if solution[length - 1] == 0:
+                    continue  # it looks back less far than it says: a shorter one, later start, is meant
                 whole = [math.floor(c) for c in solution]
                 return Recurrence(tuple(whole[:length]), whole[length] if constant else 0, equations - unknowns, start)
     return None
