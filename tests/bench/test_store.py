@@ -284,6 +284,35 @@ def test_a_bad_environment_costs_no_rows(results: Path, run: store.Run, text: st
         store.open_run(run.path)
 
 
+def test_the_environment_alone_needs_no_write(run: store.Run) -> None:
+    run.close()
+    before = sorted(os.listdir(run.path))
+    (run.path / "rows.jsonl").write_bytes(b"torn")
+    assert store.environment_of(run.path) == run.environment
+    assert (run.path / "rows.jsonl").read_bytes() == b"torn"
+    assert sorted(os.listdir(run.path)) == before
+    with pytest.raises(store.StoreError, match=r"environment\.json: no such file"):
+        store.environment_of(run.path.parent)
+
+
+def test_a_forgotten_run_closes_its_file(results: Path) -> None:
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(20):
+        store.create_run(results, ENV)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_newest_takes_the_latest_row_of_each_cell(results: Path) -> None:
+    for name, value in (("r1", 1), ("r2", 2)):
+        with store.create_run(results, ENV, name) as run:
+            run.append(row(1, metrics={"m": value}))
+    with store.create_run(results, {**ENV, "machine": "other"}, "r0") as run:
+        run.append(row(1, metrics={"m": 3}))
+    newest = store.newest(store.load(results).rows)
+    assert sorted(newest["m"]) == [2, 3]
+
+
 def test_a_folder_or_device_in_place_of_rows_is_a_warning(results: Path, run: store.Run) -> None:
     rows = run.path / "rows.jsonl"
     rows.unlink()

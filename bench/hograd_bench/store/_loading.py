@@ -131,6 +131,18 @@ def load(
     return Results(frame.build(), environments, warnings)
 
 
+def environment_of(path: str | Path) -> dict[str, Any]:
+    """The environment of the run in a folder, without opening the run for writing.
+
+    Raises:
+        StoreError: there is none, or it is damaged; the message names the file.
+    """
+    found, problem = read_environment(Path(path))
+    if problem is not None:
+        raise StoreError(str(problem))
+    return found
+
+
 def read_rows(path: str | Path) -> list[Row]:
     """The rows of one run with their details, as JSON-ready objects; of several rows of a cell, the last.
 

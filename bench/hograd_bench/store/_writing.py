@@ -38,8 +38,9 @@ class Run:
         self.machine = path.parent.name
         self.environment = environment
         self._rows = path / ROWS
+        self._file: int | None = None
         with explained(self._rows, "open"):
-            self._file: int | None = os.open(self._rows, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._file = os.open(self._rows, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             with explained(self._rows, "repair"), locked(self._file):
                 self._repair(self._file)
@@ -100,6 +101,9 @@ class Run:
 
     def __enter__(self) -> Run:
         return self
+
+    def __del__(self) -> None:
+        self.close()
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
