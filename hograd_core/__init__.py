@@ -8,10 +8,7 @@ from hograd_core._registry import resolve as resolve
 from hograd_core._unsupported import UnsupportedError as UnsupportedError
 
 # Applications.
-from hograd_core.applications import (
-    _penalty_truth,  # noqa: F401 (registers its truths)
-    _pinn_truth,  # noqa: F401 (registers its truths)
-)
+from hograd_core.applications import _truth as _applications_truth  # noqa: F401 (registers its truths)
 from hograd_core.applications._equations import Equation as Equation
 from hograd_core.applications._equations import beam as beam
 from hograd_core.applications._equations import burgers as burgers
@@ -27,7 +24,10 @@ from hograd_core.applications.gradient_penalty import one_sided as one_sided
 from hograd_core.applications.gradient_penalty import penalty as penalty
 from hograd_core.applications.gradient_penalty import r1_penalty as r1_penalty
 from hograd_core.applications.gradient_penalty import two_sided as two_sided
-from hograd_core.applications.pinn import Estimate as Estimate
+from hograd_core.applications.maml import MetaGradient as MetaGradient
+from hograd_core.applications.maml import adapt as adapt
+from hograd_core.applications.maml import meta_gradient as meta_gradient
+from hograd_core.applications.pinn import FieldEstimate as FieldEstimate
 from hograd_core.applications.pinn import ResidualLoss as ResidualLoss
 from hograd_core.applications.pinn import bilaplacian as bilaplacian
 from hograd_core.applications.pinn import gaussian_bilaplacian as gaussian_bilaplacian
@@ -37,6 +37,8 @@ from hograd_core.applications.pinn import partial_derivatives as partial_derivat
 from hograd_core.applications.pinn import residual as residual
 from hograd_core.applications.pinn import residual_loss as residual_loss
 from hograd_core.applications.pinn import sampled_laplacian as sampled_laplacian
+from hograd_core.applications.skewness import Skewness as Skewness
+from hograd_core.applications.skewness import directional_skewness as directional_skewness
 
 # Curvature of functions and of models.
 from hograd_core.curvature import _truth as _curvature_truth  # noqa: F401 (registers its truths)
@@ -79,11 +81,16 @@ from hograd_core.derivatives.gradient import gradient as gradient
 
 # From modules.
 from hograd_core.module import from_module as from_module
+from hograd_core.solvers import _cubic_truth  # noqa: F401 (registers its truth)
 
 # Solvers on curvature.
 from hograd_core.solvers import _truth as _solvers_truth  # noqa: F401 (registers its truths)
 from hograd_core.solvers.conjugate_gradient import CGResult as CGResult
 from hograd_core.solvers.conjugate_gradient import conjugate_gradient as conjugate_gradient
+from hograd_core.solvers.cubic import CubicResult as CubicResult
+from hograd_core.solvers.cubic import CubicStep as CubicStep
+from hograd_core.solvers.cubic import cubic_newton_step as cubic_newton_step
+from hograd_core.solvers.cubic import minimize_cubic_newton as minimize_cubic_newton
 from hograd_core.solvers.minimize import NewtonResult as NewtonResult
 from hograd_core.solvers.minimize import minimize_newton as minimize_newton
 from hograd_core.solvers.natural_gradient import inverse_fisher_vector_product as inverse_fisher_vector_product

@@ -22,7 +22,7 @@ from hograd_core.applications._partials import KERNELS, Field, Kernel, series_al
 from hograd_core.applications._polarisation import Index
 
 
-class Estimate(NamedTuple):
+class FieldEstimate(NamedTuple):
     """A stochastic estimate at each point.
 
     Attributes:
@@ -208,16 +208,16 @@ for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
     _register(_name, _kernel, _mode, _source, _functorch)
 
 
-def _estimate(samples: Tensor) -> Estimate:
-    return Estimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
+def _estimate(samples: Tensor) -> FieldEstimate:
+    return FieldEstimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
 
 
 def _generator(points: Tensor, seed: int) -> torch.Generator:
     return torch.Generator(points.device).manual_seed(seed)
 
 
-def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
-    """Estimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
+def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+    """FieldEstimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
 
     Unbiased; variance 2 Σ_{i≠j} (∂²u/∂x_i∂x_j)² / probes. Cost: one Taylor pass of degree 2 on probes · N points.
 
@@ -236,8 +236,8 @@ def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
     return _estimate(series_along(field, x, (2 * bits - 1).to(x.dtype), 2)[2] * 2)
 
 
-def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
-    """Estimate Δu as d times the mean of ∂²u/∂x_i² over coordinates drawn with replacement (Shi et al. 2024).
+def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+    """FieldEstimate Δu as d times the mean of ∂²u/∂x_i² over coordinates drawn with replacement (Shi et al. 2024).
 
     Unbiased; exact for every draw where all second derivatives are equal.
 
@@ -257,8 +257,8 @@ def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int =
     return _estimate(series_along(field, x, directions, 2)[2] * (2 * d))
 
 
-def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
-    """Estimate Δ²u as the mean of D⁴u[v, v, v, v] / 3 over normal probes (Shi et al. 2024).
+def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+    """FieldEstimate Δ²u as the mean of D⁴u[v, v, v, v] / 3 over normal probes (Shi et al. 2024).
 
     Unbiased, since E v_i² v_j² = 1 + 2δ_ij. Cost: one Taylor pass of degree 4 on probes · N points.
 
@@ -280,7 +280,7 @@ def _stochastic(record: Operator, name: str, estimator: Any, source: str) -> Non
     """Make the value of an estimator a method; the estimator itself gives the standard error too."""
 
     def value(u: Field, points: Tensor, indices: Sequence[Index], *, probes: int = 16, seed: int = 0) -> Tensor:
-        found: Estimate = estimator(u, points, probes=probes, seed=seed)
+        found: FieldEstimate = estimator(u, points, probes=probes, seed=seed)
         return found.value
 
     value.__doc__ = estimator.__doc__
