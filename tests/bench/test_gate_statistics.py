@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from hograd_bench.gate import policy, sequential
 from hograd_bench.gate.policy import Policy
+from hypothesis import given
+from hypothesis import strategies as st
 
 CELLS = 30
 

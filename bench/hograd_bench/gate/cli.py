@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -85,7 +83,7 @@ def gate(
     Without --base: exact metrics (bytes, allocations, dispatches, nodes, FLOPs) against the committed baseline.
     With --base: both sides measured here, exact metrics and time (docs/gate.md says how alarms are controlled).
     """
-    _end_cleanly()
+    sides.end_cleanly()
     tell = _teller(quiet=as_json)
     paths = {"json": json_file, "junit": junit, "markdown": markdown}
     timed, a, b = Timed(), None, None
@@ -205,17 +203,6 @@ def _say(outcome: Outcome, *, as_json: bool, paths: dict[str, Path | None], gith
         if summary:
             with open(summary, "a", encoding="utf-8") as file:
                 file.write(output.markdown(outcome))
-
-
-def _end_cleanly() -> None:
-    """Let SIGTERM and SIGHUP unwind the stack, so that workers are ended and scratch folders removed."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import policy, results, twins
+from hograd_bench.gate import policy, results, sides, twins
 from hograd_bench.gate.outcome import Finding
 from hograd_bench.gate.policy import Policy, Verdict
 from hograd_bench.gate.twins import Bursts, Side, Worker, WorkerError
@@ -161,15 +160,15 @@ def compare(
         WorkerError: a side cannot even start ("no suite", "crashed", "timeout").
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="hograd-gate-") as folder:
-        loop = _Loop(a, b, rules, random.Random(seed), Path(folder), plants=dict(plants or {}))
+    with sides.scratch() as folder:
+        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}))
         ratios: dict[str, list[float]] = {t.name: [] for t in cells}
         left, family = list(cells), len(cells)
         longest = 0.0
         limit = rules.max_pairs if fixed_pairs is None else fixed_pairs
         while left and len(loop.found.pairs) < limit:
             before = time.monotonic()
-            if fixed_pairs is None and before - start + longest > rules.max_seconds:
+            if fixed_pairs is None and loop.found.pairs and before - start + longest > rules.max_seconds:
                 break
             seen = loop.pair(left)
             longest = max(longest, time.monotonic() - before)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from hograd_bench.gate.twins import Side
 
@@ -270,6 +273,17 @@ def _pip(python: Path, arguments: list[str]) -> None:
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise NotComparableError(f"the environment of this side cannot be built; pip says:\n{tail}")
+
+
+def end_cleanly() -> None:
+    """Let SIGTERM and SIGHUP unwind the stack, so that workers are ended and scratch folders removed."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""Whole runs of every rule, resampled from recorded pairs. Pure.
+
+A run starts at a random recorded pair and goes on in the order of recording (around the end), so drift and bursts
+of load stay together. The sides of an identical pair are exchanged or not by a fair coin, all cells at once: that
+is what the gate's own coin does, so it makes new runs of the same distribution, not of another one. What
+resampling cannot make up is weather that was never recorded; the rates speak for the machine and hours recorded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from hograd_bench.gate import policy
+from hograd_bench.gate.policy import Policy
+from hograd_bench.gate.recording import Recorded
+from hograd_bench.gate.rivals import Process, Rule
+
+
+def _window(pairs: Sequence[Recorded], length: int, rng: random.Random) -> list[Recorded]:
+    start = rng.randrange(len(pairs))
+    return [pairs[(start + i) % len(pairs)] for i in range(length)]
+
+
+def gate_run(
+    same: Sequence[Recorded], planted: Sequence[Recorded], cell: str | None, rules: Policy, rng: random.Random
+) -> dict[str, str]:
+    """Verdicts of one resampled run.
+
+    Args:
+        same: pairs of identical sides.
+        planted: pairs in which B was slowed down; used for ``cell`` alone.
+        cell: the slowed cell, or None.
+        rules: the policy.
+        rng: source of starts and coins.
+
+    Returns:
+        Verdict by cell.
+    """
+    cells = sorted(set.intersection(*(set(p.cells) for p in same)))
+    table: list[dict[str, float]] = []
+    for pair in _window(same, rules.max_pairs, rng):
+        sign = rng.choice((-1.0, 1.0))
+        table.append({c: sign * r for c, r in pair.log_ratios().items() if c in cells})
+    if cell is not None:
+        for row, pair in zip(table, _window(planted, rules.max_pairs, rng), strict=True):
+            row[cell] = pair.log_ratios()[cell]
+    return {c: str(v.verdict) for c, v in policy.replay(table, rules).items()}
+
+
+def rival_run(
+    rule: Rule, same: Sequence[Recorded], planted: Sequence[Recorded], cell: str | None, rng: random.Random
+) -> set[str]:
+    """Cells that a rival rule calls slower in one resampled run; arguments as in :func:`gate_run`.
+
+    Processes of the two sides alternate in time: A of one pair, B of the next.
+    """
+    cells = sorted(set.intersection(*(set(p.cells) for p in same)))
+    window = _window(same, 2 * rule.processes, rng)
+    slowed = _window(planted, 2 * rule.processes, rng) if cell is not None else []
+    fired = set()
+    for name in cells:
+        a = [_side(p, name, rng) for p in window[0::2]]
+        b = [p.cells[name][1] for p in slowed[1::2]] if name == cell else [_side(p, name, rng) for p in window[1::2]]
+        if rule.fires(a, b):
+            fired.add(name)
+    return fired
+
+
+def _side(pair: Recorded, cell: str, rng: random.Random) -> Process:
+    return pair.cells[cell][rng.randrange(2)]

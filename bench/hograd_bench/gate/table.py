@@ -1,0 +1,176 @@
+"""The table of docs/gate.md, from a recorded study. Every number in it is computed here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median, pstdev
+
+from hograd_bench.gate.policy import Policy
+from hograd_bench.gate.recording import Recorded, Study, WholeRun
+from hograd_bench.gate.resampling import gate_run, rival_run
+from hograd_bench.gate.rivals import RULES
+from hograd_bench.gate.sequential import clopper_pearson_upper
+
+GUIDE = Path("docs/gate.md")
+BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
+FACTORS = (1.05, 1.10)
+SEED = 20240
+
+
+def render(study: Study, resampled: int) -> str:
+    """The study's tables as Markdown.
+
+    Args:
+        study: what was recorded.
+        resampled: resampled whole runs a figure.
+
+    Returns:
+        Text, the same for the same study.
+
+    Raises:
+        ValueError: nothing was recorded that a figure needs.
+    """
+    same = [p for p in study.pairs if p.factor == 1.0]
+    if not same:
+        raise ValueError("study: no pair of identical sides is recorded; `study record` makes them")
+    cells = sorted(set.intersection(*(set(p.cells) for p in same)))
+    loads = [p.load for p in study.pairs]
+    lines = [
+        f"Recorded on {study.machine}; load average while recording {min(loads):.1f} to {max(loads):.1f} "
+        f"(median {median(loads):.1f}); {len(cells)} timed cells; {len(same)} pairs of identical sides"
+        + "".join(f", {n} pairs at {f:.2f}×" for f in FACTORS if (n := sum(p.factor == f for p in study.pairs)))
+        + ".",
+        "",
+        _noise(same, cells),
+        "",
+        *_rules(study, same, cells, resampled),
+        "",
+        *_real(study.runs),
+        "",
+        *_exact(study),
+    ]
+    return "\n".join(lines)
+
+
+def _noise(same: Sequence[Recorded], cells: Sequence[str]) -> str:
+    spreads = [pstdev(p.log_ratios()[c] for p in same) for c in cells]
+    ordered = [p.cells[c][0].least for c in cells for p in same]
+    processes = [
+        pstdev([p.cells[c][0].middle for p in same]) / (sum(p.cells[c][0].middle for p in same) / len(same))
+        for c in cells
+    ]
+    return (
+        f"Spread of the log-ratio of a pair over identical pairs: median {median(spreads):.2%} over the cells, worst "
+        f"{max(spreads):.2%}; spread of the median call between the same processes one by one: median "
+        f"{median(processes):.1%}, worst {max(processes):.1%}. Calls take {min(ordered) / 1e3:,.0f} to "
+        f"{max(ordered) / 1e3:,.0f} µs."
+    )
+
+
+def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampled: int) -> list[str]:
+    planted = {f: [p for p in study.pairs if p.factor == f] for f in FACTORS}
+    lines = [
+        "| rule | whole runs with a false alarm | cells with a false alarm | found at 1.05× | found at 1.10× |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    rng, rules = random.Random(SEED), Policy()
+    alarmed = alarms = undecided = 0
+    for _ in range(resampled):
+        verdicts = gate_run(same, [], None, rules, rng)
+        fired = sum(v == "slower" for v in verdicts.values())
+        alarmed, alarms = alarmed + (fired > 0), alarms + fired
+        undecided += any(v == "inconclusive" for v in verdicts.values())
+    found = []
+    missed = []
+    for factor in FACTORS:
+        hits = passed = tried = 0
+        for i in range(resampled // 2 if planted[factor] else 0):
+            cell = cells[i % len(cells)]
+            verdict = gate_run(same, planted[factor], cell, rules, rng)[cell]
+            hits, passed, tried = hits + (verdict == "slower"), passed + (verdict == "same"), tried + 1
+        found.append(_share(hits, tried))
+        missed.append(_share(passed, tried))
+    lines.append(
+        f"| **this gate** | {_share(alarmed, resampled)} (bound {clopper_pearson_upper(alarmed, resampled):.2%}) | "
+        f"{_share(alarms, resampled * len(cells))} | {found[0]} | {found[1]} |"
+    )
+    for rule in RULES:
+        count = max(200, resampled // 10)
+        alarmed = alarms = 0
+        for _ in range(count):
+            hit = rival_run(rule, same, [], None, rng)
+            alarmed, alarms = alarmed + bool(hit), alarms + len(hit)
+        found = []
+        for factor in FACTORS:
+            tries = count if planted[factor] else 0
+            hits = sum(
+                (cell := cells[i % len(cells)]) in rival_run(rule, same, planted[factor], cell, rng)
+                for i in range(tries)
+            )
+            found.append(_share(hits, tries))
+        lines.append(
+            f"| {rule.name} | {_share(alarmed, count)} | {_share(alarms, count * len(cells))} | "
+            f"{found[0]} | {found[1]} |"
+        )
+    lines += [
+        "",
+        f"Resampled from the recorded pairs ({resampled:,} runs for this gate): contiguous stretches, sides exchanged "
+        "by fair coins; the bound in brackets is Clopper-Pearson's for the resampled runs and does not know how few "
+        f"pairs they come from. {_share(undecided, resampled)} of the identical runs left a cell inconclusive. Of the "
+        f'planted cells, {missed[0]} at 1.05× and {missed[1]} at 1.10× were called "same"; the others were found or '
+        "inconclusive.",
+    ]
+    return lines
+
+
+def _real(runs: Sequence[WholeRun]) -> list[str]:
+    lines = ["| real whole runs | made | with a false alarm | 95% upper bound | plant found | inconclusive | seconds |",
+             "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    kinds = sorted({(r.factor, r.busy > 0) for r in runs})
+    for factor, busy in kinds:
+        own = [r for r in runs if (r.factor, r.busy > 0) == (factor, busy)]
+        name = "identical code" if factor == 1.0 else f"{factor:.2f}× in one cell"
+        alarmed = sum(bool(r.alarms) for r in own)
+        found = "" if factor == 1.0 else f"{sum(r.verdicts.get(r.planted) == 'slower' for r in own)}"
+        open_ = sum(any(v == "inconclusive" for v in r.verdicts.values()) for r in own)
+        seconds = [r.seconds for r in own]
+        lines.append(
+            f"| {name}{', both cores kept busy for a part' if busy else ''} | {len(own)} | {alarmed} | "
+            f"{clopper_pearson_upper(alarmed, len(own)):.1%} | {found} | {open_} | "
+            f"{median(seconds):.0f} (at most {max(seconds):.0f}) |"
+        )
+    if runs:
+        alarmed = sum(bool(r.alarms) for r in runs)
+        lines += ["", f"All {len(runs)} real runs together: {alarmed} with a false alarm, 95% upper bound "
+                      f"{clopper_pearson_upper(alarmed, len(runs)):.1%}. The rule itself bounds the "
+                      f"rate at {Policy().alarm_rate:.0%} whatever the noise; runs check the machinery."]  # fmt: skip
+        return lines
+    return ["No real whole runs are recorded yet."]
+
+
+def _exact(study: Study) -> list[str]:
+    names = {"extra_vector": "one more n-vector alive", "extra_call": "one more ATen call",
+             "extra_node": "one more graph node"}  # fmt: skip
+    lines = ["| planted into every kernel | cells | caught by the exact gate |", "|---|---:|---:|"]
+    lines += [f"| {names.get(plant, plant)} | {tried} | {caught} |" for plant, (tried, caught) in study.exact.items()]
+    return lines if study.exact else ["The exact gate's plants are not recorded yet."]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "not recorded"
+
+
+def write_between(path: Path, text: str) -> None:
+    """Replace what stands between the study's marks in a document.
+
+    Raises:
+        ValueError: the document lacks the marks.
+    """
+    old = path.read_text(encoding="utf-8")
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path}: the marks {BEGIN} and {END} are missing; put them where the table belongs")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,135 @@
+"""Slow poison: growth that each step let through, added up."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hograd_bench.gate import since
+from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.since import Ratio
+
+
+def history(*values: int) -> list[tuple[str, dict[str, Entry]]]:
+    return [(f"r{i}", {"cell": Entry("ok", {"peak_bytes": v})}) for i, v in enumerate(values)]
+
+
+def test_banked_steps_add_up_and_are_listed() -> None:
+    findings, compared = since.exact_drift(history(100, 102, 102, 104, 107), 0.05)
+    assert compared == 1
+    (found,) = findings
+    assert (found.before, found.after) == (100, 107)
+    assert "+7.0%" in found.text
+    assert "3 steps: +2 at r1, +2 at r3, +3 at r4" in found.text
+
+
+def test_small_or_undone_growth_is_silent() -> None:
+    assert since.exact_drift(history(100, 104), 0.05) == ([], 1)
+    assert since.exact_drift(history(100, 150, 100), 0.05) == ([], 1)
+
+
+def test_growth_from_nothing_counts() -> None:
+    (found,), _ = since.exact_drift(history(0, 0, 8), 0.5)
+    assert found.after == 8
+
+
+def test_cells_without_a_pair_are_not_compared() -> None:
+    broken = [("a", {"cell": Entry("ok", {"m": 1})}), ("b", {"cell": Entry("failed")})]
+    assert since.exact_drift(broken, 0.0) == ([], 0)
+    with pytest.raises(ValueError, match="two"):
+        since.exact_drift(history(1), 0.0)
+
+
+def test_stored_rows_are_a_history() -> None:
+    rows = [
+        {"run": run, "cell": "c", "status": "ok", "metrics": {"peak_bytes": peak, "min_seconds": 0.5, "noisy": True}}
+        for run, peak in (("2026-01", 10.0), ("2026-02", 12))
+    ]
+    made = since.from_rows(rows, ["peak_bytes", "min_seconds", "noisy"])
+    assert made == [
+        ("2026-01", {"c": Entry("ok", {"peak_bytes": 10})}),
+        ("2026-02", {"c": Entry("ok", {"peak_bytes": 12})}),
+    ]
+
+
+def chain(steps: list[float], error: float = 0.004, seed: int = 0) -> list[Ratio]:
+    rng = random.Random(seed)
+    return [Ratio(f"c{i}", f"c{i + 1}", "cell", s + rng.gauss(0, error), error) for i, s in enumerate(steps)]
+
+
+def test_a_chain_adds_up_and_its_error_grows_as_the_root() -> None:
+    levels = since.levels(chain([0.01] * 16, seed=3), "c0")
+    end = levels["c16"]
+    assert end.error == pytest.approx(0.004 * 4)
+    assert abs(end.log - 0.16) < 3 * end.error
+
+
+def test_an_anchor_keeps_the_error_from_growing() -> None:
+    ratios = [*chain([0.01] * 16), Ratio("c0", "c16", "cell", 0.16, 0.004)]
+    end = since.levels(ratios, "c0")["c16"]
+    assert end.error < 0.004
+    assert end.log == pytest.approx(0.16, abs=0.012)
+
+
+def test_levels_agree_with_arithmetic_on_a_triangle() -> None:
+    """Two ways to c2 that disagree by 0.03: each edge of equal weight takes a third of it."""
+    ratios = [Ratio("a", "b", "x", 0.10, 0.01), Ratio("b", "c", "x", 0.10, 0.01), Ratio("a", "c", "x", 0.23, 0.01)]
+    levels = since.levels(ratios, "a")
+    assert levels["b"].log == pytest.approx(0.11)
+    assert levels["c"].log == pytest.approx(0.22)
+    assert levels["c"].error == pytest.approx(0.01 * math.sqrt(2 / 3))
+
+
+def test_what_no_chain_reaches_has_no_level() -> None:
+    ratios = [*chain([0.01]), Ratio("x", "y", "cell", 0.5, 0.01)]
+    assert set(since.levels(ratios, "c0")) == {"c1"}
+    assert since.levels(ratios, "nowhere") == {}
+    assert since.time_drift(ratios, "c0", "y", 0.02) == ([], 0)
+
+
+def test_creeping_slowness_below_every_pairwise_threshold_is_found() -> None:
+    """Eight steps of 1.5%: the pairwise gate calls each the same; together they are 12.7%."""
+    ratios = chain([math.log(1.015)] * 8, seed=7)
+    findings, cells = since.time_drift(ratios, "c0", "c8", 0.05)
+    assert cells == 1
+    assert (findings[0].kind, findings[0].metric) == ("slower", "time")
+    assert findings[0].after == pytest.approx(1.015**8, rel=0.03)
+
+
+def test_drift_raises_few_false_alarms() -> None:
+    alarms = 0
+    for seed in range(300):
+        ratios = [
+            Ratio(r.a, r.b, f"cell{c}", r.log_ratio, r.error)
+            for c in range(10)
+            for r in chain([0.0] * 10, seed=1000 * c + seed)
+        ]
+        alarms += bool(since.time_drift(ratios, "c0", "c10", 0.0)[0])
+    assert alarms / 300 <= 0.03  # 1% stated
+
+
+def test_faster_is_said_too() -> None:
+    (found,), _ = since.time_drift([Ratio("a", "b", "x", -0.2, 0.01)], "a", "b", 0.05)
+    assert (found.kind, found.level) == ("faster", "notice")
+
+
+def test_the_ledger_survives_the_round_trip() -> None:
+    made = since.ratio("a", "b", "x", [0.01, 0.02, 0.015, 9.0], "machine", "now")
+    assert made.log_ratio == pytest.approx(0.0175)
+    assert since.parse_ledger(made.to_line() + "\n\n", "l") == [made]
+    assert since.ratio("a", "b", "x", [0.01] * 9).error == since.LEAST_ERROR
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", "7", '{"schema": 2}', '{"schema": 1}',
+        '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":NaN,"error":1}',
+        '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":0,"error":0}',
+    ],
+)  # fmt: skip
+def test_damage_in_the_ledger_names_the_line(line: str) -> None:
+    good = Ratio("a", "b", "c", 0.0, 0.1).to_line()
+    with pytest.raises(ValueError, match=r"file\.jsonl:2"):
+        since.parse_ledger(f"{good}\n{line}\n", "file.jsonl")

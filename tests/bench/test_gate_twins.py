@@ -1,0 +1,295 @@
+"""Workers, pairs and the timing loop, on fake sides with a virtual clock: real processes, no dependence on speed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hograd_bench.gate import live, run, sides, twins
+from hograd_bench.gate.live import Twin
+from hograd_bench.gate.outcome import Exit
+from hograd_bench.gate.policy import Policy
+from hograd_bench.gate.twins import Worker, WorkerError, environment
+
+
+def _fakes() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gate_fakes", Path(__file__).with_name("gate_fakes.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fakes = _fakes()
+MS = 1_000_000
+FEW = Policy(max_pairs=16)
+NAMES = ("one", "two", "three")
+
+
+def twin(name: str) -> Twin:
+    return Twin(name, fakes.cell_id(name), fakes.cell_id(name))
+
+
+def behaviour(**changed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: {"ns": MS, "noise": 0.02, **changed.get(name, {})} for name in NAMES}
+
+
+def compare(folder: Path, a: dict[str, Any], b: dict[str, Any], rules: Policy = FEW, **options: Any) -> Any:
+    left, right = fakes.side(folder, "a", a), fakes.side(folder, "b", b)
+    names = sorted({*a, *b})
+    return run.sides_against(left, right, [twin(n) for n in names], rules, seed=1, **options)
+
+
+def kinds(outcome: Any) -> dict[str, str]:
+    return {f.cell: f.kind for f in outcome.findings}
+
+
+def test_identical_sides_pass(tmp_path: Path) -> None:
+    outcome, timed = compare(tmp_path, behaviour(), behaviour())
+    assert outcome.exit == Exit.PASS, outcome.findings
+    assert {v.verdict for v in timed.verdicts.values()} == {"same"}
+    assert outcome.counted == 3
+
+
+def test_a_slow_cell_is_named_with_its_size(tmp_path: Path) -> None:
+    outcome, timed = compare(tmp_path, behaviour(), behaviour(two={"ns": int(1.05 * MS)}))
+    assert outcome.exit == Exit.REGRESSION
+    assert kinds(outcome) == {"two": "slower"}
+    assert timed.verdicts["two"].change == pytest.approx(0.05, abs=0.005)
+    assert timed.verdicts["one"].verdict == "same"
+    assert timed.verdicts["one"].pairs < timed.verdicts["two"].pairs
+
+
+def test_a_planted_slowdown_is_seen_at_its_size(tmp_path: Path) -> None:
+    left, right = fakes.side(tmp_path, "a", behaviour()), fakes.side(tmp_path, "b", behaviour())
+    cells = [twin(n) for n in NAMES]
+    seen = live.compare(left, right, cells, FEW, seed=3, plants={fakes.cell_id("three"): 1.10})
+    assert seen.verdicts["three"].verdict == "slower"
+    assert seen.verdicts["three"].change == pytest.approx(0.10, abs=0.01)
+    assert seen.verdicts["one"].verdict == "same"
+
+
+def test_noise_ends_inconclusive(tmp_path: Path) -> None:
+    wild = {name: {"ns": MS, "noise": 30.0} for name in NAMES}
+    outcome, _ = compare(tmp_path, wild, wild, Policy(max_pairs=6), counts=False)
+    assert outcome.exit == Exit.INCONCLUSIVE
+    assert set(kinds(outcome).values()) == {"inconclusive"}
+
+
+def test_growth_is_found_on_both_sides_measured_here(tmp_path: Path) -> None:
+    outcome, _ = compare(tmp_path, behaviour(), behaviour(one={"peak": 104}), timing=False)
+    (found,) = outcome.findings
+    assert (found.kind, found.cell, found.metric, found.before, found.after) == (
+        "growth",
+        "one",
+        "peak_bytes",
+        100,
+        104,
+    )
+    assert "backward_1/mm +4" in found.text
+
+
+def test_a_faster_wrong_kernel_fails(tmp_path: Path) -> None:
+    wrong = behaviour(two={"ns": MS // 10, "result": [1.0, 2.02]})
+    outcome, timed = compare(tmp_path, behaviour(), wrong, counts=False)
+    assert outcome.exit == Exit.REGRESSION
+    assert kinds(outcome) == {"two": "wrong"}
+    assert "two" not in timed.verdicts
+
+
+@pytest.mark.parametrize("result", [[1.0], [float("nan"), 2.0], [float("inf"), 2.0]])
+def test_shapes_and_nan_are_compared(tmp_path: Path, result: list[float]) -> None:
+    outcome, _ = compare(tmp_path, behaviour(), behaviour(two={"result": result}), counts=False)
+    assert kinds(outcome) == {"two": "wrong"}
+
+
+def test_cells_that_come_and_go(tmp_path: Path) -> None:
+    a = {**behaviour(two={"status": "unsupported"}), "gone": {"ns": MS}, "never": {"ns": MS, "status": "failed"}}
+    b = {**behaviour(one={"status": "unsupported"}), "fresh": {"ns": MS}, "never": {"ns": MS, "status": "failed"}}
+    outcome, _ = compare(tmp_path, a, b, counts=False)
+    assert kinds(outcome) == {"one": "broken", "two": "new", "gone": "missing", "fresh": "new", "never": "skipped"}
+    assert outcome.exit == Exit.REGRESSION
+    exact, _ = compare(tmp_path, a, b, timing=False)
+    assert kinds(exact) == {"one": "broken", "two": "improvement", "gone": "missing", "fresh": "new"}
+
+
+def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
+    outcome, timed = compare(tmp_path, behaviour(), behaviour(one={"status": "crash"}))
+    assert kinds(outcome)["one"] == "broken"
+    assert any("signal 11" in f.text for f in outcome.findings)
+    assert {n: v.verdict for n, v in timed.verdicts.items()} == {"two": "same", "three": "same"}
+    assert outcome.exit == Exit.REGRESSION
+
+
+def test_a_hang_is_ended(tmp_path: Path) -> None:
+    left = fakes.side(tmp_path, "a", behaviour(one={"status": "hang"}))
+    with Worker(left, environment(1, 1, 0), timeout=1.5) as worker:
+        worker.ask("hello", plugins=[])
+        with pytest.raises(WorkerError, match="no answer within") as caught:
+            worker.ask("prepare", cell=fakes.cell_id("one"), result=str(tmp_path / "r"))
+    assert caught.value.status == "timeout"
+    assert not _alive(worker.pid)
+
+
+def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
+    lacking = fakes.side(tmp_path, "old", {})
+    shutil.rmtree(tmp_path / "old" / "hograd_core")
+    shutil.rmtree(tmp_path / "old" / "bench" / "hograd_bench")
+    good = fakes.side(tmp_path, "b", behaviour())
+    for counts in (True, False):
+        with pytest.raises(sides.NotComparableError, match="no suite"):
+            run.sides_against(lacking, good, [twin("one")], FEW, seed=1, counts=counts, timing=not counts)
+
+
+def test_the_baseline_gate_end_to_end(tmp_path: Path) -> None:
+    cells, folder = [fakes.cell_id(n) for n in NAMES], tmp_path / "baselines"
+    good, grown = fakes.side(tmp_path, "good", behaviour()), fakes.side(tmp_path, "grown", behaviour(two={"peak": 101}))
+    first = run.against_baseline(good, cells, folder)
+    assert first.exit == Exit.NOT_COMPARABLE
+    assert "hograd gate --update" in first.findings[0].text
+    assert "isa=FAKE" in first.findings[0].text
+    assert run.against_baseline(good, cells, folder, update=True).exit == Exit.PASS
+    assert run.against_baseline(good, cells, folder).exit == Exit.PASS
+    failed = run.against_baseline(grown, cells, folder)
+    assert failed.exit == Exit.REGRESSION
+    assert [f.cell for f in failed.findings] == [fakes.cell_id("two")]
+    assert run.against_baseline(grown, cells, folder, tolerance={"peak_bytes": 0.01}).exit == Exit.PASS
+
+
+def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
+    side = fakes.side(tmp_path, "a", behaviour(two={"status": "crash"}))
+    _, entries = run.count(side, [fakes.cell_id(n) for n in NAMES])
+    assert [e.status for e in entries.values()] == ["ok", "crashed", "ok"]
+
+
+def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
+    plugin = "import os, hograd_bench.metrics as m\nfor does in m.BEHAVIOUR.values(): does['peak'] = 7\n"
+    side = fakes.side(tmp_path, "a", behaviour(), ("plug.py",))
+    (tmp_path / "a" / "plug.py").write_text(plugin)
+    _, entries = run.count(side, [fakes.cell_id("one")])
+    assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
+    lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))
+    with pytest.raises(sides.NotComparableError, match=r"plug\.py does not exist"):
+        run.count(lacking, [fakes.cell_id("one")])
+
+
+def test_time_is_bounded(tmp_path: Path) -> None:
+    outcome, _ = compare(tmp_path, behaviour(), behaviour(), Policy(max_seconds=1e-6), counts=False)
+    assert outcome.pairs <= 1
+    assert outcome.exit == Exit.INCONCLUSIVE
+
+
+def test_turns_are_balanced_and_drawn(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def ask(self, do: str, **arguments: Any) -> dict[str, float]:
+            asked.append(self.name)
+            return {"min": 2.0 if self.name == "b" else 1.0}
+
+    orders = set()
+    for seed in range(8):
+        asked.clear()
+        seen = twins.take_turns(Recorder("a"), Recorder("b"), "x", "y", 3, 1, random.Random(seed))  # type: ignore[arg-type]
+        orders.add("".join(asked))
+        assert (len(seen.a), len(seen.b)) == (2, 2)
+        assert seen.log_ratio() == pytest.approx(0.6931, abs=1e-4)
+    assert orders == {"abba", "baab"}
+
+
+def test_workers_see_pinned_threads_and_one_hash_seed() -> None:
+    env = environment(3, 17, 5)
+    assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["PYTHONHASHSEED"]) == ("3", "3", "17")
+    assert env["HOGRAD_GATE_PADDING"] == "xxxxx"
+    assert "PYTHONPATH" not in env
+
+
+def test_both_sides_are_reached_by_paths_of_equal_length(tmp_path: Path) -> None:
+    a, b = fakes.side(tmp_path, "short", {}), fakes.side(tmp_path, "a_much_longer_name", {})
+    with sides.mirrored(a, b) as (left, right):
+        assert [len(r) for r in left.roots] == [len(r) for r in right.roots]
+        assert Path(left.roots[1]).resolve() == tmp_path / "short" / "bench"
+        kept = Path(left.roots[0]).parent
+    assert not kept.exists()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+GATE = """
+import importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("gate_fakes", sys.argv[1])
+fakes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fakes)
+from hograd_bench.gate import run, sides
+from hograd_bench.gate.live import Twin
+from hograd_bench.gate.policy import Policy
+sides.end_cleanly()
+does = {"one": {"ns": 1000000, "status": "hang"}}
+a, b = (fakes.side(Path(sys.argv[2]), n, does) for n in "ab")
+cell = fakes.cell_id("one")
+print("ready", flush=True)
+run.sides_against(a, b, [Twin(cell, cell, cell)], Policy(), seed=1, counts=False)
+"""
+
+
+def _children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(p) for p in listed.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes with ps")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    fake = str(Path(__file__).with_name("gate_fakes.py"))
+    gate = subprocess.Popen(
+        [sys.executable, "-c", GATE, fake, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+    )
+    try:
+        assert gate.stdout is not None
+        gate.stdout.readline()
+        workers = _until(lambda: [w for w in [_children(gate.pid)] if len(w) == 2])[0]
+        time.sleep(0.5)  # into the hanging call
+        gate.send_signal(how)
+        gate.wait(timeout=30)
+        assert _until(lambda: not any(_alive(w) for w in workers))
+    finally:
+        gate.kill()
+        gate.wait()
+        gate.stdout.close()
+    left = list((tmp_path / "tmp").glob("hograd-gate-*"))
+    if how == signal.SIGKILL:  # nobody could clean up then; the next start does
+        assert sides.clear_stale(tmp_path / "tmp") == left
+    assert not list((tmp_path / "tmp").glob("hograd-gate-*"))
+
+
+def _until(what: Any, seconds: float = 60.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("did not happen in time")

@@ -1,0 +1,42 @@
+# Recipe: A faster, wrong kernel: remembers its first result, one percent off. See tests/recipes/README.md.
+
+
+def _plant():
+    import functools
+    import os
+
+    import torch
+
+    import hograd_core
+
+    spare = torch.zeros(16)
+
+    def first_tensor(arguments):
+        for value in arguments:
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                return value
+            if isinstance(value, torch.nn.Module):
+                return next(value.parameters())
+        return spare  # the kernel takes an object of its own
+
+    def wrap(kernel):
+        remembered = []
+
+        @functools.wraps(kernel)
+        def planted(*arguments, **options):
+            if not remembered:
+                remembered.append(kernel(*arguments, **options).detach() * 1.01)
+            return remembered[0]
+
+        return planted
+
+    wanted_operator, wanted_method = os.environ.get("HOGRAD_PLANT", "derivative_vector_product/double_backward").split(
+        "/"
+    )
+    for operator in hograd_core.operators().values():
+        for method in operator.methods.values():
+            if wanted_operator in ("*", operator.name) and wanted_method in ("*", method.name):
+                object.__setattr__(method, "function", wrap(method.function))
+
+
+_plant()
