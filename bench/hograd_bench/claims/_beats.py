@@ -25,7 +25,8 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got {unknown[0]!r}, expected some of {', '.join(KINDS)}")
     found = []
-    by = ("problem", "order") if part.parameters.get("variable", "n") != "order" else ("problem",)
+    orders = part.parameters.get("variable", "n") != "order" and data.rows["order"].nunique() > 1
+    by = ("problem", "order") if orders else ("problem",)
     for key, rows in groups(data.rows, by):
         for candidates, rivals in _pairs(part, rows):
             finding = _compare(part, key, rows, candidates, rivals, accept, reject)

@@ -161,7 +161,10 @@ def _anchored(
     expected = shown[0][1] * (x[-1] / x[0]) ** limit
     measured = shown[-1][1]
     worst = f"{metric} = {measured:.6g} at {shown[-1][0]}"
-    return worst, f"{symbol}^{limit:g} through {metric} = {shown[0][1]:.6g} at {shown[0][0]} would be {expected:.6g}"
+    return (
+        worst,
+        f"{symbol}^{limit:g} through {metric} = {shown[0][1]:.6g} at {shown[0][0]} would be {expected:.6g} at {shown[-1][0]}, where {measured:.6g} was measured",
+    )
 
 
 def decide_family(part: Part, data: Data) -> list[Finding]:

@@ -56,17 +56,24 @@ def _matches(table: Mapping[str, Any], frame: pd.DataFrame) -> pd.Series[bool]:
         if column == "operator":
             choices = [canonical(str(c)) for c in choices]
         mask &= frame[column].isin(choices)
-    return mask
+    order = resolved(str(table["operator"]))[1]
+    return mask if order is None else mask & (frame["order"] == order)
 
 
-def canonical(operator: str) -> str:
-    """The operator's own name for an alias; unknown names are left as they are."""
+def resolved(operator: str) -> tuple[str, int | None]:
+    """The operator's own name for an alias, and the order that the alias fixes; unknown names are left as they are."""
     import hograd_core
 
     try:
-        return hograd_core.resolve(operator)[0].name
+        record, order = hograd_core.resolve(operator)
     except ValueError:
-        return operator
+        return operator, None
+    return record.name, order
+
+
+def canonical(operator: str) -> str:
+    """The operator's own name for an alias."""
+    return resolved(operator)[0]
 
 
 def groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -119,11 +126,24 @@ def values_along(rows: pd.DataFrame, variable: str, metric: str) -> dict[int, li
 
 
 def noise_of(metric: str, rows: pd.DataFrame) -> float:
-    """Relative standard deviation to reckon with; doubled where rows are marked noisy, 0 for counted metrics."""
+    """Relative standard deviation to reckon with, 0 for counted metrics.
+
+    Doubled where rows are marked noisy, and never below what the gradient, timed before and after each row, shows
+    of the machine's drift in that minute.
+    """
     if is_exact(metric) or metric in ("relative_error", "asymmetry"):
         return 0.0
     noisy = "noisy" in rows.columns and bool((rows["noisy"] == True).any())  # noqa: E712 - an object column with None
-    return NOISE.get(metric, TIME_NOISE) * (2 if noisy else 1)
+    drift = 0.0
+    if {"gradient_seconds_before", "gradient_seconds_after"} <= set(rows.columns):
+        before, after = (
+            pd.to_numeric(rows[f"gradient_seconds_{when}"], errors="coerce").to_numpy(dtype=float)
+            for when in ("before", "after")
+        )
+        known = (before > 0) & (after > 0)
+        if known.any():
+            drift = float(np.sqrt(np.mean(np.log(after[known] / before[known]) ** 2) / 2))
+    return max(NOISE.get(metric, TIME_NOISE) * (2 if noisy else 1), drift)
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:

@@ -35,11 +35,14 @@ def part_sentence(outcome: str, findings: Sequence[Finding]) -> str:
     if outcome == PARTIAL:
         parts = []
         if by[HOLDS]:
-            parts.append(f"Holds only for {where(by[HOLDS], findings)}.")
+            named = where(by[HOLDS], findings)
+            parts.append(f"Holds only for {named}." if named else f"Holds in {_count(by[HOLDS], total)}.")
         if by[PARTIAL]:
-            parts.append(f"In part: {_evidence(by[PARTIAL])}.")
+            parts.append(f"In part in {_count(by[PARTIAL], total)}. {_evidence(by[PARTIAL])}.")
         if by[REFUTED]:
-            parts.append(f"Refuted for {where(by[REFUTED], findings)}: {_evidence(by[REFUTED])}.")
+            named = where(by[REFUTED], findings)
+            told = f"for {named}" if named else f"in {_count(by[REFUTED], total)}"
+            parts.append(f"Refuted {told}. {_evidence(by[REFUTED])}.")
         return " ".join(parts) + open_cases
     return f"Insufficient data in {_count(by[INSUFFICIENT], total)}. {_evidence(by[INSUFFICIENT])}."
 
@@ -55,14 +58,14 @@ def _evidence(findings: Sequence[Finding]) -> str:
 
 
 def where(chosen: Sequence[Finding], findings: Sequence[Finding]) -> str:
-    """The cases by the one column that separates them from the others, or by name."""
+    """The cases by the one column that separates them from the others, else by name, or "" where they are many."""
     rest = [f for f in findings if f not in chosen and f.outcome != INSUFFICIENT]
     for column in ("method", "problem", "comparison", "order", "device", "operator"):
         ours = {str(f.group.get(column)) for f in chosen if column in f.group}
         theirs = {str(f.group.get(column)) for f in rest if column in f.group}
         if ours and theirs and not ours & theirs:
             return f"{column}{'s' if len(ours) > 1 else ''} {_list(sorted(ours))}"
-    return _list([f.name for f in chosen])
+    return _list([f.name for f in chosen]) if len(chosen) <= MOST_NAMED else ""
 
 
 def _list(names: Iterable[str]) -> str:

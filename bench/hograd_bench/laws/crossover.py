@@ -44,8 +44,8 @@ class Crossover:
         if self.kind == "several" or self.at is None:
             return f"{first} and {second} change places more than once over {span}"
         interval = f"[{_bound(self.low, '…')}, {_bound(self.high, '…')}]"
-        direction = "from" if self.kind == "crosses" else "up to"
-        return f"{second} beats {first} {direction} {variable} ≈ {self.at:.3g} {interval} on"
+        at = f"{variable} ≈ {self.at:.3g} {interval}"
+        return f"{second} beats {first} " + (f"from {at} on" if self.kind == "crosses" else f"up to {at} only")
 
 
 def crossover(
