@@ -14,6 +14,7 @@ import random
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ RECIPES = Path("tests/recipes")
 PLANTS = ("extra_vector", "extra_call", "extra_node")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Revision = Annotated[str, typer.Option(help="commit that both sides run")]
 Data = Annotated[Path, typer.Option(help="the recorded study")]
 
 
@@ -61,20 +63,23 @@ def _twins() -> list[Twin]:
     return [Twin(c.id, c.id, c.id) for c in preset.timed(preset.cells())]
 
 
-def _sides() -> tuple[Side, Side]:
+def _sides(revision: str) -> tuple[Side, Side]:
+    """Twice the same commit: files that change while the study records would be a difference between the sides."""
     top = sides.repository(Path.cwd())
-    return sides.working_tree(top, name="A"), sides.working_tree(top, name="B")
+    same = sides.revision(top, revision, sides.cache_folder(top), python=sys.executable)
+    return replace(same, name="A"), replace(same, name="B")
 
 
 @app.command()
 def record(
     pairs: Annotated[int, typer.Option(help="pairs of identical sides")] = 60,
     planted: Annotated[int, typer.Option(help="pairs with each planted slowdown (1.05 and 1.10, in every cell)")] = 30,
+    revision: Revision = "HEAD",
     data: Data = DATA,
 ) -> None:
     """Record process pairs and append them to the study, interleaved: identical, 1.05, 1.10, identical, ..."""
     study = _existing(data)
-    twins, (a, b) = _twins(), _sides()
+    twins, (a, b) = _twins(), _sides(revision)
     todo = [1.0] * pairs + [1.05] * planted + [1.10] * planted
     random.Random(len(study.pairs)).shuffle(todo)
     with sides.mirrored(a, b) as (left, right):
@@ -94,11 +99,12 @@ def runs(
     count: Annotated[int, typer.Option(help="whole runs of the timing gate")] = 5,
     factor: Annotated[float, typer.Option(help="slowdown planted in one cell, another each time")] = 1.0,
     busy: Annotated[float, typer.Option(help="keep every core busy for that many seconds, from the tenth on")] = 0.0,
+    revision: Revision = "HEAD",
     data: Data = DATA,
 ) -> None:
     """Make real whole runs on identical code and append their verdicts to the study."""
     study = _existing(data)
-    twins, (a, b) = _twins(), _sides()
+    twins, (a, b) = _twins(), _sides(revision)
     for number in range(count):
         planted = twins[(7 * len(study.runs)) % len(twins)].name if factor > 1 else ""
         load = _load()

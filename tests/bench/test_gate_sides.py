@@ -1,0 +1,263 @@
+"""Revisions out of git, cached and cleared; environments built once; plugins and presets of other projects."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hograd_bench import problems
+from hograd_bench.cells import Cell
+from hograd_bench.gate import history, preset, sides, since
+from hograd_bench.gate.baseline import Key, save
+from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.live import Timed
+from hograd_bench.gate.policy import Verdict
+from hograd_bench.gate.twins import Bursts, Side
+
+import hograd_core
+from hograd_core import Operator
+
+DEAD = 2**22 + 1  # above any pid that Linux gives
+
+
+def git(repo: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=main")
+    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(repo: Path, message: str = "change") -> str:
+    git(repo, "add", "-A")
+    git(repo, "commit", "-q", "-m", message)
+    return git(repo, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose first commit lacks the suite and whose second has it."""
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HOGRAD_GATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    top = tmp_path / "repo"
+    top.mkdir()
+    git(top, "init", "-q")
+    (top / "README").write_text("old\n")
+    commit(top)
+    (top / "hograd_core").mkdir()
+    (top / "hograd_core" / "__init__.py").write_text("VERSION = 1\n")
+    (top / "bench" / "hograd_bench" / "metrics").mkdir(parents=True)
+    (top / sides.SUITE).write_text("")
+    (top / "constraints.txt").write_text("torch==2.13.0\n")
+    commit(top)
+    return top
+
+
+def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
+    cache = sides.cache_folder(repo)
+    sha = sides.commit(repo, "HEAD")
+    (repo / "hograd_core" / "__init__.py").write_text("VERSION = 2\n")
+    tree = sides.tree(repo, sha, cache)
+    assert (tree / "hograd_core" / "__init__.py").read_text() == "VERSION = 1\n"
+    (tree / "mark").touch()
+    assert sides.tree(repo, sha, cache) == tree
+    assert (tree / "mark").exists()
+    assert len(git(repo, "worktree", "list").splitlines()) == 1
+    assert git(repo, "status", "--porcelain").split() == ["M", "hograd_core/__init__.py"]
+    assert [p.name for p in (cache / "trees").iterdir()] == [sha]
+
+
+def test_what_a_dead_gate_left_is_cleared_and_a_living_ones_is_not(repo: Path) -> None:
+    cache = sides.cache_folder(repo)
+    trees = cache / "trees"
+    dead, living, foreign = (trees / f"hograd-gate-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
+    for folder in (dead, living, foreign):
+        (folder / "tree").mkdir(parents=True)
+    sides.tree(repo, sides.commit(repo, "HEAD"), cache)
+    assert (dead.exists(), living.exists(), foreign.exists()) == (False, True, True)
+
+
+def test_old_trees_are_forgotten_but_not_those_in_use(repo: Path) -> None:
+    cache = sides.cache_folder(repo)
+    shas = []
+    for i in range(sides.KEPT_TREES + 3):
+        (repo / "README").write_text(f"{i}\n")
+        shas.append(commit(repo))
+        tree = sides.tree(repo, shas[-1], cache)
+        if i < 2:
+            os.utime(tree, (1.0 + i, 1.0 + i))
+    kept = {p.name for p in (cache / "trees").iterdir()}
+    assert kept == set(shas[2:])
+
+
+def test_a_revision_is_a_side_with_the_current_interpreter(repo: Path) -> None:
+    side = sides.revision(repo, "HEAD", sides.cache_folder(repo))
+    assert side.commit == sides.commit(repo, "HEAD")
+    assert side.own_suite
+    assert [Path(r).name for r in side.roots] == [side.commit, "bench"]
+
+
+def test_a_base_without_the_suite_says_what_to_do(repo: Path) -> None:
+    first = git(repo, "rev-parse", "--short", "HEAD")
+    with pytest.raises(sides.NotComparableError, match=f"no hograd_bench.*--base {first}"):
+        sides.revision(repo, "HEAD~1", sides.cache_folder(repo))
+
+
+@pytest.mark.parametrize("name", ["no-such-branch", "HEAD~99", "--output=x", ""])
+def test_an_unknown_revision_is_a_usage_error(repo: Path, name: str) -> None:
+    with pytest.raises(sides.UsageError, match="fetch"):
+        sides.commit(repo, name)
+
+
+def test_outside_of_a_repository(tmp_path: Path) -> None:
+    with pytest.raises(sides.UsageError, match="no git repository"):
+        sides.repository(tmp_path)
+
+
+def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "constraints.txt").write_text("torch==2.14.0\n")
+    built = []
+    monkeypatch.setattr(sides, "environment", lambda folder, cache: built.append(folder) or "/other/python")
+    assert sides.revision(repo, "HEAD", sides.cache_folder(repo)).python == "/other/python"
+    assert len(built) == 1
+    assert sides.revision(repo, "HEAD", sides.cache_folder(repo), python="/this").python == "/this"
+
+
+def test_environments_are_built_once_per_requirements(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
+    calls: list[list[str]] = []
+
+    def install(python: Path, arguments: list[str]) -> None:
+        calls.append(arguments)
+        python.parent.mkdir(parents=True)
+        if len(calls) == 1:
+            raise sides.NotComparableError("pip failed")
+
+    (repo / "constraints.txt").write_text("torch==2.13.0\nnvidia-cublas==1\nnumpy==2.0\n")
+    cache = repo / "cache"
+    with pytest.raises(sides.NotComparableError):
+        sides.environment(repo, cache, "2.12.1", install)
+    first = sides.environment(repo, cache, "2.12.1", install)
+    assert sides.environment(repo, cache, "2.12.1", install) == first
+    assert len(calls) == 2, "a failed build is tried again, a complete one is kept"
+    assert Path(calls[1][1]).read_text() == "numpy==2.0\ntorch==2.12.1\n"
+    assert sides.environment(repo, cache, "2.13.0", install) != first
+
+
+def test_the_roots_of_other_projects(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    assert sides.roots(tmp_path) == (str(tmp_path), str(tmp_path / "src"))
+    assert not sides.owns_suite(tmp_path)
+
+
+# --since
+
+
+KEY = Key("2.13.0+cpu", "x86_64", "AVX2")
+
+
+def bank(repo: Path, peak: int) -> str:
+    save(repo / "bench" / "baselines", KEY, {"c": Entry("ok", {"peak_bytes": peak})})
+    return commit(repo)
+
+
+def test_banked_growth_since_a_revision(repo: Path) -> None:
+    start = bank(repo, 100)
+    middle = bank(repo, 104)
+    bank(repo, 108)
+    outcome = history.outcome(repo, start, repo / "bench" / "baselines", 0.05)
+    (found,) = outcome.findings
+    assert (found.before, found.after, int(outcome.exit)) == (100, 108, 1)
+    assert f"+4 at {middle[:10]}" in found.text
+    assert history.outcome(repo, start, repo / "bench" / "baselines", 0.10).exit == 0
+    before = history.outcome(repo, f"{start}~1", repo / "bench" / "baselines", 0.05)
+    assert f"since {start[:10]}" in before.findings[0].text, "the file begins later than was asked for"
+    assert history.outcome(repo, start, repo / "nowhere", 0.05).exit == 4
+
+
+def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
+    shas = [bank(repo, 100)]
+    ledger = tmp_path / "ledger.jsonl"
+    for i in range(6):
+        (repo / "README").write_text(f"{i}\n")
+        shas.append(commit(repo))
+        with ledger.open("a") as file:
+            file.write(since.Ratio(shas[-2], shas[-1], "cell", 0.02, 0.004).to_line() + "\n")
+    outcome = history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=ledger)
+    (found,) = outcome.findings
+    assert (found.kind, found.metric) == ("slower", "time")
+    assert "+12.7%" in found.text
+    with pytest.raises(sides.UsageError, match="does not exist"):
+        history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=tmp_path / "none")
+
+
+def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "new" / "ledger.jsonl"
+    bursts = Bursts([{"min": 100.0}], [{"min": 110.0}])
+    timed = Timed({"c": Verdict("slower", 1.1, 1.0, 1.2, 1)}, pairs=[{"c": bursts}])
+    base = Side("base", "python", (), commit="a" * 40)
+    assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
+    (read,) = since.parse_ledger(ledger.read_text(), "l")
+    assert (read.a, read.b) == ("a" * 40, sides.commit(repo, "HEAD"))
+    assert read.log_ratio == pytest.approx(0.0953, abs=1e-4)
+    (repo / "README").write_text("changed\n")
+    assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 0
+
+
+# Cells
+
+
+def test_the_preset_covers_every_operator_and_times_enough() -> None:
+    cells = preset.cells()
+    timed = preset.timed(cells)
+    operators = {o.name for o in hograd_core.operators().values() if _fits(o)}
+    assert {c.operator for c in cells} == operators
+    assert {c.operator for c in timed} == operators
+    assert len(timed) >= 20
+    assert len(set(cells)) == len(cells)
+    measured = {(o.name, m) for o in hograd_core.operators().values() for m in o.methods if o.name in operators}
+    assert {(c.operator, c.method) for c in cells} >= {
+        (o, m) for o, m in measured if hograd_core.operators()[o].method(m).supports(2) or o == "gradient"
+    }
+
+
+def _fits(operator: Operator) -> bool:
+    needs = set(operator.inputs) - {"f", "x", "v"}
+    return any(needs <= set(p.provides) for p in problems.problems().values())
+
+
+def test_methods_are_paired_on_equal_terms() -> None:
+    pairs = preset.with_methods(preset.cells(), "double_backward", "jvp_of_grad")
+    assert pairs
+    for a, b in pairs:
+        assert (a.method, b.method) == ("double_backward", "jvp_of_grad")
+        assert {k: v for k, v in a.as_dict().items() if k != "method"} == {
+            k: v for k, v in b.as_dict().items() if k != "method"
+        }
+    with pytest.raises(ValueError, match="no operator of these cells has both 'rows' and 'jvp_of_grad'"):
+        preset.with_methods(preset.cells(), "rows", "jvp_of_grad")
+
+
+def test_chosen_cells() -> None:
+    one = preset.cells()[0]
+    assert preset.chosen([one.id], "") == [one]
+    assert all("gradient" in c.id for c in preset.chosen([], "gradient/"))
+    with pytest.raises(ValueError, match="no id"):
+        preset.chosen([], "no such thing")
+    with pytest.raises(ValueError, match="cell"):
+        preset.chosen(["nonsense"], "")
+
+
+def test_plugins_bring_their_own_cells(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from hograd_bench.problems import Instance, problem\n"
+        "@problem('gate_plugin_cubes', formula='Σx³', source='here', family='elementwise', sizes={'n': 'size'})\n"
+        "def cubes(spec, draw):\n    return Instance(lambda x: (x**3).sum(), draw.normal(spec.n))\n"
+    )
+    preset.load_plugins([str(tmp_path / "mine.py")], [])
+    added = preset.added()
+    assert added
+    assert {c.problem for c in added} == {"gate_plugin_cubes"}
+    assert all(isinstance(c, Cell) for c in added)
+    with pytest.raises(ValueError, match="--plugin: no_such_module"):
+        preset.load_plugins(["no_such_module"], [])
