@@ -214,19 +214,30 @@ def _migrated(obj: dict[str, Any]) -> Row:
 
 
 def _check_cell(made: Row) -> None:
-    for name in _TEXT_FIELDS:
-        made[name] = _nonempty(made[name], name)
-        if "/" in made[name]:
-            raise SchemaError(f"{name}: got {_shown(made[name])}, expected text without '/'")
-    for name in _COUNT_FIELDS:
-        _integer(made[name], name, 1)
-    cell = Cell(**{name: made[name] for name in CELL_FIELDS})
-    if made["cell"] != cell.id:
-        raise SchemaError(f"cell: got {_shown(made['cell'])}, but the row's fields say {cell.id!r}")
+    values = [made[name] for name in CELL_FIELDS]
+    try:
+        made.update(_known_cell(made["cell"], *values))
+    except TypeError:  # something unhashable, which is no cell: the same check says what
+        _known_cell.__wrapped__(made["cell"], *values)
+        raise
     if not isinstance(made["run"], str):
         raise SchemaError(f"run: got {_kind(made['run'])}, expected text")
     if made["numel"] is not None:
         _integer(made["numel"], "numel", 0)
+
+
+@functools.lru_cache(maxsize=2**15, typed=True)  # runs repeat their cells; and each text is held once
+def _known_cell(cell_id: Any, *values: Any) -> Row:
+    named: dict[str, Any] = dict(zip(CELL_FIELDS, values, strict=True))
+    for name in _TEXT_FIELDS:
+        if "/" in _nonempty(named[name], name):
+            raise SchemaError(f"{name}: got {_shown(named[name])}, expected text without '/'")
+    for name in _COUNT_FIELDS:
+        _integer(named[name], name, 1)
+    cell = Cell(**named)
+    if cell_id != cell.id:
+        raise SchemaError(f"cell: got {_shown(cell_id)}, but the row's fields say {cell.id!r}")
+    return {"cell": cell.id, **named}
 
 
 def _check_outcome(made: Row) -> None:
@@ -240,7 +251,7 @@ def _check_outcome(made: Row) -> None:
     if status != "ok" and not made["reason"]:
         raise SchemaError(f"reason: missing; a row of status {status!r} says why")
     if made["started"] is not None:
-        made["started"] = _nonempty(made["started"], "started")
+        _nonempty(made["started"], "started")
     seconds = made["wall_seconds"]
     if seconds is not None and (_number(seconds, "wall_seconds") < 0):
         raise SchemaError(f"wall_seconds: got {seconds!r}, expected a number >= 0 or null")
@@ -272,7 +283,7 @@ def _checked_metrics(values: Any, reasons: Any) -> tuple[dict[str, Any], dict[st
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_name(name: str) -> None:
+def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
         raise SchemaError(
             f"metrics[{_shown(name)}]: not the name of a metric, expected an identifier that is no field of the row"
@@ -327,9 +338,9 @@ def _text(value: str) -> str:
 
 
 def _nonempty(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or _text(value) != value:
         raise SchemaError(f"{name}: got {_shown(value)}, expected text")
-    return _text(value)
+    return value
 
 
 def _integer(value: Any, name: str, minimum: int) -> None:
