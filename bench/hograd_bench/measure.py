@@ -14,7 +14,7 @@ import torch
 
 from hograd_bench import metrics, schema
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Missing, Readings, Subject
+from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -74,10 +74,10 @@ def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = Non
             before = time.perf_counter()
             subject.call()
             first_call = time.perf_counter() - before
-            disagreement = metrics.families()["accuracy"].verdict(subject)
+            disagreement = accuracy.verdict(subject)
             if disagreement is not None:
-                status, reason = "wrong", disagreement
-                _merge(taken, metrics.families()["accuracy"].measure(subject))
+                status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
+                _merge(taken, accuracy.measure(subject))
             else:
                 _take(taken, subject, families, timer, first_call)
         except UnsupportedError as error:

@@ -113,9 +113,11 @@ def measure(subject: Subject) -> Readings:
 
 
 def verdict(subject: Subject) -> str | None:
-    """Why the subject's result is wrong, or None where it agrees with truth or truth is not known."""
+    """Why the subject's result may not be measured: it disagrees with truth, or there is none. None: it agrees."""
     judgement = judge(subject)
-    if judgement.unknown is not None or judgement.error <= judgement.allowed:
+    if judgement.unknown is not None:
+        return judgement.unknown
+    if judgement.error <= judgement.allowed:
         return None
     if not math.isfinite(judgement.error):
         return "the result is not finite, or of another shape than truth"
