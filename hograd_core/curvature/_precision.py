@@ -54,7 +54,7 @@ def precision(operator: Any) -> float:
 
 def solver_tolerance(eps: float) -> float:
     """The residual that iterative kernels aim at by default: eps^0.75, but not below what products resolve."""
-    return float(max(eps**0.75, 64 * eps))
+    return float(max(eps**0.75, 16 * eps))
 
 
 def sampling(eps: float, order: int) -> float:

@@ -162,14 +162,14 @@ def extreme_eigenpairs(
 ) -> Eigenpairs:
     """Extreme eigenpairs by the Lanczos process (Golub & Van Loan 2013, §10.1).
 
-    A single start vector sees one eigenvector of a multiple eigenvalue: values are found, multiplicities are
-    not. Cost for m steps: m products, 4 n m² operations; memory n m.
+    In exact arithmetic a single start vector sees one eigenvector of a multiple eigenvalue: values are found,
+    multiplicities are not (``lobpcg`` finds them). Cost for m steps: m products, 4 n m² operations; memory n m.
 
     Args:
         operator: a symmetric operator.
         count: eigenpairs wanted, from each end where ``which`` is "both".
         which: "smallest", "largest" (algebraically) or "both".
-        tolerance: residual relative to the largest Ritz value; default max(eps^0.75, 64 eps). The error of a value is
+        tolerance: residual relative to the largest Ritz value; default max(eps^0.75, 16 eps). The error of a value is
             at most its residual, and about residual² / gap to the rest of the spectrum.
         max_steps: most steps; default n.
         seed: seed of the start vector, where no generator is given.

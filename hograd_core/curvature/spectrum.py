@@ -59,7 +59,7 @@ def lanczos_extremes(
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
-    """Ritz values once their residuals fall below ``tolerance`` (default max(eps^0.75, 64 eps)) of the largest.
+    """Ritz values once their residuals fall below ``tolerance`` (default max(eps^0.75, 16 eps)) of the largest.
 
     Time: m products and 4 n m² operations for m steps; memory n m. Symmetric both ends at once.
     """
@@ -165,7 +165,7 @@ def lobpcg(
         largest: which end of the spectrum.
         count: eigenpairs wanted.
         tolerance: residual relative to the operator's scale, |A z| / |z| of a random block z or the largest value
-            found; default max(eps^0.75, 64 eps).
+            found; default max(eps^0.75, 16 eps).
         max_iterations: most iterations, of ``count`` products each; default 20 n.
         seed: seed of the start block, where no generator is given.
         generator: source of randomness in place of the seed.

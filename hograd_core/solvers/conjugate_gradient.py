@@ -67,11 +67,10 @@ def conjugate_gradient(
 
     Steihaug 1983; Nocedal & Wright 2006, algorithms 7.1 (no radius) and 7.2 (radius); preconditioned: Conn, Gould &
     Toint 2000, algorithm 7.5.1, where the norm is that of the preconditioner M, tracked by recurrences. Where
-    d^T A d <= eps |A| |d|², |A| the largest |A d|/|d| so far, so that the sign of the curvature is lost in rounding or
-    negative, the method stops: with a radius it goes
-    along d to the boundary; without, it returns the p so far, or, in the first iteration, d scaled to
-    r^T z / |d^T A d| (to 1 where that is zero), a descent direction of Newton-like length. No constant is added to
-    any denominator.
+    d^T A d <= eps |A| |d|², |A| the largest |A d|/|d| so far, so that the curvature is negative or its sign lost in
+    rounding, the method stops: with a radius it goes along d to the boundary; without, it returns the p so far, or, in
+    the first iteration, d scaled to r^T z / |d^T A d| (to 1 where that is zero), a descent direction of Newton-like
+    length. No constant is added to any denominator.
 
     On a positive definite A the solution is exact after at most n iterations but for rounding. Cost of an
     iteration: one product and 10 n operations; memory: 5 vectors.
@@ -80,7 +79,7 @@ def conjugate_gradient(
         operator: A, symmetric, of dimension n.
         b: right-hand side, (n,); for a Newton step the negative gradient.
         relative_tolerance: stop at |r| <= max(relative_tolerance |b|, absolute_tolerance); default
-            max(eps^0.75, 64 eps).
+            max(eps^0.75, 16 eps).
         absolute_tolerance: see there.
         max_iterations: most iterations; default 2 n, since rounding delays the end beyond n.
         radius: of the trust region, > 0, or None.

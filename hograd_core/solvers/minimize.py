@@ -56,7 +56,7 @@ class NewtonResult:
         x: the point, shaped like x0, detached.
         value: f(x). gradient_norm: Euclidean.
         status: "converged", "max_iterations", "line_search_failed" or "radius_too_small" (no step decreases f any
-            more by more than rounding), or "not_finite" (f is unbounded below or leaves its domain at ``x``).
+            more by more than rounding), or "not_finite" (f is unbounded below, or its derivatives overflow at ``x``).
         history: one record an iteration.
         evaluations: calls of f without derivatives; gradients: gradients taken; products: Hessian products.
     """
@@ -153,7 +153,7 @@ def minimize_newton(
 
     Raises:
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
-        FloatingPointError: f or its gradient is not finite at x0, or a Hessian product is not finite.
+        FloatingPointError: f or its gradient is not finite at x0.
         UnsupportedError: PyTorch has no formula for a step of f by this HVP method.
     """
     searches = {"line_search": _line_search, "trust_region": _trust_region}
@@ -187,7 +187,11 @@ def minimize_newton(
             eta = _forcing(forcing, norm, previous, eta, first=not run.history)
         precondition = None if preconditioner is None else preconditioner(hessian)
         settings: dict[str, Any] = {**inner, "relative_tolerance": eta, "preconditioner": precondition}
-        outcome = searches[globalisation](run, hessian, flat, radius, max_radius, settings)
+        try:
+            outcome = searches[globalisation](run, hessian, flat, radius, max_radius, settings)
+        except FloatingPointError:
+            status = NOT_FINITE
+            break
         radius, moved = outcome.radius, outcome.moved is not None
         record = NewtonIteration(
             float(hessian.value), norm, outcome.cg.status, outcome.cg.iterations, outcome.cg.residuals[-1] / norm,

@@ -38,7 +38,7 @@ def newton_cg(
         x: the point, any shape, a real floating dtype, any device; n elements.
         damping: multiple of the identity added to the Hessian, >= 0.
         hvp_method: "linearised" (gradient graph built once) or a method of ``derivative_vector_product``.
-        relative_tolerance: residual relative to the gradient's norm; default max(eps^0.75, 64 eps).
+        relative_tolerance: residual relative to the gradient's norm; default max(eps^0.75, 16 eps).
         max_iterations: most conjugate-gradient iterations; default 2 n.
         radius: of a trust region, or None.
         preconditioner: flat r -> M^-1 r, symmetric positive definite.
