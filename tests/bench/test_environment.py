@@ -225,8 +225,10 @@ def test_commit_and_dirty_flag(checkout: Path) -> None:
     assert len(clean["constraints_sha256"]) == 64
     (checkout / "constraints.txt").write_text("two\n")
     assert _probes.source()["constraints_sha256"] != clean["constraints_sha256"]
-    (checkout / "hograd_core" / "new.py").write_text("untracked\n")
-    assert _probes.source()["dirty"] is True
+    for room in ("hograd_core", "bench"):
+        (checkout / room / "new.py").write_text("untracked\n")
+        assert _probes.source()["dirty"] is True
+        (checkout / room / "new.py").unlink()
 
 
 def test_a_stranger_s_checkout_is_not_taken_for_ours(checkout: Path) -> None:

@@ -191,6 +191,13 @@ def test_context_and_energy(machine: Machine, readings: Readings) -> None:
     assert machine.log[-1] == "shutdown"
 
 
+@pytest.mark.parametrize("step", [0.017, 0.05, 0.09, 0.13, 0.21])
+def test_the_step_of_the_energy_counter_does_not_show(machine: Machine, install: Any, step: float) -> None:
+    machine.counter_step = step
+    joules = gpu.read(machine.call, FakeCuda(machine)).values["gpu_joules_per_call"]
+    assert joules == pytest.approx(0.1, rel=0.03)
+
+
 def test_not_throttled_is_said(machine: Machine, install: Any) -> None:
     install(nvmlDeviceGetCurrentClocksEventReasons=lambda handle: 0x1)
     assert gpu.read(machine.call, FakeCuda(machine)).values["gpu_throttling"] == "none"
