@@ -69,7 +69,7 @@ def timed(among: Iterable[Cell]) -> list[Cell]:
     kept = []
     for cell in among:
         operator, _ = hograd_core.resolve(cell.operator)
-        if cell.order < HIGHER_ORDER and (operator.takes_order or cell.method == operator.default):
+        if cell.order < HIGHER_ORDER if operator.takes_order else cell.method == operator.default:
             kept.append(cell)
     return kept
 
