@@ -152,6 +152,12 @@ def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
             run.sides_against(lacking, good, [twin("one")], FEW, seed=1, counts=counts, timing=not counts)
 
 
+def test_sides_without_a_common_cell_are_not_comparable(tmp_path: Path) -> None:
+    outcome, _ = compare(tmp_path, {"old": {"ns": MS, "status": "failed"}}, behaviour(), FEW)
+    assert outcome.exit == Exit.NOT_COMPARABLE
+    assert "later base" in next(f.text for f in outcome.findings if f.kind == "not comparable")
+
+
 def test_the_baseline_gate_end_to_end(tmp_path: Path) -> None:
     cells, folder = [fakes.cell_id(n) for n in NAMES], tmp_path / "baselines"
     good, grown = fakes.side(tmp_path, "good", behaviour()), fakes.side(tmp_path, "grown", behaviour(two={"peak": 101}))

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,9 @@ def sides_against(
             outcome.findings += deterministic.compare(named_a, named_b, tolerance, stored=False)
             outcome.counted = sum(named_a[name].status == "ok" for name in named_a if name in named_b)
         if timing:
+            # A loaded machine may spend the budget on exact metrics; time still gets a quarter of it.
+            left_over = max(rules.max_seconds - (time.monotonic() - start), rules.max_seconds / 4)
+            rules = replace(rules, max_seconds=left_over)
             try:
                 timed = live.compare(
                     left, right, cells if to_time is None else to_time, rules, seed=seed, plants=plants, tell=tell
@@ -211,6 +214,14 @@ def sides_against(
     for letter, side in (("A", a), ("B", b)):
         if side.commit:
             outcome.sides[letter]["commit"] = side.commit
+    if not outcome.counted and not outcome.timing and (counts or timing):
+        outcome.findings.append(
+            Finding(
+                "not comparable", "", "",
+                f"no cell runs on both sides: {a.name} is from before these cells, or their names changed. Compare with "
+                "a later base, name common cells with --cell, or use the committed baseline (no --base)",
+            )
+        )  # fmt: skip
     outcome.findings = by_weight(outcome.findings)
     outcome.seconds = time.monotonic() - start
     return outcome, timed
