@@ -218,8 +218,8 @@ def sides_against(
         outcome.findings.append(
             Finding(
                 "not comparable", "", "",
-                f"no cell runs on both sides: {a.name} is from before these cells, or their names changed. Compare with "
-                "a later base, name common cells with --cell, or use the committed baseline (no --base)",
+                f"no cell runs on both sides: {a.name} is from before these cells, or their names changed. Compare "
+                "with a later base, name common cells with --cell, or use the committed baseline (no --base)",
             )
         )  # fmt: skip
     outcome.findings = by_weight(outcome.findings)
