@@ -77,6 +77,8 @@ def caches() -> dict[str, int]:
 
 def memory() -> dict[str, Any]:
     """Bytes of memory and swap in this machine, the limit of the container, and the policy on huge pages."""
+    total: int | None
+    used: int | None
     try:
         swap = psutil.swap_memory()
         total, used = swap.total, swap.used

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from hograd_bench._json import SchemaError as SchemaError
+from hograd_bench._json import parse_head as parse_head
+from hograd_bench._json import parse_json as parse_json
 from hograd_bench.cells import Cell
 from hograd_bench.migrations import MIGRATIONS
 
@@ -40,10 +43,6 @@ _WIDEST = 2**63
 
 Row = dict[str, Any]
 """A row as plain JSON types; :func:`row` and :func:`validate` are the two ways to have one."""
-
-
-class SchemaError(ValueError):
-    """An object is not a row; the message names the field, what it got and what was expected."""
 
 
 class NewerSchemaError(SchemaError):
@@ -142,52 +141,6 @@ def encode(made: Row) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"row of {made.get('cell')!r}: cannot be written as JSON: {error}") from None
     return text.encode() + b"\n"
-
-
-def parse_json(text: str | bytes) -> Any:
-    """JSON as the standard has it: NaN and Infinity are errors, and so are numbers too large for a float.
-
-    Raises:
-        SchemaError: not JSON; the message says where in the text.
-    """
-    return _parsed(_STANDARD, text)
-
-
-def parse_head(text: str | bytes) -> Any:
-    """:func:`parse_json` a third faster, for what :func:`validate` checks next: it lets 1e999 pass as infinity.
-
-    Raises:
-        SchemaError: not JSON; the message says where in the text.
-    """
-    return _parsed(_QUICK, text)
-
-
-def _parsed(decoder: json.JSONDecoder, text: str | bytes) -> Any:
-    try:
-        return decoder.decode(text if isinstance(text, str) else text.decode())
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"not UTF-8 text: byte {error.start + 1} is 0x{error.object[error.start]:02x}") from None
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except RecursionError:
-        raise SchemaError("not a row: nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits, or a constant that we refused
-        raise SchemaError(f"not JSON: {str(error).partition(';')[0]}") from None
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text[:40]} is too large for a number")
-    return value
-
-
-_STANDARD = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-_QUICK = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _migrated(obj: dict[str, Any]) -> Row:
