@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction
-from hograd_core.reference import reference, truth
+from hograd_core.reference import Truth, reference, truth
 from hograd_core.solvers.cubic import cubic_newton_step
 
 
 @truth(cubic_newton_step)
-def _cubic_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0) -> dict[str, Tensor]:
+def _cubic_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0) -> Truth:
     n = x.numel()
     g = reference("gradient", f, x).reshape(n)
     h = reference("derivative_tensor", f, x, order=2).reshape(n, n)
@@ -33,5 +33,9 @@ def _cubic_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0) -> di
             low, high = (middle, high) if longer else (low, middle)
     if high == shift or abs(float(torch.linalg.vector_norm(step(high))) - 2 * high / regularisation) > 1e-6 * high:
         # Hard case, or g = 0: the step is not unique (its sign is free), the multiplier is.
-        return {"multiplier": torch.tensor(shift, dtype=h.dtype)}
-    return {"step": step(high).reshape(x.shape), "multiplier": torch.tensor(high, dtype=h.dtype)}
+        return Truth({"multiplier": torch.tensor(shift, dtype=h.dtype)})
+    solution = step(high)
+    # Rounding moves the solution of a system by its condition number, here that of H + multiplier I.
+    values = torch.linalg.eigvalsh(h + high * eye)
+    scale = float(values[-1] / values[0]) * max(float(solution.abs().max()), high)
+    return Truth({"step": solution.reshape(x.shape), "multiplier": torch.tensor(high, dtype=h.dtype)}, scale)

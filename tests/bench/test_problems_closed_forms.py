@@ -21,6 +21,7 @@ ALL_ORDERS = {
     "log_sum_exp",
     "matrix_factorization",
     "mlp",
+    "newton_softmax",
     "polynomial",
     "powers",
     "quadratic",
