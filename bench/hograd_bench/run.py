@@ -93,8 +93,10 @@ def planned(
         plans = plan.within_budget(plan.merge(plans), budget)
     else:
         plans = plan.preset(preset, budget, on)
-        if plan.load_presets()[preset].get("claims") and not on:
-            plans = plan.within_budget(plan.merge([*claims.planned(), *plans]), budget)
+        wanted = plan.load_presets()[preset].get("claims", ())
+        if wanted and not on:
+            needed = claims.planned([claim for claim in claims.load() if claim.id in wanted])
+            plans = plan.within_budget(plan.merge([*needed, *plans]), budget)
     if device is not None:
         plans = [replace(p, cell=replace(p.cell, device=device)) for p in plans]
     return [p for p in plans if only in p.cell.id]

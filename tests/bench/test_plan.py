@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hograd_bench import plan, problems
+from hograd_bench import claims, plan, problems
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned, Sweep
 
@@ -84,3 +84,9 @@ def test_a_wrong_sweep_is_named(table: dict[str, object], said: str) -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(ValueError, match=r"expected one of .*smoke"):
         plan.preset("nope")
+
+
+def test_presets_name_claims_that_exist() -> None:
+    known = {claim.id for claim in claims.load()}
+    for name, table in plan.load_presets().items():
+        assert set(table.get("claims", ())) <= known, name
