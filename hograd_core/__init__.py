@@ -30,6 +30,7 @@ from hograd_core.applications.maml import meta_gradient as meta_gradient
 from hograd_core.applications.pinn import FieldEstimate as FieldEstimate
 from hograd_core.applications.pinn import ResidualLoss as ResidualLoss
 from hograd_core.applications.pinn import bilaplacian as bilaplacian
+from hograd_core.applications.pinn import field_derivatives as field_derivatives
 from hograd_core.applications.pinn import gaussian_bilaplacian as gaussian_bilaplacian
 from hograd_core.applications.pinn import hutchinson_laplacian as hutchinson_laplacian
 from hograd_core.applications.pinn import laplacian as laplacian

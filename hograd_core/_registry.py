@@ -138,13 +138,10 @@ class Operator:
             options["order"] = order
         _load_forward_mode()
         try:
-            recorded = torch.is_grad_enabled()
             # Leaves inference mode and no_grad alike: methods always run with grad and forward AD enabled.
             with torch.inference_mode(False):
                 checked = self.guard(*bound.args, **bound.kwargs)
-                result = chosen.function(*checked, **options)
-            # Some operators return a graph to train through; a caller under no_grad wants none.
-            return result.detach() if isinstance(result, torch.Tensor) and not recorded else result
+                return chosen.function(*checked, **options)
         except UnsupportedError:
             raise
         except (RuntimeError, AssertionError) as error:

@@ -39,27 +39,29 @@ def values(u: Field, points: Tensor) -> Tensor:
 
 def nested_reverse(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
     """One reverse sweep a derivative and prefix: ∂u, then ∂ of each component asked for; prefixes are shared."""
+    recorded = torch.is_grad_enabled()
+    wanted = [tuple(sorted(index)) for index in indices]
+    prefixes = sorted({index[:k] for index in wanted for k in range(len(index))}, key=len)
     with torch.enable_grad():
         x = points.detach().requires_grad_(True)
         found: dict[Index, Tensor] = {(): values(u, x)}
-        gradients: dict[Index, Tensor] = {}
-
-        def derivative(index: Index) -> Tensor:
-            if index not in found:
-                prefix = index[:-1]
-                if prefix not in gradients:
-                    y = derivative(prefix)
-                    gradients[prefix] = _gradient(y.sum(), x)
-                found[index] = gradients[prefix][:, index[-1]]
-            return found[index]
-
-        return torch.stack([derivative(tuple(sorted(index))) for index in indices])
+        for prefix in prefixes:
+            # A sweep records itself only where it is differentiated further, or trained through.
+            k = len(prefix)
+            deeper = any(len(other) > k and other[:k] == prefix for other in prefixes)
+            g = _gradient(found[prefix].sum(), x, create_graph=recorded or deeper)
+            for c in {index[k] for index in wanted if len(index) > k and index[:k] == prefix}:
+                child = (*prefix, c)
+                found[child] = g[:, c]
+        return torch.stack([found[index] for index in wanted])
 
 
-def _gradient(total: Tensor, x: Tensor) -> Tensor:
+def _gradient(total: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
     if not total.requires_grad:
         return torch.zeros_like(x, requires_grad=False)
-    (g,) = torch.autograd.grad(total, x, create_graph=True, allow_unused=True, materialize_grads=True)
+    (g,) = torch.autograd.grad(
+        total, x, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
     return g
 
 
@@ -87,7 +89,8 @@ def _vectorised(
         return functools.reduce(lambda g, v: _forward(g, points, v), chosen.unbind(0), h)(points)
 
     result: Tensor = torch.func.vmap(one, chunk_size=chunk_size)(directions)
-    return result
+    # Nested forward mode takes some constants to float64.
+    return result.to(points.dtype)
 
 
 def _by_order(

@@ -44,7 +44,8 @@ def _partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> 
 
 def _summed(rows: Tensor) -> Truth:
     # The terms may cancel: rounding of the largest sum of their sizes is the best that can be had.
-    return Truth(rows.sum(0).detach(), float(rows.abs().sum(0).max()))
+    rows = rows.detach()
+    return Truth(rows.sum(0), float(rows.abs().sum(0).max()))
 
 
 @truth(laplacian)

@@ -278,7 +278,7 @@ def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
         return found
 
     along = torch.func.jvp(parameter_gradient, (x,), (w,))[1]
-    return Penalty(value, {name: g.detach() for name, g in along.items()})
+    return Penalty(value, {name: g.detach().to(x.dtype) for name, g in along.items()})
 
 
 def per_sample(critic: nn.Module, x: Tensor, phi: Phi, *, chunk_size: int | None = None) -> Penalty:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hograd_core._checks import check_order
 from hograd_core._registry import method, operator
 from hograd_core.applications._modules import Parameters, called_with, check_module, detached, gradient_of, trainable
+from hograd_core.curvature._precision import unbounded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Objective = Callable[[Parameters], Tensor]
@@ -246,6 +247,7 @@ def vectorised(episode: Episode, *, chunk_size: int | None = None) -> MetaGradie
     mode="reverse",
     source="Finn, Abbeel & Levine 2017, §5.2 (first-order MAML: every H_k taken for 0)",
     exact=False,
+    tolerance=unbounded,
 )
 def first_order(episode: Episode) -> MetaGradient:
     """∇L_q at φ_K, as if φ_K did not depend on θ but by the identity: the named baseline, with error O(α K ‖H‖)."""

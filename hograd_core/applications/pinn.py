@@ -1,8 +1,8 @@
 """Differential operators of u: ℝᵈ → ℝ over a batch of points, and residual losses of differential equations.
 
 Physics-informed networks (Raissi, Perdikaris & Karniadakis 2019) need Laplacians, bi-Laplacians and mixed partials of
-a network in its inputs, and then the gradient of a loss of these in its parameters. Every method here stays
-differentiable in the parameters of u, whenever gradients are enabled.
+a network in its inputs, and then the gradient of a loss of these in its parameters. The operators return detached
+values; :func:`field_derivatives` and :func:`residual` compute the same with a graph to train through.
 """
 
 from __future__ import annotations
@@ -17,9 +17,18 @@ from torch import Tensor, nn
 
 from hograd_core._registry import Operator, method, operator
 from hograd_core.applications._equations import Equation
-from hograd_core.applications._modules import Parameters, buffers_kept, check_module, gradient_of, trainable
+from hograd_core.applications._modules import (
+    Parameters,
+    buffers_kept,
+    called_with,
+    check_module,
+    detached,
+    gradient_of,
+    trainable,
+)
 from hograd_core.applications._partials import KERNELS, Field, Kernel, series_along
 from hograd_core.applications._polarisation import Index
+from hograd_core.curvature._precision import sampling
 
 
 class FieldEstimate(NamedTuple):
@@ -82,7 +91,7 @@ def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> t
         indices: tuples of coordinates: () is u, (0,) is ∂u/∂x₀, (0, 0, 1) is ∂³u/∂x₀²∂x₁; their order is free.
 
     Returns:
-        Shape (len(indices), N), dtype and device of u's values; recorded for autograd where gradients are enabled.
+        Shape (len(indices), N), detached, dtype and device of u's values; :func:`field_derivatives` keeps the graph.
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
@@ -102,7 +111,7 @@ def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
         points: shape (N, d), a real floating dtype.
 
     Returns:
-        Shape (N,); recorded for autograd where gradients are enabled.
+        Shape (N,), detached; to train through it, sum :func:`field_derivatives`.
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
@@ -122,7 +131,7 @@ def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
         points: shape (N, d), a real floating dtype.
 
     Returns:
-        Shape (N,); recorded for autograd where gradients are enabled.
+        Shape (N,), detached; to train through it, sum :func:`field_derivatives`.
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
@@ -158,6 +167,33 @@ def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any
     return check_module(u, "u"), points.detach(), equation
 
 
+def field_derivatives(
+    u: Field, points: Tensor, indices: Sequence[Index], *, method: str = "nested_reverse", **options: Any
+) -> Tensor:
+    """Partial derivatives as ``partial_derivatives`` gives them, with a graph to the parameters of u.
+
+    Args:
+        u: (N, d) -> (N,) or (N, 1).
+        points: shape (N, d).
+        indices: tuples of coordinates.
+        method: "nested_reverse", "forward_over_reverse", "nested_forward" or "taylor".
+        **options: keyword options of that method.
+
+    Returns:
+        Shape (len(indices), N); recorded for autograd where gradients are enabled.
+
+    Raises:
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: u's result does not pair with the points, an index is out of range, or there is no such method.
+    """
+    field, x = _check_field(u, points)
+    checked = _check_indices(indices, x.shape[1])
+    if method not in KERNELS:
+        raise ValueError(f"method: got {method!r}, expected one of {', '.join(sorted(KERNELS))}")
+    result: Tensor = KERNELS[method][0](field, x, checked, **options)
+    return result
+
+
 def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nested_reverse") -> Tensor:
     """The residual r(x_i) of a differential equation at every point.
 
@@ -170,34 +206,42 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
     Returns:
         Shape (N,); recorded for autograd where gradients are enabled.
     """
-    derivatives = partial_derivatives(u, points, equation.indices, method=method)
-    r: Tensor = equation.residual(points, *derivatives.unbind(0))
-    return r
+    return equation.residual(points, *field_derivatives(u, points, equation.indices, method=method).unbind(0))
+
+
+def _without_graph(u: Field) -> Field:
+    """u with constant parameters where it is a module: nobody would use a graph to them."""
+    return called_with(u, detached(dict(u.named_parameters()))) if isinstance(u, nn.Module) else u
 
 
 def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool) -> None:
     """Make a kernel a method of the four operators."""
     declared: dict[str, Any] = {"mode": mode, "source": source, "functorch": functorch}
-    method(partial_derivatives, name, **declared)(kernel)
+
+    @functools.wraps(kernel)
+    def rows_of(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
+        # With gradients off, forward mode meets fused kernels without a forward formula (silu_backward, say).
+        with torch.set_grad_enabled(functorch):
+            return kernel(_without_graph(u), points, indices, **options).detach()
 
     @functools.wraps(kernel)
     def summed(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
-        return kernel(u, points, indices, **options).sum(0)
+        return rows_of(u, points, indices, **options).sum(0)
 
     @functools.wraps(kernel)
     def weighted(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
-        rows = kernel(u, points, indices, **options)
+        rows = rows_of(u, points, indices, **options)
         # Each pair i < j stands for (i, j) and (j, i).
         weights = [1.0 if index[0] == index[-1] else 2.0 for index in indices]
         return torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
 
     def loss(u: nn.Module, points: Tensor, equation: Equation) -> ResidualLoss:
         with torch.enable_grad(), buffers_kept(u):
-            derivatives = kernel(u, points, equation.indices)
-            value = equation.residual(points, *derivatives.unbind(0)).square().mean()
+            value = equation.residual(points, *kernel(u, points, equation.indices).unbind(0)).square().mean()
             return ResidualLoss(value.detach(), gradient_of(value, trainable(u)))
 
     loss.__doc__ = kernel.__doc__
+    method(partial_derivatives, name, **declared)(rows_of)
     method(laplacian, name, **declared)(summed)
     method(bilaplacian, name, **declared)(weighted)
     # Its graph is taken by torch.autograd, whatever the derivatives inside use.
@@ -280,11 +324,12 @@ def _stochastic(record: Operator, name: str, estimator: Any, source: str) -> Non
     """Make the value of an estimator a method; the estimator itself gives the standard error too."""
 
     def value(u: Field, points: Tensor, indices: Sequence[Index], *, probes: int = 16, seed: int = 0) -> Tensor:
-        found: FieldEstimate = estimator(u, points, probes=probes, seed=seed)
-        return found.value
+        with torch.no_grad():
+            found: FieldEstimate = estimator(u, points, probes=probes, seed=seed)
+        return found.value.detach()
 
     value.__doc__ = estimator.__doc__
-    method(record, name, mode="Taylor, random directions", source=source, exact=False)(value)
+    method(record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=sampling)(value)
 
 
 _stochastic(laplacian, "hutchinson", hutchinson_laplacian, "Hutchinson 1990, §2, with Rademacher probes")

@@ -104,4 +104,5 @@ def nested_forward(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     second = functools.partial(along, functools.partial(along, f))
     with torch.no_grad():
         pair = torch.func.jvp(second, (x,), (v,))
-    return _ratio(pair[0], pair[1])
+    # Nested forward mode takes some constants to float64.
+    return _ratio(pair[0].to(x.dtype), pair[1].to(x.dtype))

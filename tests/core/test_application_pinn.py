@@ -15,6 +15,7 @@ from hograd_core.applications._equations import Equation, beam, burgers, heat, k
 from hograd_core.applications._polarisation import expand
 from hograd_core.applications.pinn import (
     bilaplacian,
+    field_derivatives,
     gaussian_bilaplacian,
     hutchinson_laplacian,
     laplacian,
@@ -132,9 +133,14 @@ def test_truth_against_finite_differences() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_results_follow_the_grad_mode(name: str) -> None:
     u, x = network(2), points(3, 2)
-    assert laplacian(u, x, method=name).requires_grad
+    assert not laplacian(u, x, method=name).requires_grad
+    assert not partial_derivatives(u, x, [(0, 1)], method=name).requires_grad
+    recorded = field_derivatives(u, x, [(0, 0), (0,)], method=name)
+    assert recorded.requires_grad
+    torch.testing.assert_close(recorded.detach(), partial_derivatives(u, x, [(0, 0), (0,)], method=name))
+    u = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     with torch.no_grad():
-        assert not laplacian(u, x, method=name).requires_grad
+        assert not field_derivatives(u, x, [(0, 0)], method=name).requires_grad
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -151,6 +157,8 @@ def test_chunks_change_nothing(name: str) -> None:
     u, x = network(3), points()
     whole = bilaplacian(u, x, method=name)
     torch.testing.assert_close(bilaplacian(u, x, method=name, chunk_size=2), whole)
+    with pytest.raises(ValueError, match="method: got 'magic'"):
+        field_derivatives(u, x, [(0,)], method="magic")
 
 
 def test_polarisation_is_small_and_exact() -> None:
