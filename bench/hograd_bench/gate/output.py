@@ -21,7 +21,7 @@ _MARKS = {"error": "✗", "warning": "!", "notice": "·"}
 # What XML 1.0 has no way to say.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LISTED = 200
-FRESH = 5
+ALIKE = 5
 
 
 def headline(outcome: Outcome) -> str:
@@ -37,16 +37,18 @@ def headline(outcome: Outcome) -> str:
 
 def text(outcome: Outcome) -> str:
     """For a terminal: findings, then the headline."""
-    lines = []
-    fresh = [f for f in outcome.findings if f.kind == "new" and not f.metric]
-    shown = [f for f in outcome.findings if len(fresh) <= FRESH or f not in fresh]
-    for found in shown[:LISTED]:
+    lines, left = [], list(outcome.findings)
+    for kind in ("new", "inconclusive"):  # many of them say one thing
+        alike = [f for f in left if f.kind == kind and f.cell]
+        if len(alike) > ALIKE:
+            left = [f for f in left if f not in alike]
+            mark = _MARKS[alike[0].level]
+            lines.append(f"{mark} {kind}: {len(alike)} cells, {alike[0].cell} the first; --json lists them")
+    for found in left[:LISTED]:
         where = f"{found.cell}: " if found.cell else ""
         lines.append(f"{_MARKS[found.level]} {found.kind}: {where}{found.text}")
-    if len(shown) > LISTED:
-        lines.append(f"· and {len(shown) - LISTED} more; --json has them all")
-    if len(fresh) > FRESH:
-        lines.append(f"· new: {len(fresh)} cells, {fresh[0].cell} the first; --json lists them")
+    if len(left) > LISTED:
+        lines.append(f"· and {len(left) - LISTED} more; --json has them all")
     lines.append(f"hograd gate: {headline(outcome)}")
     return "\n".join(lines)
 

@@ -169,13 +169,13 @@ def pair(
         workers: dict[int, Worker] = {}
         for which in order:
             workers[which] = stack.enter_context(Worker((a, b)[which], env, timeout))
-        if affinity and threads == 1:
-            _share_a_core([w.pid for w in workers.values()], rng)
         for which in order:
             side = workers[which].side
             workers[which].send({"do": "hello", "plugins": list(side.plugins), "own_suite": side.own_suite})
         for which in order:
             workers[which].receive()
+        if affinity and threads == 1:  # after the imports, which two cores do in half the time
+            _share_a_core([w.pid for w in workers.values()], rng)
         yield workers[0], workers[1]
 
 
