@@ -34,8 +34,8 @@ def _product(u: Any, v: Any) -> Operand:
     return result
 
 
-def _attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float | None) -> Operand:
-    scale = _primal(q).shape[-1] ** -0.5 if scale is None else scale
+def _weights(q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Operand:
+    """softmax(scale Q Kᵀ + mask)."""
     scores = _product(_changed(q, lambda c: c * scale), _changed(k, lambda c: c.mT))
     if causal:
         rows, columns = _primal(scores).shape[-2:]
@@ -45,8 +45,15 @@ def _attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float | N
         if isinstance(mask, Tensor) and mask.dtype == torch.bool:
             mask = torch.where(mask, 0.0, -math.inf).to(_primal(scores).dtype)
         scores = _plus(scores, mask)
-    weights = _safe_softmax(scores, -1) if isinstance(scores, s.Series) else torch.softmax(_primal(scores), -1)
-    return _product(weights, v)
+    return _safe_softmax(scores, -1) if isinstance(scores, s.Series) else torch.softmax(_primal(scores), -1)
+
+
+def _scale_of(q: Any, scale: float | None) -> float:
+    return float(_primal(q).shape[-1]) ** -0.5 if scale is None else scale
+
+
+def _attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float | None) -> Operand:
+    return _product(_weights(q, k, mask, causal, _scale_of(q, scale)), v)
 
 
 def _plus(a: Any, b: Any) -> Any:
@@ -98,3 +105,24 @@ def _cudnn(
 ) -> Any:  # fmt: skip
     _without_dropout("scaled_dot_product_attention", dropout_p)
     return _nine(_attention(q, k, v, attn_bias, is_causal, scale), _primal(q))
+
+
+def _times(a: Any, b: Any) -> Any:
+    return s.multiply(a, b) if isinstance(a, s.Series) or isinstance(b, s.Series) else a * b
+
+
+@rule(aten._scaled_dot_product_flash_attention_for_cpu_backward)
+def _for_cpu_backward(
+    g: Any, q: Any, k: Any, v: Any, out: Any, logsumexp: Any, dropout_p: float, is_causal: bool,
+    *, attn_mask: Any = None, scale: Any = None,
+) -> Any:  # fmt: skip
+    """P the weights, P' = G Vᵀ: ∂V = Pᵀ G, S' = P ∘ (P' − rowsum(P ∘ P')), ∂Q = scale S' K, ∂K = scale S'ᵀ Q."""
+    factor = _scale_of(q, scale)
+    weights = _weights(q, k, attn_mask, is_causal, factor)
+    to_weights = _product(g, _changed(v, lambda c: c.mT))
+    weighted = _times(weights, to_weights)
+    mean = _changed(weighted, lambda c: c.sum(-1, keepdim=True))
+    to_scores = _plus(weighted, _changed(_times(weights, mean), torch.neg))
+    to_q = _changed(_product(to_scores, k), lambda c: c * factor)
+    to_k = _changed(_product(_changed(to_scores, lambda c: c.mT), q), lambda c: c * factor)
+    return to_q, to_k, _product(_changed(weights, lambda c: c.mT), g)

@@ -285,7 +285,7 @@ def _on_values(operation: Any) -> Callable[..., Any]:
 
 for _operation in (
     aten.sign, aten.sgn, aten.floor, aten.ceil, aten.round, aten.trunc, aten.heaviside, aten.floor_divide,
-    aten.detach, aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isinf, aten.isfinite,
+    aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isinf, aten.isfinite,
     aten.logical_and, aten.logical_or, aten.logical_not, aten.logical_xor, aten.signbit, aten.equal,
     aten.argmax, aten.argmin, aten.argsort, aten.any, aten.all, aten.zeros_like, aten.ones_like, aten.full_like,
     aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided,

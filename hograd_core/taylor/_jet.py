@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import enable_reentrant_dispatch
+from torch.utils._mode_utils import no_dispatch
 
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.taylor._series import Coefficient, Series
@@ -75,8 +76,6 @@ class Jet(Tensor):
     level: int
     aliased: bool
     recorded: bool
-    # No rule works at the Python-function level: go straight to ATen operations.
-    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, series: Series, level: int, recorded: bool) -> Jet:
@@ -94,6 +93,16 @@ class Jet(Tensor):
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         """Value and degree; never the wrapped storage, which does not exist."""
         return f"Jet(degree={len(self.coefficients) - 1}, primal={self.coefficients[0]})"
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Tell a detach in f's own code, a constant, from those by which autograd keeps tensors for backward."""
+        if func in _DETACHES:
+            return _detached(args[0])
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -116,6 +125,15 @@ def _uniform(series: Series) -> list[Coefficient]:
                 c = c.expand(shape)
         out.append(c)
     return out
+
+
+_DETACHES = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+
+
+def _detached(jet: Jet) -> Tensor:
+    primal = jet.coefficients[0]
+    assert primal is not None
+    return primal.detach()
 
 
 def new_level() -> int:
@@ -203,7 +221,8 @@ def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, A
     """An in-place operation, answered by its pure form when no other jet can see the memory written."""
     target = args[0] if args else None
     entry = None if pure is None else RULES.get(pure)
-    if entry is None or not isinstance(target, Jet) or target.level != level or target.aliased:
+    shape_only = torch.Tag.inplace_view in func.tags
+    if entry is None or not isinstance(target, Jet) or target.level != level or (target.aliased and not shape_only):
         raise MissingRuleError(
             func,
             "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
@@ -213,6 +232,10 @@ def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, A
     if not isinstance(result, Series):
         result = Series([result, *[None] * (len(target.coefficients) - 1)])
     target.coefficients = _uniform(result)
+    if shape_only:
+        # squeeze_, t_ and the like: the wrapper's own shape follows.
+        with no_dispatch():
+            func(*args, **kwargs)
     return target
 
 
@@ -225,16 +248,16 @@ def _decomposition(func: Any) -> Rule | None:
 
 
 def _taken_apart(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    result = func.decompose(*args, **kwargs)
-    if result is not NotImplemented:
-        return result
+    # The table first: it is pure, where PyTorch's own composites may write to a plain tensor in between.
     decomposition = _decomposition(func)
-    if decomposition is None:
+    if decomposition is not None:
+        return decomposition(*args, **kwargs)
+    result = func.decompose(*args, **kwargs)
+    if result is NotImplemented:
         raise MissingRuleError(
-            func,
-            "nor a decomposition; use another method, or declare a rule with hograd_core.taylor.rule",
+            func, "nor a decomposition; use another method, or declare a rule with hograd_core.taylor.rule"
         )
-    return decomposition(*args, **kwargs)
+    return result
 
 
 def coverage() -> list[str]:

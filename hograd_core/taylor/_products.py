@@ -160,6 +160,33 @@ def _convolution(
     return s.add(_reshaped(bias, channels), out)
 
 
+def _in_both(u: Any, v: Any, product: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """A bilinear map of whichever of the two are series."""
+    if isinstance(u, Series):
+        return s.bilinear(u, v, product) if isinstance(v, Series) else u.map(lambda c: product(c, v))
+    return v.map(lambda c: product(u, c)) if isinstance(v, Series) else product(u, v)
+
+
+@rule(aten.convolution_backward)
+def _convolution_backward(
+    g: Any, u: Any, weight: Any, bias_sizes: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int, output_mask: list[bool],
+) -> Any:  # fmt: skip
+    like_u, like_weight = (x.primal if isinstance(x, Series) else x for x in (u, weight))
+
+    def part(which: int, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        mask = [i == which for i in range(3)]
+        settings = (bias_sizes, stride, padding, dilation, transposed, output_padding, groups)
+        result: Tensor = aten.convolution_backward(g, x, w, *settings, mask)[which]
+        return result
+
+    # Each of the three results is linear in two of the tensors and takes the shape alone of the third.
+    to_input = _in_both(g, weight, lambda a, b: part(0, a, like_u, b)) if output_mask[0] else None
+    to_weight = _in_both(g, u, lambda a, b: part(1, a, b, like_weight)) if output_mask[1] else None
+    to_bias = _in_both(g, None, lambda a, _: part(2, a, like_u, like_weight)) if output_mask[2] else None
+    return to_input, to_weight, to_bias
+
+
 @rule(aten._trilinear)
 def _trilinear(
     a: Any, b: Any, c: Any, expand1: list[int], expand2: list[int], expand3: list[int], sumdim: list[int],

@@ -34,7 +34,8 @@ def _linear(operation: Any) -> None:
 for _operation in (
     aten.expand, aten.permute, aten.transpose, aten.t, aten.unsqueeze, aten.squeeze, aten.select, aten.slice,
     aten.unfold, aten.flip, aten.roll, aten.diagonal, aten.repeat, aten.tril, aten.triu, aten.trace, aten.diag_embed,
-    aten.alias, aten.clone, aten.sum, aten.mean, aten.cumsum, aten.split, aten.split_with_sizes,
+    # A detach that arrives here is autograd's own, of a tensor that it saves.
+    aten.detach, aten.alias, aten.clone, aten.sum, aten.mean, aten.cumsum, aten.split, aten.split_with_sizes,
     aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unsafe_chunk, aten.unbind,
     aten.index_select, aten.gather, aten.take, aten.index, aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d,
     aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.reflection_pad1d, aten.reflection_pad2d,

@@ -42,3 +42,23 @@ def reverse_over_taylor(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) 
             return torch.zeros_like(x)
         (g,) = torch.autograd.grad(coefficient, point, allow_unused=True, materialize_grads=True)
     return g.detach() * math.factorial(order - 1)
+
+
+@method(
+    derivative_vector_product,
+    "taylor_over_reverse",
+    mode="Taylor over reverse",
+    source="Griewank & Walther 2008, §13.4 (the gradient program run on truncated power series)",
+)
+def taylor_over_reverse(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
+    """(k−1)! times the coefficient of tᵏ⁻¹ of ∇f(x + tv): one plain gradient, run on series. O(k²) operations."""
+
+    def gradient(point: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = f(point.requires_grad_(True))
+            g = torch.autograd.grad(y, point, allow_unused=True)[0] if y.requires_grad else None
+        return torch.zeros_like(x) if g is None else g
+
+    with torch.no_grad():
+        coefficient = propagate(gradient, [x, v, *[None] * (order - 2)][:order])[order - 1]
+    return coefficient.detach() * math.factorial(order - 1)

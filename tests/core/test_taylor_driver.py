@@ -92,6 +92,9 @@ def test_registered_methods_agree_with_nesting(order: int) -> None:
         torch.testing.assert_close(scalar, hograd_core.directional_derivative(f, x, v, order, method="nested_grad"))
         vector = hograd_core.derivative_vector_product(f, x, v, order, method="reverse_over_taylor")
         torch.testing.assert_close(vector, hograd_core.derivative_vector_product(f, x, v, order))
+        other = hograd_core.derivative_vector_product(f, x, v, order, method="taylor_over_reverse")
+        torch.testing.assert_close(other, vector)
+        assert not other.requires_grad
         assert not vector.requires_grad
         assert not scalar.requires_grad
     else:
@@ -163,6 +166,87 @@ def test_in_place_operations() -> None:
         derivatives_along(through_a_view, x, x, 2)
 
 
+def test_shapes_follow_operations_that_change_them_in_place() -> None:
+    w = torch.ones(3, 4, dtype=torch.float64)
+    seen = []
+
+    def f(x: Tensor) -> Tensor:
+        y = x @ w  # PyTorch squeezes the product in place
+        seen.append((y.shape, y.stride()))
+        z = (x[:, None] * w).t_()
+        seen.append((z.shape, z.stride()))
+        return (y.sin() @ z).sum()
+
+    x = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    found = derivatives_along(f, x, x.cos(), 3)
+    assert seen == [((4,), (1,)), ((4, 3), (1, 4))]
+
+    def plain(x: Tensor) -> Tensor:
+        return ((x @ w).sin() @ (x[:, None] * w).T).sum()
+
+    for a, b in zip(found, derivatives_along(plain, x, x.cos(), 3), strict=True):
+        torch.testing.assert_close(a, b)
+    exact = hograd_core.directional_derivative(plain, x, x.cos(), 3, method="nested_grad")
+    torch.testing.assert_close(found[3], exact)
+
+
+def test_gradients_taken_inside_f_are_differentiated_too() -> None:
+    w = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def penalised(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = x.requires_grad_(True) if x.is_leaf else x
+            (g,) = torch.autograd.grad(torch.tanh(z @ w).exp().sum(), z, create_graph=True)
+        return (g * g).sum()
+
+    for order in (1, 2, 3):
+        ours = hograd_core.directional_derivative(penalised, x, v, order, method="taylor")
+        torch.testing.assert_close(ours, hograd_core.directional_derivative(penalised, x, v, order))
+
+
+def test_a_detach_is_a_constant_in_every_spelling() -> None:
+    x = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    for detach in (Tensor.detach, torch.detach, lambda x: x.data):
+        found = derivatives_along(lambda x, detach=detach: (detach(x) * x).sum(), x, x, 2)
+        assert [c.item() for c in found] == [4.25, 4.25, 0.0]
+
+
+@pytest.mark.parametrize("method", ["reverse_over_taylor", "taylor_over_reverse"])
+def test_products_through_a_convolutional_network(method: str) -> None:
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(1, 2, 3, stride=2, padding=1), torch.nn.SiLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten())
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(2, 3), torch.nn.Softplus()).double()
+    f, x = hograd_core.from_module(
+        net, lambda y, t: F.cross_entropy(y, t), torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 2])
+    )
+    v = torch.randn_like(x)
+    for order in (1, 2, 3):
+        ours = hograd_core.derivative_vector_product(f, x, v, order, method=method)
+        torch.testing.assert_close(ours, hograd_core.derivative_vector_product(f, x, v, order))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_attention_has_products_of_any_order(causal: bool) -> None:
+    """PyTorch's fused kernel has a gradient and no more; on series its definition is used."""
+    x, v = torch.randn(2, 1, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def fused(x: Tensor) -> Tensor:
+        return (F.scaled_dot_product_attention(x, x.sin(), 2 * x, is_causal=causal) ** 2).sum()
+
+    def by_hand(x: Tensor) -> Tensor:
+        scores = x @ x.sin().mT / 2
+        if causal:
+            scores = scores.masked_fill(torch.ones(3, 3).tril() == 0, -math.inf)
+        return ((scores.softmax(-1) @ (2 * x)) ** 2).sum()
+
+    for order in (1, 2, 3):
+        exact = hograd_core.derivative_vector_product(by_hand, x, v, order)
+        for method in ("reverse_over_taylor", "taylor_over_reverse"):
+            found = hograd_core.derivative_vector_product(fused, x, v, order, method=method)
+            torch.testing.assert_close(found, exact)
+
+
 def test_control_flow_follows_the_value() -> None:
     def f(x: Tensor) -> Tensor:
         return x**3 if x > 0 else -x
@@ -228,7 +312,8 @@ def test_nothing_is_kept_after_a_hundred_steps() -> None:
 
     def step() -> None:
         hograd_core.directional_derivative(lambda x: x.tanh().sum(), x, x, 3, method="taylor")
-        hograd_core.derivative_vector_product(lambda x: x.tanh().sum(), x, x, 3, method="reverse_over_taylor")
+        for method in ("reverse_over_taylor", "taylor_over_reverse"):
+            hograd_core.derivative_vector_product(lambda x: x.tanh().sum(), x, x, 3, method=method)
 
     step()
     before = retained()
