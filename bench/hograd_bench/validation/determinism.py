@@ -56,7 +56,8 @@ def fresh(cells: Sequence[Cell], hash_seed: int, timeout: float = 3600.0) -> dic
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+        # Waiting threads that spin would take the cores from whatever else runs; figures do not depend on it.
+        env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "OMP_WAIT_POLICY": "PASSIVE"},
         check=False,
     )
     if done.returncode != 0:
