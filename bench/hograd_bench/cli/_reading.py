@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +19,37 @@ DIFFERENT = 1
 def report(
     results: Results = Path("results"),
     reports: Annotated[Path, typer.Option(help="folder to write to")] = Path("reports"),
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="two runs (folder, id, beginning of an id, or latest): a page of its own that compares them"),
+    ] = None,
+    run: Annotated[list[str] | None, typer.Option(help="only this run; repeat for several; all where none")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="also write the Markdown summary to this file")] = None,
 ) -> None:
-    """Build reports/index.html, one self-contained file, from results/."""
-    build_report(results, reports)
+    """Build reports/index.html, one self-contained file, from results/, with the data as CSV and Parquet beside it."""
+    if compare is not None and (run or markdown is not None):
+        raise fail("--compare: builds a page of its own, without --run and --markdown")
+    build_report(results, reports, compare=compare, runs=run or (), markdown=markdown)
 
 
-def build_report(results: Path, reports: Path) -> None:
-    """Build the page and print where it is, and the headline verdicts."""
+def build_report(
+    results: Path,
+    reports: Path,
+    *,
+    compare: tuple[str, str] | None = None,
+    runs: Sequence[str] = (),
+    markdown: Path | None = None,
+) -> None:
+    """Build the page and print where it is, and its headline tables."""
+    from hograd_bench import metrics
     from hograd_bench import report as reporting
 
+    records = metrics.metrics()
     try:
-        built = reporting.build(results, reports)
+        if compare is not None:
+            built = reporting.build_comparison(results, reports, *compare, records=records)
+        else:
+            built = reporting.build(results, reports, records=records, runs=runs, markdown=markdown)
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)

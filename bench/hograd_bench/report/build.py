@@ -1,15 +1,20 @@
-"""Results in, one page out. The only place of this room that touches files."""
+"""Results in; a page, its data and a summary out. The only place of this room that touches files."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from hograd_bench import store
-from hograd_bench.report import page
+from hograd_bench import claims, store
+from hograd_bench.environment import MetricRecord
+from hograd_bench.report import comparison, export, page, summary, terminal
+from hograd_bench.report.answers import Answers, answers
+from hograd_bench.report.shown import shown
 
 
 class ReportError(RuntimeError):
@@ -22,44 +27,118 @@ class Built:
 
     Attributes:
         path: the page.
-        headlines: one plain sentence a verdict.
+        answers: what its top says; None for a comparison.
         warnings: what could not be read.
     """
 
     path: Path
-    headlines: list[str] = field(default_factory=list)
+    answers: Answers | None = None
     warnings: list[str] = field(default_factory=list)
 
     def print(self, console: Console) -> None:
-        """Where the page is, and the headline verdicts."""
+        """The verdicts and recommendations as tables, and where the page is."""
         for warning in self.warnings[:5]:
-            console.print(f"warning: {warning}", markup=False)
-        for headline in self.headlines:
-            console.print(headline, markup=False)
-        console.print(f"report: {self.path}", markup=False)
+            console.print(f"warning: {warning}", markup=False, highlight=False)
+        if len(self.warnings) > 5:
+            console.print(f"warning: and {len(self.warnings) - 5} more, listed in the report", markup=False)
+        if self.answers is not None:
+            terminal.show(console, self.answers)
+        console.print(f"report: {self.path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def build(results: Path, reports: Path) -> Built:
-    """Build ``reports/index.html`` from the newest run of each machine under ``results``.
+def build(
+    results: Path,
+    reports: Path,
+    *,
+    records: Mapping[str, MetricRecord] | None = None,
+    runs: Sequence[str] = (),
+    markdown: Path | None = None,
+) -> Built:
+    """Build ``reports/index.html`` and beside it rows.csv, rows.parquet and summary.md.
+
+    Args:
+        results: a results root, a machine's folder or a run's own.
+        reports: folder to write to.
+        records: metric records, from ``metrics.metrics()``; None: guessed from the metrics' names.
+        runs: ids of the runs to report on; none: all.
+        markdown: also write the Markdown summary here.
 
     Raises:
         ReportError: no results, or the folder cannot be written.
     """
     try:
-        loaded = store.load(results)
+        chosen = {store.find_run(results, name).resolve().name for name in runs}
+        loaded = store.load(results, runs=chosen or None)
     except store.StoreError as error:
         raise ReportError(str(error)) from None
     if loaded.rows.empty:
         raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
-    newest = store.newest(loaded.rows)
-    html, headlines = page.render(newest, loaded, results)
+    verdicts = claims.adjudicate(store.newest(loaded.rows))
+    cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
+    what = shown(loaded, records, cited)
+    warnings = [str(w) for w in loaded.warnings]
+    said = answers(what, verdicts, claims.adjudicate)
+    html = page.render(what, said, warnings, results.as_posix())
+    words = summary.markdown(what, said)
     path = reports / "index.html"
+    write(path, lambda staging: _text(staging, html))
+    write(reports / "summary.md", lambda staging: _text(staging, words))
+    if markdown is not None:
+        write(markdown, lambda staging: _text(staging, words))
+    table = export.table(loaded.rows)
+    write(reports / "rows.csv", lambda staging: export.csv(table, staging))
+    write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
+    return Built(path, said, warnings)
+
+
+def build_comparison(
+    results: Path, reports: Path, a: str, b: str, *, records: Mapping[str, MetricRecord] | None = None
+) -> Built:
+    """Build a page that compares two runs, ``reports/compare-A-B.html``.
+
+    Args:
+        results: a results root.
+        reports: folder to write to.
+        a: a run: its folder, id, beginning of its id, or "latest".
+        b: another.
+        records: metric records.
+
+    Raises:
+        ReportError: no such runs, or the folder cannot be written.
+    """
     try:
-        reports.mkdir(parents=True, exist_ok=True)
-        # Written beside and moved over: a full disk leaves the last good page.
-        staging = reports / ".index.html.part"
-        staging.write_text(html, encoding="utf-8")
+        folders = [store.find_run(results, name) for name in (a, b)]
+        loaded = [store.load(folder) for folder in folders]
+    except store.StoreError as error:
+        raise ReportError(str(error)) from None
+    for folder, one in zip(folders, loaded, strict=True):
+        if one.rows.empty:
+            raise ReportError(f"{folder}: no rows to compare")
+    names = [folder.resolve().name for folder in folders]
+    html = comparison.render(loaded[0], loaded[1], names[0], names[1], records)
+    path = reports / f"compare-{export.file_name(names[0])}-{export.file_name(names[1])}.html"
+    write(path, lambda staging: _text(staging, html))
+    return Built(path, warnings=[str(w) for one in loaded for w in one.warnings])
+
+
+def write(path: Path, fill: Callable[[Path], None]) -> None:
+    """Write a file beside and move it over: a full disk leaves the last good one.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(staging)
         os.replace(staging, path)
     except OSError as error:
-        raise ReportError(f"{path}: cannot write: {error.strerror}; choose another folder with --reports") from None
-    return Built(path, headlines, [str(w) for w in loaded.warnings])
+        raise ReportError(
+            f"{path}: cannot write: {error.strerror or error}; choose another folder with --reports"
+        ) from None
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _text(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8", errors="replace")

@@ -1,114 +1,155 @@
-"""Frames -> HTML text. Pure: reads no file but its own templates."""
+"""Frames -> HTML text. Pure: reads no file but its own templates and the vendored library."""
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import jinja2
-import matplotlib.pyplot as plt
-import pandas as pd
+from markupsafe import Markup
 
-from hograd_bench import claims, store
-from hograd_bench.report import figures
-from hograd_bench.report.style import style, svg
+from hograd_bench.report import advice, cells, figures, history, matrix, palette, text, verdicts
+from hograd_bench.report.answers import Answers
+from hograd_bench.report.shown import Shown
+from hograd_bench.report.style import style
 
-_COLUMNS = (
-    "operator", "method", "problem", "n", "order", "depth", "batch", "dtype", "device", "threads", "status",
-)  # fmt: skip
-_METRICS = (
-    ("seconds_min", "time"), ("gradient_equivalents", "gradients"), ("peak_bytes", "peak"), ("total_bytes", "total"),
-    ("allocations", "allocations"), ("aten_calls", "ATen calls"), ("relative_error", "rel. error"),
-)  # fmt: skip
+LARGEST_ENVIRONMENT = 40_000
+MOST_ENVIRONMENTS = 60
 
 
-def render(rows: pd.DataFrame, loaded: store.Results, results: Path) -> tuple[str, list[str]]:
-    """The page and the headline sentences of its verdicts.
+def render(
+    shown: Shown,
+    said: Answers,
+    warnings: Sequence[str],
+    source: str,
+) -> str:
+    """The page.
 
     Args:
-        rows: the rows that the page speaks about, one a cell and machine.
-        loaded: everything that was read, for environments and warnings.
-        results: where it was read from, for the commands shown.
+        shown: what it speaks about.
+        said: verdicts, recommendations and what is new.
+        warnings: what could not be read.
+        source: where the rows were read from, for the commands shown.
     """
-    verdicts = claims.adjudicate(rows)
-    environment = jinja2.Environment(
+    anchors = cells.anchors_of(shown.rows)
+    runs = [key for key in shown.environments if key[1] in set(shown.rows["run"])]
+    environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
+    made = history.runs(shown)
+    lines, older = history.table(made)
+    return template("index.html.j2").render(
+        **assets(),
+        title="hograd report",
+        facts=_facts(shown),
+        statuses=Counter(shown.rows["status"]).most_common(),
+        tally=verdicts.tally(said.verdicts),
+        verdicts=verdicts.views(said.verdicts, anchors),
+        needs=said.needs,
+        exact=int(advice.EXACT),
+        news=said.news,
+        verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
+        sections=list(_sections(shown)),
+        matrices=matrix.matrices(shown),
+        signs=matrix.legend(shown),
+        reasons=matrix.reasons(shown),
+        runs=lines if len(made) > 1 else [],
+        older=older,
+        columns=cells.columns(shown),
+        metrics=cells.METRICS,
+        rows=cells.table(shown),
+        evidence=cells.evidence(shown, environments),
+        cut=shown.cut,
+        environments=[_environment(key, anchor, shown.environments[key]) for key, anchor in environments.items()],
+        warnings=warnings,
+        source=source,
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this room; whatever it shows is escaped."""
+    return _templates().get_template(name)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(seconds=seconds, bytes=binary)
-    html = environment.get_template("index.html.j2").render(
-        verdicts=[verdict.as_dict() for verdict in verdicts],
-        statuses=Counter(rows["status"]).most_common(),
-        reasons=Counter(
-            f"{s!s}: {r!s}" for s, r in zip(rows["status"], rows["reason"], strict=True) if r
-        ).most_common(),
-        sections=list(_sections(rows[rows["status"] == "ok"])),
-        environments=[_environment(m, r, e) for (m, r), e in loaded.environments.items() if r in set(rows["run"])],
-        columns=_COLUMNS,
-        metrics=_METRICS,
-        cells=[_cell({str(k): v for k, v in row.items()}) for row in rows.to_dict("records")],
-        warnings=[str(w) for w in loaded.warnings],
-        results=results.as_posix(),
+    made.filters.update(seconds=text.seconds, bytes=text.binary, times=text.times, metric_name=_metric_name)
+    return made
+
+
+def assets() -> dict[str, Any]:
+    """Style sheet, scripts, and the policy that lets no other script run."""
+    room = resources.files("hograd_bench.report")
+    library = room.joinpath("vendor/dataTables.min.js").read_text(encoding="utf-8")
+    glue = room.joinpath("templates/report.js").read_text(encoding="utf-8")
+    css = room.joinpath("templates/style.css").read_text(encoding="utf-8")
+    colours = [
+        "".join(f"--s{i}:{c};" for i, c in enumerate(chosen)) for chosen in (palette.LIGHT, palette.DARK)
+    ]  # fmt: skip
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in (library, glue)
     )
-    return html, [f"{v.claim.id} {v.outcome}: {v.sentence}" for v in verdicts]
-
-
-def _sections(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Every figure as SVG text, closed as soon as it is written."""
-    with style():
-        for module in figures.figures():
-            pictures = []
-            for drawn in module.draw(rows):
-                pictures.append({"name": drawn.name, "caption": drawn.caption, "svg": svg(drawn.figure, drawn.alt)})
-                plt.close(drawn.figure)
-            if pictures:
-                yield {"title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
-
-
-def _cell(row: dict[str, Any]) -> dict[str, Any]:
-    """What the table shows of a row: its fields, formatted metrics, or why they are missing."""
-    missing = row["missing"]
-    shown = []
-    for name, _ in _METRICS:
-        value = row.get(name)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            shown.append({"text": "–", "sort": "", "why": missing.get(name, row["reason"] or "not in this row")})
-        else:
-            shown.append({"text": FORMATS.get(name, _plain)(value), "sort": repr(float(value)), "why": ""})
     return {
-        "id": row["cell"], "run": row["run"], "machine": row["machine"], "fields": [row[c] for c in _COLUMNS],
-        "reason": row["reason"], "metrics": shown,
+        "css": Markup(css), "light": Markup(colours[0]), "dark": Markup(colours[1]), "library": Markup(library),
+        "glue": Markup(glue),
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {hashes}",
     }  # fmt: skip
 
 
-def _environment(machine: str, run: str, recorded: dict[str, Any]) -> dict[str, Any]:
-    return {"machine": machine, "run": run, "text": json.dumps(recorded, indent=1, ensure_ascii=False)}
+def _sections(shown: Shown) -> Iterator[dict[str, Any]]:
+    """The figures' sections; their SVG is ours and is not escaped."""
+    with style():
+        for module in figures.figures():
+            pictures = [picture(drawn) for drawn in module.draw(shown)]
+            if pictures:
+                name = module.__name__.rpartition(".")[2]
+                yield {"id": name, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
 
 
-def seconds(value: float) -> str:
-    """Seconds with three figures and a unit that reads."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
-        if value >= scale or unit == "ns":
-            return f"{value / scale:.3g} {unit}"
-    raise AssertionError("unreachable")
+def picture(drawn: figures.Drawn) -> dict[str, Any]:
+    """A picture as templates show it."""
+    return {
+        "name": drawn.name, "title": drawn.title, "caption": drawn.caption,
+        "keys": json.dumps(dict(drawn.keys), ensure_ascii=True), "panels": [Markup(p) for p in drawn.panels],
+        "notes": drawn.notes, "more": [(what, Markup(p)) for what, p in drawn.more],
+    }  # fmt: skip
 
 
-def binary(value: float) -> str:
-    """Bytes exactly up to 10 KiB, then with three figures in KiB, MiB or GiB."""
-    if value < 10 * 2**10:
-        return f"{int(value)} B"
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    raise AssertionError("unreachable")
+def _facts(shown: Shown) -> list[tuple[str, str]]:
+    """Where the figures come from, in a few words each."""
+    latest = [shown.environments[key] for key in shown.environments if key[1] in set(shown.rows["run"])]
+
+    def several(section: str, key: str) -> str:
+        return ", ".join(dict.fromkeys(history.fact(e, section, key) for e in latest)) or "unknown"
+
+    gpus = [g for e in latest for g in (e.get("gpus") if isinstance(e.get("gpus"), list) else [])]
+    named = dict.fromkeys(text.clean(g.get("name"), 40) for g in gpus if isinstance(g, Mapping))
+    machines = ", ".join(text.clean(m, 50) for m in sorted(shown.rows["machine"].unique()))
+    found = [
+        ("machine", machines), ("CPU", several("cpu", "model")), ("GPU", ", ".join(named)),
+        ("torch", several("torch", "version")), ("commit", ", ".join(_commits(latest))),
+        ("last run", text.clean(max(shown.rows["started"].dropna().astype(str), default="unknown"), 19).replace("T", " ")),
+    ]  # fmt: skip
+    return [(k, v if len(v) < 200 else v[:199] + "…") for k, v in found if v]
 
 
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
+def _commits(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = dict.fromkeys(history.fact(e, "source", "commit")[:10] for e in environments)
+    return [c for c in found if c != "unknown"]
 
 
-FORMATS = {"seconds_min": seconds, "peak_bytes": binary, "total_bytes": binary}
+def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    shown = json.dumps(recorded, indent=1, ensure_ascii=False, default=str)
+    return {"machine": key[0], "run": key[1], "anchor": anchor, "text": shown[:LARGEST_ENVIRONMENT]}
+
+
+def _metric_name(name: str) -> str:
+    return text.LABELS.get(name, name.replace("_", " "))

@@ -1,101 +1,230 @@
-"""How figures look: one colour and marker a method everywhere, readable by colour-blind eyes, light and dark."""
+"""How figures look, and the pieces that several figures share: axes with readable ticks, linked points, labels."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterable, Iterator
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import IdentityTransform
 
-# Okabe & Ito 2008, without black and yellow (too faint or too close to the ink on one of the two backgrounds).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-INK = "#010203"
-"""Stands for the page's text colour; :func:`svg` turns it into CSS currentColor, so that dark mode works."""
+from hograd_bench.report import text
+from hograd_bench.report.palette import Look
+from hograd_bench.report.svg import FAINT, INK
 
 _SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hograd",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4.5,
-}
+    "svg.fonttype": "none", "svg.hashsalt": "hograd", "text.parse_math": False, "axes.formatter.use_mathtext": False,
+    "font.family": "sans-serif", "font.size": 9.5, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "axes.titlecolor": INK, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": FAINT, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "xtick.color": INK, "ytick.color": INK, "xtick.major.width": 0.6, "ytick.major.width": 0, "xtick.major.size": 3,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
+    "lines.linewidth": 1.5, "path.simplify": True,
+}  # fmt: skip
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this block."""
-    with mpl.rc_context({**_SETTINGS, "backend": "svg"}):
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        # A font without a glyph matters not: the text stays text, and the reader's browser has the fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
-def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Method -> (colour, marker), the same wherever the same methods of an operator are drawn."""
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(sorted(set(methods)))}
+def canvas(
+    width: float = 5.4, height: float = 3.5, *, right: float = 0.73, left: float = 0.13, top: float = 0.42
+) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, and room on the right for labels. Sizes in inches."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((left, 0.48 / height, right - left, 1 - (0.48 + top) / height))
+    return figure, axes
 
 
-def svg(figure: Figure, alt: str) -> str:
-    """The figure as an inline SVG element with a text alternative; nothing in it can become markup.
+def values(axes: Axes, metric: str, *, axis: str = "y", log: bool = True, label: str | None = None) -> None:
+    """An axis of a metric: logarithmic, with ticks such as ``10 µs`` or ``64 KiB``. Call it after drawing."""
+    one = axes.yaxis if axis == "y" else axes.xaxis
+    if log:
+        (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
+        low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
+        if "bytes" in metric:
+            steps = max(1, math.ceil(math.log2(max(high / low, 2)) / 7))
+            one.set_major_locator(LogLocator(base=2.0**steps, numticks=12))
+        elif high / low < 30:
+            one.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+        else:
+            one.set_major_locator(LogLocator(base=10, numticks=12))
+        one.set_minor_locator(NullLocator())
+    one.set_major_formatter(FuncFormatter(lambda v, _: text.metric(metric, v)))
+    if label:
+        (axes.set_ylabel if axis == "y" else axes.set_xlabel)(label)
 
-    Args:
-        figure: drawn inside :func:`style`.
-        alt: what a reader who does not see it should know.
+
+def sizes_axis(axes: Axes, sizes: Iterable[float], label: str) -> None:
+    """A logarithmic x axis with ticks at the sizes that were measured, thinned where they would touch."""
+    axes.set_xscale("log")
+    known = sorted(set(map(float, sizes)))
+    room = 0.075 * math.log(max(known[-1] / known[0], 1.0001))
+    ticks: list[float] = []
+    for size in reversed(known):
+        if not ticks or math.log(ticks[-1] / size) > room:
+            ticks.append(size)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    axes.set_xlabel(label)
+
+
+def points(
+    axes: Axes, x: Sequence[float], y: Sequence[float], look: Look, anchors: Sequence[str], size: float = 26
+) -> None:
+    """Markers, each a link to the evidence of its row."""
+    # What axes.scatter makes, without its ten milliseconds of checks.
+    marker = MarkerStyle(look.marker)
+    path = marker.get_path().transformed(marker.get_transform())
+    places = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    drawn = PathCollection(
+        (path,), [size], offsets=places, offset_transform=axes.transData, facecolors=[look.colour] * len(places),
+        linewidths=0, zorder=3, clip_on=False,
+    )  # fmt: skip
+    drawn.set_transform(IdentityTransform())
+    drawn.set_urls([f"#{a}" if a else None for a in anchors])
+    axes.add_collection(drawn, autolim=False)
+    axes.update_datalim(places)
+    axes.autoscale_view()
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Names at the right of the axes, at the height of (x, y) in their colour, moved apart where they would overlap.
+
+    Call it last, when the limits are final.
     """
-    from markupsafe import escape
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(rf"(?i){INK}", "currentColor", text)
-    # Sizes come from CSS; the view box keeps the shape.
-    text = re.sub(r'<svg ([^>]*?)\bheight="[^"]*"', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)\bwidth="([0-9.]+)pt"', r'<svg \1 style="max-width:\2pt"', text, count=1)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-
-
-def label_ends(axes: mpl.axes.Axes, lines: dict[str, Line2D]) -> None:
-    """Name each line at its right end, in its colour, moved apart where they would overlap (log or linear y)."""
-    ends = sorted(
-        (float(np.asarray(line.get_ydata())[-1]), float(np.asarray(line.get_xdata())[-1]), name)
-        for name, line in lines.items()
-    )
     figure = axes.get_figure()
     assert figure is not None
-    last = -1e9
-    for y, x, name in ends:
-        _, pixel = axes.transData.transform((x, y))
-        placed = max(pixel, last + 12)
-        last = placed
+    _ = (axes.get_xlim(), axes.get_ylim())  # settles limits that are due to be computed
+    height = axes.get_window_extent().height
+    places = [(float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]), n, c)
+              for n, (x, y, c) in ends.items()]  # fmt: skip
+    places.sort()
+    gap = 11.5 * figure.dpi / 72 / height
+    for (_, name, colour), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
-            name,
-            (x, y),
-            xytext=(8, (placed - pixel) * 72 / figure.dpi),
-            textcoords="offset points",
-            color=lines[name].get_color(),
-            fontsize=8.5,
-            va="center",
-            annotation_clip=False,
-        )
+            text.clean(name, 26), (1, at), xycoords="axes fraction", xytext=(7, 0), textcoords="offset points",
+            color=colour, fontsize=8.5, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(wanted: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """Ascending places, moved as little as possible so that neighbours are ``gap`` apart (least squares).
+
+    Pool-adjacent-violators on the places less their ranks (Barlow et al. 1972). They stay within ``low`` and
+    ``high`` where there is room; where not, ``high`` gives way.
+    """
+    blocks: list[tuple[float, int]] = []
+    for rank, place in enumerate(wanted):
+        mean, count = place - rank * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            other, size = blocks.pop()
+            mean, count = (mean * count + other * size) / (count + size), count + size
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    top = max(high - (len(flat) - 1) * gap, low)
+    return [min(max(mean, low), top) + rank * gap for rank, mean in enumerate(flat)]
+
+
+def curve(axes: Axes, law: Callable[[float], float], low: float, high: float, look: Look) -> None:
+    """A law as a line over its range."""
+    x = np.geomspace(low, high, 40) if high > low else np.array([low])
+    y = np.array([law(float(v)) for v in x])
+    shown = np.isfinite(y) & (y > 0)
+    axes.plot(x[shown], y[shown], color=look.colour, linewidth=1.4, zorder=2)
+
+
+def heading(axes: Axes, title: str) -> None:
+    """A panel's title, in the corner where reading starts."""
+    axes.set_title(text.clean(title, 80), pad=10, x=0)
+
+
+def ratio_axis(axes: Axes, axis: str = "y") -> None:
+    """A logarithmic axis of ratios, with ticks such as ``0.5×``."""
+    one, (low, high) = (axes.yaxis, axes.get_ylim()) if axis == "y" else (axes.xaxis, axes.get_xlim())
+    span = high / low
+    steps = (1.0,) if span > 300 else (1.0, 2.0, 5.0) if span > 5 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0)
+    one.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+    one.set_minor_locator(NullLocator())
+    one.set_major_formatter(FuncFormatter(lambda v, _: text.times(v)))
+
+
+def powers(axes: Axes, axis: str, unit: str) -> None:
+    """Ticks at powers of ten, written such as ``10⁻⁶`` or, with a unit, ``1 G FLOP/s``."""
+    one = axes.yaxis if axis == "y" else axes.xaxis
+    one.set_major_locator(LogLocator(base=10, numticks=9))
+    one.set_minor_locator(NullLocator())
+    one.set_major_formatter(FuncFormatter(lambda v, _: _power(v, unit)))
+
+
+def _power(value: float, unit: str) -> str:
+    exponent = round(math.log10(value)) if value > 0 else 0
+    if unit:
+        prefix = {0: "", 1: "k", 2: "M", 3: "G", 4: "T"}.get(exponent // 3)
+        if prefix is not None:
+            return f"{10 ** (exponent % 3)} {prefix}{unit.strip()}"
+    if -3 <= exponent <= 3:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")) + unit
+
+
+def binary_ticks(axes: Axes) -> None:
+    """A linear x axis of bytes from 0 with four or five round ticks."""
+    high = axes.get_xlim()[1]
+    step = 2.0 ** math.ceil(math.log2(max(high, 8) / 5))
+    axes.xaxis.set_major_locator(FixedLocator([float(v) for v in np.arange(0, high, step)]))
+
+
+def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], title: str) -> None:
+    """Names in their colours on one or two lines above the axes, where a direct label finds no place."""
+    if title:
+        axes.set_title(text.clean(title, 80), x=0, pad=26 if len(names) > 3 else 18)
+    width = axes.get_window_extent().width * 72 / figure.dpi
+    x, line = 0.0, 0
+    for name, look in names:
+        shown = text.clean(name, 22)
+        length = 5.1 * len(shown) + 12
+        if x + length > width and line == 0:
+            x, line = 0.0, 1
+        axes.annotate(
+            f"■ {shown}", (0, 1), xycoords="axes fraction", xytext=(x, 14 - 11 * line if len(names) > 3 else 5),
+            textcoords="offset points", color=look.colour, fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
+        x += length
+
+
+def label_points(axes: Axes, named: Iterable[tuple[float, float, str, str]]) -> None:
+    """Names beside points (x, y, name, colour), to the right or left by where the point lies, moved apart vertically."""
+    figure = axes.get_figure()
+    assert figure is not None
+    _ = (axes.get_xlim(), axes.get_ylim())
+    box = axes.get_window_extent()
+    placed = []
+    for x, y, name, colour in named:
+        px, py = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        placed.append((float(py), float(px), name, colour))
+    placed.sort()
+    gap = 10.5 * figure.dpi / 72 / box.height
+    for side in (True, False):
+        mine = [p for p in placed if (p[1] < 0.62) is side]
+        for (_, px, name, colour), at in zip(mine, spread([p[0] for p in mine], gap, -0.02, 1.04), strict=True):
+            axes.annotate(
+                text.clean(name, 26), (px, at), xycoords="axes fraction", xytext=(7 if side else -7, 0),
+                textcoords="offset points", color=colour, fontsize=8.5, va="center", ha="left" if side else "right",
+            )  # fmt: skip

@@ -1,6 +1,7 @@
-"""Figures: one file each, discovered by being here. A file has ORDER, TITLE, ABOUT and draw(rows) -> Drawn, ...
+"""Figures: one file each, discovered by being here. A file has ORDER, TITLE, ABOUT and draw(shown) -> Drawn, ...
 
-``draw`` gets the ok rows of the runs shown and yields what it can draw from them: nothing, where they say nothing.
+``draw`` yields what it can draw from the rows: nothing, where they say nothing. Files that begin with an
+underscore are shared pieces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pkgutil
 from types import ModuleType
 
 from hograd_bench.report.figures._contract import Drawn as Drawn
+from hograd_bench.report.figures._contract import Note as Note
 
 
 @functools.cache

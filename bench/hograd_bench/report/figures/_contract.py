@@ -1,24 +1,61 @@
-"""What a figure hands back."""
+"""What a figure hands back, and the helper that closes one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
+
+from hograd_bench.report.svg import svg
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line beneath a picture: a method's law, say.
+
+    Attributes:
+        look: index of the colour of what it speaks about, or None.
+        name: what it speaks about.
+        text: what it says.
+        href: where it leads, e.g. ``#c12``, or "".
+    """
+
+    look: int | None
+    name: str
+    text: str
+    href: str = ""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One picture.
+    """One picture of one or more panels.
 
     Attributes:
         name: unique on the page; letters, digits and hyphens.
-        caption: what it shows, one sentence.
-        alt: what a reader who does not see it should know, with the figures that matter.
-        figure: drawn inside ``style.style()``.
+        title: what it shows, a phrase.
+        keys: facet -> value; a reader chooses among a section's pictures by these.
+        panels: SVG elements, set side by side where there is room.
+        notes: lines beneath.
+        more: (what, SVG element): shown on demand.
+        caption: how to read it, where the section's words do not say it.
     """
 
     name: str
-    caption: str
-    alt: str
-    figure: Figure
+    title: str
+    keys: Mapping[str, str]
+    panels: Sequence[str]
+    notes: Sequence[Note] = ()
+    more: Sequence[tuple[str, str]] = field(default=())
+    caption: str = ""
+
+
+def slug(*parts: object) -> str:
+    """An id from whatever text; ids of different pictures of a figure differ by a number that the caller adds."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, parts)).lower()).strip("-")[:60]
+
+
+def panel(figure: Figure, name: str, alt: str) -> str:
+    """The figure as SVG text."""
+    return svg(figure, name, alt)

@@ -1,58 +1,56 @@
-"""Bytes against the length of the computation, one line an order."""
+"""Time and bytes against the length of the computation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
-import pandas as pd
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
+from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines
+from hograd_bench.report.figures._sweep import fit
+from hograd_bench.report.palette import ordinal
+from hograd_bench.report.shown import Shown, positive
 
-from hograd_bench.report.figures._contract import Drawn
-from hograd_bench.report.style import COLOURS, MARKERS, label_ends
-
-ORDER = 10
-TITLE = "Bytes against the length of the computation"
+ORDER = 20
+TITLE = "Growth with the length T of the computation"
 ABOUT = (
-    "Peak allocator bytes of the k-th derivative of a chain of T steps, by order k. On these axes a line that is "
-    "straight with slope one is O(T). Bytes are counted, not sampled: the same in every run."
+    "Peak bytes of the k-th derivative of a chain of T steps, a line an order k. Is it Tᵏ? A straight line is O(T), "
+    "whatever its slope: axes are linear here, the law through the points is exact, and its formula stands below."
 )
+_FIXED = ("operator", "method", "problem", "n", "batch", *SETTING)
 
-_GROUP = ["operator", "method", "problem", "n", "batch", "dtype", "device", "threads"]
 
-
-def draw(rows: pd.DataFrame) -> Iterator[Drawn]:
-    """One picture an operator and problem that was swept over depth at several orders."""
-    if "peak_bytes" not in rows:
-        return
-    found = rows.dropna(subset=["peak_bytes"])
-    for (operator, problem), part in found.groupby(["operator", "problem"], observed=True):
-        # The method with the most points speaks for the operator here; the table has them all.
-        spans = part.groupby(_GROUP, observed=True)["depth"].nunique()
-        if spans.empty or spans.max() < 3:
-            continue
-        best = part.groupby(_GROUP, observed=True).get_group(spans.idxmax())
-        figure, axes = plt.subplots(figsize=(6.2, 3.8))
-        lines = {}
-        slopes = []
-        for i, (order, line) in enumerate(best.groupby("order")):
-            line = line.sort_values("depth")
-            if len(line) < 2:
-                continue
-            colour = COLOURS[i % len(COLOURS)]
-            (drawn,) = axes.plot(
-                line["depth"], line["peak_bytes"], color=colour, marker=MARKERS[i % len(MARKERS)], label=f"k = {order}"
-            )
-            lines[f"k = {order}"] = drawn
-            first, last = line.iloc[0], line.iloc[-1]
-            ratio = last["peak_bytes"] / first["peak_bytes"]
-            slopes.append(f"order {order}: ×{ratio:.2f} from T={first['depth']} to {last['depth']}")
-        axes.set(xscale="log", yscale="log", xlabel="T, steps of the chain", ylabel="peak bytes")
-        method, n = best["method"].iloc[0], best["n"].iloc[0]
-        axes.set_title(f"{operator} [{method}] of {problem}, n = {n}")
-        label_ends(axes, lines)
-        yield Drawn(
-            f"length-{operator}-{problem}".replace("_", "-"),
-            f"{operator} of {problem} by {method}, n = {n}.",
-            f"Peak bytes of {operator} of {problem} by {method} against T. " + "; ".join(slopes),
-            figure,
-        )
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture an operator, method and problem that was swept over depth."""
+    found = positive(shown.ok, "peak_bytes")
+    ranked = []
+    for key, part in found.groupby(list(_FIXED), observed=True, sort=True):
+        spans = part.groupby("order")["depth"].nunique()
+        if spans.max() >= 3:
+            ranked.append((dict(zip(_FIXED, key, strict=True)), part[part["order"].isin(spans[spans >= 2].index)]))
+    ranked.sort(key=lambda item: -len(item[1]))
+    for number, (named, part) in enumerate(ranked[:MOST]):
+        figure, axes = style.canvas(5.4, 3.6)
+        ends, notes, said = {}, [], []
+        for place, (order, line) in enumerate(lines(part, "depth", "order")):
+            look = ordinal(place)
+            x, y = line["depth"].astype(float).to_list(), line["peak_bytes"].to_list()
+            law = fit(line, "peak_bytes", "depth")
+            if law is None:
+                axes.plot(x, y, color=look.colour, linewidth=1, linestyle=(0, (1.5, 2.5)))
+            else:
+                style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
+                notes.append(Note(look.index, f"order {order}", law.said, f"#{line['anchor'].iloc[-1]}"))
+            style.points(axes, x, y, look, line["anchor"].to_list())
+            ends[f"k = {order}"] = (x[-1], y[-1], look.colour)
+            said.append(f"order {order}: {law.said if law else text.binary(y[-1])}")
+        axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
+        style.values(axes, "peak_bytes", log=False)
+        method, n = text.clean(named["method"], 30), named["n"]
+        style.heading(axes, "Peak bytes by order")
+        style.label_ends(axes, ends)
+        name = f"length-{number}-{slug(named['operator'], named['problem'])}"
+        alt = f"Peak bytes against T by {method}, n = {n}. " + "; ".join(said)
+        title = f"{text.operator_name(named['operator'])} of {text.clean(named['problem'], 40)} by {method}, n = {n}"
+        keys = {**keys_of(named, shown), "method": method}
+        yield Drawn(name, title, keys, [panel(figure, f"{name}-0", alt)], notes)

@@ -1,0 +1,186 @@
+"""The method to take, by what is needed, dimension, order, memory and number of products. A pure function of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.report import text
+from hograd_bench.report.shown import numbers, positive
+
+BANDS = (16, 128, 1024, 16384)
+"""Upper ends of the ranges of dimension."""
+EXACT = 1000.0
+"""Units of rounding within which a method counts as exact."""
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+_POINT = ["problem", "n", "depth", "batch", "order", "machine"]
+_PRODUCTS = (("one product Dᵏf·v⋯v", 1), ("ten such products", 10), ("n products, or all of the tensor", None))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The method to take in one situation.
+
+    Attributes:
+        operator, method: what to call; "" where nothing fits the memory.
+        points: number of measured problems and sizes that speak for it.
+        fastest: in how many of them it is the fastest.
+        worst: how many times longer than the fastest it takes at worst.
+        anchors: evidence, (anchor, what) a point.
+    """
+
+    operator: str
+    method: str
+    points: int
+    fastest: int
+    worst: float
+    anchors: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One line: an order and a range of dimensions, with a pick for each memory budget."""
+
+    order: int
+    band: str
+    picks: tuple[Pick, ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is needed, with a line for every situation that was measured.
+
+    Attributes:
+        title: in words.
+        budgets: bytes, the last of them infinite.
+        situations: by order and dimension.
+        main: whether it is one of the derivative operators of a function.
+    """
+
+    title: str
+    budgets: tuple[float, ...]
+    situations: tuple[Situation, ...]
+    main: bool
+
+
+def advise(ok: pd.DataFrame) -> list[Need]:
+    """Recommendations from rows that came out well.
+
+    Only the dtype, device and number of threads with the most rows speak, and only methods within
+    :data:`EXACT` units of rounding of the truth, unless an operator has no other.
+    """
+    rows = _comparable(positive(ok, "seconds_min"))
+    if rows.empty:
+        return []
+    found = [_need(title, _products(rows, count), True) for title, count in _PRODUCTS]
+    derivatives = ("derivative_tensor", "derivative_vector_product")
+    names = sorted(set(rows["operator"]) - set(derivatives), key=lambda o: (o != "directional_derivative", o))
+    for operator in names:
+        part = rows[rows["operator"] == operator]
+        title = "a scalar Dᵏf·v⋯v along one direction" if operator == "directional_derivative" else ""
+        found.append(_need(title or text.operator_name(operator), part.assign(cost=part["seconds_min"]), bool(title)))
+    return [n for n in found if n is not None]
+
+
+def budgets_of(peaks: Sequence[float]) -> tuple[float, ...]:
+    """Up to three round budgets inside the range of the peaks (powers of 16 bytes), then no limit."""
+    known = [p for p in peaks if p > 0 and math.isfinite(p)]
+    if not known:
+        return (math.inf,)
+    low, high = math.log(min(known), 16), math.log(max(known), 16)
+    powers = [16.0 * 4.0 * 16.0 ** (e - 1.5) for e in np.arange(2, 12, 0.5)]
+    inside = [p for p in powers if low < math.log(p, 16) < high]
+    if len(inside) > 3:
+        inside = [inside[round(i * (len(inside) - 1) / 2)] for i in range(3)]
+    return (*inside, math.inf)
+
+
+def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """One dtype, device and number of threads: that of most rows; exact methods where there are some."""
+    if rows.empty:
+        return rows
+    setting = rows.groupby(["dtype", "device", "threads"], observed=True).size().idxmax()
+    mask = np.ones(len(rows), dtype=bool)
+    for column, value in zip(("dtype", "device", "threads"), setting, strict=True):  # type: ignore[call-overload]
+        mask &= (rows[column] == value).to_numpy()
+    rows = rows[mask]
+    error = numbers(rows, "relative_error") / rows["dtype"].map(_EPS).astype(float)
+    exact = ~(error > EXACT)
+    return rows[exact | ~rows["operator"].isin(rows.loc[exact, "operator"])]
+
+
+def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
+    """Ways to get that many vector products (None: n of them), with their cost: products one by one, or the tensor."""
+    vector = rows[rows["operator"] == "derivative_vector_product"]
+    dimension = _dimension(vector)
+    vector = vector.assign(cost=vector["seconds_min"] * (dimension if count is None else count))
+    tensor = rows[rows["operator"] == "derivative_tensor"]
+    both = pd.concat([vector, tensor.assign(cost=tensor["seconds_min"])])
+    if count == 1:
+        return both
+    # Where only one of the two ways was measured, nothing can be said about which to take.
+    ways = both.groupby(_POINT, observed=True)["operator"].transform("nunique")
+    compared: pd.DataFrame = both[ways == 2]
+    return compared
+
+
+def _dimension(rows: pd.DataFrame) -> pd.Series[float]:
+    return numbers(rows, "numel").where(numbers(rows, "numel") > 0, rows["n"].astype(float))
+
+
+def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
+    if rows.empty or rows["method"].nunique() < 2:
+        return None
+    rows = rows.assign(
+        peak=numbers(rows, "peak_bytes"), band=np.searchsorted(BANDS, _dimension(rows).to_numpy(dtype=float))
+    )
+    budgets = budgets_of(rows["peak"].to_list())
+    situations = [
+        Situation(int(order), _band(int(place)), tuple(_picks(part, budgets)))
+        for (order, place), part in rows.groupby(["order", "band"], sort=True)
+    ]
+    return Need(title, budgets, tuple(situations), main)
+
+
+def _band(place: int) -> str:
+    low = BANDS[place - 1] + 1 if place else 1
+    return f"{low:,} – {BANDS[place]:,}" if place < len(BANDS) else f"over {BANDS[-1]:,}"
+
+
+def _picks(part: pd.DataFrame, budgets: Sequence[float]) -> Iterator[Pick]:
+    records = part.to_dict("records")
+    names: dict[tuple[Any, ...], int] = {}
+    point = np.array([names.setdefault(tuple(r[c] for c in _POINT), len(names)) for r in records])
+    cost, peak = part["cost"].to_numpy(dtype=float), part["peak"].to_numpy(dtype=float)
+    ways: dict[tuple[str, str], list[int]] = {}
+    for i, row in enumerate(records):
+        ways.setdefault((row["operator"], row["method"]), []).append(i)
+    for budget in budgets:
+        fits = np.ones(len(part), dtype=bool) if math.isinf(budget) else peak <= budget
+        best = np.full(len(names), math.inf)
+        np.minimum.at(best, point[fits], cost[fits])
+        slower = cost / best[point]
+        summary = []
+        for key, members in sorted(ways.items()):
+            mine = np.array([i for i in members if fits[i]], dtype=int)
+            if len(mine):
+                # A method that misses a tenth of the points may still be taken; one that fits few of them may not.
+                enough = len(mine) >= 0.9 * len(names)
+                rank = (not enough, 0 if enough else -len(mine), float(np.log(slower[mine]).mean()))
+                summary.append((rank, key, mine))
+        if not summary:
+            yield Pick("", "", len(names), 0, math.nan)
+            continue
+        _, (operator, method), mine = min(summary, key=lambda s: s[0])
+        mine = mine[np.argsort(slower[mine], kind="stable")]
+        anchors = tuple(
+            (r["anchor"], f"{r['problem']} {text.sizes(r)}: {text.seconds(r['cost'])}, {text.times(slower[i])}")
+            for i, r in ((i, records[i]) for i in mine)
+            if r["anchor"]
+        )
+        yield Pick(operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), anchors)

@@ -1,0 +1,48 @@
+"""What the page, the Markdown and the terminal all say: computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from hograd_bench import claims
+from hograd_bench.report import advice, news
+from hograd_bench.report.cells import anchors_of
+from hograd_bench.report.shown import Shown
+
+Adjudicate = Callable[[pd.DataFrame], Sequence[claims.Verdict]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The top of the report.
+
+    Attributes:
+        verdicts: in the claims' order.
+        needs: recommendations.
+        news: the latest run of each machine against the one before.
+        changed: claims whose verdict is another than before the latest runs: (id, title, was, is).
+    """
+
+    verdicts: Sequence[claims.Verdict]
+    needs: Sequence[advice.Need]
+    news: Sequence[news.News]
+    changed: Sequence[tuple[str, str, str, str]]
+
+
+def answers(shown: Shown, verdicts: Sequence[claims.Verdict], adjudicate: Adjudicate) -> Answers:
+    """Everything at the top of the report.
+
+    Args:
+        shown: what the report speaks about.
+        verdicts: on ``shown.rows``.
+        adjudicate: judges the rows of earlier runs, to say which verdicts are new.
+    """
+    return Answers(
+        verdicts,
+        advice.advise(shown.ok),
+        news.news(shown, anchors_of(shown.rows)),
+        news.verdict_changes(shown, verdicts, adjudicate),
+    )

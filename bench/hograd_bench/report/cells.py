@@ -1,0 +1,139 @@
+"""Rows -> what the cell table and the evidence of each cell show."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from hograd_bench import store
+from hograd_bench.report import text
+from hograd_bench.report.shown import Shown
+
+FIELDS = (
+    ("operator", "operator"), ("method", "method"), ("problem", "problem"), ("n", "n"), ("order", "k"), ("depth", "T"),
+    ("batch", "B"), ("dtype", "dtype"), ("device", "device"), ("threads", "thr."), ("status", "status"),
+)  # fmt: skip
+METRICS = tuple(text.LABELS.items())
+SAMPLES = 40
+PARTS = 4
+LONGEST = 2000
+
+
+def columns(shown: Shown) -> list[tuple[str, str]]:
+    """Fields of the table: those that every row has, and the machine where there are several."""
+    several = shown.rows["machine"].nunique() > 1
+    return [*FIELDS, *([("machine", "machine")] if several else [])]
+
+
+def table(shown: Shown) -> Iterator[dict[str, Any]]:
+    """Rows of the cell table, as many as have evidence on the page."""
+    fields = [name for name, _ in columns(shown)]
+    for row in _records(shown):
+        yield {
+            "anchor": row["anchor"],
+            "fields": [(row[name], isinstance(row[name], int)) for name in fields],
+            "metrics": [_shown(row, name) for name, _ in METRICS],
+            "reason": row["reason"] or "",
+        }
+
+
+def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[dict[str, Any]]:
+    """Everything that is known of each cell of the table.
+
+    Args:
+        shown: what the page speaks about.
+        anchors: (machine, run) -> anchor of its environment.
+    """
+    names = store.metric_columns(shown.rows.drop(columns="anchor"))
+    for row in _records(shown):
+        have = [(n, text.metric(n, row[n])) for n in names if _has(row[n])]
+        details, trouble = _details(row.get("details"))
+        yield {
+            "anchor": row["anchor"],
+            "title": f"{row['method']}, {row['operator']} of {row['problem']}",
+            "sizes": f"{text.sizes(row)}, {row['dtype']}, {row['device']}, {text.threads(row['threads'])}",
+            "status": row["status"],
+            "reason": row["reason"] or "",
+            "command": command(row["cell"]),
+            "metrics": have,
+            "missing": _missing(row["missing"] or {}),
+            "run": row["run"],
+            "environment": anchors.get((row["machine"], row["run"]), ""),
+            "line": row["line"],
+            **details,
+            "trouble": trouble,
+        }
+
+
+def command(cell: str) -> str:
+    """The command that measures exactly this cell again, safe to paste into a shell."""
+    return f"hograd run --cell {shlex.quote(cell)}"
+
+
+def _records(shown: Shown) -> list[dict[str, Any]]:
+    rows = shown.rows[shown.rows["anchor"] != ""]
+    return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+
+
+def _has(value: Any) -> bool:
+    return isinstance(value, str) or (value is not None and text.is_number(value))
+
+
+def _shown(row: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A metric in the table: formatted, a key to sort by, and why it is missing where it is."""
+    value = row.get(name)
+    if not _has(value):
+        return {"text": "–", "sort": "", "why": (row["missing"] or {}).get(name) or row["reason"] or "not in this row"}
+    return {
+        "text": text.metric(name, value),
+        "sort": f"{value:.6g}" if text.is_number(value) else str(value),
+        "why": "",
+    }
+
+
+def _missing(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(reason, the metrics that lack for it)."""
+    by: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        by.setdefault(str(why), []).append(name)
+    return [(why, ", ".join(names)) for why, names in by.items()]
+
+
+def _details(details: Any) -> tuple[dict[str, Any], str]:
+    """What of a row's details is evidence, and what went wrong on reading them."""
+    nothing: dict[str, Any] = {"samples": "", "count": 0, "parts": [], "warnings": [], "traceback": ""}
+    if details is None:
+        return nothing, ""
+    try:
+        found = dict(details)
+    except (OSError, ValueError) as error:
+        return nothing, f"details: cannot be read: {error}"
+    samples = [s for s in _list(found.get("samples_seconds")) if text.is_number(s)]
+    parts = [p for p in _list(found.get("peak_attribution")) if isinstance(p, dict) and text.is_number(p.get("bytes"))]
+    return {
+        "samples": " ".join(f"{s * 1e6:.4g}" for s in samples[:SAMPLES]),
+        "count": len(samples),
+        "parts": [
+            f"{text.binary(p['bytes'])} {p.get('phase')}: {p.get('op')}"
+            + (f" within {p['within']}" if p.get("within") not in (None, p.get("op")) else "")
+            for p in parts[:PARTS]
+        ],
+        "warnings": [str(w)[:LONGEST] for w in _list(found.get("warnings"))][:PARTS],
+        "traceback": str(found.get("traceback") or "")[-LONGEST:],
+    }, ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def anchors_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Cell -> the anchor of its evidence; of several machines' the first."""
+    known: dict[str, str] = {}
+    for cell, anchor in zip(rows["cell"], rows["anchor"], strict=True):
+        if anchor:
+            known.setdefault(cell, anchor)
+    return known

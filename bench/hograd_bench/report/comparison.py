@@ -1,0 +1,118 @@
+"""Two runs side by side, as a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench import compare as comparing
+from hograd_bench import store
+from hograd_bench.compare import Comparison
+from hograd_bench.environment import MetricRecord
+from hograd_bench.report import news, page, style, text
+from hograd_bench.report.cells import command
+from hograd_bench.report.figures import Drawn
+from hograd_bench.report.figures._contract import panel
+from hograd_bench.report.history import fact
+from hograd_bench.report.palette import Palette
+from hograd_bench.report.shown import shown
+
+MOST_DIFFERENCES = 500
+_FACTS = (
+    ("recorded", "", "recorded"), ("commit", "source", "commit"), ("torch", "torch", "version"), ("CPU", "cpu", "model"),
+    ("instruction set", "torch", "capability"), ("Python", "python", "version"), ("kernel", "system", "kernel"),
+)  # fmt: skip
+_PANELS = (("gradient_equivalents", "Time in gradients"), ("peak_bytes", "Peak bytes"))
+
+
+def render(
+    a: store.Results, b: store.Results, name_a: str, name_b: str, records: Mapping[str, MetricRecord] | None = None
+) -> str:
+    """The page that compares run ``name_b`` with run ``name_a``.
+
+    Args:
+        a: one run, from ``store.load``.
+        b: another.
+        name_a: its id.
+        name_b: its id.
+        records: metric records; None: guessed from names.
+    """
+    known = {**shown(b, records).records, **shown(a, records).records}
+    env_a, env_b = (next(iter(r.environments.values()), {}) for r in (a, b))
+    result = comparing.compare(a.rows, b.rows, env_a, env_b, known)
+    differences = news.changes(result, {}, MOST_DIFFERENCES)
+    return page.template("compare.html.j2").render(
+        **page.assets(),
+        title=f"hograd: {name_b} against {name_a}",
+        a=name_a, b=name_b, result=result, note=comparing.TIME_NOTE,
+        facts=[(label, *(_fact(e, section, key) for e in (env_a, env_b))) for label, section, key in _FACTS],
+        by_metric=by_metric(result),
+        differences=[(command(d[1]), *d[1:]) for d in differences],
+        cut=max(0, len(result.differences) - len(differences)),
+        statuses=[(command(s[1]), *s[1:]) for s in news.statuses(result, {}, MOST_DIFFERENCES)],
+        only_a=result.only_a[:200], only_b=result.only_b[:200],
+        picture=picture(a.rows, b.rows),
+    )  # fmt: skip
+
+
+def by_metric(result: Comparison) -> list[dict[str, Any]]:
+    """A line a metric: how many cells grew, shrank, and the geometric mean and extremes of the ratio."""
+    lines = []
+    for frame, exact in ((result.differences, True), (result.ratios, False)):
+        for metric, part in frame.groupby("metric", sort=True):
+            ratio = pd.to_numeric(part["ratio"], errors="coerce")
+            ratio = ratio[(ratio > 0) & np.isfinite(ratio)]
+            logs = np.log(ratio)
+            lines.append({
+                "metric": metric, "exact": exact, "cells": len(part), "more": int((ratio > 1).sum()),
+                "less": int((ratio < 1).sum()), "mean": text.times(float(np.exp(logs.mean()))) if len(logs) else "",
+                "least": text.times(float(ratio.min())) if len(logs) else "",
+                "most": text.times(float(ratio.max())) if len(logs) else "",
+            })  # fmt: skip
+    return lines
+
+
+def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
+    """Ratios of every cell that is ok in both runs, a strip a method."""
+    both = a[a["status"] == "ok"].merge(b[b["status"] == "ok"], on="cell", suffixes=("", "_b"))
+    palette = Palette(zip(both["operator"], both["method"], strict=True))
+    panels = []
+    with style.style():
+        for metric, label in _PANELS:
+            if metric not in both or f"{metric}_b" not in both:
+                continue
+            old, new = (pd.to_numeric(both[c], errors="coerce") for c in (metric, f"{metric}_b"))
+            have = both.assign(ratio=new / old)[(old > 0) & (new > 0)]
+            if not have.empty:
+                panels.append(_strips(have, palette, label, f"ratios-{len(panels)}"))
+    if not panels:
+        return None
+    return page.picture(Drawn("ratios", "Every cell, B over A, by method", {}, panels))
+
+
+def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
+    methods = sorted(have["method"].unique(), reverse=True)
+    figure, axes = style.canvas(5.4, 1.2 + 0.26 * len(methods), left=0.3, right=0.96)
+    said = []
+    for at, method in enumerate(methods):
+        x = have.loc[have["method"] == method, "ratio"].to_list()
+        y = [at + 0.22 * ((7 * i) % 11 / 5 - 1) for i in range(len(x))]
+        style.points(axes, x, y, palette[method], [""] * len(x), 12)
+        said.append(f"{method}: {min(x):.3g} to {max(x):.3g}")
+    axes.axvline(1, color=style.INK, linewidth=0.8, zorder=1)
+    axes.set_yticks(range(len(methods)), [text.clean(m, 24) for m in methods])
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.set_xscale("log")
+    axes.set_xlim(min(have["ratio"].min() / 1.1, 0.8), max(have["ratio"].max() * 1.1, 1.25))
+    style.ratio_axis(axes, "x")
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    style.heading(axes, label)
+    return panel(figure, name, f"{label}, B over A. " + "; ".join(said))
+
+
+def _fact(environment: Mapping[str, Any], section: str, key: str) -> str:
+    return fact(environment, section, key) if section else text.clean(environment.get(key) or "unknown", 40)

@@ -1,0 +1,134 @@
+"""A metric against one size, a line a method, with its law: what the figures of n, T, k, B and threads share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench import laws
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
+from hograd_bench.report.figures._series import SYMBOLS, groups, keys_of, lines, title_of
+from hograd_bench.report.shown import Shown, positive
+
+METRICS = (("seconds_min", "Time of a call"), ("peak_bytes", "Peak bytes"))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law of one line, as far as a picture needs it."""
+
+    said: str
+    at: Callable[[float], float]
+    start: float
+
+
+def sweep(
+    shown: Shown, prefix: str, variable: str, axis: str, *, least: int = 3,
+    metrics: Sequence[tuple[str, str]] = METRICS, fitted: bool = True,
+) -> Iterator[Drawn]:  # fmt: skip
+    """One picture a group: a panel a metric, laws as lines, residuals on demand."""
+    rows = shown.ok
+    for number, (named, part) in enumerate(groups(rows, variable, least)):
+        panels, notes, residuals = [], [], []
+        title = title_of(named, variable)
+        name = f"{prefix}-{number}-{slug(named['operator'], named['problem'])}"
+        for metric, label in metrics:
+            have = positive(part, metric)
+            if have[variable].nunique() < least:
+                continue
+            svg, said, off = _panel(shown, have, variable, axis, metric, label, f"{name}-{len(panels)}", fitted)
+            panels.append(svg)
+            notes += said
+            residuals += off
+        if not panels:
+            continue
+        more = _residuals(residuals, variable, axis, f"{name}-r") if fitted else []
+        yield Drawn(
+            name, title, keys_of(named, shown, but=("order",) if variable == "order" else ()), panels, notes, more
+        )
+
+
+def _panel(
+    shown: Shown, have: pd.DataFrame, variable: str, axis: str, metric: str, label: str, name: str, fitted: bool
+) -> tuple[str, list[Note], list[tuple[str, str, pd.DataFrame, Any]]]:
+    figure, axes = style.canvas()
+    ends, notes, residuals, said = {}, [], [], []
+    for method, line in lines(have, variable):
+        look = shown.palette[method]
+        x, y = line[variable].astype(float).to_list(), line[metric].to_list()
+        law = fit(line, metric, variable) if fitted else None
+        if law is None:
+            axes.plot(x, y, color=look.colour, linewidth=1, linestyle=(0, (1.5, 2.5)), zorder=2)
+        else:
+            style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
+            residuals.append((metric, method, line, law))
+            notes.append(Note(look.index, f"{method}, {label.lower()}", law.said, f"#{line['anchor'].iloc[-1]}"))
+        style.points(axes, x, y, look, line["anchor"].to_list())
+        ends[method] = (x[-1], y[-1], look.colour)
+        said.append(f"{method}: {text.metric(metric, y[-1])} at {x[-1]:g}")
+    style.sizes_axis(axes, have[variable], axis)
+    style.values(axes, metric)
+    style.heading(axes, label)
+    style.label_ends(axes, ends)
+    alt = f"{label} against {axis}, {have[variable].min()} to {have[variable].max()}. " + "; ".join(said) + "."
+    return (
+        panel(figure, name, alt),
+        notes,
+        [(m, n, li, la) for m, n, li, la in residuals if _noisy(li, m, variable, la)],
+    )
+
+
+def fit(line: pd.DataFrame, metric: str, variable: str) -> Fit | None:
+    """The law of one line; None where the data are too few or disagree."""
+    try:
+        law = laws.law_of(line, metric, [variable])
+    except ValueError:
+        return None
+    if isinstance(law, laws.ExactLaw):
+        polynomial = law.polynomial
+        fixed = {v: law.fixed.get(v, 1) for v in polynomial.variables}
+        return Fit(
+            law.text, lambda v: float(polynomial({**fixed, variable: Fraction(v)})), float(law.start.get(variable, 1))
+        )
+    if isinstance(law, laws.FittedLaw):
+        a, b, p = law.overhead, law.coefficient, law.exponent
+        return Fit(law.text, lambda v: a + b * v**p, 0.0)
+    return None
+
+
+def _noisy(line: pd.DataFrame, metric: str, variable: str, law: Fit) -> bool:
+    """Whether the law misses a point at all."""
+    return any(abs(y / law.at(float(x)) - 1) > 1e-12 for x, y in zip(line[variable], line[metric], strict=True))
+
+
+def _residuals(
+    found: Sequence[tuple[str, str, pd.DataFrame, Fit]], variable: str, axis: str, name: str
+) -> list[tuple[str, str]]:
+    """How far the points lie from the fitted laws, in percent."""
+    if not found:
+        return []
+    from hograd_bench.report.palette import ordinal
+
+    figure, axes = style.canvas(5.4, 2.8)
+    ends = {}
+    worst = 0.0
+    for place, (metric, method, line, law) in enumerate(found):
+        look = ordinal(place)
+        x = line[variable].astype(float).to_numpy()
+        share = np.array([100 * (y / law.at(v) - 1) for v, y in zip(x, line[metric], strict=True)])
+        worst = max(worst, float(np.abs(share).max()))
+        style.points(axes, x.tolist(), share.tolist(), look, line["anchor"].to_list(), 18)
+        axes.plot(x, share, color=look.colour, linewidth=0.6)
+        ends[f"{method}" if metric == found[0][0] else f"{method}, {metric}"] = (x[-1], share[-1], look.colour)
+    style.sizes_axis(axes, [v for f in found for v in f[2][variable]], axis)
+    axes.set_ylabel("measured / law − 1, %")
+    style.heading(axes, "Residuals of the fitted laws")
+    style.label_ends(axes, ends)
+    alt = f"Residuals against {SYMBOLS.get(variable, variable)}: at most {worst:.0f} percent."
+    return [("Residuals: what the laws miss", panel(figure, name, alt))]

@@ -1,0 +1,62 @@
+"""The fastest method for each dimension and memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, panel, slug
+from hograd_bench.report.figures._series import MOST, groups, keys_of
+from hograd_bench.report.figures.pareto import front
+from hograd_bench.report.shown import Shown, positive
+
+ORDER = 75
+TITLE = "The best method, by dimension and memory budget"
+ABOUT = (
+    "Find your dimension below and your budget at the side: the colour there is the fastest method whose peak stays "
+    "within the budget. Below the lowest block nothing fits. Borders are exact peaks, not a grid."
+)
+_ROOM = 4.0  # how far above the highest peak the map goes on: more memory changes nothing there
+
+
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture a group of several methods that was swept over the dimension."""
+    rows = positive(shown.ok, "seconds_min", "peak_bytes")
+    number = 0
+    for named, part in groups(rows, "n", 2):
+        if part["method"].nunique() < 2 or number >= MOST:
+            continue
+        name = f"best-{number}-{slug(named['operator'], named['problem'])}"
+        title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
+        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, shown), [_map(shown, part, f"{name}-0")])
+        number += 1
+
+
+def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
+    sizes = sorted(part["n"].unique())
+    figure, axes = style.canvas(7.2, 3.6, right=0.78)
+    top = part["peak_bytes"].max() * _ROOM
+    ends: dict[str, tuple[float, float, str]] = {}
+    said = []
+    for i, n in enumerate(sizes):
+        on = front(part[part["n"] == n]).to_dict("records")
+        for low, row in enumerate(on):
+            high = on[low + 1]["peak_bytes"] if low + 1 < len(on) else top
+            look = shown.palette[row["method"]]
+            (bar,) = axes.bar(i, high - row["peak_bytes"], bottom=row["peak_bytes"], width=0.94, color=look.colour,
+                              alpha=0.82, linewidth=0)  # fmt: skip
+            if row["anchor"]:
+                bar.set_url(f"#{row['anchor']}")
+            ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, look.colour)
+        said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {text.binary(r['peak_bytes'])}" for r in on))
+    axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
+    axes.set_xlabel("n")
+    axes.set_xlim(-0.55, len(sizes) - 0.45)
+    axes.set_yscale("log")
+    axes.set_ylim(part["peak_bytes"].min() / 2, top)
+    style.values(axes, "peak_bytes")
+    style.heading(axes, "Memory budget")
+    style.label_ends(axes, ends)
+    return panel(figure, name, "The fastest method within a memory budget. " + "; ".join(said))

@@ -1,0 +1,105 @@
+"""What the peak of memory is made of, by phase and by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, panel, slug
+from hograd_bench.report.figures._series import MOST, SETTING, keys_of
+from hograd_bench.report.palette import ordinal
+from hograd_bench.report.shown import Shown, positive
+
+ORDER = 80
+TITLE = "What the peak is made of"
+ABOUT = (
+    "The blocks that are alive at the peak, by the phase of the computation that allocated them (forward, first "
+    "backward, second, …) and by the operation."
+)
+_FIXED = ["operator", "problem", "order", *SETTING]
+_KINDS = 7
+
+
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture an operator, problem and order, at the largest size that most methods reached."""
+    rows = positive(shown.ok, "peak_bytes")
+    if "details" not in rows:
+        return
+    ranked = [
+        (dict(zip(_FIXED, key, strict=True)), part)
+        for key, part in rows.groupby(_FIXED, observed=True, sort=True)
+        if part["method"].nunique() >= 2
+    ]
+    ranked.sort(key=lambda item: -len(item[1]))
+    number = 0
+    for named, part in ranked:
+        if number >= MOST:
+            return
+        counts = part.groupby(["n", "depth", "batch"], observed=True)["method"].nunique()
+        size = counts[counts == counts.max()].index[-1]
+        here = part[(part[["n", "depth", "batch"]] == list(size)).all(axis=1)].sort_values("peak_bytes")
+        found = [(row, blocks(row["details"])) for row in here.to_dict("records")]
+        found = [(row, made) for row, made in found if made]
+        if len(found) < 2:
+            continue
+        name = f"composition-{number}-{slug(named['operator'], named['problem'])}"
+        title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
+        panels = [
+            _bars(shown, found, "phase", "By phase", f"{name}-0"), _bars(shown, found, "op", "By operation", f"{name}-1")
+        ]  # fmt: skip
+        yield Drawn(name, f"{title}, {text.sizes(here.iloc[0])}", keys_of(named, shown), panels)
+        number += 1
+
+
+def blocks(details: Any) -> list[dict[str, Any]]:
+    """The rows of a cell's peak attribution; none where it has none or they cannot be read."""
+    try:
+        table = details.get("peak_attribution") if isinstance(details, Mapping) else None
+    except (OSError, ValueError):
+        return []
+    if not isinstance(table, list):
+        return []
+    return [b for b in table if isinstance(b, dict) and text.is_number(b.get("bytes")) and b["bytes"] > 0]
+
+
+def _bars(
+    shown: Shown, found: list[tuple[dict[str, Any], list[dict[str, Any]]]], by: str, title: str, name: str
+) -> str:
+    table = pd.DataFrame(
+        [(i, text.clean(b.get(by) or "unknown", 22), b["bytes"]) for i, (_, made) in enumerate(found) for b in made],
+        columns=["place", "kind", "bytes"],
+    )
+    sums = table.groupby("kind")["bytes"].sum().sort_values(ascending=False)
+    # Phases in the order in which they happen; operations by size.
+    kinds = (
+        sorted(sums.index[:_KINDS], key=lambda k: (k != "forward", k)) if by == "phase" else list(sums.index[:_KINDS])
+    )
+    table["kind"] = table["kind"].where(table["kind"].isin(kinds), "others")
+    kinds += ["others"] if (table["kind"] == "others").any() else []
+    wide = table.pivot_table(index="place", columns="kind", values="bytes", aggfunc="sum", fill_value=0)[kinds]
+    figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.95, top=0.62)
+    left = pd.Series(0.0, index=wide.index)
+    for i, kind in enumerate(kinds):
+        look = ordinal(i) if kind != "others" else ordinal(8)
+        axes.barh(wide.index, wide[kind], left=left, color=look.colour, height=0.72, linewidth=0, label=kind)
+        left += wide[kind]
+    axes.set_yticks(range(len(found)), [text.clean(row["method"], 24) for row, _ in found])
+    for label, (row, _) in zip(axes.get_yticklabels(), found, strict=True):
+        label.set_color(shown.palette[row["method"]].colour)
+        if row["anchor"]:
+            label.set_url(f"#{row['anchor']}")
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    style.values(axes, "peak_bytes", axis="x", log=False)
+    style.binary_ticks(axes)
+    style.key_above(
+        figure, axes, [(k, ordinal(i) if k != "others" else ordinal(8)) for i, k in enumerate(kinds)], title
+    )
+    said = "; ".join(
+        f"{row['method']}: " + ", ".join(f"{k} {text.binary(wide.loc[i, k])}" for k in kinds if wide.loc[i, k])
+        for i, (row, _) in enumerate(found)
+    )
+    return panel(figure, name, f"Peak bytes {title.lower()}. {said}")

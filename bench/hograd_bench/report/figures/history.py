@@ -1,0 +1,75 @@
+"""How bytes and times moved over the runs, with changes of torch marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.report import history, style, text
+from hograd_bench.report.figures._contract import Drawn, panel
+from hograd_bench.report.palette import ordinal
+from hograd_bench.report.shown import Shown
+
+ORDER = 900
+TITLE = "History"
+ABOUT = (
+    "Each operator over the runs of a machine, against its first run: the geometric mean over the cells that two "
+    "neighbouring runs share, chained. Bytes are exact, so that any step is a change of code or of torch; times in "
+    "gradients move with the machine's mood as well. Dashed: another torch."
+)
+_PANELS = (("peak_bytes", "Peak bytes, first run = 1"), ("gradient_equivalents", "Time in gradients, first run = 1"))
+
+
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture a machine with several runs."""
+    rows = shown.everything
+    paired = history.steps(rows)
+    for number, (machine, part) in enumerate(paired.groupby("machine", observed=True, sort=True)):
+        runs = sorted(rows.loc[rows["machine"] == machine, "run"].unique())
+        versions = [history.fact(shown.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
+        panels = []
+        for metric, label in _PANELS:
+            if metric in part and (part[metric] > 0).any():
+                panels.append(_panel(part, runs, versions, metric, label, f"history-{number}-{len(panels)}"))
+        if panels:
+            name = text.clean(machine, 60)
+            yield Drawn(f"history-{number}", f"{len(runs)} runs on {name}", {"machine": name}, panels)
+
+
+def _panel(part: pd.DataFrame, runs: list[str], versions: list[str], metric: str, label: str, name: str) -> str:
+    place = {run: i for i, run in enumerate(runs)}
+    figure, axes = style.canvas(5.4, 3.3)
+    both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
+    step = np.log(both[metric] / both[f"was_{metric}"])
+    ends, said = {}, []
+    for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
+        means = logs.groupby(both.loc[logs.index, "run"]).mean()
+        x = [place[str(run)] for run in means.index]
+        y = np.exp(np.cumsum(means.to_numpy(dtype=float)))
+        look = ordinal(i)
+        xs, ys = [x[0] - 1, *x], [1.0, *y.tolist()]
+        axes.plot(xs, ys, color=look.colour, linewidth=1.4, drawstyle="steps-post" if len(runs) > 12 else "default")
+        if len(runs) <= 40:
+            style.points(axes, xs, ys, look, [""] * len(xs), 14)
+        ends[text.operator_name(str(operator))] = (xs[-1], ys[-1], look.colour)
+        said.append(f"{operator} ends at {ys[-1]:.3g}")
+    for i in range(1, len(runs)):
+        if versions[i] != versions[i - 1]:
+            axes.axvline(i - 0.5, color=style.INK, linewidth=0.7, linestyle=(0, (4, 3)))
+            axes.annotate(
+                text.clean(versions[i], 16), (i - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                textcoords="offset points", fontsize=8, va="top",
+            )  # fmt: skip
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    low, high = min(low, 0.9), max(high, 1.1)
+    axes.set_ylim(low, high)
+    style.ratio_axis(axes)
+    axes.set_xlim(-0.3, len(runs) - 0.7)
+    ticks = sorted({0, len(runs) // 2, len(runs) - 1})
+    axes.set_xticks(ticks, [text.clean(runs[i], 8) for i in ticks])
+    style.heading(axes, label)
+    style.label_ends(axes, ends)
+    return panel(figure, name, f"{label}, over {len(runs)} runs. " + "; ".join(said))

@@ -1,0 +1,74 @@
+"""Time against memory, a panel a size: which methods nothing beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, panel, slug
+from hograd_bench.report.figures._series import MOST, SETTING, keys_of
+from hograd_bench.report.shown import Shown, positive
+
+ORDER = 70
+TITLE = "Time against memory"
+ABOUT = (
+    "Left and down is better. The line joins the methods that no other beats in both time and memory; a method off "
+    "the line is beaten in both by some method on it."
+)
+_FIXED = ["operator", "problem", "order", *SETTING]
+_SIZES = ["n", "depth", "batch"]
+
+
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture an operator, problem and order: its smallest and largest size."""
+    rows = positive(shown.ok, "seconds_min", "peak_bytes")
+    ranked = [
+        (dict(zip(_FIXED, key, strict=True)), part)
+        for key, part in rows.groupby(_FIXED, observed=True, sort=True)
+        if part["method"].nunique() >= 3
+    ]
+    ranked.sort(key=lambda item: -len(item[1]))
+    for number, (named, part) in enumerate(ranked[:MOST]):
+        sizes = part.groupby(_SIZES, observed=True)["method"].nunique()
+        usable = sorted(sizes[sizes >= 3].index)
+        if not usable:
+            continue
+        name = f"pareto-{number}-{slug(named['operator'], named['problem'])}"
+        panels = []
+        for size in dict.fromkeys((usable[0], usable[-1])):
+            here = part[(part[_SIZES] == list(size)).all(axis=1)]
+            panels.append(_panel(shown, here, f"{name}-{len(panels)}"))
+        title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
+        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, shown), panels)
+
+
+def front(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that no other row beats in both seconds_min and peak_bytes, by ascending memory."""
+    ordered = rows.sort_values(["peak_bytes", "seconds_min"], kind="stable")
+    best = ordered["seconds_min"].cummin().shift(fill_value=float("inf"))
+    on: pd.DataFrame = ordered[ordered["seconds_min"] < best]
+    return on
+
+
+def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
+    figure, axes = style.canvas(5.4, 3.5, right=0.96)
+    on = front(here)
+    axes.plot(on["peak_bytes"], on["seconds_min"], color=style.INK, linewidth=0.8, zorder=1, drawstyle="steps-post")
+    for row in here.to_dict("records"):
+        look = shown.palette[row["method"]]
+        style.points(axes, [row["peak_bytes"]], [row["seconds_min"]], look, [row["anchor"]], 42)
+    style.values(axes, "seconds_min", label="time of a call")
+    style.values(axes, "peak_bytes", axis="x", label="peak bytes")
+    axes.margins(0.18, 0.12)
+    style.heading(axes, text.sizes(here.iloc[0]))
+    style.label_points(axes, [
+        (r["peak_bytes"], r["seconds_min"], r["method"], shown.palette[r["method"]].colour)
+        for r in here.to_dict("records")
+    ])  # fmt: skip
+    names = ", ".join(
+        f"{r['method']} ({text.seconds(r['seconds_min'])}, {text.binary(r['peak_bytes'])})"
+        for r in on.to_dict("records")
+    )
+    return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")

@@ -1,0 +1,83 @@
+"""The roofline: operations a second against operations a byte, with the machine's ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.report import style, text
+from hograd_bench.report.figures._contract import Drawn, panel
+from hograd_bench.report.palette import ordinal
+from hograd_bench.report.shown import Shown, positive
+
+ORDER = 90
+TITLE = "Roofline"
+ABOUT = (
+    "Every cell by its arithmetic intensity (counted operations over counted bytes) and the rate at which it "
+    "computes. The roof was measured on this machine: copying within the cache and from memory, and multiplying "
+    "matrices. A cell far beneath the roof spends its time neither on arithmetic nor on bytes: it is overhead."
+)
+
+
+def draw(shown: Shown) -> Iterator[Drawn]:
+    """One picture a machine, device and number of threads."""
+    rows = positive(shown.ok, "seconds_min", "flops", "moved_bytes")
+    ranked = sorted(rows.groupby(["machine", "device", "threads"], observed=True), key=lambda item: -len(item[1]))
+    for number, ((machine, device, threads), part) in enumerate(ranked[:6]):
+        key = "1" if device == "cuda" else str(threads)
+        ceiling = _section(shown.environment(part.iloc[-1]), "ceilings", str(device), key)
+        name = f"roofline-{number}"
+        keys = {"device": f"{text.clean(device, 20)}, {text.threads(int(threads))}"}
+        if shown.rows["machine"].nunique() > 1:
+            keys["machine"] = text.clean(machine, 60)
+        title = f"{len(part):,} cells on {text.clean(machine, 60)}, {keys['device']}"
+        yield Drawn(name, title, keys, [_panel(part, ceiling, f"{name}-0")])
+
+
+def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
+    figure, axes = style.canvas(8.6, 4.8, left=0.1, right=0.72)
+    x = part["flops"] / part["moved_bytes"]
+    y = part["flops"] / part["seconds_min"]
+    ends: dict[str, tuple[float, float, str]] = {}
+    for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
+        look = ordinal(i)
+        style.points(axes, x[cells.index].to_list(), y[cells.index].to_list(), look, cells["anchor"].to_list(), 13)
+        ends[text.operator_name(str(operator))] = (0.0, float(np.exp(np.log(y[cells.index]).median())), look.colour)
+    axes.set_xscale("log")
+    low, high = x.min() / 2, max(x.max() * 2, 4.0)
+    rates = _section(ceiling, "matmul_flop_per_s")
+    roofs = {d: r for d, r in rates.items() if text.is_number(r) and r > 0 and d in set(part["dtype"])}
+    best = max(roofs.values(), default=None)
+    said = [f"{len(part)} cells"]
+    for key, what in (("cached_copy_bytes_per_s", "cache"), ("copy_bytes_per_s", "memory")):
+        bandwidth = ceiling.get(key)
+        if not text.is_number(bandwidth) or bandwidth is None or bandwidth <= 0:
+            continue
+        end = high if best is None else min(high, best / bandwidth)
+        axes.plot([low, end], [low * bandwidth, end * bandwidth], color=style.INK, linewidth=1, zorder=1,
+                  linestyle="-" if what == "cache" else (0, (4, 3)))  # fmt: skip
+        axes.annotate(f"{what}, {bandwidth / 1e9:.3g} GB/s", (low, low * bandwidth), xytext=(2, 4 if what == "cache" else -10),
+                      textcoords="offset points", fontsize=8, rotation=0)  # fmt: skip
+        said.append(f"{what} {bandwidth / 1e9:.3g} GB/s")
+    for dtype, rate in roofs.items():
+        axes.plot([low, high], [rate, rate], color=style.INK, linewidth=0.8, zorder=1)
+        axes.annotate(f"matrix product, {text.clean(dtype, 12)}: {rate / 1e9:.3g} GFLOP/s", (high, rate), xytext=(0, 3),
+                      textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
+        said.append(f"{dtype} {rate / 1e9:.3g} GFLOP/s")
+    axes.set_xlim(low, high)
+    axes.set_yscale("log")
+    style.powers(axes, "y", " FLOP/s")
+    style.powers(axes, "x", "")
+    axes.set_xlabel("operations a byte moved")
+    style.heading(axes, "Operations a second")
+    style.label_ends(axes, {k: (low, v, c) for k, (_, v, c) in ends.items()})
+    return panel(figure, name, "Roofline. " + "; ".join(said) + ".")
+
+
+def _section(found: Any, *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

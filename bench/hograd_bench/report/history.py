@@ -1,0 +1,99 @@
+"""Runs in their order: what each was made with, and what changed against the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench.environment import Environment
+from hograd_bench.report import text
+from hograd_bench.report.shown import Shown, numbers
+
+MOST_RUNS = 60
+_TRACKED = ("peak_bytes", "aten_calls", "gradient_equivalents")
+
+
+def fact(environment: Environment, section: str, key: str) -> str:
+    """A fact of an environment as text, "unknown" where it was not recorded."""
+    found = environment.get(section)
+    value = found.get(key) if isinstance(found, Mapping) else None
+    return "unknown" if value is None else text.clean(value, 40)
+
+
+def runs(shown: Shown) -> pd.DataFrame:
+    """One line a run: machine, run, torch, commit, number of rows and of rows that are ok, and against the run before
+    of the same machine: number of cells whose peak_bytes or aten_calls changed, and the geometric mean of the ratio of
+    each tracked metric over common cells.
+    """
+    rows = shown.everything
+    made = rows.groupby(["machine", "run"], observed=True, sort=True).agg(
+        rows=("cell", "size"), ok=("status", lambda s: int((s == "ok").sum()))
+    ).reset_index()  # fmt: skip
+    for name, section, key in (("torch", "torch", "version"), ("commit", "source", "commit")):
+        made[name] = [
+            fact(shown.environments.get((m, r), {}), section, key)
+            for m, r in zip(made["machine"], made["run"], strict=True)
+        ]
+    made["recorded"] = [
+        text.clean(shown.environments.get((m, r), {}).get("recorded") or r, 19)
+        for m, r in zip(made["machine"], made["run"], strict=True)
+    ]
+    return pd.concat([made, _steps(rows, made)], axis=1)
+
+
+def steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each ok row beside the row of the same cell in the latest earlier run of its machine: metrics and ``was_*``."""
+    tracked = [m for m in _TRACKED if m in rows.columns]
+    ok = rows.loc[rows["status"] == "ok", ["machine", "run", "cell", "operator", "method"]].assign(
+        **{m: numbers(rows, m) for m in tracked}
+    )
+    ok = ok.sort_values(["machine", "cell", "run"], kind="stable")
+    before = ok.groupby(["machine", "cell"], observed=True, sort=False)
+    for metric in tracked:
+        ok[f"was_{metric}"] = before[metric].shift()
+    ok["previous"] = before["run"].shift()
+    paired: pd.DataFrame = ok[ok["previous"].notna()]
+    return paired
+
+
+def _steps(rows: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    paired = steps(rows)
+    index = pd.MultiIndex.from_frame(made[["machine", "run"]])
+    out: dict[str, Any] = {}
+    changed = pd.Series(False, index=paired.index)
+    for metric in ("peak_bytes", "aten_calls"):
+        if metric in paired:
+            a, b = paired[f"was_{metric}"], paired[metric]
+            changed |= a.notna() & b.notna() & (a != b)
+    keys = [paired["machine"], paired["run"]]
+    out["compared"] = paired.groupby(keys, observed=True).size().reindex(index, fill_value=0).to_numpy()
+    out["changed"] = changed.groupby(keys, observed=True).sum().reindex(index, fill_value=0).to_numpy(dtype=int)
+    for metric in _TRACKED:
+        ratio = np.nan * np.ones(len(made))
+        if metric in paired:
+            both = (paired[metric] > 0) & (paired[f"was_{metric}"] > 0)
+            logs = np.log(paired.loc[both, metric] / paired.loc[both, f"was_{metric}"])
+            means = np.exp(logs.groupby([paired.loc[both, "machine"], paired.loc[both, "run"]], observed=True).mean())
+            ratio = means.reindex(index).to_numpy(dtype=float)
+        out[f"step_{metric}"] = ratio
+    return pd.DataFrame(out)
+
+
+def table(made: pd.DataFrame) -> tuple[list[dict[str, Any]], int]:
+    """The latest runs for the page, newest first, each with what differs from the one before; and how many are left out."""
+    before: dict[str, dict[str, Any]] = {}
+    lines = []
+    for raw in made.to_dict("records"):
+        run = {str(k): v for k, v in raw.items()}
+        was = before.get(run["machine"])
+        marks = [name for name in ("torch", "commit") if was is not None and was[name] != run[name]]
+        ratio = run["step_gradient_equivalents"]
+        lines.append(
+            {**run, "marks": marks, "speed": text.times(ratio) if text.is_number(ratio) else "", "first": was is None}
+        )
+        before[run["machine"]] = run
+    lines.reverse()
+    return lines[:MOST_RUNS], max(0, len(lines) - MOST_RUNS)

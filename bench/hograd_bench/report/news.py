@@ -1,0 +1,141 @@
+"""What is new since the run before: of each machine, its latest run against the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hograd_bench import claims, store
+from hograd_bench.compare import Comparison, compare
+from hograd_bench.environment import Environment
+from hograd_bench.report import text
+from hograd_bench.report.shown import Shown
+
+MOST = 12
+
+
+@dataclass(frozen=True)
+class News:
+    """The latest run of a machine against the one before.
+
+    Attributes:
+        machine, before, after: which runs.
+        comparison: of the two.
+        facts: sentences, the weightiest first.
+        changes: the deterministic metrics that changed most: (cell's anchor, cell, metric, before, after, ratio).
+        statuses: cells whose status changed: (anchor, cell, before, after, reason).
+    """
+
+    machine: str
+    before: str
+    after: str
+    comparison: Comparison
+    facts: tuple[str, ...]
+    changes: tuple[tuple[str, str, str, str, str, str], ...]
+    statuses: tuple[tuple[str, str, str, str, str], ...]
+
+
+def news(shown: Shown, anchors: Mapping[str, str]) -> list[News]:
+    """One entry a machine that has two runs or more."""
+    found = []
+    for machine, rows in shown.everything.groupby("machine", observed=True, sort=True):
+        runs = sorted(rows["run"].unique())
+        if len(runs) >= 2:
+            found.append(_between(shown, str(machine), rows, runs[-2], runs[-1], anchors))
+    return found
+
+
+def verdict_changes(
+    shown: Shown, verdicts: Sequence[claims.Verdict], adjudicate: Callable[[pd.DataFrame], Sequence[claims.Verdict]]
+) -> list[tuple[str, str, str, str]]:
+    """Claims whose verdict differs from what the runs before the latest of each machine said: (id, title, was, is)."""
+    rows = shown.everything
+    latest = rows.groupby("machine", observed=True)["run"].transform("max")
+    earlier = rows[rows["run"] != latest]
+    if earlier.empty:
+        return []
+    before = {v.claim.id: v.outcome for v in adjudicate(store.newest(earlier))}
+    return [
+        (v.claim.id, v.claim.title, before[v.claim.id], v.outcome)
+        for v in verdicts
+        if before.get(v.claim.id, v.outcome) != v.outcome
+    ]
+
+
+def _between(
+    shown: Shown, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[str, str]
+) -> News:
+    environments = [shown.environments.get((machine, run), {}) for run in (before, after)]
+    old, new = (rows[rows["run"] == run] for run in (before, after))
+    result = compare(old, new, *environments, shown.records, deterministic_only=True)
+    return News(
+        machine, before, after, result, tuple(_facts(result, environments, old, new)),
+        tuple(changes(result, anchors)), tuple(statuses(result, anchors)),
+    )  # fmt: skip
+
+
+def _facts(result: Comparison, environments: Sequence[Environment], old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    facts = []
+    for section, key, name in (
+        ("torch", "version", "torch"),
+        ("source", "commit", "commit"),
+        ("python", "version", "Python"),
+    ):
+        was, now = (text.clean(_of(e, section, key), 40) for e in environments)
+        if was != now:
+            facts.append(f"{name}: {was} → {now}")
+    facts.append(
+        f"{result.values:,} deterministic values of {result.cells:,} cells compared: "
+        + (f"{len(result.differences):,} changed" if len(result.differences) else "all the same")
+    )
+    if len(result.statuses):
+        facts.append(f"{len(result.statuses):,} cells changed their status")
+    for column, what in (("operator", "operators"), ("method", "methods"), ("problem", "problems")):
+        added = sorted(set(new[column]) - set(old[column]))
+        if added:
+            names = ", ".join(text.clean(a, 40) for a in added[:6])
+            facts.append(f"new {what}: {names}" + (f" and {len(added) - 6} more" if len(added) > 6 else ""))
+    for only, what in ((result.only_b, "measured for the first time"), (result.only_a, "not measured this time")):
+        if only:
+            facts.append(f"{len(only):,} cells {what}")
+    for device, rule in sorted(result.comparability.items()):
+        if rule.level != "full":
+            facts.append(f"cells on {device}, comparable: {rule.level} ({'; '.join(rule.reasons[:3])})")
+    return facts
+
+
+def changes(
+    result: Comparison, anchors: Mapping[str, str], most: int = MOST
+) -> list[tuple[str, str, str, str, str, str]]:
+    """The deterministic differences, the largest ratio first."""
+    frame = result.differences
+    if frame.empty:
+        return []
+    size = pd.to_numeric(frame["ratio"], errors="coerce").map(lambda r: max(r, 1 / r) if r > 0 else float("inf"))
+    top = frame.loc[size.sort_values(ascending=False, kind="stable").index[:most]]
+    return [
+        (anchors.get(r["cell"], ""), r["cell"], r["metric"], _value(r["metric"], r["a"]), _value(r["metric"], r["b"]),
+         text.times(r["ratio"]) if text.is_number(r["ratio"]) else str(r["note"]))
+        for r in top.to_dict("records")
+    ]  # fmt: skip
+
+
+def statuses(result: Comparison, anchors: Mapping[str, str], most: int = MOST) -> list[tuple[str, str, str, str, str]]:
+    """The cells whose status changed."""
+    return [
+        (anchors.get(r["cell"], ""), r["cell"], r["status_a"], r["status_b"], r["reason_b"] or r["reason_a"] or "")
+        for r in result.statuses.head(most).to_dict("records")
+    ]
+
+
+def _value(metric: str, value: Any) -> str:
+    return text.metric(metric, value) if isinstance(value, str) or text.is_number(value) else "missing"
+
+
+def _of(environment: Environment, section: str, key: str) -> str:
+    found = environment.get(section)
+    value = found.get(key) if isinstance(found, Mapping) else None
+    return "unknown" if value is None else str(value)[:12] if key == "commit" else str(value)

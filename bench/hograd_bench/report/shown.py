@@ -1,0 +1,114 @@
+"""What one page speaks about: rows with the anchors of their evidence, looks, environments, metric records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hograd_bench import laws, store
+from hograd_bench.environment import Environment, MetricRecord
+from hograd_bench.report.palette import Palette
+
+MOST_CELLS = 3000
+"""Cells with a row and evidence of their own on the page; all others are in the data beside it."""
+
+_SETTING = ("machine", "device", "threads", "dtype", "preparation")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a metric by its name alone."""
+
+    unit: str
+    deterministic: bool
+    depends_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that figures and tables are made from.
+
+    Attributes:
+        rows: the newest row of every cell and machine, with a column ``anchor``: the id of its evidence on the page,
+            or "" where it has none.
+        everything: all rows of all runs.
+        environments: by (machine, run).
+        palette: looks of methods.
+        records: metric records by name.
+        cut: number of cells without evidence on the page.
+    """
+
+    rows: pd.DataFrame
+    everything: pd.DataFrame
+    environments: Mapping[tuple[str, str], Environment]
+    palette: Palette
+    records: Mapping[str, MetricRecord]
+    cut: int
+
+    @property
+    def ok(self) -> pd.DataFrame:
+        """The rows that came out well."""
+        chosen: pd.DataFrame = self.rows[self.rows["status"] == "ok"]
+        return chosen
+
+    def environment(self, row: Mapping[str, Any]) -> Environment:
+        """The environment of a row."""
+        return self.environments.get((row["machine"], row["run"]), {})
+
+
+def shown(
+    loaded: store.Results,
+    records: Mapping[str, MetricRecord] | None = None,
+    first: Collection[str] = (),
+) -> Shown:
+    """Select what the page shows.
+
+    Args:
+        loaded: from ``store.load``.
+        records: metric records; None: guessed from names.
+        first: cells that must keep their evidence where not all can (those that verdicts rest on).
+    """
+    rows = store.newest(loaded.rows)
+    names = store.metric_columns(rows)
+    weight = rows["cell"].isin(set(first)).to_numpy() * 2 + (rows["status"] != "ok").to_numpy()
+    chosen = np.sort(np.argsort(-weight, kind="stable")[:MOST_CELLS])
+    anchors = np.full(len(rows), "", dtype=object)
+    anchors[chosen] = [f"c{i}" for i in range(len(chosen))]
+    rows = rows.assign(anchor=anchors)
+    known = dict(records) if records is not None else {}
+    for name in names:
+        unit = "s" if "seconds" in name else "B" if "bytes" in name else "1"
+        known.setdefault(name, Record(unit, laws.is_exact(name)))
+    palette = Palette(zip(rows["operator"], rows["method"], strict=True))
+    return Shown(rows, loaded.rows, loaded.environments, palette, known, len(rows) - len(chosen))
+
+
+def numbers(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """A metric as floats, NaN where there is none (or text); positive infinity does not occur in a row."""
+    if metric not in rows.columns:
+        return pd.Series(np.nan, index=rows.index, dtype=float)
+    column: pd.Series[float] = pd.to_numeric(rows[metric], errors="coerce").astype(float)
+    return column
+
+
+def positive(rows: pd.DataFrame, *metrics: str) -> pd.DataFrame:
+    """The rows in which all of these metrics are numbers above 0, those columns as floats."""
+    made = rows.assign(**{m: numbers(rows, m) for m in metrics})
+    chosen: pd.DataFrame = made[(made[list(metrics)] > 0).all(axis=1)]
+    return chosen
+
+
+def setting_of(row: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """What of dtype, device, threads and machine tells a row from others of ``rows``; "" where nothing does."""
+    from hograd_bench.report import text
+
+    words = []
+    for column in _SETTING:
+        if column in row and rows[column].nunique() > 1:
+            value = row[column]
+            words.append(text.threads(int(value)) if column == "threads" else text.clean(value, 40))
+    return ", ".join(words)

@@ -1,0 +1,80 @@
+"""The summary as Markdown, for CI job pages and pull-request comments."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from hograd_bench import claims
+from hograd_bench.report import advice, text
+from hograd_bench.report.answers import Answers
+from hograd_bench.report.shown import Shown
+from hograd_bench.report.verdicts import mark
+
+LONGEST = 280
+
+
+def markdown(shown: Shown, said: Answers) -> str:
+    """Statuses, verdicts, recommendations, and what is new; text from data is escaped."""
+    counts = Counter(shown.rows["status"]).most_common()
+    lines = [
+        "# hograd report",
+        "",
+        ", ".join(f"{n:,} {escape(s)}" for s, n in counts) + " cells.",
+        "",
+        "## Verdicts",
+        "",
+    ]
+    lines += table(
+        ("", "claim", "in words"),
+        ((" ".join(mark(v.outcome)[1:]), f"{v.claim.id} {v.claim.title}", short(v)) for v in said.verdicts),
+    )
+    if said.needs:
+        lines += ["", "## Which method to take", ""]
+    for need in (n for n in said.needs if n.main):
+        head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets))
+        body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
+        lines += [f"**You need {escape(need.title)}**", "", *table(head, body), ""]
+    if said.news:
+        lines += ["## What is new", ""]
+        lines += [f"- {escape(i)} {escape(t)}: {mark(a)[2]} → {mark(b)[2]}" for i, t, a, b in said.changed] or [
+            "No verdict changed."
+        ]
+        lines += [""]
+    for n in said.news:
+        lines += [f"**{escape(n.machine)}**: run {escape(n.after)} against {escape(n.before)}", ""]
+        lines += [f"- {escape(fact)}" for fact in n.facts] + [""]
+        if n.changes:
+            rows = ((cell, metric, was, now, ratio) for _, cell, metric, was, now, ratio in n.changes)
+            lines += [*table(("cell", "metric", "was", "is", "ratio"), rows), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, cells escaped."""
+    return [
+        "| " + " | ".join(map(escape, head)) + " |", "|" + "---|" * len(head),
+        *("| " + " | ".join(map(escape, row)) + " |" for row in rows),
+    ]  # fmt: skip
+
+
+def escape(value: object) -> str:
+    """Text as text in Markdown: no tag, link, mention, emphasis or table cell of its own, on one line."""
+    said = text.clean(value, 2000).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", said).replace("@", "@\u200b")
+
+
+def short(verdict: claims.Verdict) -> str:
+    """A verdict without its first word, cut to a line or two."""
+    words = verdict.sentence.partition(". ")[2] or verdict.sentence
+    return text.clean(words, LONGEST)
+
+
+def pick_words(pick: advice.Pick) -> str:
+    """A recommendation in a few words."""
+    if not pick.method:
+        return "nothing fits"
+    worst = f", at worst {text.times(pick.worst)}" if pick.worst > 1.005 else ""
+    return f"{pick.method} ({pick.fastest}/{pick.points}{worst})"

@@ -1,0 +1,123 @@
+"""A matplotlib figure as a small inline SVG element that follows the page's colours and links points to evidence.
+
+Works on parsed elements: what is text in a figure (names from results, hostile ones included) stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from xml.etree import ElementTree as ET
+
+from matplotlib.figure import Figure
+
+from hograd_bench.report.palette import LIGHT
+
+INK = "#010203"
+"""Stands for the page's text colour."""
+FAINT = "#040506"
+"""Stands for the page's grid colour."""
+
+_COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {c: f"var(--s{i})" for i, c in enumerate(LIGHT)}
+_COLOUR = re.compile("|".join(map(re.escape, _COLOURS)), re.IGNORECASE)
+_LONG = re.compile(r"-?\d+\.\d{2,}")
+_NUMBERS = frozenset({"d", "x", "y", "transform", "points", "width", "height", "viewBox"})
+_DROPPED = frozenset({"font-family", "stroke-linejoin", "stroke-miterlimit", "font-variant", "font-stretch"})
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an ``<svg>`` element with a text alternative.
+
+    Args:
+        figure: drawn inside ``style.style()``.
+        name: unique on the page; ids inside start with it.
+        alt: what a reader who does not see it should know.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    root = ET.fromstring(buffer.getvalue())
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.tail = None
+        if element.text is not None and not element.text.strip():
+            element.text = None
+    for metadata in root.findall("metadata"):
+        root.remove(metadata)
+    _unstyled(root)
+    _renamed(root, name)
+    for element in root.iter():
+        _slim(element)
+    _flattened(root)
+    width = root.attrib.pop("width").removesuffix("pt")
+    root.attrib.pop("height", None)
+    root.attrib.pop("version", None)
+    root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px")
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _unstyled(root: ET.Element) -> None:
+    """Without matplotlib's style sheet, which would hold for the whole page."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag == "style" or (child.tag == "defs" and child.find("style") is not None and len(child) == 1):
+                parent.remove(child)
+
+
+def _renamed(root: ET.Element, name: str) -> None:
+    """Ids that something refers to, made unique on the page; all others dropped."""
+    known = {e.get("id", "") for e in root.iter()}
+    used: dict[str, str] = {}
+
+    def short(identity: str) -> str:
+        return used.setdefault(identity, f"{name}-{len(used)}")
+
+    for element in root.iter():
+        target = element.attrib.pop(_HREF, None) or element.attrib.pop("href", None)
+        if target is not None:
+            inside = element.tag != "a" and target[1:] in known
+            element.set("href", f"#{short(target[1:])}" if inside else target)
+            if element.tag == "a":
+                for key in [k for k in element.attrib if k != "href"]:
+                    del element.attrib[key]
+                element.set("tabindex", "-1")
+        clip = element.get("clip-path")
+        if clip is not None:
+            element.set("clip-path", f"url(#{short(clip[5:-1])})")
+        style = element.get("style", "")
+        if "url(#" in style:
+            element.set("style", re.sub(r"url\(#([^)]*)\)", lambda m: f"url(#{short(m[1])})", style))
+    for element in root.iter():
+        identity = element.attrib.pop("id", None)
+        if identity in used:
+            element.set("id", used[identity])
+
+
+def _slim(element: ET.Element) -> None:
+    for key in _NUMBERS & element.attrib.keys():
+        value = " ".join(element.attrib[key].split())
+        element.set(key, _LONG.sub(lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), value))
+    style = element.attrib.pop("style", None)
+    if style:
+        kept = [part.strip() for part in style.split(";") if part.strip()]
+        if any(part.startswith("font:") for part in kept):  # the shorthand would name a font of its own
+            size = re.search(r"([\d.]+)px", style)
+            kept = [p for p in kept if not p.startswith("font:")] + ([f"font-size:{size[1]}px"] if size else [])
+        kept = [part.replace(": ", ":", 1) for part in kept if part.partition(":")[0] not in _DROPPED]
+        if kept:
+            element.set("style", _COLOUR.sub(lambda m: _COLOURS[m[0].lower()], ";".join(kept)))
+
+
+def _flattened(element: ET.Element) -> None:
+    """Groups that say nothing give way to what they hold."""
+    for child in element:
+        _flattened(child)
+    flat: list[ET.Element] = []
+    for child in element:
+        if child.tag == "g" and not child.attrib:
+            flat += list(child)
+        elif not (child.tag == "defs" and not len(child)):
+            flat.append(child)
+    element[:] = flat

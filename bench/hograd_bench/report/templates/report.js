@@ -1,0 +1,85 @@
+// Glue between the page and its library: choosers of pictures, filters of the cell table, tips, focus. The page reads
+// well without it. Text is only ever set as text.
+"use strict";
+(() => {
+  const make = (tag, props = {}, ...children) => { const e = Object.assign(document.createElement(tag), props); e.append(...children); return e; };
+  const chooser = (label, options, chosen, act) => {
+    const select = make("select", { onchange: () => act(select.value) }, ...options.map((o) => make("option", { value: o, textContent: o, selected: o === chosen })));
+    return make("label", { textContent: label }, select);
+  };
+
+  // One picture of a section at a time, chosen by what tells them apart.
+  for (const box of document.querySelectorAll(".pictures")) {
+    const rest = box.querySelector(":scope > details.rest");
+    if (!rest) continue;
+    rest.querySelector("summary").remove();
+    rest.replaceWith(...rest.childNodes);
+    const pictures = [...box.querySelectorAll(":scope > figure")].map((element) => ({ element, keys: JSON.parse(element.dataset.keys) }));
+    const facets = [...new Set(pictures.flatMap((p) => Object.keys(p.keys)))].filter((f) => new Set(pictures.map((p) => p.keys[f])).size > 1);
+    if (!facets.length) continue;
+    const bar = make("div", { className: "filters" });
+    box.prepend(bar);
+    let current = pictures[0];
+    const show = (facet, value) => {
+      // Of the pictures with that value, the one that shares most of the other values.
+      const shared = (p) => facets.filter((f) => p.keys[f] === current.keys[f]).length;
+      const having = facet ? pictures.filter((p) => (p.keys[facet] ?? "–") === value) : pictures;
+      current = having.reduce((best, p) => (shared(p) > shared(best) ? p : best), having[0]);
+      for (const p of pictures) p.element.hidden = p !== current;
+      bar.replaceChildren(...facets.map((f) => chooser(f, [...new Set(pictures.map((p) => p.keys[f] ?? "–"))], current.keys[f] ?? "–", (v) => { show(f, v); bar.querySelectorAll("select")[facets.indexOf(f)].focus(); })));
+    };
+    show();
+  }
+
+  // The cell table: sorted, searched and paged by DataTables; a chooser a column of names.
+  const element = document.getElementById("cell-table");
+  if (element && window.DataTable && element.tBodies[0].rows.length) {
+    const table = new DataTable(element, {
+      order: [], pageLength: 25, lengthMenu: [25, 100, 500], autoWidth: false,
+      layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging" },
+      language: { search: "Search all columns ", info: "_START_ to _END_ of _TOTAL_ cells", infoFiltered: "(of _MAX_)" },
+    });
+    const bar = document.getElementById("filters");
+    const heads = [...element.tHead.rows[0].cells];
+    for (const name of ["operator", "method", "problem", "order", "dtype", "device", "status", "machine"]) {
+      const index = heads.findIndex((h) => h.title === name);
+      if (index < 0) continue;
+      const values = [...new Set([...table.column(index).nodes()].map((cell) => cell.textContent.trim()))].sort();
+      if (values.length < 2) continue;
+      const wanted = { value: null };
+      table.search.fixed(name, (_text, _data, row) => wanted.value === null || table.cell(row, index).node().textContent.trim() === wanted.value);
+      const all = "all";
+      bar.append(chooser(name, [all, ...values], all, (v) => { wanted.value = v === all ? null : v; table.draw(); }));
+    }
+    bar.hidden = !bar.children.length;
+  }
+
+  // A row's own words beside a point that is hovered.
+  const tip = document.getElementById("tip");
+  const linked = (event) => event.target.closest?.("svg a[href^='#c'], .links a[href^='#c']");
+  document.addEventListener("pointerover", (event) => {
+    const link = linked(event);
+    const row = link && document.getElementById(link.getAttribute("href").slice(1));
+    if (!row) { tip.hidden = true; return; }
+    const metric = (name) => [...row.querySelectorAll("dt")].find((d) => d.textContent.trim() === name)?.nextElementSibling?.textContent.trim();
+    const said = [["seconds_min", ""], ["gradient_equivalents", " gradients"], ["peak_bytes", " peak"]].map(([name, unit]) => metric(name) && metric(name) + unit).filter(Boolean);
+    tip.textContent = [row.querySelector("h3").textContent, row.querySelector("p").textContent.trim(), said.join(", ")].filter(Boolean).join(" · ");
+    tip.hidden = false;
+    const { clientX: x, clientY: y } = event;
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 12 : y + 18}px`;
+  });
+
+  // Evidence opens by its address alone; here the focus goes to it and back.
+  let opener = null;
+  document.addEventListener("click", (event) => { const link = event.target.closest?.("a[href^='#c']"); if (link && /^#c\d+$/.test(link.getAttribute("href"))) opener = link; });
+  const arrived = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (target?.classList.contains("ev")) { target.focus({ preventScroll: true }); tip.hidden = true; }
+    else if (location.hash === "#closed" && opener) { opener.focus?.({ preventScroll: true }); opener = null; }
+    for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
+  };
+  addEventListener("hashchange", arrived);
+  arrived();
+  addEventListener("keydown", (event) => { if (event.key === "Escape" && document.querySelector(".ev:target")) location.hash = "closed"; });
+})();

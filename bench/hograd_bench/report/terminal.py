@@ -1,0 +1,38 @@
+"""The report's tables for people who stay in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hograd_bench.report import text
+from hograd_bench.report.answers import Answers
+from hograd_bench.report.summary import pick_words, short
+from hograd_bench.report.verdicts import mark
+
+_STYLES = {"holds": "green", "refuted": "red", "partial": "yellow", "open": "dim"}
+
+
+def show(console: Console, said: Answers) -> None:
+    """Verdicts, recommendations and what is new. Text from data is never read as markup."""
+    table = Table("claim", "verdict", "in words", title="Verdicts", title_justify="left")
+    for verdict in said.verdicts:
+        kind, sign, words = mark(verdict.outcome)
+        name = Text(f"{verdict.claim.id} {text.clean(verdict.claim.title)}")
+        table.add_row(name, Text(f"{sign} {words}", style=_STYLES[kind]), Text(short(verdict)))
+    console.print(table)
+    for need in (n for n in said.needs if n.main):
+        heads = ["any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets]
+        table = Table("k", "dimension", *heads, title=f"You need {need.title}", title_justify="left")
+        for s in need.situations:
+            table.add_row(str(s.order), s.band, *(Text(text.clean(pick_words(p), 80)) for p in s.picks))
+        console.print(table)
+    for n in said.news:
+        console.print(
+            Text(f"{text.clean(n.machine)}: run {text.clean(n.after)} against {text.clean(n.before)}", "bold")
+        )
+        for fact in n.facts:
+            console.print(Text(f"  {text.clean(fact, 400)}"))

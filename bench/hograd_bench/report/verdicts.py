@@ -1,0 +1,98 @@
+"""Verdicts as the page shows them: every finding with links to the evidence of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hograd_bench import claims
+from hograd_bench.report import text
+
+MOST_LINKS = 24
+MARKS = {
+    claims.HOLDS: ("holds", "✓", "Holds"), claims.REFUTED: ("refuted", "✗", "Refuted"),
+    claims.PARTIAL: ("partial", "◐", "Holds in part"), claims.INSUFFICIENT: ("open", "?", "Not decided"),
+}  # fmt: skip
+_ORDER = (claims.REFUTED, claims.PARTIAL, claims.HOLDS, claims.INSUFFICIENT)
+
+
+def mark(outcome: str) -> tuple[str, str, str]:
+    """(class, sign, words) of an outcome."""
+    return MARKS.get(outcome, ("open", "?", outcome))
+
+
+def views(verdicts: Sequence[claims.Verdict], anchors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The verdicts in their order, with anchors in place of cells."""
+    return [_view(v, anchors) for v in verdicts]
+
+
+def tally(verdicts: Sequence[claims.Verdict]) -> list[tuple[str, str, str, int]]:
+    """(class, sign, words, count) of each outcome that occurs."""
+    counts = {o: sum(v.outcome == o for v in verdicts) for o in _ORDER}
+    return [(*mark(o), n) for o, n in counts.items() if n]
+
+
+def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]:
+    parts = [_part(p, anchors) for p in verdict.parts]
+    deciding = [f for p in parts if p["role"] == "claim" for f in p["findings"]]
+    example = next((f for f in deciding if f["outcome"] == verdict.outcome and f["law"]), None)
+    words = verdict.sentence.partition(". ")[2] or verdict.sentence
+    return {
+        "id": verdict.claim.id,
+        "title": verdict.claim.title,
+        "statement": verdict.claim.statement,
+        "source": verdict.claim.source,
+        "mark": mark(verdict.outcome),
+        "sentence": words,
+        "law": example,
+        "worst": verdict.worst,
+        "worst_link": next((f["worst_link"] for f in deciding if verdict.worst.startswith(f["name"] + ":")), ""),
+        "cells": verdict.cells,
+        "parts": parts,
+    }
+
+
+def _part(part: claims.PartVerdict, anchors: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": part.part.id,
+        "says": part.part.says,
+        "role": part.part.role,
+        "refuted_by": part.part.refuted_by,
+        "mark": mark(part.outcome),
+        "sentence": part.sentence,
+        "findings": [_finding(f, anchors) for f in part.findings],
+    }
+
+
+def _finding(finding: claims.Finding, anchors: Mapping[str, str]) -> dict[str, Any]:
+    links = [(anchors[c], _sizes(c)) for c in finding.cells if c in anchors]
+    interval = ""
+    if finding.interval is not None:
+        interval = f"{finding.interval[0]:.3g} to {finding.interval[1]:.3g}"
+    elif finding.value is not None:
+        interval = "exact"
+    return {
+        "name": finding.name,
+        "outcome": finding.outcome,
+        "mark": mark(finding.outcome),
+        "law": finding.law,
+        "reason": finding.reason,
+        "lost": finding.lost,
+        "worst": finding.worst,
+        "worst_link": links[-1][0] if links else "",
+        "interval": interval,
+        "links": links[:MOST_LINKS],
+        "others": max(0, len(finding.cells) - MOST_LINKS),
+        "unlinked": len(finding.cells) - len(links),
+    }
+
+
+def _sizes(cell: str) -> str:
+    """The sizes of a cell's id that are not 1, short: ``n8 k2 T4``."""
+    parts = cell.split("/")
+    if len(parts) < 5:
+        return text.clean(cell, 30)
+    short = {"n": "n", "order": "k", "depth": "T", "batch": "B"}
+    pairs = (p.partition("=") for p in parts[3].split(","))
+    sizes = [f"{short.get(k, k)}{v}" for k, _, v in pairs if v != "1" or k == "n"]
+    return text.clean(" ".join([parts[1], *sizes]), 60)
