@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -137,6 +139,41 @@ def test_a_killed_run_leaves_no_worker_and_resumes(tmp_path: Path) -> None:
     frame = store.load(path.parent, strict=True).rows
     assert sorted(frame["status"]) == ["ok", "ok", "timeout"]
     assert len(path.read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_killed_at_random_moments_it_resumes_to_the_full_set(tmp_path: Path) -> None:
+    """HOGRAD_KILLS=20 pytest -k random is the documented stress test; CI kills less often."""
+    kills, moments = int(os.environ.get("HOGRAD_KILLS", "3")), random.Random(7)
+    cells = [cell("fine", n).id for n in range(2, 42)]
+    command = [
+        sys.executable, "-m", "hograd_bench", "run", "--problem-file", str(FILE), "--results", str(tmp_path),
+        *(part for text in cells for part in ("--cell", text)),
+    ]  # fmt: skip
+    rows_file: list[Path] = []
+    for _ in range(kills):
+        resume = ["--resume"] if rows_file else []
+        sweep = subprocess.Popen([*command, *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = _count(rows_file)
+        deadline = time.monotonic() + 120
+        # To the first new row, then a random moment further: somewhere within the next few cells.
+        while time.monotonic() < deadline and sweep.poll() is None and _count(rows_file) == before:
+            time.sleep(0.01)
+            rows_file = list(tmp_path.glob("*/*/rows.jsonl"))
+        time.sleep(moments.uniform(0, 0.3))
+        sweep.kill()
+        sweep.wait()
+    last = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    (path,) = tmp_path.glob("*/*/rows.jsonl")
+    written = [json.loads(line)["cell"] for line in path.read_text().splitlines()]
+    assert sorted(written) == sorted(cells)
+    assert set(store.load(path.parent, strict=True).rows["status"]) == {"ok"}
+
+
+def _count(files: list[Path]) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def _children(pid: int) -> list[int]:
