@@ -7,8 +7,8 @@ bias), G the sum over samples and outcomes of those of the gradients at its outp
 averages G over them ("expand" in Eschenhagen et al. 2023).
 
 When the blocks are exact (without weight sharing, T = 1): for a batch of one, and for any batch where G does not depend
-on the sample, as in a deep linear network under squared error (Bernacchia, Lengyel & Hennequin 2018). The blocks
-between layers are always dropped.
+on the sample, as in a deep linear network under squared error (Bernacchia, Lengyel & Hennequin 2018); with positions,
+in such a network with a target at every position. The blocks between layers are always dropped.
 """
 
 from __future__ import annotations

@@ -65,6 +65,13 @@ def test_blocks_are_exact_for_a_deep_linear_network_under_squared_error() -> Non
     torch.testing.assert_close(hg.kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
 
 
+def test_blocks_are_exact_for_a_deep_linear_network_with_a_target_at_every_position() -> None:
+    """The expand setting: averaging G over positions and summing A is what makes the product right."""
+    module, inputs, targets = filled(nn.Linear(4, 5), nn.Linear(5, 2)), normal(3, 7, 4, seed=1), normal(3, 7, 2, seed=2)
+    fisher = hg.fisher_matrix(module, nn.MSELoss(), inputs, targets)
+    torch.testing.assert_close(hg.kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
+
+
 def test_blocks_are_an_approximation_elsewhere() -> None:
     module, inputs, targets = filled(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), normal(32, 4, seed=1), labels(32)
     fisher = diagonal_blocks(module, hg.fisher_matrix(module, F.cross_entropy, inputs, targets))
