@@ -1,0 +1,173 @@
+"""`hograd gate` on real kernels: planted changes in a working tree, exit codes, files. Slow: workers import torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hograd_bench.gate import cli
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+CELLS = (
+    "derivative_vector_product/double_backward/mlp/n=16,order=2,depth=2,batch=1/float32/cpu/t1/eager",
+    "gradient/autograd/mlp/n=6,order=1,depth=2,batch=1/float32/cpu/t1/eager",
+)
+pytestmark = pytest.mark.slow
+
+
+def git(repo: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=main")
+    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with this tree's core and suite; its first commit has neither."""
+    top = tmp_path_factory.mktemp("gated") / "repo"
+    top.mkdir()
+    git(top, "init", "-q")
+    (top / "README").write_text("older than the suite\n")
+    git(top, "add", "-A")
+    git(top, "commit", "-qm", "first")
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "hograd_core", top / "hograd_core", ignore=skip)
+    shutil.copytree(ROOT / "bench", top / "bench", ignore=skip)
+    shutil.rmtree(top / "bench" / "baselines", ignore_errors=True)
+    (top / ".gitignore").write_text("__pycache__/\n")
+    git(top, "add", "-A")
+    git(top, "commit", "-qm", "suite")
+    return top
+
+
+@pytest.fixture(autouse=True)
+def _undisturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of the surrounding CI reaches the gate, and its signal handlers end with the test."""
+    for name in [n for n in os.environ if n.startswith(("GITHUB_", "HOGRAD_"))]:
+        monkeypatch.delenv(name)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def gate(repo: Path, *options: str, cells: tuple[str, ...] = CELLS) -> Any:
+    named = [x for c in cells for x in ("--cell", c)]
+    return CliRunner().invoke(cli.app, ["--repo", str(repo), *named, *options])
+
+
+@pytest.fixture
+def planted(repo: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The working tree with a recipe appended, as tests/recipes/README.md says; restored afterwards."""
+    target = repo / "hograd_core" / "__init__.py"
+    kept = target.read_text()
+    target.write_text(kept + (ROOT / "tests" / "recipes" / f"{request.param}.py").read_text())
+    try:
+        yield repo
+    finally:
+        target.write_text(kept)
+
+
+def findings(done: Any) -> list[dict[str, object]]:
+    return [f for f in json.loads(done.stdout)["findings"] if f["level"] == "error"]
+
+
+def test_the_same_tree_passes_and_writes_every_file(repo: Path, tmp_path: Path) -> None:
+    files = {kind: tmp_path / "out" / f"gate.{kind}" for kind in ("json", "junit", "markdown")}
+    options = ["--json-file", str(files["json"]), "--junit", str(files["junit"]), "--markdown", str(files["markdown"])]
+    done = gate(repo, "--base", "HEAD", "--no-time", *options)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "pass (exit 0): working tree against HEAD" in done.stdout
+    assert json.loads(files["json"].read_text())["cells_counted"] == 2
+    assert ElementTree.fromstring(files["junit"].read_text())[0].get("failures") == "0"
+    assert "hograd gate: pass" in files["markdown"].read_text()
+    assert git(repo, "status", "--porcelain") == ""
+    assert len(git(repo, "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("planted", "metric", "least", "named"),
+    [
+        ("extra_vector", "peak_bytes", 64, "forward/empty"),
+        ("extra_call", "aten_calls", 1, "neg +1"),
+        ("extra_node", "graph_nodes", 1, "neg +1"),
+    ],
+    indirect=["planted"],
+)
+def test_a_planted_change_is_named_with_cell_metric_op_and_size(
+    planted: Path, metric: str, least: int, named: str
+) -> None:
+    done = gate(planted, "--base", "HEAD", "--no-time", "--json")
+    assert done.exit_code == 1
+    found = findings(done)
+    assert {f["cell"] for f in found} == {CELLS[0]}
+    (grown,) = (f for f in found if f["metric"] == metric)
+    assert grown["after"] - grown["before"] >= least  # type: ignore[operator]
+    assert named in str(grown["text"])
+
+
+@pytest.mark.parametrize("planted", ["faster_wrong"], indirect=True)
+def test_a_faster_wrong_kernel_fails(planted: Path) -> None:
+    done = gate(planted, "--base", "HEAD", "--no-counts", "--max-pairs", "1", "--json")
+    assert done.exit_code == 1
+    (found,) = findings(done)
+    assert (found["kind"], found["cell"], found["metric"]) == ("wrong", CELLS[0], "result")
+
+
+def test_a_base_without_the_suite(repo: Path) -> None:
+    done = gate(repo, "--base", "HEAD~1")
+    assert done.exit_code == 4
+    assert f"--base {git(repo, 'rev-parse', '--short', 'HEAD')}" in done.stderr
+
+
+def test_baselines_from_nothing_to_update_to_growth(repo: Path, tmp_path: Path) -> None:
+    folder = ("--baseline", str(tmp_path / "baselines"))
+    missing = gate(repo, *folder, cells=CELLS[1:])
+    assert missing.exit_code == 4
+    assert "hograd gate --update" in missing.stdout
+    assert gate(repo, *folder, "--update", cells=CELLS[1:]).exit_code == 0
+    (file,) = (tmp_path / "baselines").iterdir()
+    text = file.read_text()
+    lowered = text.replace("aten_calls=", "aten_calls=1 was=")
+    assert lowered != text
+    file.write_text(lowered)
+    grown = gate(repo, *folder, "--json", cells=CELLS[1:])
+    assert grown.exit_code == 1
+    assert {(f["kind"], f["metric"]) for f in findings(grown)} == {("growth", "aten_calls"), ("missing", "was")}
+
+
+def test_two_methods_agree_and_are_compared(repo: Path) -> None:
+    done = gate(repo, "--methods", "double_backward", "vjp_of_grad", "--max-pairs", "1", "--json", cells=CELLS[:1])
+    outcome = json.loads(done.stdout)
+    assert done.exit_code == 1, "vjp_of_grad records more nodes than double_backward"
+    assert list(outcome["timing"]) == [CELLS[0].replace("double_backward", "vjp_of_grad")]
+    assert not [f for f in outcome["findings"] if f["kind"] == "wrong"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--base", "no-such-revision"), "no revision"),
+        (("--base", "HEAD", "--methods", "a", "b"), "one of them at a time"),
+        (("--update", "--since", "HEAD"), "one of them at a time"),
+        (("--tolerance", "peak_bytes"), "METRIC=FRACTION"),
+        (("--methods", "rows", "no_such_method"), "no operator"),
+        (("--pythons", "/nonexistent", "/nonexistent"), "no executable"),
+        (("--matters", "0.1"), "matters"),
+        (("--cell", "nonsense"), "cell"),
+        (("-k", "no such text"), "no id"),
+    ],
+)
+def test_usage_errors(repo: Path, options: tuple[str, ...], says: str) -> None:
+    done = gate(repo, *options)
+    assert done.exit_code == 2
+    assert says in done.stderr
