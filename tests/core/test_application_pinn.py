@@ -116,6 +116,33 @@ def test_residual_losses_against_truth(name: str, equation: Equation, d: int) ->
     assert all(p.grad is None for p in u.parameters())
 
 
+def test_exact_solutions_leave_no_residual() -> None:
+    x = points(6, 2).abs()
+
+    def travelling(x: Tensor) -> Tensor:
+        # Burgers' shock with viscosity 1/10 and speed 1: u = 1 − tanh((x − t) / (2 ν)).
+        return 1 - torch.tanh((x[:, 0] - x[:, 1]) / 0.2)
+
+    def wave(x: Tensor) -> Tensor:
+        return torch.sin(2 * x[:, 0]) * torch.exp(-x[:, 1])
+
+    def forced(x: Tensor) -> Tensor:
+        # −u + u u_x − 4u + 16u for u = sin 2x e⁻ᵗ.
+        decay = torch.exp(-x[:, 1])
+        u = torch.sin(2 * x[:, 0]) * decay
+        return 11 * u + 2 * u * torch.cos(2 * x[:, 0]) * decay
+
+    cases = (
+        (heat(0.5), lambda x: torch.sin(2 * x[:, 0]) * torch.exp(-2 * x[:, 1]), x),
+        (burgers(0.1), travelling, x),
+        (kuramoto_sivashinsky(forced), wave, x),
+        (beam(3.0, lambda x: 3 * x[:, 0].sin()), lambda x: x[:, 0].sin() + x[:, 0] ** 3, x[:, :1]),
+    )
+    for equation, solution, at in cases:
+        for name in METHODS:
+            assert residual(solution, at, equation, method=name).abs().max() < 1e-10, (equation.name, name)
+
+
 def test_truth_against_finite_differences() -> None:
     u, x, equation = network(2), points(3, 2), burgers(0.1)
     expected = reference("residual_loss", u, x, equation)
