@@ -33,7 +33,7 @@ def psd(eigenvalues: Tensor, seed: int = 0) -> Tensor:
 def entangled(x: Tensor) -> Tensor:
     """A function whose Hessian is full, indefinite and not constant."""
     flat = x.reshape(-1)
-    return (flat.sin() * flat.roll(1).square()).sum() + (flat[:3].sum()).exp() + flat.prod()
+    return (flat.sin() * flat.roll(1).square()).sum() + (flat[:3].sum()).exp() + (flat * flat.roll(2)).cos().sum()
 
 
 EXACT_DIAGONALS = [m for m, record in hg.hessian_diagonal.methods.items() if record.exact]
