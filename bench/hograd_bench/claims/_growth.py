@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -60,8 +61,14 @@ def by_of(part: Part, rows: pd.DataFrame) -> tuple[str, ...]:
     return (*BY, "order") if part.parameters.get("limit") == "order" or rows["order"].nunique() > 1 else BY
 
 
-def law_for(rows: pd.DataFrame, metric: str, variable: str) -> ExactLaw | FittedLaw | InsufficientData:
-    """The exact law in all sizes that vary, else the one along the variable, else the fitted one along it."""
+def law_for(
+    rows: pd.DataFrame, metric: str, variable: str, limit: float = 1.0
+) -> ExactLaw | FittedLaw | InsufficientData:
+    """The exact law in all sizes that vary, else the one along the variable, else the fitted one along it.
+
+    Degrees and exponents are looked for up to one above the limit that they are compared with.
+    """
+    degree = max(3, math.ceil(limit) + 1)
     measured = measured_rows(rows, metric)
     if measured.empty:
         return InsufficientData(f"no row that is ok and has {metric}", f"{metric} on the cells of this part")
@@ -74,14 +81,16 @@ def law_for(rows: pd.DataFrame, metric: str, variable: str) -> ExactLaw | Fitted
             values: dict[tuple[int, ...], float] = {}
             for *sizes, value in chosen[[*columns, metric]].itertuples(index=False):
                 values[tuple(int(s) for s in sizes)] = float(value)
-            law = fit_exact(values, columns, metric=metric, unit=unit)
+            law = fit_exact(values, columns, metric=metric, unit=unit, max_degree=degree)
             if isinstance(law, ExactLaw) and variable in law.polynomial.variables:
                 return law
     x = [float(s) for s, seen in series.items() for _ in seen]
     y = [v for seen in series.values() for v in seen]
     noise = COUNT_NOISE if is_exact(metric) else noise_of(metric, along)
     symbol = SYMBOLS.get(variable, variable)
-    return fit_power(x, y, metric=metric, variable=symbol, noise=noise, overhead=metric not in RATIOS)
+    return fit_power(
+        x, y, metric=metric, variable=symbol, noise=noise, overhead=metric not in RATIOS, max_exponent=degree + 1.0
+    )
 
 
 def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
@@ -97,7 +106,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     variable, metric = str(part.parameters["variable"]), part.metric
     symbol = SYMBOLS.get(variable, variable)
     limit, tolerance = limit_of(part, rows), float(part.parameters.get("tolerance", TOLERANCE))
-    law = law_for(rows, metric, variable)
+    law = law_for(rows, metric, variable, limit)
     along = line(rows, variable, metric)
     series = values_along(along, variable, metric)
     shown = tuple((f"{symbol}={x}", float(np.median(v))) for x, v in series.items())
@@ -159,12 +168,9 @@ def _anchored(
     if len(x) < 2 or shown[0][1] <= 0:
         return "", ""
     expected = shown[0][1] * (x[-1] / x[0]) ** limit
-    measured = shown[-1][1]
-    worst = f"{metric} = {measured:.6g} at {shown[-1][0]}"
-    return (
-        worst,
-        f"{symbol}^{limit:g} through {metric} = {shown[0][1]:.6g} at {shown[0][0]} would be {expected:.6g} at {shown[-1][0]}, where {measured:.6g} was measured",
-    )
+    first, last = shown[0], shown[-1]
+    would = f"{symbol}^{limit:g} through {metric} = {first[1]:.6g} at {first[0]} would be {expected:.6g} at {last[0]}"
+    return f"{metric} = {last[1]:.6g} at {last[0]}", f"{would}, where {last[1]:.6g} was measured"
 
 
 def decide_family(part: Part, data: Data) -> list[Finding]:

@@ -17,8 +17,9 @@ import numpy as np
 from hograd_bench.laws._outcomes import InsufficientData
 from hograd_bench.laws._posterior import OVERHEADS, Array, Posterior, posterior
 
-# Decay is for ratios alone; with an overhead it would mean a plateau, which is not growth.
-EXPONENTS = np.arange(-20, 81) * 0.05
+STEP = 0.05
+LEAST_EXPONENT = -1.0
+MAX_EXPONENT = 4.0
 LOGARITHM = 0.2  # prior probability of a logarithmic factor
 LEVEL = 0.99
 LEFT_OUT_LEVEL = 0.8
@@ -120,6 +121,7 @@ def fit_power(
     level: float = LEVEL,
     noise: float = NOISE,
     overhead: bool = True,
+    max_exponent: float = MAX_EXPONENT,
 ) -> FittedLaw | InsufficientData:
     """Fit y = a + b·nᵖ, a ≥ 0.
 
@@ -131,6 +133,7 @@ def fit_power(
         level: credibility of the exponent's interval.
         noise: prior guess of the relative noise between processes, worth three observations.
         overhead: False fits a plain power law, for ratios, which have no additive overhead.
+        max_exponent: largest exponent considered; the prior is uniform up to it.
 
     Returns:
         The law, or InsufficientData: fewer than 4 sizes or less than a factor 8 between them.
@@ -150,11 +153,11 @@ def fit_power(
     if lack is not None:
         return lack
     grids = OVERHEADS if overhead else np.zeros(1)
-    fit = _fit(x, np.log(y), noise, grids)
+    fit = _fit(x, np.log(y), noise, grids, max_exponent)
     low, high = fit.interval(level)
     for size in np.unique(x):
         rest = x != size
-        without = _fit(x[rest], np.log(y[rest]), noise, grids).interval(LEFT_OUT_LEVEL)
+        without = _fit(x[rest], np.log(y[rest]), noise, grids, max_exponent).interval(LEFT_OUT_LEVEL)
         low, high = min(low, without[0]), max(high, without[1])
     # The printed formula is the best plain power at the median exponent.
     i, j = fit.at(int(np.argmin(np.abs(fit.theta[: len(fit.theta) // 2] - fit.median))))
@@ -191,8 +194,10 @@ def lacking(x: Array, variable: str) -> InsufficientData | None:
     return InsufficientData(have, f"at least {MIN_SIZES} values of {variable} over a factor {MIN_SPAN:g}")
 
 
-def _fit(x: Array, log_y: Array, noise: float, overheads: Array) -> Posterior:
-    theta = np.tile(EXPONENTS if len(overheads) == 1 else EXPONENTS[EXPONENTS > -1e-9], 2)
+def _fit(x: Array, log_y: Array, noise: float, overheads: Array, max_exponent: float) -> Posterior:
+    # Decay is for ratios alone; with an overhead it would mean a plateau, which is not growth.
+    least = LEAST_EXPONENT if len(overheads) == 1 else 0.0
+    theta = np.tile(np.arange(round(least / STEP), round(max_exponent / STEP) + 1) * STEP, 2)
     half = len(theta) // 2
     prior = np.log(np.repeat([1 - LOGARITHM, LOGARITHM], half) / half)
     growth = _growth(x, theta, float(x.max()))

@@ -1,0 +1,97 @@
+"""Every part of every claim can be confirmed and can be refuted: a claim that cannot fail is a defect."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hograd_bench import claims
+from hograd_bench.claims import HOLDS, INSUFFICIENT, PARTIAL, REFUTED
+
+_spec = importlib.util.spec_from_file_location("_claim_frames", Path(__file__).with_name("_claim_frames.py"))
+made = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(made)
+
+CLAIMS = claims.load()
+PARTS = [pytest.param(claim, part, id=part.id) for claim in CLAIMS for part in claim.parts]
+
+
+@functools.cache
+def frame_of(part_id, true):
+    (part,) = (p for c in CLAIMS for p in c.parts if p.id == part_id)
+    return made.frame_of(part, true)
+
+
+@functools.cache
+def judged(part_id, true):
+    """The verdict on a part where it is true, or false; several tests ask for it."""
+    claim, part = next((c, p) for c in CLAIMS for p in c.parts if p.id == part_id)
+    return judge(claim, part, frame_of(part_id, true))
+
+
+def judge(claim, part, frame):
+    alone = claims.Claim(claim.id, claim.title, claim.statement, claim.source, (part,))
+    (verdict,) = claims.adjudicate(frame, [alone], operations=made.operations)
+    return verdict.parts[0]
+
+
+@pytest.mark.parametrize(("claim", "part"), PARTS)
+@pytest.mark.parametrize("true", [True, False], ids=["true", "false"])
+def test_part_is_confirmed_and_refuted(claim, part, true):
+    verdict = judged(part.id, true)
+    assert verdict.outcome == (HOLDS if true else REFUTED), claims.explain(
+        claims.Verdict(claim, verdict.outcome, "", (verdict,), "", 0)
+    )
+    assert all(f.cells for f in verdict.findings)
+    assert verdict.sentence.startswith("Holds in" if true else "Refuted in")
+
+
+@pytest.mark.parametrize(("claim", "part"), PARTS)
+def test_part_without_rows_or_without_ok_rows_is_not_decided(claim, part):
+    frame = frame_of(part.id, True)
+    assert judge(claim, part, frame.iloc[:0]).outcome == INSUFFICIENT
+    for status in ("failed", "wrong", "unsupported", "oom"):
+        assert judge(claim, part, frame.assign(status=status)).outcome == INSUFFICIENT
+    bare = judge(claim, part, frame.drop(columns=part.metric))
+    assert bare.outcome == INSUFFICIENT
+
+
+SEVERAL = [p for p in PARTS if frame_of(p.values[1].id, True)["problem"].nunique() > 1]
+
+
+@pytest.mark.parametrize(("claim", "part"), SEVERAL)
+def test_part_that_differs_between_problems_holds_only_for_some(claim, part):
+    good, bad = frame_of(part.id, True), frame_of(part.id, False)
+    mine = min(good["problem"])
+    cases = [f for f in judged(part.id, True).findings if f.group["problem"] == mine]
+    if not cases:
+        pytest.fail(f"{part.id} has no case on {mine}")
+    mixed = pd.concat([good[good["problem"] == mine], bad[bad["problem"] != mine]], ignore_index=True)
+    verdict = judge(claim, part, mixed)
+    assert verdict.outcome == PARTIAL
+    assert {f.outcome for f in verdict.findings if f.group["problem"] == mine} == {HOLDS}
+    assert {f.outcome for f in verdict.findings if f.group["problem"] != mine} == {REFUTED}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
+@pytest.mark.parametrize("true", [True, False], ids=["true", "false"])
+def test_claim_follows_its_deciding_parts(claim, true):
+    parts = [judged(part.id, true) for part in claim.parts if part.role == "claim"]
+    from hograd_bench.claims._words import claim_outcome, claim_sentence
+
+    outcome = claim_outcome(parts)
+    assert outcome == (HOLDS if true else REFUTED)
+    assert claim_sentence(claim, outcome, parts).startswith("Holds." if true else "Refuted.")
+
+
+def test_verdicts_are_plain_json():
+    chosen = (CLAIMS[0], CLAIMS[4], CLAIMS[9], CLAIMS[18])
+    frame = pd.concat([frame_of(c.parts[0].id, True) for c in chosen], ignore_index=True)
+    verdicts = claims.adjudicate(frame, chosen, operations=made.operations)
+    assert [v.claim.id for v in verdicts] == [c.id for c in chosen]
+    text = json.dumps([v.as_dict() for v in verdicts], allow_nan=False)
+    assert json.loads(text)[0]["outcome"] == HOLDS
