@@ -84,7 +84,7 @@ def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubt(*arguments: Any, **keywords: Any) -> Any:
         raise TruthError("two routes differ")
 
-    monkeypatch.setattr(accuracy, "reference", doubt)
+    monkeypatch.setattr(accuracy, "true_value", doubt)
     monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
     made = subject()
     assert "two routes differ" in str(accuracy.verdict(made))
@@ -93,13 +93,13 @@ def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
-    reference = accuracy.reference
+    true_value = accuracy.true_value
 
     def counting(*arguments: Any, **keywords: Any) -> Any:
         taken.append(arguments[0])
-        return reference(*arguments, **keywords)
+        return true_value(*arguments, **keywords)
 
-    monkeypatch.setattr(accuracy, "reference", counting)
+    monkeypatch.setattr(accuracy, "true_value", counting)
     monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
     for method in ("double_backward", "functional_hvp", "double_backward"):
         assert accuracy.verdict(Subject(Cell(HVP, method, "mlp", 6))) is None

@@ -1,7 +1,8 @@
 """Whether the result is right: its relative error to float64 truth, and the same in units of rounding.
 
 Truth is computed at exactly the rounded point that the method saw (``Subject.precise_arguments``), so the error
-holds the method's rounding and truncation and nothing of the inputs'. In the maximum norm, leaf by leaf.
+holds the method's rounding and truncation and nothing of the inputs'. In the maximum norm, leaf by leaf, relative
+to the largest entry, or to the terms that sum up to the value where they cancel.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 from hograd_bench.metrics._calls import repeatable
 from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
-from hograd_core.reference import TruthError, has_truth, reference, relative_error, tolerance
+from hograd_core.reference import Truth, TruthError, has_truth, relative_error, tolerance, true_value
 
 _DEPENDS = ("torch", "threads", "isa", "device")
 _TRUTH = "hograd_core.reference in float64 on the CPU"
 METRICS = (
-    Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's largest entry", _DEPENDS),
+    Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's scale", _DEPENDS),
     Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
     Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
 )
@@ -43,7 +44,7 @@ class Judgement:
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
-_truths: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_truths: OrderedDict[tuple[Any, ...], Truth] = OrderedDict()
 
 
 def judge(subject: Subject) -> Judgement:
@@ -70,10 +71,10 @@ def _judge(subject: Subject) -> Judgement:
         truth = _truth(subject)
     except TruthError as error:
         return Judgement(allowed, unknown=f"truth is in doubt: {error}")
-    return Judgement(allowed, relative_error(result, truth))
+    return Judgement(allowed, relative_error(result, truth.value, truth.scale))
 
 
-def _truth(subject: Subject) -> Any:
+def _truth(subject: Subject) -> Truth:
     cell = subject.cell
     # dtype is in the key because truth is taken at the rounded point.
     key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype)
@@ -82,8 +83,8 @@ def _truth(subject: Subject) -> Any:
         return _truths[key]
     arguments = subject.precise_arguments()
     order = cell.order if subject.operator.takes_order else None
-    truth = repeatable(lambda: reference(subject.operator.name, *arguments, order=order))()
-    if sum(leaf.numel() * 8 for leaf in tree_leaves(truth) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
+    truth: Truth = repeatable(lambda: true_value(subject.operator.name, *arguments, order=order))()
+    if sum(leaf.numel() * 8 for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
         _truths[key] = truth
     while len(_truths) > TRUTHS_KEPT:
         _truths.popitem(last=False)
