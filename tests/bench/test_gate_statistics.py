@@ -161,6 +161,9 @@ def test_noise_is_called_inconclusive_rather_than_same_or_slower(noise: Noise) -
 def test_a_change_that_does_not_matter_is_never_an_alarm() -> None:
     found = runs(quiet, 60, 0.015)
     assert all(run["c0"].verdict != "slower" for run in found)
+    sure = [math.log(1.019)] * 40  # certain, and below what matters
+    assert policy.judge(sure, 1, Policy()).verdict == "same"
+    assert policy.judge([-r for r in sure], 1, Policy()).verdict == "same"
 
 
 def test_faster_is_reported_as_such() -> None:
