@@ -15,9 +15,8 @@ from hograd_bench.report.shown import numbers, positive
 
 BANDS = (16, 128, 1024, 16384)
 """Upper ends of the ranges of dimension."""
-EXACT = 1000.0
-"""Units of rounding within which a method counts as exact."""
-_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+LOOSER = 2.0
+"""A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
 _POINT = ["problem", "n", "depth", "batch", "order", "machine"]
 _PRODUCTS = (("one product Dᵏf·v⋯v", 1), ("ten such products", 10), ("n products, or all of the tensor", None))
 
@@ -71,8 +70,8 @@ class Need:
 def advise(ok: pd.DataFrame) -> list[Need]:
     """Recommendations from rows that came out well.
 
-    Only the dtype, device and number of threads with the most rows speak, and only methods within
-    :data:`EXACT` units of rounding of the truth, unless an operator has no other.
+    Only the dtype, device and number of threads with the most rows speak, and no approximations (:data:`LOOSER`):
+    a finite difference is fast, and is no answer to a question about derivatives.
     """
     rows = _comparable(positive(ok, "seconds_min"))
     if rows.empty:
@@ -101,7 +100,7 @@ def budgets_of(peaks: Sequence[float]) -> tuple[float, ...]:
 
 
 def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """One dtype, device and number of threads: that of most rows; exact methods where there are some."""
+    """One dtype, device and number of threads: that of most rows; without approximations."""
     if rows.empty:
         return rows
     setting = rows.groupby(["dtype", "device", "threads"], observed=True).size().idxmax()
@@ -109,9 +108,10 @@ def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
     for column, value in zip(("dtype", "device", "threads"), setting, strict=True):  # type: ignore[call-overload]
         mask &= (rows[column] == value).to_numpy()
     rows = rows[mask]
-    error = numbers(rows, "relative_error") / rows["dtype"].map(_EPS).astype(float)
-    exact = ~(error > EXACT)
-    return rows[exact | ~rows["operator"].isin(rows.loc[exact, "operator"])]
+    tolerance = numbers(rows, "tolerance")
+    tightest = tolerance.groupby([rows[c] for c in ("operator", *_POINT)], observed=True).transform("min")
+    exact: pd.DataFrame = rows[~(tolerance > LOOSER * tightest)]
+    return exact
 
 
 def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
     dimension = _dimension(vector)
     vector = vector.assign(cost=vector["seconds_min"] * (dimension if count is None else count))
     tensor = rows[rows["operator"] == "derivative_tensor"]
-    both = pd.concat([vector, tensor.assign(cost=tensor["seconds_min"])])
+    both: pd.DataFrame = pd.concat([vector, tensor.assign(cost=tensor["seconds_min"])])
     if count == 1:
         return both
     # Where only one of the two ways was measured, nothing can be said about which to take.
@@ -130,7 +130,8 @@ def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
 
 
 def _dimension(rows: pd.DataFrame) -> pd.Series[float]:
-    return numbers(rows, "numel").where(numbers(rows, "numel") > 0, rows["n"].astype(float))
+    known: pd.Series[float] = numbers(rows, "numel").where(numbers(rows, "numel") > 0, rows["n"].astype(float))
+    return known
 
 
 def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
@@ -141,8 +142,8 @@ def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
     )
     budgets = budgets_of(rows["peak"].to_list())
     situations = [
-        Situation(int(order), _band(int(place)), tuple(_picks(part, budgets)))
-        for (order, place), part in rows.groupby(["order", "band"], sort=True)
+        Situation(int(part["order"].iloc[0]), _band(int(part["band"].iloc[0])), tuple(_picks(part, budgets)))
+        for _, part in rows.groupby(["order", "band"], sort=True)
     ]
     return Need(title, budgets, tuple(situations), main)
 

@@ -21,10 +21,15 @@ from hograd_bench.report.palette import Palette
 from hograd_bench.report.shown import shown
 
 MOST_DIFFERENCES = 500
-_FACTS = (
-    ("recorded", "", "recorded"), ("commit", "source", "commit"), ("torch", "torch", "version"), ("CPU", "cpu", "model"),
-    ("instruction set", "torch", "capability"), ("Python", "python", "version"), ("kernel", "system", "kernel"),
-)  # fmt: skip
+_FACTS = (  # label, section of the environment, key
+    ("recorded", "", "recorded"),
+    ("commit", "source", "commit"),
+    ("torch", "torch", "version"),
+    ("CPU", "cpu", "model"),
+    ("instruction set", "torch", "capability"),
+    ("Python", "python", "version"),
+    ("kernel", "system", "kernel"),
+)
 _PANELS = (("gradient_equivalents", "Time in gradients"), ("peak_bytes", "Peak bytes"))
 
 
@@ -79,7 +84,7 @@ def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
     """Ratios of every cell that is ok in both runs, a strip a method."""
     both = a[a["status"] == "ok"].merge(b[b["status"] == "ok"], on="cell", suffixes=("", "_b"))
     palette = Palette(zip(both["operator"], both["method"], strict=True))
-    panels = []
+    panels: list[str] = []
     with style.style():
         for metric, label in _PANELS:
             if metric not in both or f"{metric}_b" not in both:
@@ -114,5 +119,5 @@ def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
     return panel(figure, name, f"{label}, B over A. " + "; ".join(said))
 
 
-def _fact(environment: Mapping[str, Any], section: str, key: str) -> str:
+def _fact(environment: dict[str, Any], section: str, key: str) -> str:
     return fact(environment, section, key) if section else text.clean(environment.get(key) or "unknown", 40)

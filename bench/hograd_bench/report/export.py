@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+import pyarrow.csv
 
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without their details, reasons of missing metrics as JSON text; a metric with text has text throughout."""
+    """The rows without their details, reasons of missing metrics as JSON; a metric with text is text throughout."""
     made = rows.drop(columns=[c for c in ("details", "anchor") if c in rows.columns])
     known: dict[int, str] = {}  # equal mappings are one object in a frame from the store
 
@@ -25,9 +27,14 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
     if "missing" in made:
         made = made.assign(missing=[encoded(m) for m in made["missing"]])
-    for column in made.columns[made.dtypes == object]:
-        made[column] = made[column].map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else str(v))
-    return made
+    for column in made.columns[[pd.api.types.is_object_dtype(t) for t in made.dtypes]]:
+        made[column] = [v if isinstance(v, str) else None if _absent(v) else str(v) for v in made[column]]
+    chosen: pd.DataFrame = made
+    return chosen
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value != value
 
 
 def csv(made: pd.DataFrame, path: Path) -> None:
@@ -38,7 +45,7 @@ def csv(made: pd.DataFrame, path: Path) -> None:
         risky = values.notna() & values.astype(str).str.match(_FORMULA)
         if risky.any():
             safe[column] = values.where(~risky, "'" + values.astype(str))
-    safe.to_csv(path, index=False, encoding="utf-8")
+    pyarrow.csv.write_csv(pyarrow.Table.from_pandas(safe, preserve_index=False), path)
 
 
 def parquet(made: pd.DataFrame, path: Path) -> None:

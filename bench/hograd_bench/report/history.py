@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,8 @@ def runs(shown: Shown) -> pd.DataFrame:
         text.clean(shown.environments.get((m, r), {}).get("recorded") or r, 19)
         for m, r in zip(made["machine"], made["run"], strict=True)
     ]
-    return pd.concat([made, _steps(rows, made)], axis=1)
+    joined: pd.DataFrame = pd.concat([made, _steps(rows, made)], axis=1)
+    return joined
 
 
 def steps(rows: pd.DataFrame) -> pd.DataFrame:
@@ -75,15 +77,16 @@ def _steps(rows: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
         ratio = np.nan * np.ones(len(made))
         if metric in paired:
             both = (paired[metric] > 0) & (paired[f"was_{metric}"] > 0)
-            logs = np.log(paired.loc[both, metric] / paired.loc[both, f"was_{metric}"])
-            means = np.exp(logs.groupby([paired.loc[both, "machine"], paired.loc[both, "run"]], observed=True).mean())
-            ratio = means.reindex(index).to_numpy(dtype=float)
+            logs: pd.Series[float] = (paired.loc[both, metric] / paired.loc[both, f"was_{metric}"]).map(math.log)
+            means = logs.groupby([paired.loc[both, "machine"], paired.loc[both, "run"]], observed=True).mean()
+            ratio = np.exp(means.reindex(index).to_numpy(dtype=float))
         out[f"step_{metric}"] = ratio
-    return pd.DataFrame(out)
+    made_of: pd.DataFrame = pd.DataFrame(out)
+    return made_of
 
 
 def table(made: pd.DataFrame) -> tuple[list[dict[str, Any]], int]:
-    """The latest runs for the page, newest first, each with what differs from the one before; and how many are left out."""
+    """The latest runs, newest first, each with what differs from the one before; and how many are left out."""
     before: dict[str, dict[str, Any]] = {}
     lines = []
     for raw in made.to_dict("records"):

@@ -12,12 +12,25 @@ from hograd_bench.report.shown import Shown
 # The gravest first: a square of the matrix shows the gravest status of its cells.
 GRAVITY = ("crashed", "wrong", "failed", "oom", "timeout", "unsupported", "skipped", "ok")
 SIGNS = {
-    "ok": "✓", "unsupported": "∅", "skipped": "–", "wrong": "≠", "failed": "!", "oom": "M", "timeout": "⧗", "crashed": "✗"
-}  # fmt: skip
+    "ok": "✓",
+    "unsupported": "∅",
+    "skipped": "–",
+    "wrong": "≠",
+    "failed": "!",
+    "oom": "M",
+    "timeout": "⧗",
+    "crashed": "✗",
+}
 MEANINGS = {
-    "ok": "measured, and right", "unsupported": "PyTorch cannot", "skipped": "not attempted", "wrong": "disagrees with the truth",
-    "failed": "an exception", "oom": "out of memory", "timeout": "took too long", "crashed": "the process died",
-}  # fmt: skip
+    "ok": "measured, and right",
+    "unsupported": "PyTorch cannot",
+    "skipped": "not attempted",
+    "wrong": "disagrees with the truth",
+    "failed": "an exception",
+    "oom": "out of memory",
+    "timeout": "took too long",
+    "crashed": "the process died",
+}
 EXAMPLES = 6
 
 
@@ -64,10 +77,14 @@ def reasons(shown: Shown) -> list[dict[str, Any]]:
             "status": status, "sign": SIGNS.get(status, "?"), "reason": members[0]["reason"] or "no reason given",
             "count": len(members), "methods": _few(m["method"] for m in members),
             "problems": _few(m["problem"] for m in members),
-            "links": [(m["anchor"], f"{m['method']} n{m['n']} k{m['order']}") for m in members if m["anchor"]][:EXAMPLES],
+            "links": [_link(m) for m in members if m["anchor"]][:EXAMPLES],
         }
         for (status, _), members in sorted(found.items(), key=lambda item: -len(item[1]))
     ]  # fmt: skip
+
+
+def _link(member: dict[str, Any]) -> tuple[str, str]:
+    return member["anchor"], f"{member['method']} n{member['n']} k{member['order']}"
 
 
 def _gist(reason: Any) -> str:

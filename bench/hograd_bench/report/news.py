@@ -68,11 +68,11 @@ def verdict_changes(
 def _between(
     shown: Shown, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[str, str]
 ) -> News:
-    environments = [shown.environments.get((machine, run), {}) for run in (before, after)]
+    was, now = (shown.environments.get((machine, run), {}) for run in (before, after))
     old, new = (rows[rows["run"] == run] for run in (before, after))
-    result = compare(old, new, *environments, shown.records, deterministic_only=True)
+    result = compare(old, new, was, now, shown.records, deterministic_only=True)
     return News(
-        machine, before, after, result, tuple(_facts(result, environments, old, new)),
+        machine, before, after, result, tuple(_facts(result, (was, now), old, new)),
         tuple(changes(result, anchors)), tuple(statuses(result, anchors)),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hograd_bench.report import advice, cells, figures, history, matrix, palette, text, verdicts
+from hograd_bench.report import cells, figures, history, matrix, palette, text, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
 from hograd_bench.report.style import style
@@ -50,7 +50,6 @@ def render(
         tally=verdicts.tally(said.verdicts),
         verdicts=verdicts.views(said.verdicts, anchors),
         needs=said.needs,
-        exact=int(advice.EXACT),
         news=said.news,
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
         sections=list(_sections(shown)),
@@ -118,7 +117,7 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
     """A picture as templates show it."""
     return {
         "name": drawn.name, "title": drawn.title, "caption": drawn.caption,
-        "keys": json.dumps(dict(drawn.keys), ensure_ascii=True), "panels": [Markup(p) for p in drawn.panels],
+        "facets": json.dumps(dict(drawn.keys), ensure_ascii=True), "panels": [Markup(p) for p in drawn.panels],
         "notes": drawn.notes, "more": [(what, Markup(p)) for what, p in drawn.more],
     }  # fmt: skip
 
@@ -130,18 +129,23 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
     def several(section: str, key: str) -> str:
         return ", ".join(dict.fromkeys(history.fact(e, section, key) for e in latest)) or "unknown"
 
-    gpus = [g for e in latest for g in (e.get("gpus") if isinstance(e.get("gpus"), list) else [])]
+    gpus = [g for e in latest for g in (e.get("gpus") or [])]
     named = dict.fromkeys(text.clean(g.get("name"), 40) for g in gpus if isinstance(g, Mapping))
     machines = ", ".join(text.clean(m, 50) for m in sorted(shown.rows["machine"].unique()))
     found = [
         ("machine", machines), ("CPU", several("cpu", "model")), ("GPU", ", ".join(named)),
         ("torch", several("torch", "version")), ("commit", ", ".join(_commits(latest))),
-        ("last run", text.clean(max(shown.rows["started"].dropna().astype(str), default="unknown"), 19).replace("T", " ")),
+        ("last run", _last(shown)),
     ]  # fmt: skip
     return [(k, v if len(v) < 200 else v[:199] + "…") for k, v in found if v]
 
 
-def _commits(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+def _last(shown: Shown) -> str:
+    """When the latest row was measured: ``2026-11-23 18:16``."""
+    return str(max(shown.rows["started"].dropna().astype(str), default="unknown"))[:16].replace("T", " ")
+
+
+def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:
     found = dict.fromkeys(history.fact(e, "source", "commit")[:10] for e in environments)
     return [c for c in found if c != "unknown"]
 

@@ -90,7 +90,8 @@ def shown(
 def numbers(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
     """A metric as floats, NaN where there is none (or text); positive infinity does not occur in a row."""
     if metric not in rows.columns:
-        return pd.Series(np.nan, index=rows.index, dtype=float)
+        nothing: pd.Series[float] = pd.Series(np.nan, index=rows.index, dtype=float)
+        return nothing
     column: pd.Series[float] = pd.to_numeric(rows[metric], errors="coerce").astype(float)
     return column
 

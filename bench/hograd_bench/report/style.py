@@ -19,7 +19,8 @@ from matplotlib.transforms import IdentityTransform
 
 from hograd_bench.report import text
 from hograd_bench.report.palette import Look
-from hograd_bench.report.svg import FAINT, INK
+from hograd_bench.report.svg import FAINT
+from hograd_bench.report.svg import INK as INK
 
 _SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "hograd", "text.parse_math": False, "axes.formatter.use_mathtext": False,
@@ -70,14 +71,15 @@ def values(axes: Axes, metric: str, *, axis: str = "y", log: bool = True, label:
         (axes.set_ylabel if axis == "y" else axes.set_xlabel)(label)
 
 
-def sizes_axis(axes: Axes, sizes: Iterable[float], label: str) -> None:
-    """A logarithmic x axis with ticks at the sizes that were measured, thinned where they would touch."""
-    axes.set_xscale("log")
+def sizes_axis(axes: Axes, sizes: Iterable[float], label: str, *, log: bool = True) -> None:
+    """An x axis with ticks at the sizes that were measured, thinned where they would touch on a logarithmic one."""
+    if log:
+        axes.set_xscale("log")
     known = sorted(set(map(float, sizes)))
     room = 0.075 * math.log(max(known[-1] / known[0], 1.0001))
     ticks: list[float] = []
     for size in reversed(known):
-        if not ticks or math.log(ticks[-1] / size) > room:
+        if not ticks or not log or math.log(ticks[-1] / size) > room:
             ticks.append(size)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -184,11 +186,11 @@ def _power(value: float, unit: str) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")) + unit
 
 
-def binary_ticks(axes: Axes) -> None:
-    """A linear x axis of bytes from 0 with four or five round ticks."""
-    high = axes.get_xlim()[1]
+def binary_ticks(axes: Axes, axis: str = "x") -> None:
+    """A linear axis of bytes from 0 with four or five round ticks."""
+    one, high = (axes.xaxis, axes.get_xlim()[1]) if axis == "x" else (axes.yaxis, axes.get_ylim()[1])
     step = 2.0 ** math.ceil(math.log2(max(high, 8) / 5))
-    axes.xaxis.set_major_locator(FixedLocator([float(v) for v in np.arange(0, high, step)]))
+    one.set_major_locator(FixedLocator([float(v) for v in np.arange(0, high, step)]))
 
 
 def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], title: str) -> None:
@@ -210,7 +212,7 @@ def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], tit
 
 
 def label_points(axes: Axes, named: Iterable[tuple[float, float, str, str]]) -> None:
-    """Names beside points (x, y, name, colour), to the right or left by where the point lies, moved apart vertically."""
+    """Names beside points (x, y, name, colour), at the side where there is room, moved apart."""
     figure = axes.get_figure()
     assert figure is not None
     _ = (axes.get_xlim(), axes.get_ylim())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +26,10 @@ class Fit:
     start: float
 
 
+Residual = tuple[str, str, pd.DataFrame, Fit]
+"""Metric, method, rows, law."""
+
+
 def sweep(
     shown: Shown, prefix: str, variable: str, axis: str, *, least: int = 3,
     metrics: Sequence[tuple[str, str]] = METRICS, fitted: bool = True,
@@ -35,7 +37,9 @@ def sweep(
     """One picture a group: a panel a metric, laws as lines, residuals on demand."""
     rows = shown.ok
     for number, (named, part) in enumerate(groups(rows, variable, least)):
-        panels, notes, residuals = [], [], []
+        panels: list[str] = []
+        notes: list[Note] = []
+        residuals: list[Residual] = []
         title = title_of(named, variable)
         name = f"{prefix}-{number}-{slug(named['operator'], named['problem'])}"
         for metric, label in metrics:
@@ -56,7 +60,7 @@ def sweep(
 
 def _panel(
     shown: Shown, have: pd.DataFrame, variable: str, axis: str, metric: str, label: str, name: str, fitted: bool
-) -> tuple[str, list[Note], list[tuple[str, str, pd.DataFrame, Any]]]:
+) -> tuple[str, list[Note], list[Residual]]:
     figure, axes = style.canvas()
     ends, notes, residuals, said = {}, [], [], []
     for method, line in lines(have, variable):
@@ -72,7 +76,7 @@ def _panel(
         style.points(axes, x, y, look, line["anchor"].to_list())
         ends[method] = (x[-1], y[-1], look.colour)
         said.append(f"{method}: {text.metric(metric, y[-1])} at {x[-1]:g}")
-    style.sizes_axis(axes, have[variable], axis)
+    style.sizes_axis(axes, have[variable], axis, log=variable not in ("order", "threads"))
     style.values(axes, metric)
     style.heading(axes, label)
     style.label_ends(axes, ends)
@@ -91,10 +95,11 @@ def fit(line: pd.DataFrame, metric: str, variable: str) -> Fit | None:
     except ValueError:
         return None
     if isinstance(law, laws.ExactLaw):
-        polynomial = law.polynomial
-        fixed = {v: law.fixed.get(v, 1) for v in polynomial.variables}
+        place, terms = law.polynomial.variables.index(variable), law.polynomial.terms
         return Fit(
-            law.text, lambda v: float(polynomial({**fixed, variable: Fraction(v)})), float(law.start.get(variable, 1))
+            law.text,
+            lambda v: sum(float(c) * v ** e[place] for e, c in terms.items()),
+            float(law.start.get(variable, 1)),
         )
     if isinstance(law, laws.FittedLaw):
         a, b, p = law.overhead, law.coefficient, law.exponent
@@ -107,9 +112,7 @@ def _noisy(line: pd.DataFrame, metric: str, variable: str, law: Fit) -> bool:
     return any(abs(y / law.at(float(x)) - 1) > 1e-12 for x, y in zip(line[variable], line[metric], strict=True))
 
 
-def _residuals(
-    found: Sequence[tuple[str, str, pd.DataFrame, Fit]], variable: str, axis: str, name: str
-) -> list[tuple[str, str]]:
+def _residuals(found: Sequence[Residual], variable: str, axis: str, name: str) -> list[tuple[str, str]]:
     """How far the points lie from the fitted laws, in percent."""
     if not found:
         return []

@@ -30,7 +30,8 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         rows.groupby(["operator", "order"], observed=True), key=lambda i: (-i[1]["dtype"].nunique(), -len(i[1]))
     )
     dtypes = sorted(rows["dtype"].unique(), key=lambda d: _EPS.get(d, 1.0))
-    for number, ((operator, order), part) in enumerate(ranked[:MOST]):
+    for number, (_, part) in enumerate(ranked[:MOST]):
+        operator, order = str(part["operator"].iloc[0]), int(part["order"].iloc[0])
         name = f"accuracy-{number}-{slug(operator)}"
         words = text.operator_name(str(operator), int(order))
         keys = {"operator": words, "order": str(order)}

@@ -29,7 +29,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     if "details" not in rows:
         return
     ranked = [
-        (dict(zip(_FIXED, key, strict=True)), part)
+        (_named(key), part)
         for key, part in rows.groupby(_FIXED, observed=True, sort=True)
         if part["method"].nunique() >= 2
     ]
@@ -48,8 +48,9 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         name = f"composition-{number}-{slug(named['operator'], named['problem'])}"
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
         panels = [
-            _bars(shown, found, "phase", "By phase", f"{name}-0"), _bars(shown, found, "op", "By operation", f"{name}-1")
-        ]  # fmt: skip
+            _bars(shown, found, "phase", "By phase", f"{name}-0"),
+            _bars(shown, found, "op", "By operation", f"{name}-1"),
+        ]
         yield Drawn(name, f"{title}, {text.sizes(here.iloc[0])}", keys_of(named, shown), panels)
         number += 1
 
@@ -79,8 +80,10 @@ def _bars(
     )
     table["kind"] = table["kind"].where(table["kind"].isin(kinds), "others")
     kinds += ["others"] if (table["kind"] == "others").any() else []
+    totals = [sum(b["bytes"] for b in made) for _, made in found]
+    table["bytes"] = 100 * table["bytes"] / table["place"].map(dict(enumerate(totals)))
     wide = table.pivot_table(index="place", columns="kind", values="bytes", aggfunc="sum", fill_value=0)[kinds]
-    figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.95, top=0.62)
+    figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.88, top=0.62)
     left = pd.Series(0.0, index=wide.index)
     for i, kind in enumerate(kinds):
         look = ordinal(i) if kind != "others" else ordinal(8)
@@ -93,13 +96,19 @@ def _bars(
             label.set_url(f"#{row['anchor']}")
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
-    style.values(axes, "peak_bytes", axis="x", log=False)
-    style.binary_ticks(axes)
+    for i, total in enumerate(totals):
+        axes.annotate(text.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("percent of the peak; the peak at the right")
     style.key_above(
         figure, axes, [(k, ordinal(i) if k != "others" else ordinal(8)) for i, k in enumerate(kinds)], title
     )
     said = "; ".join(
-        f"{row['method']}: " + ", ".join(f"{k} {text.binary(wide.loc[i, k])}" for k in kinds if wide.loc[i, k])
+        f"{row['method']}: " + ", ".join(f"{k} {wide.loc[i, k]:.0f}%" for k in kinds if wide.loc[i, k])
         for i, (row, _) in enumerate(found)
     )
     return panel(figure, name, f"Peak bytes {title.lower()}. {said}")
+
+
+def _named(key: Any) -> dict[str, Any]:
+    return dict(zip(_FIXED, key, strict=True))

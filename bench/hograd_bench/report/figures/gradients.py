@@ -27,7 +27,8 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     rows = positive(shown.ok, "gradient_equivalents")
     groups = [g for g in rows.groupby(["operator", "order"], observed=True) if g[1]["method"].nunique() > 1]
     ranked = sorted(groups, key=lambda item: -len(item[1]))
-    for number, ((operator, order), part) in enumerate(ranked[:MOST]):
+    for number, (_, part) in enumerate(ranked[:MOST]):
+        operator, order = str(part["operator"].iloc[0]), int(part["order"].iloc[0])
         name = f"gradients-{number}-{slug(operator)}"
         title = f"{text.operator_name(str(operator), int(order))}, k = {order}"
         keys = {"operator": text.operator_name(str(operator), int(order)), "order": str(order)}

@@ -29,7 +29,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     for number, (machine, part) in enumerate(paired.groupby("machine", observed=True, sort=True)):
         runs = sorted(rows.loc[rows["machine"] == machine, "run"].unique())
         versions = [history.fact(shown.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
-        panels = []
+        panels: list[str] = []
         for metric, label in _PANELS:
             if metric in part and (part[metric] > 0).any():
                 panels.append(_panel(part, runs, versions, metric, label, f"history-{number}-{len(panels)}"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from matplotlib.ticker import MaxNLocator
+
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines
@@ -46,11 +48,15 @@ def draw(shown: Shown) -> Iterator[Drawn]:
             said.append(f"order {order}: {law.said if law else text.binary(y[-1])}")
         axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
         style.values(axes, "peak_bytes", log=False)
+        style.binary_ticks(axes, "y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         method, n = text.clean(named["method"], 30), named["n"]
         style.heading(axes, "Peak bytes by order")
         style.label_ends(axes, ends)
         name = f"length-{number}-{slug(named['operator'], named['problem'])}"
         alt = f"Peak bytes against T by {method}, n = {n}. " + "; ".join(said)
-        title = f"{text.operator_name(named['operator'])} of {text.clean(named['problem'], 40)} by {method}, n = {n}"
+        title = (
+            f"{text.operator_name(str(named['operator']))} of {text.clean(named['problem'], 40)} by {method}, n = {n}"
+        )
         keys = {**keys_of(named, shown), "method": method}
         yield Drawn(name, title, keys, [panel(figure, f"{name}-0", alt)], notes)

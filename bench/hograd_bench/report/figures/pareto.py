@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +26,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     """One picture an operator, problem and order: its smallest and largest size."""
     rows = positive(shown.ok, "seconds_min", "peak_bytes")
     ranked = [
-        (dict(zip(_FIXED, key, strict=True)), part)
+        (_named(key), part)
         for key, part in rows.groupby(_FIXED, observed=True, sort=True)
         if part["method"].nunique() >= 3
     ]
@@ -36,7 +37,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         if not usable:
             continue
         name = f"pareto-{number}-{slug(named['operator'], named['problem'])}"
-        panels = []
+        panels: list[str] = []
         for size in dict.fromkeys((usable[0], usable[-1])):
             here = part[(part[_SIZES] == list(size)).all(axis=1)]
             panels.append(_panel(shown, here, f"{name}-{len(panels)}"))
@@ -72,3 +73,7 @@ def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
         for r in on.to_dict("records")
     )
     return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")
+
+
+def _named(key: Any) -> dict[str, Any]:
+    return dict(zip(_FIXED, key, strict=True))

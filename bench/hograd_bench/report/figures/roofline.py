@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hograd_bench.report import style, text
@@ -28,9 +27,11 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     ranked = sorted(rows.groupby(["machine", "device", "threads"], observed=True), key=lambda item: -len(item[1]))
     for number, ((machine, device, threads), part) in enumerate(ranked[:6]):
         key = "1" if device == "cuda" else str(threads)
-        ceiling = _section(shown.environment(part.iloc[-1]), "ceilings", str(device), key)
+        ceiling = _section(
+            shown.environment({str(k): v for k, v in part.iloc[-1].items()}), "ceilings", str(device), key
+        )
         name = f"roofline-{number}"
-        keys = {"device": f"{text.clean(device, 20)}, {text.threads(int(threads))}"}
+        keys = {"device": f"{text.clean(device, 20)}, {text.threads(int(part['threads'].iloc[0]))}"}
         if shown.rows["machine"].nunique() > 1:
             keys["machine"] = text.clean(machine, 60)
         title = f"{len(part):,} cells on {text.clean(machine, 60)}, {keys['device']}"
@@ -45,7 +46,7 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
         look = ordinal(i)
         style.points(axes, x[cells.index].to_list(), y[cells.index].to_list(), look, cells["anchor"].to_list(), 13)
-        ends[text.operator_name(str(operator))] = (0.0, float(np.exp(np.log(y[cells.index]).median())), look.colour)
+        ends[text.operator_name(str(operator))] = (0.0, float(y[cells.index].median()), look.colour)
     axes.set_xscale("log")
     low, high = x.min() / 2, max(x.max() * 2, 4.0)
     rates = _section(ceiling, "matmul_flop_per_s")
@@ -59,8 +60,10 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
         end = high if best is None else min(high, best / bandwidth)
         axes.plot([low, end], [low * bandwidth, end * bandwidth], color=style.INK, linewidth=1, zorder=1,
                   linestyle="-" if what == "cache" else (0, (4, 3)))  # fmt: skip
-        axes.annotate(f"{what}, {bandwidth / 1e9:.3g} GB/s", (low, low * bandwidth), xytext=(2, 4 if what == "cache" else -10),
-                      textcoords="offset points", fontsize=8, rotation=0)  # fmt: skip
+        axes.annotate(
+            f"{what}, {bandwidth / 1e9:.3g} GB/s", (low, low * bandwidth), xytext=(2, 4 if what == "cache" else -10),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
         said.append(f"{what} {bandwidth / 1e9:.3g} GB/s")
     for dtype, rate in roofs.items():
         axes.plot([low, high], [rate, rate], color=style.INK, linewidth=0.8, zorder=1)

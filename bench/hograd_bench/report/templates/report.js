@@ -44,7 +44,7 @@
     for (const name of ["operator", "method", "problem", "order", "dtype", "device", "status", "machine"]) {
       const index = heads.findIndex((h) => h.title === name);
       if (index < 0) continue;
-      const values = [...new Set([...table.column(index).nodes()].map((cell) => cell.textContent.trim()))].sort();
+      const values = [...new Set(table.column(index).nodes().toArray().map((cell) => cell.textContent.trim()))].sort();
       if (values.length < 2) continue;
       const wanted = { value: null };
       table.search.fixed(name, (_text, _data, row) => wanted.value === null || table.cell(row, index).node().textContent.trim() === wanted.value);

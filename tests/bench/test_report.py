@@ -1,0 +1,316 @@
+"""The report from frames to files, without a browser: what is on the page, where its links lead, what stays text."""
+
+from __future__ import annotations
+
+import html.parser
+import importlib.util
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from hograd_bench import report, store
+from hograd_bench.report import advice, export, history, palette, summary, text
+from hograd_bench.report.figures import figures, pareto
+from hograd_bench.report.shown import MOST_CELLS, shown
+from hograd_bench.report.style import spread
+
+_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, ids and links of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.text: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag in ("a", "use") and found.get("href"):
+            self.links.append(str(found["href"]))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A report of two runs with hostile strings."""
+    base = tmp_path_factory.mktemp("report")
+    evil = {"cpu": {"model": fakes.EVIL + "</script>"}, "gpus": [{"name": fakes.EVIL}]}
+    fakes.write(base / "results", "20260101T000000Z-aaaaaaaa", fakes.rows("20260101T000000Z-aaaaaaaa", evil=True))
+    fakes.write(
+        base / "results", "20260102T000000Z-bbbbbbbb",
+        fakes.rows("20260102T000000Z-bbbbbbbb", evil=True, extra=64), torch={"version": "2.14.0"}, **evil,
+    )  # fmt: skip
+    made = report.build(base / "results", base / "reports", markdown=base / "job.md")
+    return base, made.path.read_text(encoding="utf-8")
+
+
+def test_every_link_has_a_target_and_every_id_is_unique(built: tuple[Path, str]) -> None:
+    page = Page(built[1])
+    inside = [link[1:] for link in page.links if link.startswith("#") and link != "#closed"]
+    assert len(inside) > 100
+    assert set(inside) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_nothing_is_loaded_from_anywhere(built: tuple[Path, str]) -> None:
+    for tag, attributes in Page(built[1]).tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag
+        for key in ("src", "srcset", "data", "action", "poster"):
+            assert key not in attributes, (tag, attributes)
+    links = {link for link in Page(built[1]).links if not link.startswith("#")}
+    assert links == {"rows.csv", "rows.parquet", "summary.md"}
+
+
+def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
+    page = Page(built[1])
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert not [a for _, a in page.tags if any(k.startswith("on") for k in a)]
+    assert fakes.EVIL in "".join(page.text), "the name is shown as it is"
+    assert "script-src &#39;sha256-" in built[1]
+
+
+def test_every_kind_of_section_is_there(built: tuple[Path, str]) -> None:
+    ids = set(Page(built[1]).ids)
+    for name in ("answers", "advice", "news", "unsupported", "runs", "cells", "environment", "dimension", "length",
+                 "orders", "gradients", "pareto", "best", "composition", "roofline", "accuracy", "history"):  # fmt: skip
+        assert name in ids, name
+
+
+def test_evidence_has_samples_command_reasons_and_environment(built: tuple[Path, str]) -> None:
+    article = re.search(r'<article id="c\d+" class="ev".*?double_backward.*?</article>', built[1], re.DOTALL)
+    assert article is not None
+    for wanted in ("hograd run --cell", "Samples, µs", "peak_rss_bytes: not requested", 'href="#env-', "peak_bytes<dd>"):
+        assert wanted in article[0], wanted
+    commands = re.findall(r"<code class=\"cmd\">(.*?)</code>", built[1])
+    assert any("&#39;derivative_vector_product/double_backward/&lt;img" in c for c in commands), "quoted for the shell"
+
+
+def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
+    figure = re.search(r'<figure id="dimension-0.*?</figure>', built[1], re.DOTALL)
+    assert figure is not None
+    assert len(re.findall(r'<a href="#c\d+" tabindex="-1">', figure[0])) >= 12
+    assert "aria-label=" in figure[0]
+    assert re.search(r"peak_bytes = 4·n·\(?\d", figure[0]), "the exact law is stated"
+
+
+def test_what_is_new_says_torch_and_bytes(built: tuple[Path, str]) -> None:
+    section = built[1][built[1].index('<section id="news">') :]
+    assert "torch: 2.13.0 → 2.14.0" in section
+    # Another torch: deterministic metrics may not be compared, and the page says so.
+    assert "comparable: none" in section
+    runs = built[1][built[1].index('<section id="runs">') :]
+    assert re.search(r"24 of 62", runs), "the runs' table counts the changed cells"
+
+
+def test_data_beside_the_page(built: tuple[Path, str]) -> None:
+    base, _ = built
+    loaded = store.load(base / "results").rows
+    again = pd.read_parquet(base / "reports" / "rows.parquet")
+    assert len(again) == len(loaded)
+    assert again["peak_bytes"].tolist() == pytest.approx(loaded["peak_bytes"].tolist(), nan_ok=True)
+    assert pd.read_csv(base / "reports" / "rows.csv")["cell"].tolist() == loaded["cell"].tolist()
+    assert (base / "job.md").read_text(encoding="utf-8") == (base / "reports" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_markdown_cannot_carry_markup(built: tuple[Path, str]) -> None:
+    said = (built[0] / "job.md").read_text(encoding="utf-8")
+    assert "<" not in said
+    assert "## Verdicts" in said
+    assert "You need" in said
+    assert summary.escape("[a](b) | @team *x* `c`\n# t") == "\\[a\\](b) \\| @\u200bteam \\*x\\* \\`c\\` \\# t"
+
+
+def test_terminal_shows_tables_and_no_markup(built: tuple[Path, str], tmp_path: Path) -> None:
+    made = report.build(built[0] / "results", tmp_path)
+    console = Console(width=120, record=True, file=open(tmp_path / "out", "w", encoding="utf-8"))  # noqa: SIM115
+    made.print(console)
+    console.file.close()
+    said = console.export_text()
+    assert "Verdicts" in said
+    assert "any memory" in said
+
+
+def test_comparison_page(built: tuple[Path, str], tmp_path: Path) -> None:
+    made = report.build_comparison(built[0] / "results", tmp_path, "20260101", "20260102")
+    page = made.path.read_text(encoding="utf-8")
+    assert "torch.version: 2.13.0 against 2.14.0" in page
+    assert "nothing may be compared" in page
+    assert [tag for tag, _ in Page(page).tags].count("script") == 2
+    with pytest.raises(report.ReportError, match="no such run"):
+        report.build_comparison(built[0] / "results", tmp_path, "20260101", "1999")
+
+
+def test_comparison_of_comparable_runs_lists_differences(tmp_path: Path) -> None:
+    fakes.write(tmp_path / "results", "a", fakes.rows("a"))
+    fakes.write(tmp_path / "results", "b", fakes.rows("b", extra=64))
+    page = report.build_comparison(tmp_path / "results", tmp_path, "a", "b").path.read_text(encoding="utf-8")
+    assert "<b>24</b> differ" in page
+    assert "all metrics may be compared" in page
+
+
+def test_empty_results_are_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(report.ReportError, match="no such results folder"):
+        report.build(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "results").mkdir()
+    with pytest.raises(report.ReportError, match="no rows to report on"):
+        report.build(tmp_path / "results", tmp_path / "out")
+
+
+def test_report_of_nothing_but_failures_builds(tmp_path: Path) -> None:
+    bad = [r for r in fakes.rows("a") if r["status"] != "ok"]
+    fakes.write(tmp_path / "results", "a", bad)
+    page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    assert "No two methods of an operator were timed" in page
+
+
+def test_broken_environment_does_not_stop_the_report(tmp_path: Path) -> None:
+    folder = fakes.write(tmp_path / "results", "a", fakes.rows("a")[:20], ceilings="none", gpus=None, cpu=[1])
+    with open(folder / "rows.jsonl", "ab") as file:
+        file.write(b"{not json}\n")
+    made = report.build(tmp_path / "results", tmp_path / "out")
+    assert len(made.warnings) == 1
+    assert "not JSON" in made.path.read_text(encoding="utf-8")
+
+
+def test_cells_beyond_the_limit_are_said_to_be_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hograd_bench.report.shown.MOST_CELLS", 10)
+    fakes.write(tmp_path / "results", "a", fakes.rows("a"))
+    page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    assert page.count('class="ev"') == 10
+    assert "55 more cells are in rows.csv" in page
+    inside = {link[1:] for link in Page(page).links if link.startswith("#c") and link != "#closed"}
+    assert inside <= set(Page(page).ids)
+    assert MOST_CELLS > 2000
+
+
+@pytest.fixture
+def two_ways() -> pd.DataFrame:
+    """HVP: 1 s, 8 kB; Hessian: 5 s, 80 kB; at n = 32."""
+    common = {"problem": "p", "n": 32, "depth": 1, "batch": 1, "order": 2, "machine": "m", "dtype": "float32",
+              "device": "cpu", "threads": 1, "numel": 32.0, "anchor": "c0", "tolerance": 1e-4}  # fmt: skip
+    ways = [
+        ("derivative_vector_product", "a", 1.0, 8e3), ("derivative_vector_product", "b", 1.5, 4e3),
+        ("derivative_tensor", "full", 5.0, 8e4), ("derivative_tensor", "lean", 9.0, 2e4),
+    ]  # fmt: skip
+    return pd.DataFrame([{**common, "operator": o, "method": m, "seconds_min": s, "peak_bytes": b} for o, m, s, b in ways])
+
+
+def test_advice_depends_on_the_number_of_products(two_ways: pd.DataFrame) -> None:
+    picks = {n.title: n.situations[0].picks[-1].method for n in advice.advise(two_ways)}
+    assert picks == {"one product Dᵏf·v⋯v": "a", "ten such products": "full", "n products, or all of the tensor": "full"}
+
+
+def test_advice_depends_on_memory(two_ways: pd.DataFrame) -> None:
+    need = advice.advise(two_ways)[0]
+    for budget, pick in zip(need.budgets, need.situations[0].picks, strict=True):
+        fits = two_ways[two_ways["peak_bytes"] <= budget]
+        best = fits.loc[fits["seconds_min"].idxmin(), "method"] if len(fits) else ""
+        assert pick.method == best
+
+
+def test_advice_leaves_approximations_out(two_ways: pd.DataFrame) -> None:
+    loose = two_ways.assign(tolerance=[1e-1, 1e-4, 1e-4, 1e-4])
+    assert advice.advise(loose)[0].situations[0].picks[-1].method == "b"
+
+
+def test_pareto_front() -> None:
+    rows = pd.DataFrame({"peak_bytes": [1, 2, 3, 3], "seconds_min": [5.0, 6.0, 2.0, 1.0], "name": list("abcd")})
+    assert pareto.front(rows)["name"].tolist() == ["a", "d"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spread_keeps_order_gap_and_bounds(seed: int) -> None:
+    wanted = np.sort(np.random.default_rng(seed).uniform(0, 1, 9)).tolist()
+    placed = spread(wanted, 0.08, -0.06, 1.06)
+    assert np.diff(placed).min() >= 0.08 - 1e-12
+    assert placed[0] >= -0.06 - 1e-12
+    assert placed[-1] <= 1.06 + 1e-12
+    assert spread([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
+
+
+def test_methods_of_an_operator_have_looks_of_their_own() -> None:
+    pairs = [("hvp", f"m{i}") for i in range(10)] + [("hessian", f"m{i}") for i in range(5, 14)]
+    looks = palette.Palette(pairs)
+    assert len({looks[f"m{i}"].index for i in range(10)}) == 10
+    many = palette.Palette([("hvp", f"m{i}") for i in range(25)])
+    assert len({(many[f"m{i}"].index, many[f"m{i}"].marker) for i in range(25)}) == 25
+
+
+@pytest.mark.parametrize(("colours", "paper"), [(palette.LIGHT, "#ffffff"), (palette.DARK, "#14171a")])
+def test_colours_can_be_read_as_text(colours: tuple[str, ...], paper: str) -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in colours:
+        low, high = sorted((luminance(colour), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, colour
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0123, "12.3 ms"), (4.5e-7, "450 ns"), (2.0, "2 s"), (9.999e-4, "1,000 µs"), (1e-12, "0.001 ns")],
+)
+def test_seconds(value: float, said: str) -> None:
+    assert text.seconds(value) == said
+
+
+@pytest.mark.parametrize(("value", "said"), [(0, "0 B"), (892, "892 B"), (4096, "4 KiB"), (5000, "5000 B"), (3 << 30, "3 GiB")])
+def test_bytes(value: int, said: str) -> None:
+    assert text.binary(value) == said
+
+
+def test_clean_is_one_short_line() -> None:
+    assert text.clean("a\nb\x00\x1b[31m\u202ec") == "a b [31m c"
+    assert len(text.clean("x" * 1000, 30)) == 30
+
+
+def test_csv_holds_no_formulas(tmp_path: Path) -> None:
+    made = pd.DataFrame({"problem": ["=1+1", "@x", "mlp"], "n": [-1, 2, 3]})
+    export.csv(made, tmp_path / "a.csv")
+    again = pd.read_csv(tmp_path / "a.csv")
+    assert again["problem"].tolist() == ["'=1+1", "'@x", "mlp"]
+    assert again["n"].tolist() == [-1, 2, 3]
+
+
+def test_history_pairs_a_cell_with_its_latest_earlier_run(tmp_path: Path) -> None:
+    first = fakes.rows("r1")
+    fakes.write(tmp_path, "r1", first)
+    fakes.write(tmp_path, "r2", [{**r, "run": "r2"} for r in first[5:]])
+    fakes.write(tmp_path, "r3", fakes.rows("r3", extra=64))
+    made = history.runs(shown(store.load(tmp_path)))
+    assert made["compared"].tolist() == [0, 57, 62]
+    assert made["changed"].tolist() == [0, 0, 24]
+    assert math.isnan(made["step_peak_bytes"][0])
+    assert made["step_peak_bytes"][1] == 1.0
+    assert made["step_peak_bytes"][2] > 1.0
+
+
+def test_figures_are_discovered_and_named() -> None:
+    orders = [module.ORDER for module in figures()]
+    assert orders == sorted(orders)
+    assert len(set(orders)) == len(orders) >= 13
+    for module in figures():
+        assert module.TITLE
+        assert module.ABOUT.endswith(".")
