@@ -198,6 +198,16 @@ def test_order_survives_operations_between_backwards() -> None:
     assert "backward 3" not in phases
 
 
+def test_of_equal_peaks_the_first_is_attributed() -> None:
+    def call() -> None:
+        a = torch.empty(100)
+        del a
+        b = torch.zeros(100)
+        del b
+
+    assert [(held.op, held.bytes) for held in trace(call).attribution] == [("aten::empty", 400)]
+
+
 def test_forward_mode_is_named() -> None:
     x = torch.ones(100)
 

@@ -20,7 +20,7 @@ from hograd_bench.cells import Cell
 from hograd_bench.metrics import Subject, _isolated, counts, memory
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import repeatable
-from hograd_bench.validation import determinism, native, operations
+from hograd_bench.validation import determinism, native, operations, timing
 from hograd_bench.validation.programs import PROGRAMS
 from hograd_core import UnsupportedError
 
@@ -213,6 +213,32 @@ def cost(preset: str) -> str:
     return f"{len(plain)} cells.\n\n" + table(("family", "median ms", "90% ms", "sum s"), rows)
 
 
+def known_times(preset: str) -> str:
+    """Times of busy loops of known length and of an empty call; cells beside torch.utils.benchmark."""
+    rows = []
+    for found in timing.measured():
+        against = found.known if found.known is not None else found.torch
+        rows.append(
+            (
+                found.name if found.known is None else f"busy loop of {1e6 * found.known:g} µs",
+                f"{1e6 * found.rounds:.3f}",
+                f"{1e6 * found.single:.3f}",
+                "–" if found.torch is None else f"{1e6 * found.torch:.3f}",
+                "–" if against is None else f"{1e6 * (found.rounds - against):+.3f}",
+                "–" if against is None else f"{found.rounds / against - 1:+.1%}",
+            )
+        )
+    head = (
+        "call",
+        "rounds, µs",
+        "single calls, µs",
+        "torch.utils.benchmark, µs",
+        "rounds − second instrument, µs",
+        "share",
+    )
+    return table(head, rows)
+
+
 def _calls(preset: str) -> Iterable[tuple[Cell, Callable[[], object]]]:
     """The cells that PyTorch can do, with their repeatable calls, threads pinned."""
     for cell in cells_of(preset):
@@ -234,6 +260,7 @@ SECTIONS: dict[str, tuple[str, Callable[[str], str]]] = {
     "warm-up": ("Warm-up", warm_up),
     "processes": ("Determinism: fresh processes", processes),
     "threads": ("Determinism: threads", threads),
+    "timing": ("Time: calls of known cost, and a second instrument", known_times),
     "cost": ("Cost of the instruments", cost),
 }
 """Name on the command line -> title and function of the preset."""
