@@ -31,6 +31,15 @@ ISOLATE_ABOVE = 2**28
 """Result bytes from which a cell gets a process of its own under --isolate auto. Peaks are a small multiple of
 the result for full tensors, so this is about a gigabyte of footprint."""
 
+ROUNDS = (
+    "--benchmark-disable-gc",
+    "--benchmark-min-rounds=5",
+    "--benchmark-max-time=0.08",
+    "--benchmark-warmup=off",
+)
+"""How pytest-benchmark times a cell: rounds for 80 ms but at least five, collector off; the warm-up was the check
+against truth."""
+
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
 FATAL = ("oom", "timeout", "crashed")
 
@@ -180,8 +189,7 @@ def _start(
         sys.executable, "-m", "pytest", "-c", str(sweeps / "pytest.ini"), str(sweeps),
         f"--hograd-cells={cells}", f"--hograd-run={run}", f"--hograd-events={events}",
         *(f"--hograd-problems={path}" for path in problem_files),
-        "--benchmark-quiet", "--benchmark-disable-gc", "--benchmark-min-rounds=5",
-        "--benchmark-max-time=0.08", "--benchmark-warmup=off", "--benchmark-columns=min",
+        *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min",
     ]  # fmt: skip
     if sys.platform == "win32":
         raise WorkerError("hograd run needs a POSIX system: workers are watched through inherited pipes")

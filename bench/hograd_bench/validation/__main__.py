@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hograd_bench.validation import study
@@ -12,13 +12,24 @@ from hograd_bench.validation import study
 BEGIN, END = "<!-- study: {} -->", "<!-- end of study: {} -->"
 
 
-def written_into(document: str, names: list[str], preset: str) -> str:
-    """The document with each section's text between its markers replaced.
+def check_markers(document: str, names: Sequence[str]) -> None:
+    """Refuse a document that lacks a section's markers.
+
+    Raises:
+        ValueError: the message names them.
+    """
+    for name in names:
+        begin, end = BEGIN.format(name), END.format(name)
+        if begin not in document or end not in document:
+            raise ValueError(f"document: has no markers {begin} and {end} for the section {name!r}")
+
+
+def written_into(document: str, texts: Mapping[str, str]) -> str:
+    """The document with the text of each section between its markers.
 
     Args:
         document: Markdown with a pair of marker comments for each section.
-        names: the sections to run; none: all.
-        preset: see :func:`hograd_bench.validation.study.run`.
+        texts: section -> its text.
 
     Returns:
         The new document.
@@ -26,17 +37,11 @@ def written_into(document: str, names: list[str], preset: str) -> str:
     Raises:
         ValueError: the document lacks a section's markers.
     """
-    for name in names or list(study.SECTIONS):
+    check_markers(document, list(texts))
+    for name, text in texts.items():
         begin, end = BEGIN.format(name), END.format(name)
-        if begin not in document or end not in document:
-            raise ValueError(f"document: has no markers {begin} and {end} for the section {name!r}")
-        text = study.run([name], preset).split("\n\n", 2)[2]
-        document = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, b=begin, t=text, e=end: f"{b}\n{t}{e}",  # type: ignore[misc]
-            document,
-            flags=re.DOTALL,
-        )
+        before, _, rest = document.partition(begin)
+        document = f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}"
     return document
 
 
@@ -51,7 +56,11 @@ def main() -> None:
         if given.write is None:
             print(study.run(given.sections, given.preset))
         else:
-            document = written_into(given.write.read_text(encoding="utf-8"), given.sections, given.preset)
+            names = given.sections or list(study.SECTIONS)
+            check_markers(given.write.read_text(encoding="utf-8"), names)
+            texts = {name: study.run([name], given.preset).split("\n\n", 2)[2] for name in names}
+            # Read again: sections take minutes, in which the document may have been edited.
+            document = written_into(given.write.read_text(encoding="utf-8"), texts)
             given.write.write_text(document, encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.exit(str(error))

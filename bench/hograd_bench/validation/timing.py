@@ -38,7 +38,7 @@ def measured() -> list[Timed]:
     Raises:
         RuntimeError: they did not run; the message ends with what pytest said.
     """
-    benches = Path(__file__).with_name("bench_timing.py")
+    benches = Path(__file__).with_name("known_cost.py")
     configuration = Path(__file__).parents[1] / "sweeps" / "pytest.ini"
     with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
         written = Path(folder, "timing.json")
