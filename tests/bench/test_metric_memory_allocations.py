@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, trace
-from hograd_bench.metrics._phases import Timeline
+from hograd_bench.metrics._phases import EngineLog, EngineRun, Phases, Timeline
 from hograd_bench.validation.programs import PROGRAMS, Expected, Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,6 +281,21 @@ def test_the_profiler_writes_nothing() -> None:
     code = "import torch; from hograd_bench.metrics._allocations import trace; trace(lambda: torch.ones(9))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_without_one_sequence_of_nodes_the_order_is_not_claimed() -> None:
+    log = EngineLog([EngineRun(0, 1, 5), EngineRun(5, 1, 6)])
+    engine, evaluated = [(10, 20), (30, 40)], [(12, 0), (32, 3)]
+    known = Phases(engine, log, [(35, 50)], evaluated)
+    assert [known.name(m) for m in (0, 10, 25, 30, 36, 45)] == [
+        "forward",
+        "backward 1",
+        "forward",
+        "backward 2",
+        "backward 2 + tangents",
+        "forward + tangents",
+    ]
+    assert [Phases(engine, log, [], None).name(m) for m in (0, 10, 30)] == ["forward", "backward", "backward"]
 
 
 intervals = st.recursive(

@@ -41,13 +41,12 @@ def test_programs_and_operations_agree() -> None:
 
 @pytest.mark.usefixtures("two_sections")
 def test_writing_replaces_only_what_is_between_the_markers() -> None:
-    written = command.written_into(DOCUMENT, ["a"], "smoke")
-    assert written == DOCUMENT.replace("old", "new \\1 smoke")
-    assert command.written_into(written, [], "x") == DOCUMENT.replace("old", "new \\1 x").replace(
-        "<!-- study: b -->\n", "<!-- study: b -->\nalso\n"
-    )
+    written = command.written_into(DOCUMENT, {"a": "new \\1\n"})
+    assert written == DOCUMENT.replace("old", "new \\1")
+    both = command.written_into(written, {"b": "also\n", "a": "newer\n"})
+    assert both == "before\n" + MARKED.format("a", "newer\n") + "between\n" + MARKED.format("b", "also\n")
     with pytest.raises(ValueError, match="no markers"):
-        command.written_into("nothing here", ["a"], "smoke")
+        command.written_into("nothing here", {"a": ""})
     with pytest.raises(ValueError, match="got 'c', expected one of a, b"):
         study.run(["c"])
 
@@ -61,7 +60,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     path.write_text(DOCUMENT, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["validation", "--write", str(path), "--preset", "smoke", "a"])
     command.main()
-    assert "new \\1 smoke" in path.read_text(encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == DOCUMENT.replace("old", "new \\1 smoke")
     monkeypatch.setattr(sys, "argv", ["validation", "--write", str(tmp_path / "missing.md")])
     with pytest.raises(SystemExit, match=r"missing\.md"):
         command.main()

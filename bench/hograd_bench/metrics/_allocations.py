@@ -163,12 +163,14 @@ class _Recorder:
     """Reads the profiler's event tree once.
 
     Attributes:
+        device: whose events were read.
         events: allocator events of the device, in order of time.
         spans: marker name -> intervals, in order of start.
         evaluated: (moment, sequence number) of each autograd node evaluated.
     """
 
     def __init__(self, roots: Sequence[Any], device: str) -> None:
+        self.device = device
         self.events: list[Event] = []
         self.spans: dict[str, list[tuple[int, int]]] = {CALL: [], RELEASE: [], ENGINE: [], TANGENTS: []}
         self.evaluated: list[tuple[int, int]] = []
@@ -233,7 +235,8 @@ def _account(recorded: _Recorder, log: EngineLog, result_bytes: int) -> Allocati
             returned = now
         if event.moment <= end_of_delete:
             after_delete = now
-    phases = Phases(recorded.spans[ENGINE], log, recorded.spans[TANGENTS], recorded.evaluated)
+    evaluated = recorded.evaluated if recorded.device == "cpu" else None
+    phases = Phases(recorded.spans[ENGINE], log, recorded.spans[TANGENTS], evaluated)
     return AllocationTrace(
         peak_bytes=peak,
         result_bytes=result_bytes,

@@ -136,7 +136,8 @@ class Phases:
         engine: spans of the engine's runs on the profiler's clock, in order of start.
         log: the same runs as recorded at their entry.
         tangents: spans in which a forward-mode level was open.
-        evaluated: (moment, sequence number) of each node that the engine evaluated.
+        evaluated: (moment, sequence number) of each node that the engine evaluated; None where these numbers are
+            not one sequence (a GPU's backward runs in threads that count for themselves): then orders are unknown.
     """
 
     def __init__(
@@ -144,16 +145,19 @@ class Phases:
         engine: Sequence[tuple[int, int]],
         log: EngineLog,
         tangents: Sequence[tuple[int, int]],
-        evaluated: Iterable[tuple[int, int]],
+        evaluated: Iterable[tuple[int, int]] | None,
     ) -> None:
         self._engine = Timeline(engine)
         self._tangents = Timeline(tangents)
-        self._orders = _orders(len(engine), self._engine, log.runs, evaluated)
+        self._names = ["backward"] * len(engine)
+        if evaluated is not None:
+            orders = _orders(len(engine), self._engine, log.runs, evaluated)
+            self._names = [f"backward {order}" for order in orders]
 
     def name(self, moment: int) -> str:
         """``forward`` (outside every backward) or ``backward k``; ``+ tangents`` where forward mode is on."""
         index = self._engine.at(moment)
-        name = "forward" if index is None else f"backward {self._orders[index]}"
+        name = "forward" if index is None else self._names[index]
         return name if self._tangents.at(moment) is None else f"{name} + tangents"
 
 
