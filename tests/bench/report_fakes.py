@@ -73,7 +73,7 @@ def rows(run: str, *, extra: int = 0, evil: bool = False) -> list[dict[str, Any]
                 values = metrics(scale, coefficient, n, 1, 2)
                 values["peak_bytes"] += extra
                 add(cell, values=values)
-        for order in (1, 3):
+        for order in (1, 2, 3):
             for depth in (2, 4, 6, 8, 12):
                 cell = Cell("derivative_vector_product", method, "sin_chain", 16, order, depth)
                 add(cell, values=metrics(scale, coefficient, 16, depth, order))

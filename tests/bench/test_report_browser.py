@@ -1,0 +1,212 @@
+"""The report in a real browser: opened from the disk, with and without JavaScript, wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hograd_bench import report
+from hograd_bench.report import screenshot
+
+_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        screenshot.missing() is not None, reason=f"no browser here: {screenshot.missing()}; .ci/run installs one"
+    ),
+    # selenium's own sockets to its driver, closed when the interpreter gets to it
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A report of two runs and their comparison, hostile names included, as file:// addresses."""
+    base = tmp_path_factory.mktemp("browser")
+    for run, extra in (("20260101T000000Z-aaaaaaaa", 0), ("20260102T000000Z-bbbbbbbb", 64)):
+        fakes.write(base / "results", run, fakes.rows(run, evil=True, extra=extra), note=fakes.EVIL)
+    index = report.build(base / "results", base / "reports").path
+    compared = report.build_comparison(base / "results", base / "reports", "20260101", "20260102").path
+    return index.as_uri(), compared.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One headless Chromium for all tests."""
+    with screenshot.chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser: Any, pages: tuple[str, str]) -> Iterator[Any]:
+    """The report, freshly loaded at desktop width."""
+    screenshot.size(browser, 1280, 900)
+    browser.get("about:blank")
+    browser.get(pages[0])
+    yield browser
+    assert browser.get_log("browser") == [], "the console holds no error"
+    assert not browser.execute_script("return window.alerted"), "nothing ran that should not"
+
+
+def script(browser: Any, source: str, *arguments: object) -> Any:
+    """The value of an expression in the page."""
+    return browser.execute_script(f"return {source}", *arguments)
+
+
+def first_column(browser: Any, index: int) -> list[str]:
+    """Texts of a column of the cell table, as shown."""
+    found: list[str] = script(
+        browser, "[...document.querySelectorAll('#cell-table tbody tr')].map(r => r.cells[arguments[0]].textContent.trim())", index
+    )  # fmt: skip
+    return found
+
+
+def test_loads_without_errors_and_hides_nothing_that_matters(page: Any) -> None:
+    assert page.title == "hograd report"
+    assert script(page, "document.querySelectorAll('.verdict').length") > 10
+    assert script(page, "document.querySelectorAll('img').length") == 0
+    visible = "[...document.querySelectorAll('section figure')].filter(f => f.offsetParent !== null).length"
+    sections = script(page, "document.querySelectorAll('.pictures').length")
+    assert script(page, visible) == sections, "one picture a section"
+
+
+def test_choosers_change_the_picture(page: Any) -> None:
+    shown = "[...document.querySelectorAll('#dimension figure')].filter(f => !f.hidden).map(f => f.id)"
+    before = script(page, shown)
+    page.execute_script(
+        "const s = document.querySelector('#dimension .filters select'); s.selectedIndex = s.selectedIndex ? 0 : 1;"
+        "s.dispatchEvent(new Event('change'))"
+    )
+    after = script(page, shown)
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+def test_table_sorts_filters_and_searches(page: Any) -> None:
+    head = "[...document.querySelectorAll('#cell-table thead th')].findIndex(h => h.title === arguments[0])"
+    n, time = script(page, head, "n"), script(page, head, "seconds_min")
+    page.execute_script("document.querySelectorAll('#cell-table thead th')[arguments[0]].click()", n)
+    sizes = [int(v) for v in first_column(page, n)]
+    assert sizes == sorted(sizes)
+    assert len(sizes) == 25
+    page.execute_script("const t = document.querySelectorAll('#cell-table thead th')[arguments[0]]; t.click(); t.click()", time)
+    units = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+    times = [float(v.split()[0].replace(",", "")) * units[v.split()[1]] for v in first_column(page, time) if v != "–"]
+    assert times == sorted(times, reverse=True)
+    assert script(page, "document.querySelector('#cell-table thead th[aria-sort=descending]') !== null")
+    page.execute_script(
+        "const s = [...document.querySelectorAll('#filters label')].find(l => l.textContent.startsWith('status'))"
+        ".querySelector('select'); s.value = 'timeout'; s.dispatchEvent(new Event('change'))"
+    )
+    assert first_column(page, script(page, head, "status")) == ["timeout"]
+
+
+def test_hover_tells_the_row(page: Any) -> None:
+    page.execute_script(
+        "const a = document.querySelector('#dimension figure:not([hidden]) svg a');"
+        "a.dispatchEvent(new PointerEvent('pointerover', {bubbles: true, clientX: 300, clientY: 300}))"
+    )
+    said = script(page, "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+    assert "n = " in said
+    assert "peak" in said
+
+
+def test_evidence_opens_takes_the_focus_and_closes(page: Any) -> None:
+    link = page.find_element("css selector", "#cell-table tbody a")
+    target = link.get_attribute("href").split("#")[1]
+    page.execute_script("arguments[0].focus(); arguments[0].click()", link)
+    screenshot.settle(page)
+    assert page.find_element("id", target).is_displayed()
+    assert script(page, "document.activeElement.id") == target
+    assert "hograd run --cell" in page.find_element("id", target).text
+    page.find_element("tag name", "body").send_keys("\ue00c")  # Escape
+    screenshot.settle(page)
+    assert not page.find_element("id", target).is_displayed()
+    assert script(page, "document.activeElement.textContent") == link.text, "the focus is back"
+
+
+def test_a_verdict_leads_to_a_row_and_its_environment(page: Any) -> None:
+    href = script(page, "document.querySelector('.verdict .links a, .verdict dd a').getAttribute('href')")
+    page.execute_script("location.hash = arguments[0]", href)
+    screenshot.settle(page)
+    panel = page.find_element("css selector", ".ev:target")
+    assert panel.is_displayed()
+    environment = panel.find_element("css selector", "a[href^='#env-']").get_attribute("href").split("#")[1]
+    page.execute_script("location.hash = arguments[0]", environment)
+    screenshot.settle(page)
+    assert script(page, "document.getElementById(arguments[0]).open", environment)
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_width_scrolls_sideways(page: Any, width: int) -> None:
+    screenshot.size(page, width, 800)
+    assert script(page, "document.documentElement.scrollWidth") <= width
+
+
+def test_dark_mode_changes_paper_ink_and_curves(page: Any) -> None:
+    colours = (
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color,"
+        " getComputedStyle(document.querySelector('#dimension svg a use, #dimension svg a path')).fill]"
+    )
+    light = script(page, colours)
+    screenshot.dark(page, True)
+    dark = script(page, colours)
+    screenshot.dark(page, False)
+    assert all(a != b for a, b in zip(light, dark, strict=True)), (light, dark)
+    assert light[0] == "rgb(255, 255, 255)"
+
+
+def test_prints_without_panels(page: Any) -> None:
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert script(page, "getComputedStyle(document.querySelector('.layout > nav')).display") == "none"
+        assert script(page, "getComputedStyle(document.querySelector('.verdict')).display") != "none"
+        pdf = page.execute_cdp_cmd("Page.printToPDF", {"pageRanges": "1"})["data"]
+        assert len(pdf) > 1000
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, str]) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get("about:blank")
+        browser.get(pages[0])
+        assert len(browser.find_elements("css selector", "#cell-table tbody tr")) == 80
+        assert browser.find_element("css selector", "#dimension svg").is_displayed()
+        rest = browser.find_element("css selector", "#dimension details.rest")
+        assert not rest.find_element("css selector", "figure").is_displayed()
+        rest.find_element("css selector", "summary").send_keys("\n")
+        assert rest.find_element("css selector", "figure").is_displayed()
+        browser.get(pages[0] + "#c3")
+        assert browser.find_element("id", "c3").is_displayed(), "evidence opens by its address alone"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_comparison_page_works(browser: Any, pages: tuple[str, str]) -> None:
+    screenshot.size(browser, 1280, 900)
+    browser.get(pages[1])
+    assert "24 differ" in browser.find_element("css selector", ".lead").text
+    assert browser.find_element("css selector", "#ratios svg").is_displayed()
+    assert browser.get_log("browser") == []
+
+
+def test_screenshot_is_small_enough_for_the_readme(pages: tuple[str, str], tmp_path: Path) -> None:
+    page = Path(pages[0].removeprefix("file://"))
+    made = screenshot.take(page, tmp_path / "report.png")
+    assert made.read_bytes().startswith(b"\x89PNG")
+    assert 10_000 < os.path.getsize(made) < 300_000
+    assert shutil.which("chromium") or os.environ.get("HOGRAD_CHROMIUM")
