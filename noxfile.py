@@ -59,6 +59,31 @@ def report(session: nox.Session) -> None:
     python(session, "-m", "hograd_bench", "report", *session.posargs)
 
 
+@nox.session(default=False)
+def claims(session: nox.Session) -> None:
+    """Judge the claims from results/. Options after --, e.g. C2 --explain, or --run to measure what is missing."""
+    python(session, "-m", "hograd_bench", "claims", *session.posargs)
+
+
+@nox.session(default=False)
+def gate(session: nox.Session) -> None:
+    """Fail when a change made something slower, larger or wrong. Options after --, e.g. --base origin/main."""
+    python(session, "-m", "hograd_bench", "gate", *session.posargs)
+
+
+@nox.session(default=False)
+def gate_study(session: nox.Session) -> None:
+    """False alarms and power of the gate; arguments after -- as in python -m hograd_bench.gate.study --help."""
+    python(session, "-m", "hograd_bench.gate.study", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Regenerate docs/claims.md from results/reference/, and the validation tables of docs/measurement.md."""
+    python(session, "-m", "hograd_bench", "claims", "--results", "results/reference", "--markdown", "docs/claims.md")
+    python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite. Options after -- go to pytest."""

@@ -29,8 +29,9 @@ BENCH_RANKS = {
     "metrics": 2, "environment": 2, "ceilings": 2,
     "measure": 3,
     "plan": 4, "store": 4, "laws": 4, "compare": 5,
-    "workers": 6, "sweeps": 6, "validation": 6, "claims": 6,
+    "workers": 6, "sweeps": 6, "claims": 6,
     "run": 7, "gate": 7, "report": 7,
+    "validation": 8,
     "cli": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 

@@ -6,8 +6,9 @@ import datetime
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,13 +49,22 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = None) -> dict[str, Any]:
+def measure(
+    cell: Cell,
+    families: Sequence[str] = ALL,
+    timer: Timer | None = None,
+    *,
+    resident: bool = False,
+    problem_files: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Measure one cell; never raises for what the cell itself does.
 
     Args:
         cell: what to measure.
         families: names of metric families; accuracy is always first and always taken.
         timer: takes a call and returns seconds per round; without one, time is missing with that reason.
+        resident: also measure the peak of resident memory, in a process of its own (seconds a cell).
+        problem_files: files of problems that such a process must load.
 
     Returns:
         The row (see docs/architecture.md), whatever happened: its status says what.
@@ -79,7 +89,10 @@ def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = Non
                 status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
-                _take(taken, subject, families, timer, first_call)
+                more = {"memory": {"isolate": resident, "problem_files": problem_files}}
+                if timer is not None:
+                    more["time"] = {"timer": timer, "first_call_seconds": first_call}
+                _take(taken, subject, families, more)
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason
         except Exception as error:
@@ -103,7 +116,7 @@ def measure(cell: Cell, families: Sequence[str] = ALL, timer: Timer | None = Non
     )
 
 
-def _take(taken: Readings, subject: Subject, families: Sequence[str], timer: Timer | None, first_call: float) -> None:
+def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapping[str, Mapping[str, Any]]) -> None:
     """Read the wanted families in a fixed order; one that fails is missing with its error, the others stand."""
     for name in ALL:
         family = metrics.families()[name]
@@ -111,11 +124,11 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], timer: Tim
             continue  # no row of a CPU cell has these columns at all
         if name not in families:
             taken.values.update({metric.name: Missing("not asked for") for metric in family.METRICS})
-        elif name == "time" and timer is None:
+        elif name == "time" and name not in more:
             taken.values.update({metric.name: Missing("not timed: no timer was given") for metric in family.METRICS})
         else:
             try:
-                read = family.measure(subject, timer, first_call) if name == "time" else family.measure(subject)
+                read = family.measure(subject, **more.get(name, {}))
             except Exception as error:
                 if is_out_of_memory(error):
                     raise

@@ -56,11 +56,13 @@ class Limits:
         seconds: wall-clock limit of one cell.
         memory: limit on a worker's private memory in bytes (RLIMIT_DATA, Linux), or None.
         isolate: "always": a process a cell; "auto": for cells predicted or known to be large; "never".
+        resident: also measure each cell's peak of resident memory, in a further process.
     """
 
     seconds: float = 120.0
     memory: int | None = None
     isolate: Isolation = "auto"
+    resident: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _work(
         log = Path(folder, "worker.log")
         reader, writer = os.pipe()
         with log.open("wb") as output:
-            worker = _start(cells, run.path, writer, limits.memory, problem_files, output)
+            worker = _start(cells, run.path, writer, limits, problem_files, output)
         os.close(writer)
         try:
             in_flight: str | None = None
@@ -181,7 +183,7 @@ def _work(
 
 
 def _start(
-    cells: Path, run: Path, events: int, memory: int | None, problem_files: Sequence[Path], output: Any
+    cells: Path, run: Path, events: int, limits: Limits, problem_files: Sequence[Path], output: Any
 ) -> subprocess.Popen[bytes]:
     """Start pytest on the sweeps in a session of its own, so that Ctrl-C reaches this process alone."""
     sweeps = Path(__file__).with_name("sweeps")
@@ -189,6 +191,7 @@ def _start(
         sys.executable, "-m", "pytest", "-c", str(sweeps / "pytest.ini"), str(sweeps),
         f"--hograd-cells={cells}", f"--hograd-run={run}", f"--hograd-events={events}",
         *(f"--hograd-problems={path}" for path in problem_files),
+        *(["--hograd-resident"] if limits.resident else []),
         *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min",
     ]  # fmt: skip
     if sys.platform == "win32":
@@ -200,7 +203,7 @@ def _start(
         stderr=subprocess.STDOUT,
         pass_fds=(events,),
         start_new_session=True,
-        preexec_fn=lambda: _bound(memory),
+        preexec_fn=lambda: _bound(limits.memory),
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
 

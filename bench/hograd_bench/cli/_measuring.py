@@ -93,6 +93,9 @@ def run(
     memory_budget: Annotated[
         float, typer.Option(help="GiB: cells whose result alone is larger are skipped with that reason")
     ] = 1.0,
+    resident: Annotated[
+        bool, typer.Option("--resident", help="also peak resident memory, in a process a cell (slow)")
+    ] = False,
     list_cells: Annotated[bool, typer.Option("--list-cells", help="print the cells' ids and stop")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -115,7 +118,8 @@ def run(
     if list_cells:
         typer.echo("\n".join(p.cell.id for p in plans))
         return
-    limits = running.Limits(cell_timeout, int(memory_limit * 2**30) if memory_limit else None, isolate)  # type: ignore[arg-type]
+    memory = int(memory_limit * 2**30) if memory_limit else None
+    limits = running.Limits(cell_timeout, memory, isolate, resident)  # type: ignore[arg-type]
     try:
         outcome = running.run(plans, results, limits, resume=resume, problem_files=problem_file or [], console=err)
     except running.RunError as error:

@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hograd-cells", type=Path, help="JSON lines of planned cells, instead of a preset")
     group.addoption("--hograd-run", type=Path, help="folder of the run to which rows are appended")
     group.addoption("--hograd-problems", action="append", default=[], help="a file that declares further problems")
+    group.addoption("--hograd-resident", action="store_true", help="also measure peak resident memory, isolated")
     group.addoption("--hograd-events", type=int, help="file descriptor that hears which cell starts and ends")
 
 
@@ -67,7 +68,13 @@ def measured(benchmark: Any, planned: Any, request: pytest.FixtureRequest) -> Ca
     def run() -> dict[str, Any]:
         _tell(config, {"event": "start", "cell": planned.cell.id})
         timed = "time" in planned.families and benchmark.enabled
-        row = measure.measure(planned.cell, planned.families, timer if timed else None)
+        row = measure.measure(
+            planned.cell,
+            planned.families,
+            timer if timed else None,
+            resident=config.getoption("--hograd-resident"),
+            problem_files=[Path(path) for path in config.getoption("--hograd-problems")],
+        )
         benchmark.extra_info.update(status=row["status"], peak_bytes=row["metrics"].get("peak_bytes"))
         if config.getoption("--hograd-run") is not None:
             opened = getattr(config, "_hograd_run", None)
