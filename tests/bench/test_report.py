@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
-
 from hograd_bench import report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.figures import figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, shown
 from hograd_bench.report.style import spread
+from rich.console import Console
 
 _spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
 assert _spec is not None
@@ -91,15 +90,21 @@ def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
 
 def test_every_kind_of_section_is_there(built: tuple[Path, str]) -> None:
     ids = set(Page(built[1]).ids)
-    for name in ("answers", "advice", "news", "unsupported", "runs", "cells", "environment", "dimension", "length",
-                 "orders", "gradients", "pareto", "best", "composition", "roofline", "accuracy", "history"):  # fmt: skip
+    for name in ("answers", "advice", "news", "unsupported", "runs", "cells", "environment", "dimension",
+                 "length", "orders", "gradients", "pareto", "best", "composition", "roofline", "accuracy", "history"):  # fmt: skip
         assert name in ids, name
 
 
 def test_evidence_has_samples_command_reasons_and_environment(built: tuple[Path, str]) -> None:
     article = re.search(r'<article id="c\d+" class="ev".*?double_backward.*?</article>', built[1], re.DOTALL)
     assert article is not None
-    for wanted in ("hograd run --cell", "Samples, µs", "peak_rss_bytes: not requested", 'href="#env-', "peak_bytes<dd>"):
+    for wanted in (
+        "hograd run --cell",
+        "Samples, µs",
+        "peak_rss_bytes: not requested",
+        'href="#env-',
+        "peak_bytes<dd>",
+    ):
         assert wanted in article[0], wanted
     commands = re.findall(r"<code class=\"cmd\">(.*?)</code>", built[1])
     assert any("&#39;derivative_vector_product/double_backward/&lt;img" in c for c in commands), "quoted for the shell"
@@ -129,7 +134,9 @@ def test_data_beside_the_page(built: tuple[Path, str]) -> None:
     assert len(again) == len(loaded)
     assert again["peak_bytes"].tolist() == pytest.approx(loaded["peak_bytes"].tolist(), nan_ok=True)
     assert pd.read_csv(base / "reports" / "rows.csv")["cell"].tolist() == loaded["cell"].tolist()
-    assert (base / "job.md").read_text(encoding="utf-8") == (base / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert (base / "job.md").read_text(encoding="utf-8") == (base / "reports" / "summary.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_markdown_cannot_carry_markup(built: tuple[Path, str]) -> None:
@@ -212,12 +219,18 @@ def two_ways() -> pd.DataFrame:
         ("derivative_vector_product", "a", 1.0, 8e3), ("derivative_vector_product", "b", 1.5, 4e3),
         ("derivative_tensor", "full", 5.0, 8e4), ("derivative_tensor", "lean", 9.0, 2e4),
     ]  # fmt: skip
-    return pd.DataFrame([{**common, "operator": o, "method": m, "seconds_min": s, "peak_bytes": b} for o, m, s, b in ways])
+    return pd.DataFrame(
+        [{**common, "operator": o, "method": m, "seconds_min": s, "peak_bytes": b} for o, m, s, b in ways]
+    )
 
 
 def test_advice_depends_on_the_number_of_products(two_ways: pd.DataFrame) -> None:
     picks = {n.title: n.situations[0].picks[-1].method for n in advice.advise(two_ways)}
-    assert picks == {"one product Dᵏf·v⋯v": "a", "ten such products": "full", "n products, or all of the tensor": "full"}
+    assert picks == {
+        "one product Dᵏf·v⋯v": "a",
+        "ten such products": "full",
+        "n products, or all of the tensor": "full",
+    }
 
 
 def test_advice_depends_on_memory(two_ways: pd.DataFrame) -> None:
@@ -270,13 +283,22 @@ def test_colours_can_be_read_as_text(colours: tuple[str, ...], paper: str) -> No
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(0.0123, "12.3 ms"), (4.5e-7, "450 ns"), (2.0, "2 s"), (9.999e-4, "1 ms"), (9.99e-4, "999 µs"), (1e-12, "0.001 ns")],
+    [
+        (0.0123, "12.3 ms"),
+        (4.5e-7, "450 ns"),
+        (2.0, "2 s"),
+        (9.999e-4, "1 ms"),
+        (9.99e-4, "999 µs"),
+        (1e-12, "0.001 ns"),
+    ],
 )
 def test_seconds(value: float, said: str) -> None:
     assert text.seconds(value) == said
 
 
-@pytest.mark.parametrize(("value", "said"), [(0, "0 B"), (892, "892 B"), (4096, "4 KiB"), (5000, "5000 B"), (3 << 30, "3 GiB")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(0, "0 B"), (892, "892 B"), (4096, "4 KiB"), (5000, "5000 B"), (3 << 30, "3 GiB")]
+)
 def test_bytes(value: int, said: str) -> None:
     assert text.binary(value) == said
 

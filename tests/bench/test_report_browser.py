@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from hograd_bench import report
 from hograd_bench.report import screenshot
 
@@ -67,9 +66,8 @@ def script(browser: Any, source: str, *arguments: object) -> Any:
 
 def first_column(browser: Any, index: int) -> list[str]:
     """Texts of a column of the cell table, as shown."""
-    found: list[str] = script(
-        browser, "[...document.querySelectorAll('#cell-table tbody tr')].map(r => r.cells[arguments[0]].textContent.trim())", index
-    )  # fmt: skip
+    rows = "[...document.querySelectorAll('#cell-table tbody tr')]"
+    found: list[str] = script(browser, rows + ".map(r => r.cells[arguments[0]].textContent.trim())", index)
     return found
 
 
@@ -101,7 +99,9 @@ def test_table_sorts_filters_and_searches(page: Any) -> None:
     sizes = [int(v) for v in first_column(page, n)]
     assert sizes == sorted(sizes)
     assert len(sizes) == 25
-    page.execute_script("const t = document.querySelectorAll('#cell-table thead th')[arguments[0]]; t.click(); t.click()", time)
+    page.execute_script(
+        "const t = document.querySelectorAll('#cell-table thead th')[arguments[0]]; t.click(); t.click()", time
+    )
     units = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
     times = [float(v.split()[0].replace(",", "")) * units[v.split()[1]] for v in first_column(page, time) if v != "–"]
     assert times == sorted(times, reverse=True)

@@ -1,6 +1,6 @@
-"""A picture of a report, for the README: ``python -m hograd_bench.report.screenshot reports/index.html docs/images/report.png``.
+"""A picture of a report, for the README.
 
-Needs a Chromium with its driver (Debian: chromium, chromium-driver) and selenium (the test dependencies).
+``python -m hograd_bench.report.screenshot reports/index.html docs/images/report.png``. Needs a Chromium with its driver (Debian: chromium, chromium-driver) and selenium (the test dependencies).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",    "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 )  # fmt: skip
 WIDTH, HEIGHT = 1200, 1500
 
