@@ -20,6 +20,7 @@ METRICS = tuple(text.LABELS.items())
 SAMPLES = 40
 PARTS = 4
 LONGEST = 2000
+_ORDER = ["bad", "operator", "problem", "order", "n", "depth", "batch", "method"]
 
 
 def columns(shown: Shown) -> list[tuple[str, str]]:
@@ -75,6 +76,7 @@ def command(cell: str) -> str:
 
 def _records(shown: Shown) -> list[dict[str, Any]]:
     rows = shown.rows[shown.rows["anchor"] != ""]
+    rows = rows.assign(bad=rows["status"] != "ok").sort_values(_ORDER, kind="stable").drop(columns="bad")
     return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 

@@ -1,6 +1,7 @@
 """A picture of a report, for the README.
 
-``python -m hograd_bench.report.screenshot reports/index.html docs/images/report.png``. Needs a Chromium with its driver (Debian: chromium, chromium-driver) and selenium (the test dependencies).
+``python -m hograd_bench.report.screenshot reports/index.html docs/images/report.png``. It needs a Chromium with its
+driver (Debian: chromium, chromium-driver) and selenium (the test dependencies).
 """
 
 from __future__ import annotations

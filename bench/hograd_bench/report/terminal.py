@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hograd_bench.report import text
@@ -26,7 +26,8 @@ def show(console: Console, said: Answers) -> None:
     console.print(table)
     for need in (n for n in said.needs if n.main):
         heads = ["any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets]
-        table = Table("k", "dimension", *heads, title=f"You need {need.title}", title_justify="left")
+        columns = [Column(head, overflow="fold") for head in heads]
+        table = Table("k", "dimension", *columns, title=f"You need {need.title}", title_justify="left")
         for s in need.situations:
             table.add_row(str(s.order), s.band, *(Text(text.clean(pick_words(p), 80)) for p in s.picks))
         console.print(table)

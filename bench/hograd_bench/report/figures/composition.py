@@ -20,7 +20,7 @@ ABOUT = (
     "backward, second, …) and by the operation."
 )
 _FIXED = ["operator", "problem", "order", *SETTING]
-_KINDS = 7
+_KINDS = 6
 
 
 def draw(shown: Shown) -> Iterator[Drawn]:
@@ -70,7 +70,11 @@ def _bars(
     shown: Shown, found: list[tuple[dict[str, Any], list[dict[str, Any]]]], by: str, title: str, name: str
 ) -> str:
     table = pd.DataFrame(
-        [(i, text.clean(b.get(by) or "unknown", 22), b["bytes"]) for i, (_, made) in enumerate(found) for b in made],
+        [
+            (i, text.clean(b.get(by) or "unknown", 40).removeprefix("aten::"), b["bytes"])
+            for i, (_, made) in enumerate(found)
+            for b in made
+        ],
         columns=["place", "kind", "bytes"],
     )
     sums = table.groupby("kind")["bytes"].sum().sort_values(ascending=False)

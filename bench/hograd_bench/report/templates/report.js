@@ -34,6 +34,7 @@
   // The cell table: sorted, searched and paged by DataTables; a chooser a column of names.
   const element = document.getElementById("cell-table");
   if (element && window.DataTable && element.tBodies[0].rows.length) {
+    element.closest(".tall").classList.remove("wide", "tall"); // pages take the place of a scrolled box
     const table = new DataTable(element, {
       order: [], pageLength: 25, lengthMenu: [25, 100, 500], autoWidth: false,
       layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging" },
