@@ -303,6 +303,11 @@ def test_bytes(value: int, said: str) -> None:
     assert text.binary(value) == said
 
 
+@pytest.mark.parametrize(("value", "said"), [(1.0, "1×"), (1.0042, "1.004×"), (0.25, "0.25×"), (1234.5, "1,234×")])
+def test_ratios(value: float, said: str) -> None:
+    assert text.times(value) == said
+
+
 def test_clean_is_one_short_line() -> None:
     assert text.clean("a\nb\x00\x1b[31m\u202ec") == "a b [31m c"
     assert len(text.clean("x" * 1000, 30)) == 30

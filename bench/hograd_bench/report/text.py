@@ -77,8 +77,8 @@ def threads(count: int) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio such as ``1.4×``."""
-    return f"{_figures(ratio)}×"
+    """A ratio such as ``1.4×``; near 1 with a digit more, for there it matters."""
+    return f"{ratio:.4g}×" if 0.9 < ratio < 1.1 else f"{_figures(ratio)}×"
 
 
 def clean(text: Any, limit: int = 60) -> str:

@@ -29,16 +29,20 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     for number, (machine, part) in enumerate(paired.groupby("machine", observed=True, sort=True)):
         runs = sorted(rows.loc[rows["machine"] == machine, "run"].unique())
         versions = [history.fact(shown.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
+        recorded = [shown.environments.get((str(machine), r), {}).get("recorded") or r for r in runs]
+        days = [text.clean(str(r)[:10], 10) for r in recorded]
         panels: list[str] = []
         for metric, label in _PANELS:
             if metric in part and (part[metric] > 0).any():
-                panels.append(_panel(part, runs, versions, metric, label, f"history-{number}-{len(panels)}"))
+                panels.append(_panel(part, runs, days, versions, metric, label, f"history-{number}-{len(panels)}"))
         if panels:
             name = text.clean(machine, 60)
             yield Drawn(f"history-{number}", f"{len(runs)} runs on {name}", {"machine": name}, panels)
 
 
-def _panel(part: pd.DataFrame, runs: list[str], versions: list[str], metric: str, label: str, name: str) -> str:
+def _panel(
+    part: pd.DataFrame, runs: list[str], days: list[str], versions: list[str], metric: str, label: str, name: str
+) -> str:
     place = {run: i for i, run in enumerate(runs)}
     figure, axes = style.canvas(5.4, 3.3)
     both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
@@ -69,7 +73,7 @@ def _panel(part: pd.DataFrame, runs: list[str], versions: list[str], metric: str
     style.ratio_axis(axes)
     axes.set_xlim(-0.3, len(runs) - 0.7)
     ticks = sorted({0, len(runs) // 2, len(runs) - 1})
-    axes.set_xticks(ticks, [text.clean(runs[i], 8) for i in ticks])
+    axes.set_xticks(ticks, [days[i] for i in ticks])
     style.heading(axes, label)
     style.label_ends(axes, ends)
     return panel(figure, name, f"{label}, over {len(runs)} runs. " + "; ".join(said))
