@@ -200,6 +200,14 @@ def _prod(u: Series, dim: int | None = None, keepdim: bool = False, *, dtype: to
     return factors[0].map(lambda c: c.unsqueeze(dim)) if keepdim else factors[0]
 
 
+@rule(torch.ops.prims.prod)
+def _prod_over(u: Series, dims: list[int] | None, *, output_dtype: torch.dtype | None = None) -> Series:
+    """What PyTorch's decomposition of cumprod comes down to, as in the backward of prod with zeros."""
+    for dim in sorted(range(u.primal.dim()) if dims is None else dims, reverse=True):
+        u = _prod(u, dim)
+    return u if output_dtype is None else u.map(lambda c: c.to(output_dtype))
+
+
 def _solved(a: Series, b: Operand, solve: Any) -> Series:
     """A X = B: A_0 X_k = B_k − Σ_{j=1..k} A_j X_{k-j}."""
     right = b if isinstance(b, Series) else s.constant(b, a.degree)  # type: ignore[arg-type]
