@@ -34,10 +34,10 @@ the result for full tensors, so this is about a gigabyte of footprint."""
 ROUNDS = (
     "--benchmark-disable-gc",
     "--benchmark-min-rounds=5",
-    "--benchmark-max-time=0.08",
+    "--benchmark-max-time=0.05",
     "--benchmark-warmup=off",
 )
-"""How pytest-benchmark times a cell: rounds for 80 ms but at least five, collector off; the warm-up was the check
+"""How pytest-benchmark times a cell: rounds for 50 ms but at least five, collector off; the warm-up was the check
 against truth."""
 
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
