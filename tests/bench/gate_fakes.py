@@ -43,7 +43,7 @@ import torch
 
 BEHAVIOUR = json.loads((Path(__file__).parent.parent / "behaviour.json").read_text())
 clock = [0]
-time.perf_counter_ns = lambda: clock.__setitem__(0, clock[0] + 50) or clock[0]
+time.perf_counter_ns = time.thread_time_ns = lambda: clock.__setitem__(0, clock[0] + 50) or clock[0]
 noise = random.Random(int.from_bytes(os.urandom(8), "little"))
 
 class UnsupportedError(RuntimeError):

@@ -86,15 +86,21 @@ class _Loop:
             with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
                 if self.plants:
                     b.ask("plant", cells=self.plants)
+                ready = []
                 for twin in left:
                     current = twin
-                    if not self.prepare(a, b, twin):
-                        continue
-                    calls = self.calls[twin.name]
-                    blocks = max(twins.BLOCKS, min(twins.MAX_BLOCKS, round(SECONDS_PER_PAIR / (0.04 * len(left)))))
-                    bursts = twins.take_turns(a, b, twin.a, twin.b, calls, blocks, self.rng)
-                    seen[twin.name] = bursts
-                    current = None
+                    if self.prepare(a, b, twin):
+                        ready.append(twin)
+                blocks = round(SECONDS_PER_PAIR * 1e9 / (4 * twins.BURST_NS * max(1, len(ready))))
+                # A block of every cell in turn, over and over: a cell's bursts lie seconds apart, so that a spell of
+                # slowness (another tenant of the core) does not cover all bursts of one side.
+                for _ in range(max(twins.BLOCKS, min(twins.MAX_BLOCKS, blocks))):
+                    for twin in ready:
+                        current = twin
+                        block = twins.take_turns(a, b, twin.a, twin.b, self.calls[twin.name], 1, self.rng)
+                        bursts = seen.setdefault(twin.name, Bursts())
+                        bursts.a += block.a
+                        bursts.b += block.b
         except WorkerError as error:
             if current is None or error.status not in ("crashed", "timeout"):
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,16 +23,14 @@ class Recorded:
     Attributes:
         factor: slowdown planted in every cell of side B; 1.0: identical sides.
         cells: cell -> (A, B).
+        ratios: cell -> what the gate uses of the pair (``Bursts.log_ratio``).
         load: load average of the machine when it was made.
     """
 
     factor: float
     cells: Mapping[str, tuple[Process, Process]]
+    ratios: Mapping[str, float]
     load: float = 0.0
-
-    def log_ratios(self) -> dict[str, float]:
-        """What the gate uses of the pair: log of B's least call over A's, by cell."""
-        return {cell: math.log(b.least / a.least) for cell, (a, b) in self.cells.items()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,8 @@ def process(bursts: Sequence[Mapping[str, float]]) -> Process:
 
 def recorded(pair: Mapping[str, Bursts], factor: float, load: float) -> Recorded:
     """A pair's record."""
-    return Recorded(factor, {cell: (process(b.a), process(b.b)) for cell, b in pair.items()}, load)
+    cells = {cell: (process(b.a), process(b.b)) for cell, b in pair.items()}
+    return Recorded(factor, cells, {cell: round(b.log_ratio(), 6) for cell, b in pair.items()}, load)
 
 
 def write(path: Path, study: Study) -> None:
@@ -105,7 +103,8 @@ def write(path: Path, study: Study) -> None:
             number[cell]: [[int(s.least), int(s.middle), [int(m) for m in s.means]] for s in sides]
             for cell, sides in p.cells.items()
         }
-        lines.append({"pair": table, "factor": p.factor, "load": p.load})
+        ratios = {number[cell]: r for cell, r in p.ratios.items()}
+        lines.append({"pair": table, "ratios": ratios, "factor": p.factor, "load": p.load})
     for r in study.runs:
         shown = {**asdict(r), "verdicts": {number[c]: v for c, v in r.verdicts.items()}}
         lines.append({"run": shown})
@@ -148,7 +147,8 @@ def _pair(line: Mapping[str, Any], names: Sequence[str]) -> Recorded:
         )
         for i, (a, b) in line["pair"].items()
     }
-    return Recorded(float(line["factor"]), cells, float(line["load"]))
+    ratios = {names[int(i)]: float(r) for i, r in line["ratios"].items()}
+    return Recorded(float(line["factor"]), cells, ratios, float(line["load"]))
 
 
 def merge(studies: Iterable[Study]) -> Study:

@@ -41,10 +41,10 @@ def gate_run(
     table: list[dict[str, float]] = []
     for pair in _window(same, rules.max_pairs, rng):
         sign = rng.choice((-1.0, 1.0))
-        table.append({c: sign * r for c, r in pair.log_ratios().items() if c in cells})
+        table.append({c: sign * r for c, r in pair.ratios.items() if c in cells})
     if cell is not None:
         for row, pair in zip(table, _window(planted, rules.max_pairs, rng), strict=True):
-            row[cell] = pair.log_ratios()[cell]
+            row[cell] = pair.ratios[cell]
     return {c: str(v.verdict) for c, v in policy.replay(table, rules).items()}
 
 

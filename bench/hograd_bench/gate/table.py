@@ -64,7 +64,7 @@ def _strata(pairs: Sequence[Recorded]) -> list[tuple[str, list[Recorded]]]:
 
 
 def _noise(same: Sequence[Recorded], cells: Sequence[str]) -> str:
-    spreads = [pstdev(p.log_ratios()[c] for p in same) for c in cells]
+    spreads = [pstdev(p.ratios[c] for p in same) for c in cells]
     ordered = [p.cells[c][0].least for c in cells for p in same]
     processes = [
         pstdev([p.cells[c][0].middle for p in same]) / (sum(p.cells[c][0].middle for p in same) / len(same))

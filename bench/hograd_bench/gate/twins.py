@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 WORKER = Path(__file__).with_name("worker.py")
-BURST_NS = 10_000_000
-# One ABBA block is four bursts, two a side. Two blocks a pair give each side four bursts in ~80 ms.
-BLOCKS = 2
-MAX_BLOCKS = 8
+BURST_NS = 2_500_000
+# One ABBA block is four bursts, two a side; a pair takes that many blocks of a cell.
+BLOCKS = 8
+MAX_BLOCKS = 16
 
 
 class WorkerError(RuntimeError):
@@ -199,9 +200,13 @@ class Bursts:
     a: list[dict[str, float]] = field(default_factory=list)
     b: list[dict[str, float]] = field(default_factory=list)
 
-    def log_ratio(self, statistic: str = "min") -> float:
-        """log of the least ``statistic`` of B's bursts over that of A's: contamination only ever adds time."""
-        return math.log(min(x[statistic] for x in self.b) / min(x[statistic] for x in self.a))
+    def log_ratio(self) -> float:
+        """Median over turns of log(least call of B's burst / least call of A's burst beside it).
+
+        The speed of a shared core jumps by tens of percent and stays so for longer than a turn: neighbours see the
+        same speed, bursts seconds apart do not. Within a burst, interruptions only ever add time: its least call.
+        """
+        return median(math.log(y["min"] / x["min"]) for x, y in zip(self.a, self.b, strict=True))
 
 
 def calls_for(call_ns: float, burst_ns: float = BURST_NS) -> int:
