@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ _SETTINGS: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this block."""
-    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+    with sns.axes_style("ticks"), mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # A font without a glyph matters not: the text stays text, and the reader's browser has the fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
