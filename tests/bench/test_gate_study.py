@@ -122,7 +122,10 @@ def test_quiet_and_busy_recordings_are_told_apart() -> None:
     text = table.render(made, 20)
     assert "**Nobody else at work**: load average 0.5 to 0.5; 5 timed cells; 30 pairs" in text
     assert "**Others at work on the same cores**: load average 5.0 to 5.0; 5 timed cells; 10 pairs" in text
-    assert "not recorded" in text, "no planted pair was recorded under load"
+    quiet, busy = text.split("**Others at work")
+    assert "scaled: too few" not in quiet
+    assert "Plants at 1.05× and 1.10× are side B of identical pairs, scaled: too few are recorded" in busy
+    assert "| **this gate** | 0.00% (bound 13.91%) | 0.00% | 100.00% | 100.00% |" in busy
 
 
 def test_nothing_recorded_is_no_table() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from statistics import median, pstdev
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Recorded, Study, WholeRun
 from hograd_bench.gate.resampling import gate_run, rival_run
-from hograd_bench.gate.rivals import RULES
+from hograd_bench.gate.rivals import RULES, Process
 from hograd_bench.gate.sequential import clopper_pearson_upper
 
 GUIDE = Path("docs/gate.md")
@@ -79,7 +80,9 @@ def _noise(same: Sequence[Recorded], cells: Sequence[str]) -> str:
 
 
 def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampled: int) -> list[str]:
-    planted = {f: [p for p in study.pairs if p.factor == f] for f in FACTORS}
+    recorded = {f: [p for p in study.pairs if p.factor == f] for f in FACTORS}
+    planted = {f: own if len(own) >= LEAST_PAIRS else [_slowed(p, f) for p in same] for f, own in recorded.items()}
+    scaled = " and ".join(f"{f:.2f}×" for f, own in recorded.items() if len(own) < LEAST_PAIRS)
     lines = [
         "| rule | whole runs with a false alarm | cells with a false alarm | found at 1.05× | found at 1.10× |",
         "|---|---:|---:|---:|---:|",
@@ -131,7 +134,18 @@ def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampl
         f'planted cells, {missed[0]} at 1.05× and {missed[1]} at 1.10× were called "same"; the others were found or '
         "inconclusive.",
     ]
+    if scaled:
+        lines[-1] += f" Plants at {scaled} are side B of identical pairs, scaled: too few are recorded."
     return lines
+
+
+def _slowed(pair: Recorded, factor: float) -> Recorded:
+    """An identical pair whose side B took ``factor`` times as long in every call."""
+    cells = {
+        cell: (a, Process(b.least * factor, b.middle * factor, tuple(m * factor for m in b.means)))
+        for cell, (a, b) in pair.cells.items()
+    }
+    return Recorded(factor, cells, {cell: r + math.log(factor) for cell, r in pair.ratios.items()}, pair.load)
 
 
 def _real(runs: Sequence[WholeRun]) -> list[str]:
