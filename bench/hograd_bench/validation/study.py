@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from hograd_bench import measure, metrics, plan, problems
+from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Subject, _isolated, counts, memory
 from hograd_bench.metrics._allocations import trace
@@ -46,6 +47,12 @@ def _text(value: object) -> str:
 def cells_of(preset: str) -> list[Cell]:
     """The cells of a preset that are attempted."""
     return [planned.cell for planned in plan.preset(preset) if planned.skip is None]
+
+
+def every_cell_of(preset: str) -> list[Cell]:
+    """The cells that ``hograd run`` attempts for a preset: those of :func:`cells_of` and those of its claims."""
+    planned = run_of.planned(preset, [], [], "", None, plan.MEMORY_BUDGET)
+    return [each.cell for each in planned if each.skip is None]
 
 
 def hand_counted(preset: str) -> str:
@@ -138,7 +145,7 @@ def arithmetic(preset: str) -> str:
 
 def processes(preset: str) -> str:
     """Every deterministic metric of every cell in two fresh processes."""
-    cells = cells_of(preset)
+    cells = every_cell_of(preset)
     ours = determinism.fresh(cells, hash_seed=1)
     theirs = determinism.fresh(cells[::-1], hash_seed=4242)
     found = determinism.differences(ours, theirs)
