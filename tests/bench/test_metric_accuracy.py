@@ -115,3 +115,42 @@ def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
     accuracy.verdict(subject())
     assert not accuracy._truths
+
+
+def test_asymmetry_is_the_largest_exchange_of_slots() -> None:
+    matrix = torch.tensor([[1.0, 2.0], [2.5, 4.0]])
+    assert accuracy.asymmetry(matrix, 2) == 0.5 / 4.0
+    assert accuracy.asymmetry(matrix + matrix.T, 2) == 0.0
+    third = torch.zeros(2, 2, 2)
+    third[0, 1, 1] = 3.0  # symmetric in the last two slots alone
+    assert accuracy.asymmetry(third, 3) == 1.0
+    assert accuracy.asymmetry(torch.zeros(2, 2), 2) == 0.0
+    shaped = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert accuracy.asymmetry(shaped.reshape(2, 3, 2, 3), 2) == accuracy.asymmetry(shaped, 2) > 0
+
+
+@pytest.mark.parametrize(
+    ("result", "order", "why"),
+    [
+        (torch.ones(3), 1, "one slot"),
+        (torch.ones(3, 4), 2, "not of a slot's shape"),
+        (None, 2, "not of a slot's shape"),
+        (torch.full((2, 2), math.nan), 2, "not finite"),
+    ],
+)
+def test_asymmetry_is_missing_with_its_reason(result: Any, order: int, why: str) -> None:
+    found = accuracy.asymmetry(result, order)
+    assert isinstance(found, Missing)
+    assert why in found.reason
+
+
+def test_only_full_tensors_have_an_asymmetry() -> None:
+    assert isinstance(accuracy.measure(subject()).values["asymmetry"], Missing)
+    full = Subject(Cell("derivative_tensor", "rows", "mlp", 5, 2))
+    read = accuracy.measure(full).values["asymmetry"]
+    assert isinstance(read, float)
+    assert 0 <= read <= 100 * 2.0**-23
+    right = full.call
+    spoilt = Subject(Cell("derivative_tensor", "rows", "mlp", 5, 2))
+    spoilt.call = lambda: right().triu()  # type: ignore[method-assign]
+    assert accuracy.measure(spoilt).values["asymmetry"] > 0.01

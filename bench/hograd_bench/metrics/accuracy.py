@@ -1,4 +1,4 @@
-"""Whether the result is right: its relative error to float64 truth, and the same in units of rounding.
+"""Whether the result is right: its relative error to float64 truth, the same in units of rounding, its symmetry.
 
 Truth is computed at exactly the rounded point that the method saw (``Subject.precise_arguments``), so the error
 holds the method's rounding and truncation and nothing of the inputs'. In the maximum norm, leaf by leaf, relative
@@ -26,6 +26,14 @@ _TRUTH = "hograd_core.reference in float64 on the CPU"
 METRICS = (
     Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's scale", _DEPENDS),
     Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
+    Metric(
+        "asymmetry",
+        "1",
+        True,
+        "the result against its transposes, in float64",
+        "largest change of a full derivative tensor under exchange of two slots, over its largest entry",
+        _DEPENDS,
+    ),
     Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
 )
 
@@ -41,6 +49,7 @@ class Judgement:
     allowed: float
     error: float = math.inf
     unknown: str | None = None
+    asymmetry: float | Missing = Missing("not computed")
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
@@ -65,13 +74,40 @@ def _judge(subject: Subject) -> Judgement:
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     allowed = tolerance(subject.method, subject.dtype, order)
     result = repeatable(subject.call)()
+    skew = asymmetry(result, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
     if not has_truth(subject.operator.name):
-        return Judgement(allowed, unknown=f"{subject.operator.name} has no reference")
+        return Judgement(allowed, unknown=f"{subject.operator.name} has no reference", asymmetry=skew)
     try:
         truth = _truth(subject)
     except TruthError as error:
-        return Judgement(allowed, unknown=f"truth is in doubt: {error}")
-    return Judgement(allowed, relative_error(result, truth.value, truth.scale))
+        return Judgement(allowed, unknown=f"truth is in doubt: {error}", asymmetry=skew)
+    return Judgement(allowed, relative_error(result, truth.value, truth.scale), asymmetry=skew)
+
+
+def asymmetry(result: Any, order: int) -> float | Missing:
+    """How far a derivative tensor is from symmetric (Schwarz's theorem), as it was computed.
+
+    Args:
+        result: a tensor whose shape is a slot's shape ``order`` times over.
+        order: number of slots.
+
+    Returns:
+        The largest |A − Aᵖ| over exchanges p of neighbouring slots (they generate all permutations), over the largest
+        |A|; 0 where all entries are 0. Missing for a single slot, and for anything that is not such a tensor.
+    """
+    if order < 2:
+        return Missing("a gradient has one slot: nothing to exchange")
+    slots = result.ndim // order if isinstance(result, Tensor) else 0
+    if not isinstance(result, Tensor) or result.shape != result.shape[:slots] * order:
+        return Missing("the result is not of a slot's shape, as often as the order says")
+    entries = math.prod(result.shape[:slots])
+    tensor = result.detach().to("cpu", torch.float64).reshape((entries,) * order)
+    largest = float(tensor.abs().max())
+    if not math.isfinite(largest):
+        return Missing("the result is not finite")
+    if largest == 0:
+        return 0.0
+    return max(float((tensor - tensor.transpose(i, i + 1)).abs().max()) for i in range(order - 1)) / largest
 
 
 def _truth(subject: Subject) -> Truth:
@@ -101,7 +137,7 @@ def measure(subject: Subject) -> Readings:
         Values for every metric; missing with its reason where there is no truth, or no finite error.
     """
     judgement = judge(subject)
-    readings = Readings({"tolerance": judgement.allowed})
+    readings = Readings({"tolerance": judgement.allowed, "asymmetry": judgement.asymmetry})
     reason = judgement.unknown
     if reason is None and not math.isfinite(judgement.error):
         reason = "the result is not finite, or of another shape than truth"

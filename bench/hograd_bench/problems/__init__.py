@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
+from hograd_bench import patterns as patterns  # declares its operator, wherever cells are made
 from hograd_bench.problems._contract import ClosedForm as ClosedForm
 from hograd_bench.problems._contract import Draw as Draw
 from hograd_bench.problems._contract import Instance as Instance
