@@ -20,7 +20,9 @@ CORE_RANKS = {
     "__init__": 9,
 }  # fmt: skip
 # What reads results may not import what runs kernels.
-RUNS_KERNELS = {"patterns", "problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings"}
+RUNS_KERNELS = {
+    "patterns", "problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings",
+}  # fmt: skip
 READS_ONLY = {"store", "schema", "migrations", "cells", "compare", "laws", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {

@@ -95,6 +95,6 @@ def _backward(f: Any, point: Tensor) -> Tensor:
     if value.requires_grad:
         with warnings.catch_warnings():
             # PyTorch warns of the very cycle that is measured here.
-            warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True", category=UserWarning)
+            warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True", UserWarning)
             value.backward(create_graph=True, inputs=[point])
     return torch.zeros_like(point) if point.grad is None else point.grad

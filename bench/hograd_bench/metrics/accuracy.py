@@ -47,9 +47,9 @@ class Judgement:
     """What truth says of one result: an error, or why there is none."""
 
     allowed: float
+    asymmetry: float | Missing
     error: float = math.inf
     unknown: str | None = None
-    asymmetry: float | Missing = Missing("not computed")
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
@@ -76,12 +76,12 @@ def _judge(subject: Subject) -> Judgement:
     result = repeatable(subject.call)()
     skew = asymmetry(result, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
     if not has_truth(subject.operator.name):
-        return Judgement(allowed, unknown=f"{subject.operator.name} has no reference", asymmetry=skew)
+        return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
         truth = _truth(subject)
     except TruthError as error:
-        return Judgement(allowed, unknown=f"truth is in doubt: {error}", asymmetry=skew)
-    return Judgement(allowed, relative_error(result, truth.value, truth.scale), asymmetry=skew)
+        return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
+    return Judgement(allowed, skew, relative_error(result, truth.value, truth.scale))
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:
