@@ -1,12 +1,11 @@
-"""How often laws decide wrongly on data with known truth: ``python -m hograd_bench.laws.study``.
+"""How often laws decide wrongly on data with known truth: ``python -m hograd_bench.validation.verdicts synthetic``.
 
-Prints Markdown: for every truth, disturbance and noise the share of wrong, right and undecided verdicts, the
+As Markdown: for every truth, disturbance and noise the share of wrong, right and undecided verdicts, the
 coverage of prediction intervals at 4 times the largest size, and the exact laws that must and must not be found.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,31 +146,27 @@ def table(trials: Iterable[Trial], by: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study and print its tables."""
-    parser = argparse.ArgumentParser(prog="python -m hograd_bench.laws.study", description=__doc__)
-    parser.add_argument("--trials", type=int, default=40, help="data sets per truth, disturbance and noise")
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
-    times = list(time_trials(chosen.trials, seed=chosen.seed))
+def tables(trials: int, seed: int = 0) -> str:
+    """The study as Markdown.
+
+    Args:
+        trials: data sets per truth, disturbance and noise.
+        seed: of all draws.
+    """
+    times = list(time_trials(trials, seed=seed))
     verdicts = [t for t in times if t.kind != "prediction"]
-    orders = list(order_trials(chosen.trials, seed=chosen.seed + 1))
-    exact = list(exact_trials(chosen.trials, seed=chosen.seed + 2))
-    print("## All verdicts\n")
-    print(table(verdicts + orders + exact, ("kind",)))
-    print("\n## Growth of times, by truth\n")
-    print(table(verdicts, ("truth",)))
-    print("\n## Growth of times, by noise\n")
-    print(table(verdicts, ("noise",)))
-    print("\n## Growth of times, by disturbance\n")
-    print(table(verdicts, ("disturbance",)))
-    print("\n## Growth in the order\n")
-    print(table(orders, ("truth", "disturbance")))
-    print("\n## Exact laws\n")
-    print(table(exact, ("kind", "truth")))
-    print(f"\n## Predictions at 4 times the largest size, intervals meant to cover {COVERAGE:.0%}\n")
-    print(table([t for t in times if t.kind == "prediction"], ("noise", "disturbance")))
-
-
-if __name__ == "__main__":
-    main()
+    orders = list(order_trials(trials, seed=seed + 1))
+    exact = list(exact_trials(trials, seed=seed + 2))
+    sections = (
+        ("All verdicts", table(verdicts + orders + exact, ("kind",))),
+        ("Growth of times, by truth", table(verdicts, ("truth",))),
+        ("Growth of times, by noise", table(verdicts, ("noise",))),
+        ("Growth of times, by disturbance", table(verdicts, ("disturbance",))),
+        ("Growth in the order", table(orders, ("truth", "disturbance"))),
+        ("Exact laws", table(exact, ("kind", "truth"))),
+        (
+            f"Predictions at 4 times the largest size, intervals meant to cover {COVERAGE:.0%}",
+            table([t for t in times if t.kind == "prediction"], ("noise", "disturbance")),
+        ),
+    )
+    return "\n\n".join(f"#### {title}\n\n{text}" for title, text in sections)

@@ -1,0 +1,176 @@
+"""The study of laws and verdicts, as Markdown: wrong verdicts on known truth, foretold sizes, stability over runs.
+
+python -m hograd_bench.validation.verdicts synthetic
+python -m hograd_bench.validation.verdicts prediction --base results/reference --measure DIR
+python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS
+python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS --write docs/laws.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from hograd_bench import claims, store
+from hograd_bench import run as run_of
+from hograd_bench.laws import study as synthetic_study
+from hograd_bench.validation import prediction
+from hograd_bench.validation.__main__ import check_markers, written_into
+from hograd_bench.validation.study import table
+
+COVERAGE = 0.9
+OPPOSITE = {claims.HOLDS, claims.REFUTED}
+
+
+def synthetic(trials: int) -> str:
+    """Wrong and undecided verdicts on data of known truth."""
+    return synthetic_study.tables(trials)
+
+
+def foretold(base: Path, measured: Path) -> str:
+    """Peak bytes and times at 4N and 8N, foretold from ``base``; what lacks is measured into ``measured``."""
+    rows = store.load(base, details=False).rows
+    series = prediction.series_of(_of_one_run(rows))
+    timed = prediction.timed_targets(rows)
+    have = set(store.load(measured, details=False).rows.get("cell", ())) if measured.is_dir() else set()
+    left = [p for p in prediction.plans(series, timed) if p.cell.id not in have]
+    if left:
+        run_of.run(left, measured, run_of.Limits(seconds=300.0))
+    far = store.load(measured, details=False).rows
+    return (
+        f"{_bytes_table(prediction.judged(series, far))}\n\n{_times_table(pd.concat([rows, far], ignore_index=True))}"
+    )
+
+
+def _of_one_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """The newest run's rows: exact figures are the same in all."""
+    newest: pd.DataFrame = rows[rows["run"] == max(rows["run"])]
+    return newest
+
+
+def _bytes_table(results: Sequence[prediction.Judged]) -> str:
+    total = sum(j.series.rows for j in results)
+    lines = []
+    for outcome in ("exact", "missed", "no law", "not measured"):
+        chosen = [j for j in results if j.outcome == outcome]
+        cells = sum(j.series.rows for j in chosen)
+        lines.append((outcome, len(chosen), cells, f"{cells / total:.1%}"))
+    head = ("peak_bytes at 4N and 8N", "series", "ok cells of the sweep", "share")
+    rest = [(j.series.name, j.series.rows, f"{j.outcome}: {j.reason}") for j in results if j.outcome != "exact"]
+    singles = [r for r in rest if "have 1 sizes" in r[2]]
+    told = [r for r in rest if r not in singles]
+    text = table(head, lines) + (
+        f"\n\n{len(singles)} series ({sum(r[1] for r in singles)} cells) have a single size: no law can be asked of them."
+    )
+    return text + ("\n\n" + table(("series that are not exact", "cells", "why"), told) if told else "")
+
+
+def _times_table(rows: pd.DataFrame) -> str:
+    found = list(prediction.forecasts(rows, COVERAGE))
+    lines = []
+    for factor in prediction.FACTORS:
+        chosen = [f for f in found if f.factor == factor]
+        if not chosen:
+            continue
+        inside = sum(f.covered for f in chosen)
+        low, high = stats.binomtest(inside, len(chosen)).proportion_ci()
+        width = pd.Series([f.high / f.low for f in chosen]).median()
+        cells = len({f.cell for f in chosen})
+        lines.append(
+            (f"{factor}N", len(chosen), cells, f"{inside / len(chosen):.1%}", f"{low:.1%} to {high:.1%}", width)
+        )
+    head = (
+        f"seconds_min, intervals of {COVERAGE:.0%}",
+        "forecasts",
+        "cells",
+        "covered",
+        "95%, were they independent",
+        "median high/low",
+    )
+    return table(head, lines) if lines else "No series has times at 4N or 8N."
+
+
+def stability(base: Path) -> str:
+    """Each claim's and part's verdict in every run alone."""
+    rows = store.load(base, details=False).rows
+    runs = sorted(rows["run"].unique())
+    chosen = list(claims.load())
+    by_claim: dict[str, list[str]] = {}
+    by_part: dict[str, list[str]] = {}
+    by_case: dict[str, list[str]] = {}
+    for run in runs:
+        for verdict in claims.adjudicate(rows[rows["run"] == run], chosen):
+            if verdict.cells == 0:
+                continue
+            by_claim.setdefault(verdict.claim.id, []).append(verdict.outcome)
+            for part in verdict.parts:
+                by_part.setdefault(part.part.id, []).append(part.outcome)
+                for finding in part.findings:
+                    by_case.setdefault(f"{part.part.id} {finding.name}", []).append(finding.outcome)
+    head = (
+        "",
+        "number",
+        "the same in every run",
+        "differ, never between holds and refuted",
+        "flip between holds and refuted",
+    )
+    lines = []
+    for what, seen in (("claims", by_claim), ("parts", by_part), ("cases", by_case)):
+        flips = [k for k, v in seen.items() if set(v) >= OPPOSITE]
+        same = [k for k, v in seen.items() if len(set(v)) == 1]
+        lines.append((what, len(seen), len(same), len(seen) - len(same) - len(flips), len(flips)))
+    flipped = [k for k, v in by_case.items() if set(v) >= OPPOSITE]
+    text = f"{len(runs)} runs of {rows['cell'].nunique():,} cells.\n\n{table(head, lines)}"
+    if flipped:
+        told = [(k, *(f"{n} × {o}" for o, n in sorted(Counter(by_case[k]).items()))) for k in flipped]
+        text += "\n\nCases that flip:\n\n" + "\n".join("- " + ": ".join(map(str, t)) for t in told)
+    moved = [
+        (k, ", ".join(f"{n} × {o}" for o, n in sorted(Counter(v).items())))
+        for k, v in by_claim.items()
+        if len(set(v)) > 1
+    ]
+    if moved:
+        text += "\n\n" + table(("claim whose verdict differs between runs", "verdicts"), moved)
+    return text
+
+
+def main() -> None:
+    """Parse arguments, print or write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hograd_bench.validation.verdicts",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("section", choices=("synthetic", "prediction", "stability"))
+    parser.add_argument("--base", type=Path, default=Path("results/reference"), help="results to judge")
+    parser.add_argument("--measure", type=Path, help="prediction: results folder of the larger sizes; kept and reused")
+    parser.add_argument("--trials", type=int, default=40, help="synthetic: data sets per truth, disturbance and noise")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the section between markers in FILE")
+    given = parser.parse_args()
+    if given.section == "prediction" and given.measure is None:
+        parser.error("--measure: the larger sizes must be measured somewhere; name a folder")
+    try:
+        if given.write is not None:
+            check_markers(given.write.read_text(encoding="utf-8"), [given.section])
+        text = {
+            "synthetic": lambda: synthetic(given.trials),
+            "prediction": lambda: foretold(given.base, given.measure),
+            "stability": lambda: stability(given.base),
+        }[given.section]()
+        if given.write is None:
+            print(text)
+            return
+        document = written_into(given.write.read_text(encoding="utf-8"), {given.section: text + "\n"})
+        given.write.write_text(document, encoding="utf-8")
+    except (OSError, ValueError, store.StoreError, run_of.RunError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
