@@ -213,7 +213,7 @@ def test_turns_are_balanced_and_drawn(tmp_path: Path) -> None:
         seen = twins.take_turns(Recorder("a"), Recorder("b"), "x", "y", 3, 1, random.Random(seed))  # type: ignore[arg-type]
         orders.add("".join(asked))
         assert (len(seen.a), len(seen.b)) == (2, 2)
-        assert seen.log_ratio() == pytest.approx(0.6931, abs=1e-4)
+        assert seen.log_ratios() == pytest.approx([0.6931] * len(seen.a), abs=1e-4)
     assert orders == {"abba", "baab"}
 
 

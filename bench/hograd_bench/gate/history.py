@@ -10,7 +10,7 @@ from hograd_bench import environment
 from hograd_bench.gate import baseline, live, sides, since
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.outcome import Finding, Outcome
-from hograd_bench.gate.twins import Side
+from hograd_bench.gate.twins import Side, reading
 
 
 def _git(repo: Path, *arguments: str) -> str | None:
@@ -140,7 +140,7 @@ def record(ledger: Path, a: Side, b: Side, timed: live.Timed, repo: Path) -> int
     machine = str(environment.record()["machine"])
     lines = []
     for name in timed.verdicts:
-        pairs = [p[name].log_ratio() for p in timed.pairs if name in p]
+        pairs = [reading(p[name].log_ratios()).ratio for p in timed.pairs if name in p]
         if pairs:
             lines.append(since.ratio(a.commit, head, name, pairs, machine, now).to_line())
     ledger.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from hograd_bench.gate.outcome import Finding
 from hograd_bench.gate.policy import Policy, Verdict
 from hograd_bench.gate.twins import Bursts, Side, Worker, WorkerError
 
-SECONDS_PER_PAIR = 4.0
 STRIKES = 2
 
 
@@ -52,9 +51,10 @@ class _Loop:
     rng: random.Random
     folder: Path
     found: Timed = field(default_factory=Timed)
-    calls: dict[str, int] = field(default_factory=dict)
+    call_ns: dict[str, float] = field(default_factory=dict)
     strikes: dict[tuple[str, str], int] = field(default_factory=dict)
     plants: dict[str, float] = field(default_factory=dict)
+    fixed_blocks: int | None = None
 
     def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
@@ -71,8 +71,8 @@ class _Loop:
         first, second = (r for r in said if isinstance(r, dict))
         allowed = results.tolerance(first, second)
         why = results.disagreement(*paths, first["shapes"], second["shapes"], allowed)
-        if why is None and twin.name not in self.calls:
-            self.calls[twin.name] = twins.calls_for(min(first["call_ns"], second["call_ns"]))
+        if why is None and twin.name not in self.call_ns:
+            self.call_ns[twin.name] = min(first["call_ns"], second["call_ns"])
         if why is not None:
             self.found.findings.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
         return why is None
@@ -91,21 +91,29 @@ class _Loop:
                     current = twin
                     if self.prepare(a, b, twin):
                         ready.append(twin)
-                blocks = round(SECONDS_PER_PAIR * 1e9 / (4 * twins.BURST_NS * max(1, len(ready))))
+                blocks = {t.name: self.blocks(t, len(ready)) for t in ready}
                 # A block of every cell in turn, over and over: a cell's bursts lie seconds apart, so that a spell of
                 # slowness (another tenant of the core) does not cover all bursts of one side.
-                for _ in range(max(twins.BLOCKS, min(twins.MAX_BLOCKS, blocks))):
+                for number in range(max(blocks.values(), default=0)):
                     for twin in ready:
-                        current = twin
-                        block = twins.take_turns(a, b, twin.a, twin.b, self.calls[twin.name], 1, self.rng)
-                        bursts = seen.setdefault(twin.name, Bursts())
-                        bursts.a += block.a
-                        bursts.b += block.b
+                        if number < blocks[twin.name]:
+                            current = twin
+                            calls = twins.calls_for(self.call_ns[twin.name])
+                            block = twins.take_turns(a, b, twin.a, twin.b, calls, 1, self.rng)
+                            bursts = seen.setdefault(twin.name, Bursts())
+                            bursts.a += block.a
+                            bursts.b += block.b
         except WorkerError as error:
             if current is None or error.status not in ("crashed", "timeout"):
                 raise
             self.strike(current, error)
         return seen
+
+    def blocks(self, twin: Twin, cells: int) -> int:
+        """Blocks of a twin in a pair of that many cells."""
+        if self.fixed_blocks is not None:
+            return self.fixed_blocks
+        return twins.blocks_for(self.call_ns[twin.name], cells)
 
     def strike(self, twin: Twin, error: WorkerError) -> None:
         """A worker died or hung on a twin: after the second time it leaves the run."""
@@ -146,6 +154,7 @@ def compare(
     plants: dict[str, float] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     fixed_pairs: int | None = None,
+    fixed_blocks: int | None = None,
 ) -> Timed:
     """Compare the time of cells on two sides.
 
@@ -158,6 +167,7 @@ def compare(
         plants: cell -> factor by which B is slowed down; for the study.
         tell: hears a line of progress after every pair.
         fixed_pairs: take that many pairs of every cell whatever the verdicts (recording for the study).
+        fixed_blocks: take that many blocks of every cell in a pair (likewise).
 
     Returns:
         Verdicts, findings and every pair's bursts.
@@ -167,35 +177,27 @@ def compare(
     """
     start = time.monotonic()
     with sides.scratch() as folder:
-        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}))
-        ratios: dict[str, list[float]] = {t.name: [] for t in cells}
+        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}), fixed_blocks=fixed_blocks)
+        progress = policy.Progress([t.name for t in cells], rules)
         left, family = list(cells), len(cells)
-        longest = 0.0
+        last = 0.0
         limit = rules.max_pairs if fixed_pairs is None else fixed_pairs
         while left and len(loop.found.pairs) < limit:
             before = time.monotonic()
-            if fixed_pairs is None and loop.found.pairs and before - start + longest > rules.max_seconds:
+            if fixed_pairs is None and loop.found.pairs and before - start + last > rules.max_seconds:
                 break
             seen = loop.pair(left)
-            longest = max(longest, time.monotonic() - before)
+            last = time.monotonic() - before
             loop.found.pairs.append(seen)
-            gone = {f.cell for f in loop.found.findings}
-            left = [t for t in left if t.name not in gone]
-            for twin in list(left):
-                if twin.name in seen:
-                    ratios[twin.name].append(seen[twin.name].log_ratio())
-                    state = policy.judge(ratios[twin.name], family, rules)
-                    loop.found.verdicts[twin.name] = state
-                    if state.verdict is not None and fixed_pairs is None:
-                        left.remove(twin)
+            for finding in loop.found.findings:
+                progress.drop(finding.cell)
+            progress.add({name: twins.reading(bursts.log_ratios()) for name, bursts in seen.items()})
+            dropped = {f.cell for f in loop.found.findings}
+            left = [t for t in cells if t.name in progress.left or (fixed_pairs is not None and t.name not in dropped)]
             tell(f"pair {len(loop.found.pairs)}: {len(left)} of {family} cells undecided")
     found = loop.found
     dropped = {f.cell for f in found.findings}
-    found.verdicts = {
-        t.name: policy.conclude(found.verdicts[t.name])
-        for t in cells
-        if t.name not in dropped and t.name in found.verdicts
-    }
+    found.verdicts = {name: v for name, v in progress.conclude().items() if name not in dropped}
     found.findings += [
         Finding("inconclusive", t.name, "time", "no process pair finished on this cell in the time allowed")
         for t in cells

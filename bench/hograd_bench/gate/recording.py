@@ -10,10 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hograd_bench.gate.policy import Reading
 from hograd_bench.gate.rivals import Process
-from hograd_bench.gate.twins import Bursts
+from hograd_bench.gate.twins import Bursts, reading
 
-SCHEMA = 1
+SCHEMA = 2
+TURN_DIGITS = 4  # of a log-ratio: a hundredth of a percent, far below the noise of a turn
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,19 @@ class Recorded:
     Attributes:
         factor: slowdown planted in every cell of side B; 1.0: identical sides.
         cells: cell -> (A, B).
-        ratios: cell -> what the gate uses of the pair (``Bursts.log_ratio``).
+        turns: cell -> log-ratio of each turn (``Bursts.log_ratios``), in order: what the gate reads.
         load: load average of the machine when it was made.
     """
 
     factor: float
     cells: Mapping[str, tuple[Process, Process]]
-    ratios: Mapping[str, float]
+    turns: Mapping[str, Sequence[float]]
     load: float = 0.0
+
+    def reading(self, cell: str, blocks: int | None = None, sign: float = 1.0) -> Reading:
+        """What the gate reads of a cell in its first blocks (all where None), the sides exchanged where sign is -1."""
+        turns = self.turns[cell] if blocks is None else self.turns[cell][: 2 * blocks]
+        return reading([sign * t for t in turns])
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def process(bursts: Sequence[Mapping[str, float]]) -> Process:
 def recorded(pair: Mapping[str, Bursts], factor: float, load: float) -> Recorded:
     """A pair's record."""
     cells = {cell: (process(b.a), process(b.b)) for cell, b in pair.items()}
-    return Recorded(factor, cells, {cell: round(b.log_ratio(), 6) for cell, b in pair.items()}, load)
+    turns = {cell: tuple(round(t, TURN_DIGITS) for t in b.log_ratios()) for cell, b in pair.items()}
+    return Recorded(factor, cells, turns, load)
 
 
 def write(path: Path, study: Study) -> None:
@@ -103,8 +111,8 @@ def write(path: Path, study: Study) -> None:
             number[cell]: [[int(s.least), int(s.middle), [int(m) for m in s.means]] for s in sides]
             for cell, sides in p.cells.items()
         }
-        ratios = {number[cell]: r for cell, r in p.ratios.items()}
-        lines.append({"pair": table, "ratios": ratios, "factor": p.factor, "load": p.load})
+        turns = {number[cell]: [round(t * 10**TURN_DIGITS) for t in p.turns[cell]] for cell in p.turns}
+        lines.append({"pair": table, "turns": turns, "factor": p.factor, "load": p.load})
     for r in study.runs:
         shown = {**asdict(r), "verdicts": {number[c]: v for c, v in r.verdicts.items()}}
         lines.append({"run": shown})
@@ -147,8 +155,8 @@ def _pair(line: Mapping[str, Any], names: Sequence[str]) -> Recorded:
         )
         for i, (a, b) in line["pair"].items()
     }
-    ratios = {names[int(i)]: float(r) for i, r in line["ratios"].items()}
-    return Recorded(float(line["factor"]), cells, ratios, float(line["load"]))
+    turns = {names[int(i)]: tuple(t / 10**TURN_DIGITS for t in own) for i, own in line["turns"].items()}
+    return Recorded(float(line["factor"]), cells, turns, float(line["load"]))
 
 
 def merge(studies: Iterable[Study]) -> Study:

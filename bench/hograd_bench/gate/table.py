@@ -65,7 +65,8 @@ def _strata(pairs: Sequence[Recorded]) -> list[tuple[str, list[Recorded]]]:
 
 
 def _noise(same: Sequence[Recorded], cells: Sequence[str]) -> str:
-    spreads = [pstdev(p.ratios[c] for p in same) for c in cells]
+    spreads = [pstdev(p.reading(c).ratio for p in same) for c in cells]
+    within = [median(p.reading(c).error for p in same) for c in cells]
     ordered = [p.cells[c][0].least for c in cells for p in same]
     processes = [
         pstdev([p.cells[c][0].middle for p in same]) / (sum(p.cells[c][0].middle for p in same) / len(same))
@@ -73,9 +74,9 @@ def _noise(same: Sequence[Recorded], cells: Sequence[str]) -> str:
     ]
     return (
         f"Spread of the log-ratio of a pair over identical pairs: median {median(spreads):.2%} over the cells, worst "
-        f"{max(spreads):.2%}; spread of the median call between the same processes one by one: median "
-        f"{median(processes):.1%}, worst {max(processes):.1%}. Calls take {min(ordered) / 1e3:,.0f} to "
-        f"{max(ordered) / 1e3:,.0f} µs."
+        f"{max(spreads):.2%}; its standard error within a pair: median {median(within):.2%}; spread of the median call "
+        f"between the same processes one by one: median {median(processes):.1%}, worst {max(processes):.1%}. "
+        f"Calls take {min(ordered) / 1e3:,.0f} to {max(ordered) / 1e3:,.0f} µs."
     )
 
 
@@ -145,7 +146,8 @@ def _slowed(pair: Recorded, factor: float) -> Recorded:
         cell: (a, Process(b.least * factor, b.middle * factor, tuple(m * factor for m in b.means)))
         for cell, (a, b) in pair.cells.items()
     }
-    return Recorded(factor, cells, {cell: r + math.log(factor) for cell, r in pair.ratios.items()}, pair.load)
+    shift = math.log(factor)
+    return Recorded(factor, cells, {c: tuple(t + shift for t in own) for c, own in pair.turns.items()}, pair.load)
 
 
 def _real(runs: Sequence[WholeRun]) -> list[str]:

@@ -18,11 +18,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hograd_bench.gate.policy import Reading
+
 WORKER = Path(__file__).with_name("worker.py")
 BURST_NS = 2_500_000
-# One ABBA block is four bursts, two a side; a pair takes that many blocks of a cell.
+# One ABBA block is four bursts, two a side; a pair takes at least that many blocks of a cell.
 BLOCKS = 8
-MAX_BLOCKS = 16
+MAX_BLOCKS = 100
+SECONDS_PER_PAIR = 5.0
 
 
 class WorkerError(RuntimeError):
@@ -200,18 +203,35 @@ class Bursts:
     a: list[dict[str, float]] = field(default_factory=list)
     b: list[dict[str, float]] = field(default_factory=list)
 
-    def log_ratio(self) -> float:
-        """Median over turns of log(least call of B's burst / least call of A's burst beside it).
+    def log_ratios(self) -> list[float]:
+        """log(least call of B's burst / least call of A's burst beside it), a turn each.
 
         The speed of a shared core jumps by tens of percent and stays so for longer than a turn: neighbours see the
         same speed, bursts seconds apart do not. Within a burst, interruptions only ever add time: its least call.
         """
-        return median(math.log(y["min"] / x["min"]) for x, y in zip(self.a, self.b, strict=True))
+        return [math.log(y["min"] / x["min"]) for x, y in zip(self.a, self.b, strict=True)]
+
+
+def reading(log_ratios: Sequence[float]) -> Reading:
+    """What turns say together: their median, and its standard error from their spread about it.
+
+    The spread is the median absolute deviation, which keeps its value when the sides are exchanged (as the rule asks
+    of an error): 1.4826 makes a standard deviation of it for Gaussian noise, and sqrt(pi/2) the error of a median.
+    """
+    middle = median(log_ratios)
+    spread = 1.4826 * median(abs(r - middle) for r in log_ratios)
+    return Reading(middle, math.sqrt(math.pi / 2 / len(log_ratios)) * spread)
 
 
 def calls_for(call_ns: float, burst_ns: float = BURST_NS) -> int:
     """Calls that fill a burst; at least one."""
     return max(1, round(burst_ns / max(call_ns, 1.0)))
+
+
+def blocks_for(call_ns: float, cells: int, seconds: float = SECONDS_PER_PAIR) -> int:
+    """Blocks of a cell in a pair that ``cells`` share: few cells left are looked at the more closely."""
+    block_ns = 4 * max(call_ns, BURST_NS)
+    return max(BLOCKS, min(MAX_BLOCKS, int(seconds * 1e9 / (max(1, cells) * block_ns))))
 
 
 def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, blocks: int, rng: random.Random) -> Bursts:

@@ -1,11 +1,12 @@
-"""Do laws foretell sizes that nobody measured? Fitted on sizes up to N, held against rows at 4N and 8N.
+"""Do laws foretell sizes that nobody measured? Fitted on sizes up to N, held against 4N and 8N.
 
-Which cells that takes and how rows answer are pure functions of frames; only :func:`plans` says what to measure.
+Pure functions of frames. Bytes need no truth, so that they are measured at any size (:attr:`Series.targets`); times
+do, so that theirs are rows of a run (:func:`timed_targets`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,6 @@ import pandas as pd
 from hograd_bench.cells import Cell
 from hograd_bench.laws import ExactLaw, InsufficientData, exact_law, fitted_law
 from hograd_bench.laws.fitted import MIN_SIZES
-from hograd_bench.plan import Planned
 
 FACTORS = (4, 8)
 SIZES = ("n", "depth", "batch")
@@ -116,11 +116,11 @@ class Forecast:
 
 
 def timed_targets(frame: pd.DataFrame) -> list[Cell]:
-    """The cells at 8N of the timed series, N the largest size with enough below and 8N at most 4 times the top."""
+    """The cells at 8N of the timed series, N the largest size with enough below and 8N at most twice the top."""
     found = []
     for _, rows in _timed(frame):
         sizes = sorted({int(s) for s in rows["n"]})
-        fitting = [s for s in sizes[MIN_SIZES - 1 :] if 2 * s <= sizes[-1]]
+        fitting = [s for s in sizes[MIN_SIZES - 1 :] if 4 * s <= sizes[-1]]
         if fitting:
             found.append(replace(_cell(rows.iloc[0]), n=8 * fitting[-1]))
     return found
@@ -157,13 +157,6 @@ def _timed(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
     yield from ok.groupby(others, sort=True)
 
 
-def plans(series: Iterable[Series], timed: Sequence[Cell] = ()) -> list[Planned]:
-    """What must be measured: bytes at the targets of the laws, everything at the timed ones."""
-    everything = {cell: Planned(cell) for cell in timed}
-    more = {cell: Planned(cell, ("accuracy", "memory")) for each in series for cell, _ in each.targets}
-    return list({**more, **everything}.values())
-
-
 @dataclass(frozen=True)
 class Judged:
     """A series against the rows at its targets.
@@ -179,23 +172,25 @@ class Judged:
     reason: str = ""
 
 
-def judged(series: Iterable[Series], measured: pd.DataFrame) -> list[Judged]:
-    """Each series against the rows at 4N and 8N; exact means zero residual at every target."""
-    rows = measured.drop_duplicates("cell", keep="last").set_index("cell")
-    return [_judged(each, rows) for each in series]
+def judged(series: Iterable[Series], measured: Mapping[str, int | str]) -> list[Judged]:
+    """Each series against what was measured at 4N and 8N; exact means zero residual at every target.
+
+    Args:
+        series: with their targets.
+        measured: cell id -> peak bytes, or why there are none.
+    """
+    return [_judged(each, measured) for each in series]
 
 
-def _judged(series: Series, rows: pd.DataFrame) -> Judged:
+def _judged(series: Series, measured: Mapping[str, int | str]) -> Judged:
     if series.law is None:
         return Judged(series, "no law", series.why)
     absent = []
     for cell, told in series.targets:
-        row = rows.loc[cell.id] if cell.id in rows.index else None
-        if row is None or row["status"] != "ok" or pd.isna(row[BYTES]):
-            state = "no row" if row is None else " ".join((str(row["status"]), str(row["reason"])))
-            absent.append(f"{cell.id}: {state}")
-        elif int(row[BYTES]) != told:
-            got = int(row[BYTES])
+        got = measured.get(cell.id, "not measured")
+        if isinstance(got, str):
+            absent.append(f"{cell.id}: {got}")
+        elif got != told:
             why = f"{got:,} B at n={cell.n}, T={cell.depth}, foretold {told:,} ({got - told:+,}); {series.law.text}"
             return Judged(series, "missed", why)
     return Judged(series, "not measured", "; ".join(absent[:2])) if absent else Judged(series, "exact")

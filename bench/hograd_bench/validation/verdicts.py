@@ -9,7 +9,9 @@ python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +19,14 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from hograd_bench import claims, store
+from hograd_bench import claims, measure, store
 from hograd_bench import run as run_of
+from hograd_bench.cells import Cell
 from hograd_bench.laws import study as synthetic_study
+from hograd_bench.metrics import Subject
+from hograd_bench.metrics._allocations import trace
+from hograd_bench.metrics._calls import warm
+from hograd_bench.plan import Planned
 from hograd_bench.validation import prediction
 from hograd_bench.validation.__main__ import check_markers, written_into
 from hograd_bench.validation.study import table
@@ -39,13 +46,31 @@ def foretold(base: Path, measured: Path) -> str:
     series = prediction.series_of(_of_one_run(rows))
     timed = prediction.timed_targets(rows)
     have = set(store.load(measured, details=False).rows.get("cell", ())) if measured.is_dir() else set()
-    left = [p for p in prediction.plans(series, timed) if p.cell.id not in have]
+    left = [Planned(cell) for cell in timed if cell.id not in have]
     if left:
-        run_of.run(left, measured, run_of.Limits(seconds=300.0))
+        # In one process, the methods of a problem share its truth, which takes most of the time at these sizes.
+        run_of.run(left, measured, run_of.Limits(seconds=600.0, isolate="never"))
     far = store.load(measured, details=False).rows
-    return (
-        f"{_bytes_table(prediction.judged(series, far))}\n\n{_times_table(pd.concat([rows, far], ignore_index=True))}"
-    )
+    peaks = _peaks([cell for each in series for cell, _ in each.targets], measured / "peak_bytes.json")
+    results = prediction.judged(series, peaks)
+    return f"{_bytes_table(results)}\n\n{_times_table(pd.concat([rows, far], ignore_index=True))}"
+
+
+def _peaks(cells: Sequence[Cell], path: Path) -> dict[str, int | str]:
+    """Peak bytes of the cells, or why there are none; kept in a file as they come, so that a stop loses nothing."""
+    known: dict[str, int | str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for number, cell in enumerate(cells, start=1):
+        if cell.id in known:
+            continue
+        print(f"{number}/{len(cells)} {cell.id}", file=sys.stderr, flush=True)
+        try:
+            with measure.threads(cell.threads), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                known[cell.id] = trace(warm(Subject(cell)), cell.device).peak_bytes
+        except (RuntimeError, MemoryError) as error:
+            known[cell.id] = measure.describe(error)
+        path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return known
 
 
 def _of_one_run(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +91,7 @@ def _bytes_table(results: Sequence[prediction.Judged]) -> str:
     singles = [r for r in rest if "have 1 sizes" in r[2]]
     told = [r for r in rest if r not in singles]
     text = table(head, lines) + (
-        f"\n\n{len(singles)} series ({sum(r[1] for r in singles)} cells) have a single size: no law can be asked of them."
+        f"\n\n{len(singles)} series ({sum(r[1] for r in singles)} cells) have a single size and so no law."
     )
     return text + ("\n\n" + table(("series that are not exact", "cells", "why"), told) if told else "")
 
