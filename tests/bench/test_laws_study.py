@@ -74,8 +74,8 @@ def test_table_counts():
     assert "| a | 2 | 50.00% |" in text
 
 
-def test_command_prints_markdown(capsys, monkeypatch):
-    monkeypatch.setattr(synthetic, "TIMES", synthetic.TIMES[:1])
+def test_tables_are_markdown(monkeypatch):
     monkeypatch.setattr(study, "time_trials", lambda *a, **k: iter([Trial("growth", "n", "8 sizes", 0.1, "right")]))
-    study.main(["--trials", "1"])
-    assert "## All verdicts" in capsys.readouterr().out
+    text = study.tables(1)
+    assert "#### All verdicts" in text
+    assert "| growth | 1 | 0.00% |" in text
