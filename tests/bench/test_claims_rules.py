@@ -250,3 +250,17 @@ def test_no_flip_between_holds_and_refuted_over_noisy_runs():
             judge(GROWTH, frame([{"n": n, "seconds_min": v} for n, v in zip(SIZES, values, strict=True)])).outcome
         )
     assert REFUTED not in outcomes
+
+
+def test_a_lone_size_on_other_threads_is_no_case():
+    """It belongs to another sweep, and must not turn a decided part into an undecided one."""
+    rows = series("peak_bytes", lambda n: 4 * n, threads=1)
+    lone = rows[rows["n"] == 512].assign(threads=2)
+    p = part("growth_at_most", "peak_bytes", variable="n", limit=1)
+    verdict = judge(p, pd.concat([rows, lone]))
+    assert verdict.outcome == HOLDS
+    assert len(verdict.parts[0].findings) == 1
+    assert judge(p, lone).outcome == INSUFFICIENT
+    both = duel(lambda n: 1.0, lambda n: 2.0)
+    alone = both[both["n"] == 512].assign(threads=2)
+    assert len(judge(DUEL, pd.concat([both.assign(threads=1), alone])).parts[0].findings) == 1

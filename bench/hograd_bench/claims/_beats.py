@@ -28,6 +28,8 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     orders = part.parameters.get("variable", "n") != "order" and data.rows["order"].nunique() > 1
     by = ("problem", "order") if orders else ("problem",)
     for key, rows in groups(data.rows, by):
+        if rows[str(part.parameters.get("variable", "n"))].nunique() < 2:
+            continue  # one size of a group belongs to some other sweep
         for candidates, rivals in _pairs(part, rows):
             finding = _compare(part, key, rows, candidates, rivals, accept, reject)
             if finding is not None:

@@ -97,7 +97,8 @@ def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
     """One finding a group: does the metric grow with the variable as the limit says."""
     found = []
     for key, rows in groups(data.rows, by_of(part, data.rows)):
-        if (rows["status"] == "ok").any():
+        # A group of which one size was ever tried (another thread count, say) belongs to some other sweep.
+        if (rows["status"] == "ok").any() and rows[str(part.parameters["variable"])].nunique() > 1:
             found.append(_growth(part, data, key, rows, equal))
     return found
 
