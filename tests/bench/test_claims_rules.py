@@ -217,10 +217,12 @@ def test_markdown_names_the_environment_and_escapes():
     hostile = "<script>alert(1)</script>|[x](y)"
     rows = series("peak_bytes", lambda n: 4 * n, problem=hostile)
     verdict = judge(part("growth_equals", "peak_bytes", variable="n", limit=1), rows)
-    text = claims.render_markdown([verdict], [{"cpu": {"cpu_model": "EPYC"}, "torch": "2.13.0"}, {}])
+    text = claims.render_markdown(
+        [verdict], [{"cpu": {"model": "EPYC", "logical": 2}, "torch": {"version": "2.13.0"}, "gpus": []}, {}]
+    )
     assert "<script>" not in text
     assert "|[x]" not in text
-    assert "cpu model EPYC; torch 2.13.0" in text
+    assert "EPYC; cores 2; torch 2.13.0" in text
     assert "not recorded" in text
     for line in text.splitlines():
         if line.startswith("| <"):

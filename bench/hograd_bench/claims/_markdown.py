@@ -10,7 +10,15 @@ from hograd_bench.claims._rules import RULES
 
 MARKS = {HOLDS: "✔ holds", REFUTED: "✘ refuted", PARTIAL: "◐ holds only in part", INSUFFICIENT: "? insufficient data"}
 # What of an environment a reader needs to know whom the verdicts speak for.
-_ENVIRONMENT = ("cpu_model", "cpu", "device_name", "gpu", "torch", "torch_version", "threads", "isa", "os", "commit")
+_ENVIRONMENT = (
+    ("", ("cpu", "model")),
+    ("cores", ("cpu", "logical")),
+    ("GPU", ("gpus", 0, "name")),
+    ("torch", ("torch", "version")),
+    ("instruction set", ("torch", "capability")),
+    ("", ("system", "distribution")),
+    ("hograd at commit", ("source", "commit")),
+)
 MOST_ROWS = 40
 
 
@@ -19,7 +27,7 @@ def render_markdown(verdicts: Sequence[Verdict], environments: Iterable[Mapping[
 
     Args:
         verdicts: of adjudicate.
-        environments: the environment of each run whose rows were judged; flat or nested mappings.
+        environments: environment.json of each run whose rows were judged.
 
     Returns:
         Markdown. Text that comes from data is escaped.
@@ -53,8 +61,8 @@ def render_markdown(verdicts: Sequence[Verdict], environments: Iterable[Mapping[
 def _speaks_for(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     described = []
     for environment in environments:
-        flat = _flat(environment)
-        shown = [f"{k.replace('_', ' ')} {flat[k]}" for k in _ENVIRONMENT if flat.get(k) not in (None, "", [])]
+        known = [(label, _at(environment, path)) for label, path in _ENVIRONMENT]
+        shown = [f"{label} {value}".strip() for label, value in known if value not in (None, "", [])]
         described.append("; ".join(shown) or "an environment that was not recorded")
     unique = list(dict.fromkeys(described))
     if not unique:
@@ -62,14 +70,14 @@ def _speaks_for(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["These verdicts speak for:", "", *(f"- {_escape(d)}" for d in unique)]
 
 
-def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in environment.items():
-        if isinstance(value, Mapping):
-            flat.update({k: v for k, v in _flat(value).items() if k not in flat})
-        else:
-            flat[key] = value
-    return flat
+def _at(environment: Any, path: Sequence[str | int]) -> Any:
+    """The fact at a path of an environment; None where a step is missing."""
+    for step in path:
+        try:
+            environment = environment[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return environment
 
 
 def _section(verdict: Verdict) -> list[str]:
