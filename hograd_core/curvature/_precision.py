@@ -66,7 +66,7 @@ def sampling(eps: float, order: int) -> float:
 
 
 def sampling_fourth_powers(eps: float, order: int) -> float:
-    """As ``sampling``, for means of z⁴/3 of normal z: one of 16 probes with |z| = 5.5 (1 in 10⁷) moves the mean by 19."""
+    """As ``sampling``, for means of z⁴/3 of normal z: one of 16 probes with |z| = 5.5 (1 in 10⁷) moves them by 19."""
     return 25.0
 
 

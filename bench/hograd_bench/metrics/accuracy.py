@@ -27,9 +27,7 @@ METRICS = (
     Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's scale", _DEPENDS),
     Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
     Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
-    Metric(
-        "deviation", "1", True, _TRUTH, "largest deviation over the truth's largest entry, however conditioned", _DEPENDS
-    ),
+    Metric("deviation", "1", True, _TRUTH, "largest deviation over the largest entry, however conditioned", _DEPENDS),
     Metric("magnitude", "1", True, _TRUTH, "sum of absolute entries over the truth's: 0.5 is half too small", _DEPENDS),
 )
 

@@ -60,7 +60,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Point:
-    """A step at one size: without the second-order part, and with it by every method that was measured, fastest first."""
+    """A step at one size: without the second-order part, and with it by every method measured, fastest first."""
 
     sizes: str
     plain: Way
