@@ -204,8 +204,8 @@ def _added(part: Operator, name: str) -> Step:
     """-(∇f + weight · the gradient of the second-order part)."""
 
     def step(f: ScalarFunction, x: Tensor, arguments: tuple[Any, ...], weight: float) -> Tensor:
-        own = gradient(f, x).reshape(-1)
-        return -own.add(flat(part(*arguments, method=name).gradient), alpha=weight).reshape(x.shape)
+        own: Tensor = gradient(f, x)
+        return -(own.reshape(-1) + weight * flat(part(*arguments, method=name).gradient)).reshape(x.shape)
 
     return step
 
@@ -241,7 +241,8 @@ def _solved_on_model(part: Operator, name: str) -> Step:
 
 def _descent(f: ScalarFunction, x: Tensor, *rest: Any) -> Tensor:
     """-∇f: the step without its second-order part, the named baseline. One gradient; the graph of f."""
-    return -gradient(f, x)
+    own: Tensor = gradient(f, x)
+    return -own
 
 
 _WAYS: tuple[tuple[Operator, Operator, Callable[[Operator, str], Step]], ...] = (

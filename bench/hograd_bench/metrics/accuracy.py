@@ -75,8 +75,13 @@ def _judge(subject: Subject) -> Judgement:
         truth = _truth(subject)
     except TruthError as error:
         return Judgement(allowed, unknown=f"truth is in doubt: {error}")
-    error, deviation = relative_error(result, truth.value, truth.scale), relative_error(result, truth.value)
-    return Judgement(allowed, error, None, deviation, magnitude(result, truth.value))
+    return Judgement(
+        allowed,
+        relative_error(result, truth.value, truth.scale),
+        None,
+        relative_error(result, truth.value),
+        magnitude(result, truth.value),
+    )
 
 
 def _truth(subject: Subject) -> Truth:

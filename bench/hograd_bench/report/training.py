@@ -107,7 +107,8 @@ def steps_of(shown: Shown) -> pd.DataFrame:
     rows = shown.ok
     rows = positive(rows[rows["operator"].str.endswith(SUFFIX)], "seconds_min", "gradient_equivalents")
     if rows.empty:
-        return rows.assign(**{STEPS: math.nan})
+        nothing: pd.DataFrame = rows.assign(**{STEPS: math.nan})
+        return nothing
     keys = list(_POINT)
     plain = rows[rows["method"] == PLAIN].drop_duplicates(keys).set_index(keys)["gradient_equivalents"]
     unit = plain.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy()
