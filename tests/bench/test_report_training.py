@@ -124,11 +124,19 @@ def test_the_page_has_the_section_with_links_and_figures(tmp_path: Path) -> None
     section = page[start : page.index("</section>", start)]
     assert 'href="#training"' in page[:start], "the contents lead there"
     assert re.search(r'<a href="#c\d+">2\.5×</a>', section)
-    assert "20 %" in section
+    assert "off by 20 %" in section
     assert section.count("<figure") == 2
     assert fakes.EVIL not in section, "hostile names are escaped"
     targets = set(re.findall(r'href="#(c\d+)"', section))
     assert targets <= set(re.findall(r'id="(c\d+)"', page))
+
+
+def test_the_summary_has_a_line_a_workload(tmp_path: Path) -> None:
+    fakes.write(tmp_path / "results", RUN, rows())
+    report.build(tmp_path / "results", tmp_path / "reports", markdown=tmp_path / "job.md")
+    said = (tmp_path / "job.md").read_text(encoding="utf-8")
+    assert "WGAN critic: the gradient penalty, critic\\_loss, n = 4, B = 32 | 32 ms | quick | 2.5× | 3×" in said
+    assert "<" not in said
 
 
 def test_no_section_where_nothing_was_measured(tmp_path: Path) -> None:

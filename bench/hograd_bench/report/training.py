@@ -57,6 +57,13 @@ class Way:
     deviation: float
     exact: bool
 
+    @property
+    def off(self) -> str:
+        """The deviation in words, "" where it is not known."""
+        if math.isnan(self.deviation):
+            return ""
+        return f"{100 * self.deviation:.2g} %" if self.deviation < 1 else text.times(self.deviation)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -157,10 +164,25 @@ def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any], loosest: float) -> Wa
     )  # fmt: skip
 
 
+def table(shown: Shown) -> list[tuple[str, ...]]:
+    """A line a workload, at its largest size: what it is, plain step, method to take, plain steps, peak over plain."""
+    lines = []
+    for w in workloads(shown):
+        point = w.points[-1]
+        if point.pick is not None:
+            peak = "" if math.isnan(point.pick.growth) else text.times(point.pick.growth)
+            what = ", ".join(filter(None, (f"{w.name}: {w.part}", w.problem, point.sizes, w.setting)))
+            pick = point.pick
+            lines.append((what, text.seconds(point.plain.seconds), pick.method, text.times(pick.steps), peak))
+    return lines
+
+
 def pictures(shown: Shown) -> Iterator[Drawn]:
     """Cost in plain steps and peak bytes against each size that was swept; draw inside ``style.style()``."""
-    sub = replace(shown, rows=steps_of(shown))
-    if sub.rows.empty:
+    rows = steps_of(shown)
+    if rows.empty:
         return
+    # The plain step is the unit: it has bytes to show, but no cost.
+    sub = replace(shown, rows=rows.assign(**{STEPS: rows[STEPS].where(rows["method"] != PLAIN)}))
     for variable, axis in (("batch", "batch B"), ("depth", "T, inner steps or layers"), ("n", "n")):
         yield from sweep(sub, f"training-{variable}", variable, axis, metrics=METRICS)
