@@ -166,7 +166,7 @@ def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any], loosest: float) -> Wa
 
 def table(shown: Shown) -> list[tuple[str, ...]]:
     """A line a workload, at its largest size: what it is, plain step, method to take, plain steps, peak over plain."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for w in workloads(shown):
         point = w.points[-1]
         if point.pick is not None:
