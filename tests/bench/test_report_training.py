@@ -92,6 +92,17 @@ def test_a_step_without_its_plain_one_or_without_any_other_is_left_out(tmp_path:
     assert list(training.pictures(seen(tmp_path / "d", fakes.rows(RUN)))) == []
 
 
+def test_an_approximation_that_is_no_faster_is_not_offered_and_noise_is_marked(tmp_path: Path) -> None:
+    made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick", "rough")]
+    made[-1]["metrics"].update(seconds_min=1.0, gradient_equivalents=9.0, noisy=True)
+    (critic,) = training.workloads(seen(tmp_path, made))
+    assert critic.points[0].approximation is None
+    assert [w.noisy for w in critic.points[0].ways] == [False, True]
+    page = report.build(tmp_path / "results", tmp_path / "reports").path.read_text(encoding="utf-8")
+    assert "none faster" in page
+    assert re.search(r"≈ 8\.18×", page)
+
+
 def test_settings_are_not_mixed(tmp_path: Path) -> None:
     made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick")]
     made += [row("critic_training_step", "critic_loss", m, 4, 3.0, threads=2) for m in ("plain", "quick")]

@@ -46,6 +46,7 @@ class Way:
         growth: peak over the plain step's.
         deviation: from the exact step, relative to its largest entry, or NaN.
         exact: whether it computes the step itself, not an approximation of it.
+        noisy: whether the machine changed while it or the plain step was timed.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Way:
     growth: float
     deviation: float
     exact: bool
+    noisy: bool
 
     @property
     def off(self) -> str:
@@ -86,8 +88,10 @@ class Point:
 
     @property
     def approximation(self) -> Way | None:
-        """The fastest approximation."""
-        return min((w for w in self.ways if not w.exact), key=lambda w: w.steps, default=None)
+        """The fastest approximation, where it is faster than every exact method."""
+        found = min((w for w in self.ways if not w.exact), key=lambda w: w.steps, default=None)
+        slow = found is not None and self.pick is not None and found.steps >= self.pick.steps
+        return None if slow else found
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def workloads(shown: Shown) -> list[Workload]:
     rows = steps_of(shown)
     if rows.empty:
         return []
-    rows = rows.assign(**{name: numbers(rows, name) for name in ("peak_bytes", "deviation", "tolerance")})
+    rows = rows.assign(**{name: numbers(rows, name) for name in ("peak_bytes", "deviation", "tolerance", "noisy")})
     order = {name: place for place, name in enumerate(WORDS)}
     found = []
     by = ["operator", "problem", *_POINT[5:]]
@@ -160,7 +164,7 @@ def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any], loosest: float) -> Wa
     peak, exact = row["peak_bytes"], row["method"] != PLAIN and not row["tolerance"] > loosest
     return Way(
         text.clean(row["method"], 40), row["anchor"], row["seconds_min"], row[STEPS], peak, peak / plain["peak_bytes"],
-        row["deviation"], exact,
+        row["deviation"], exact, row["noisy"] == 1 or plain["noisy"] == 1,
     )  # fmt: skip
 
 
