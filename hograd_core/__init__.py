@@ -102,3 +102,11 @@ from hograd_core.solvers.newton_cg import newton_cg_step as newton_cg_step
 # Taylor mode.
 from hograd_core.taylor import MissingRuleError as MissingRuleError
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (registers its methods)
+
+# Training steps with and without their second-order part.
+from hograd_core.training import _truth as _training_truth  # noqa: F401 (registers its truths)
+from hograd_core.training.steps import critic_training_step as critic_training_step
+from hograd_core.training.steps import meta_training_step as meta_training_step
+from hograd_core.training.steps import natural_training_step as natural_training_step
+from hograd_core.training.steps import newton_training_step as newton_training_step
+from hograd_core.training.steps import pinn_training_step as pinn_training_step

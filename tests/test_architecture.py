@@ -16,7 +16,7 @@ CORE_RANKS = {
     "_checks": 0, "_unsupported": 0, "_registry": 1,
     "derivatives": 2, "reference": 2, "module": 2,
     # Taylor mode registers itself as a method of the derivative operators.
-    "taylor": 3, "curvature": 4, "solvers": 5, "applications": 5,
+    "taylor": 3, "curvature": 4, "solvers": 5, "applications": 5, "training": 6,
     "__init__": 9,
 }  # fmt: skip
 # What reads results may not import what runs kernels.

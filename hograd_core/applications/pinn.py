@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from hograd_core.applications._modules import (
 )
 from hograd_core.applications._partials import KERNELS, Field, Kernel, series_along
 from hograd_core.applications._polarisation import Index
-from hograd_core.curvature._precision import sampling
+from hograd_core.curvature._precision import sampling, sampling_fourth_powers
 
 
 class FieldEstimate(NamedTuple):
@@ -320,7 +320,9 @@ def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
     return _estimate(series_along(field, x, directions, 4)[4] * (24 / 3))
 
 
-def _stochastic(record: Operator, name: str, estimator: Any, source: str) -> None:
+def _stochastic(
+    record: Operator, name: str, estimator: Any, source: str, tolerance: Callable[[float, int], float] = sampling
+) -> None:
     """Make the value of an estimator a method; the estimator itself gives the standard error too."""
 
     def value(u: Field, points: Tensor, indices: Sequence[Index], *, probes: int = 16, seed: int = 0) -> Tensor:
@@ -329,7 +331,7 @@ def _stochastic(record: Operator, name: str, estimator: Any, source: str) -> Non
         return found.value.detach()
 
     value.__doc__ = estimator.__doc__
-    method(record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=sampling)(value)
+    method(record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=tolerance)(value)
 
 
 _stochastic(laplacian, "hutchinson", hutchinson_laplacian, "Hutchinson 1990, §2, with Rademacher probes")
@@ -337,5 +339,9 @@ _stochastic(
     laplacian, "sampled_coordinates", sampled_laplacian, "Shi et al. 2024 (stochastic Taylor derivative estimator)"
 )
 _stochastic(
-    bilaplacian, "gaussian_probes", gaussian_bilaplacian, "Shi et al. 2024 (stochastic Taylor derivative estimator)"
+    bilaplacian,
+    "gaussian_probes",
+    gaussian_bilaplacian,
+    "Shi et al. 2024 (stochastic Taylor derivative estimator)",
+    sampling_fourth_powers,
 )

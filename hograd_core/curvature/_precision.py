@@ -65,6 +65,11 @@ def sampling(eps: float, order: int) -> float:
     return 5.0
 
 
+def sampling_fourth_powers(eps: float, order: int) -> float:
+    """As ``sampling``, for means of z⁴/3 of normal z: one of 16 probes with |z| = 5.5 (1 in 10⁷) moves them by 19."""
+    return 25.0
+
+
 def unbounded(eps: float, order: int) -> float:
     """Relative error to allow a named approximation that has no bound: only shape and finiteness are held."""
     return 1e12

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._registry import Operator, resolve
+from hograd_core.reference._comparison import magnitude as magnitude
 from hograd_core.reference._comparison import relative_error as relative_error
 from hograd_core.reference._comparison import tolerance as tolerance
 from hograd_core.reference._derivatives import TRUTHS as _DERIVATIVES

@@ -42,6 +42,25 @@ def relative_error(result: Any, truth: Any, scale: float | None = None) -> float
     return worst
 
 
+def magnitude(result: Any, truth: Any) -> float:
+    """Sum of the absolute entries of a result over that of its truth: 1 where an approximation has the right size.
+
+    Args:
+        result: as for :func:`relative_error`.
+        truth: as for :func:`relative_error`.
+
+    Returns:
+        The ratio, >= 0; NaN where the truth is zero everywhere, or where the structures differ.
+    """
+    ours_total = true_total = 0.0
+    for ours, true in _paired(result, truth):
+        if ours is None or true is None:
+            return math.nan
+        ours_total += float(ours.detach().double().abs().sum())
+        true_total += float(true.detach().double().abs().sum())
+    return ours_total / true_total if true_total else math.nan
+
+
 def _fields(structure: Any) -> Mapping[Any, Any] | None:
     """The named fields of a NamedTuple or dataclass, else None."""
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):

@@ -12,7 +12,7 @@ from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Subject, accuracy
 from torch import Tensor
 
-from hograd_core.reference import TruthError
+from hograd_core.reference import TruthError, magnitude
 
 HVP = "derivative_vector_product"
 
@@ -154,3 +154,39 @@ def test_only_full_tensors_have_an_asymmetry() -> None:
     spoilt = Subject(Cell("derivative_tensor", "rows", "mlp", 5, 2))
     spoilt.call = lambda: right().triu()  # type: ignore[method-assign]
     assert accuracy.measure(spoilt).values["asymmetry"] > 0.01
+
+
+def test_deviation_and_magnitude_say_what_an_approximation_loses() -> None:
+    made = spoiled(lambda h: 0.75 * h)
+    read = accuracy.measure(made).values
+    assert read["deviation"] == pytest.approx(0.25, rel=1e-4)
+    assert read["magnitude"] == pytest.approx(0.75, rel=1e-4)
+
+
+def test_deviation_does_not_hide_behind_the_conditioning() -> None:
+    """A natural-gradient step's error is held to condition number times its size; its deviation is not."""
+    cell = Cell("natural_gradient_step", "diagonal", "friedman_loss", 4, batch=8)
+    read = accuracy.measure(Subject(cell)).values
+    assert isinstance(read["deviation"], float)
+    assert isinstance(read["relative_error"], float)
+    assert read["deviation"] > 0.5 > read["relative_error"]
+
+
+def test_a_squared_mean_gradient_is_as_small_as_independent_samples_make_it() -> None:
+    """One sample: the square of its gradient, exactly. Many: too small, and never too large."""
+    sizes = {
+        batch: accuracy.measure(
+            Subject(Cell("empirical_fisher_diagonal", "squared_mean_gradient", "digits_loss", 4, batch=batch))
+        ).values["magnitude"]
+        for batch in (1, 2, 16)
+    }
+    assert sizes[1] == pytest.approx(1, rel=1e-5)
+    assert 0 < sizes[16] < sizes[2] < 1
+
+
+def test_magnitude_is_missing_where_it_means_nothing() -> None:
+    assert math.isnan(magnitude(torch.ones(2), torch.zeros(2)))
+    assert math.isnan(magnitude(torch.ones(2), (torch.ones(2), torch.ones(2))))
+    assert magnitude({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(2), "b": -torch.ones(1)}) == 1
+    made = spoiled(lambda h: h * math.nan)
+    assert isinstance(accuracy.measure(made).values["magnitude"], Missing)

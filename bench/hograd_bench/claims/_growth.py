@@ -44,7 +44,7 @@ from hograd_bench.laws.frames import ITEMSIZE, RATIOS
 from hograd_bench.laws.polynomial import SYMBOLS
 
 BY = ("operator", "method", "problem")
-# A counted metric without an exact law deviates from its power by no noise, but by lower terms.
+# What repeats to the last digit, yet is no exact law (a deviation, say), misses its power by lower terms, not by noise.
 COUNT_NOISE = 0.02
 FLAT = 1.25
 FAMILIES = ("polynomial", "exponential", "factorial")
@@ -86,7 +86,7 @@ def law_for(
                 return law
     x = [float(s) for s, seen in series.items() for _ in seen]
     y = [v for seen in series.values() for v in seen]
-    noise = COUNT_NOISE if is_exact(metric) else noise_of(metric, along)
+    noise = noise_of(metric, along) or COUNT_NOISE
     symbol = SYMBOLS.get(variable, variable)
     return fit_power(
         x, y, metric=metric, variable=symbol, noise=noise, overhead=metric not in RATIOS, max_exponent=degree + 1.0
@@ -186,7 +186,7 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
             continue
         along = line(rows, "order", part.metric)
         series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
-        noise = COUNT_NOISE if is_exact(part.metric) else noise_of(part.metric, along)
+        noise = noise_of(part.metric, along) or COUNT_NOISE
         law = fit_orders(series, metric=part.metric, noise=noise)
         common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
         if isinstance(law, InsufficientData):

@@ -19,6 +19,8 @@ SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "prepar
 # Ratios to a gradient that was timed around the call in the same process drift less than times do.
 NOISE = {"gradient_equivalents": 0.05}
 TIME_NOISE = 0.10
+# Deviations from truth repeat to the last digit, but no law goes through them exactly.
+DIMENSIONLESS = ("relative_error", "asymmetry", "deviation", "magnitude")
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 Operations = Callable[[str, int, int, int], "int | None"]
 
@@ -131,7 +133,7 @@ def noise_of(metric: str, rows: pd.DataFrame) -> float:
     Doubled where rows are marked noisy, and never below what the gradient, timed before and after each row, shows
     of the machine's drift in that minute.
     """
-    if is_exact(metric) or metric in ("relative_error", "asymmetry"):
+    if is_exact(metric) or metric in DIMENSIONLESS:
         return 0.0
     noisy = "noisy" in rows.columns and bool((rows["noisy"] == True).any())  # noqa: E712 - an object column with None
     drift = 0.0

@@ -15,7 +15,7 @@ from hograd_bench.laws.fitted import FittedLaw, fit_power
 SIZES = ("n", "depth", "batch", "order")
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 COUNTS = ("allocations", "aten_calls", "graph_nodes", "flops", "f_calls")
-RATIOS = ("gradient_equivalents",)
+RATIOS = ("gradient_equivalents", "deviation", "magnitude")
 
 Law = ExactLaw | FittedLaw
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from hograd_bench.metrics._calls import repeatable
 from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
-from hograd_core.reference import Truth, TruthError, has_truth, relative_error, tolerance, true_value
+from hograd_core.reference import Truth, TruthError, has_truth, magnitude, relative_error, tolerance, true_value
 
 _DEPENDS = ("torch", "threads", "isa", "device")
 _TRUTH = "hograd_core.reference in float64 on the CPU"
@@ -35,6 +35,8 @@ METRICS = (
         _DEPENDS,
     ),
     Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
+    Metric("deviation", "1", True, _TRUTH, "largest deviation over the largest entry, however conditioned", _DEPENDS),
+    Metric("magnitude", "1", True, _TRUTH, "sum of absolute entries over the truth's: 0.5 is half too small", _DEPENDS),
 )
 
 TRUTHS_KEPT = 16
@@ -50,6 +52,8 @@ class Judgement:
     asymmetry: float | Missing
     error: float = math.inf
     unknown: str | None = None
+    deviation: float = math.inf
+    magnitude: float = math.nan
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
@@ -81,7 +85,13 @@ def _judge(subject: Subject) -> Judgement:
         truth = _truth(subject)
     except TruthError as error:
         return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
-    return Judgement(allowed, skew, relative_error(result, truth.value, truth.scale))
+    return Judgement(
+        allowed,
+        skew,
+        relative_error(result, truth.value, truth.scale),
+        deviation=relative_error(result, truth.value),
+        magnitude=magnitude(result, truth.value),
+    )
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:
@@ -142,10 +152,14 @@ def measure(subject: Subject) -> Readings:
     if reason is None and not math.isfinite(judgement.error):
         reason = "the result is not finite, or of another shape than truth"
     if reason is not None:
-        readings.values.update({name: Missing(reason) for name in ("relative_error", "ulp_error")})
-    else:
-        readings.values["relative_error"] = judgement.error
-        readings.values["ulp_error"] = judgement.error / torch.finfo(subject.dtype).eps
+        names = ("relative_error", "ulp_error", "deviation", "magnitude")
+        readings.values.update({name: Missing(reason) for name in names})
+        return readings
+    readings.values["relative_error"] = judgement.error
+    readings.values["ulp_error"] = judgement.error / torch.finfo(subject.dtype).eps
+    readings.values["deviation"] = judgement.deviation
+    known = math.isfinite(judgement.magnitude)
+    readings.values["magnitude"] = judgement.magnitude if known else Missing("the truth is zero, or not finite")
     return readings
 
 

@@ -26,6 +26,7 @@ def _operations(s: Spec) -> dict[str, int]:
     source="Böhning 1992 with the Gaussian prior of Bishop 2006, §4.5; Hessian as softmax_regression's plus λI",
     family="application",
     sizes={"n": "features; x has 3 n elements", "batch": "examples"},
+    provides=("damping",),
     operations=_operations,
 )
 def newton_softmax(spec: Spec, draw: Draw) -> Instance:
@@ -52,4 +53,5 @@ def newton_softmax(spec: Spec, draw: Draw) -> Instance:
 
     # A direction of its own: along softmax_regression's the third derivative of some sizes all but cancels.
     v = draw.normal(len(x))
-    return Instance(f, x, v, ClosedForm(tensor, product, lambda order, v: v @ product(order, v)))
+    # The ridge alone makes the Newton system positive definite.
+    return Instance(f, x, v, ClosedForm(tensor, product, lambda order, v: v @ product(order, v)), {"damping": 0.0})

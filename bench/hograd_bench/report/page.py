@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hograd_bench.report import cells, figures, history, matrix, palette, text, verdicts
+from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
 from hograd_bench.report.style import style
@@ -52,6 +52,8 @@ def render(
         needs=said.needs,
         news=said.news,
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
+        training=training.workloads(shown),
+        training_pictures=_training_pictures(shown),
         sections=list(_sections(shown)),
         matrices=matrix.matrices(shown),
         signs=matrix.legend(shown),
@@ -111,6 +113,11 @@ def _sections(shown: Shown) -> Iterator[dict[str, Any]]:
             if pictures:
                 name = module.__name__.rpartition(".")[2]
                 yield {"id": name, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
+
+
+def _training_pictures(shown: Shown) -> list[dict[str, Any]]:
+    with style():
+        return [picture(drawn) for drawn in training.pictures(shown)]
 
 
 def picture(drawn: figures.Drawn) -> dict[str, Any]:

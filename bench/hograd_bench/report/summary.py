@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from hograd_bench import claims
-from hograd_bench.report import advice, text
+from hograd_bench.report import advice, text, training
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
 from hograd_bench.report.verdicts import mark
@@ -37,6 +37,10 @@ def markdown(shown: Shown, said: Answers) -> str:
         head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets))
         body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
         lines += [f"**You need {escape(need.title)}**", "", *table(head, body), ""]
+    steps = training.table(shown)
+    if steps:
+        head = ("training step", "plain", "take", "plain steps", "peak over plain")
+        lines += ["", "## In a training step", "", *table(head, steps), ""]
     if said.news:
         lines += ["## What is new", ""]
         lines += [f"- {escape(i)} {escape(t)}: {mark(a)[2]} → {mark(b)[2]}" for i, t, a, b in said.changed] or [
