@@ -10,7 +10,7 @@ from hograd_bench.claims._load import load
 from hograd_bench.claims._model import INSUFFICIENT, Claim, Finding, Part, PartVerdict, Verdict
 from hograd_bench.claims._rule import Data
 from hograd_bench.claims._rules import RULES
-from hograd_bench.claims._series import Operations, cell_ids, latest, operations_of, rows_of
+from hograd_bench.claims._series import Operations, cell_ids, latest, narrowed, operations_of, rows_of
 from hograd_bench.claims._words import claim_outcome, claim_sentence, outcome_of, part_sentence, worst_of
 from hograd_bench.claims._words import explain as _explain
 
@@ -54,6 +54,7 @@ def _judge(claim: Claim, frame: pd.DataFrame, operations: Operations) -> Verdict
 
 
 def _judge_part(part: Part, frame: pd.DataFrame, operations: Operations) -> PartVerdict:
+    frame = narrowed(part, frame)
     rows = rows_of(part, frame)
     findings = list(RULES[part.rule].decide(part, Data(rows, frame, operations))) if len(rows) else []
     if not findings and len(rows):

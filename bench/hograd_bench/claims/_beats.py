@@ -9,7 +9,7 @@ import pandas as pd
 
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
 from hograd_bench.claims._rule import Data, Rule
-from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, values_along
+from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, ok_rows, values_along
 from hograd_bench.laws import Crossover, InsufficientData, crossover
 from hograd_bench.laws.polynomial import SYMBOLS
 
@@ -67,19 +67,21 @@ def _compare(
     variable = str(part.parameters.get("variable", "n"))
     share = float(part.parameters.get("products_share", 0.0))
     times = float(part.parameters.get("times", 1.0))
-    ok = rows[rows["status"] == "ok"] if part.metric in rows.columns else rows.iloc[:0]
+    ok = ok_rows(rows) if part.metric in rows.columns else rows.iloc[:0]
     if not candidates or not rivals or ok.empty:
         return None
-    line_of = _fixed(ok, candidates + rivals, variable)
-    ours = _best(ok, candidates, variable, part.metric, line_of)
-    theirs = _best(ok, rivals, variable, part.metric, line_of)
+    places = _places(ok, candidates + rivals)
+    ways = {name: ok.iloc[at] for name, at in places.items()}
+    line_of = _fixed(ways, variable)
+    ours = _best(ways, candidates, variable, part.metric, line_of)
+    theirs = _best(ways, rivals, variable, part.metric, line_of)
     first = {float(x): values for x, (_, values) in theirs.items()}
     # m products cost m times one: the comparison at m = share of n, or a fixed multiple.
     second = {float(x): [v * (share * x if share else times) for v in values] for x, (_, values) in ours.items()}
     result = crossover(first, second, noise=noise_of(part.metric, ok), level=LEVEL)
     names = {True: _label(candidates), False: _label(rivals)}
     group = {**key, "comparison": f"{names[True]} against {names[False]}"}
-    used = ok[[f"{o}/{m}" in candidates + rivals for o, m in zip(ok["operator"], ok["method"], strict=True)]]
+    used = ok.iloc[sorted(i for at in places.values() for i in at)]
     if isinstance(result, InsufficientData):
         return Finding(part.id, group, INSUFFICIENT, str(result), cells=cell_ids(used))
     if result.kind in accept:
@@ -119,27 +121,42 @@ def _interval(result: Crossover) -> tuple[float, float] | None:
     return (result.low if result.low is not None else 0.0, result.high if result.high is not None else float("inf"))
 
 
-def _fixed(ok: pd.DataFrame, names: list[str], variable: str) -> tuple[int, ...]:
+def _places(ok: pd.DataFrame, names: list[str]) -> dict[str, list[int]]:
+    """Where the rows of each of the named ways are."""
+    wanted = set(names)
+    places: dict[str, list[int]] = {}
+    for i, (o, m) in enumerate(zip(ok["operator"].to_list(), ok["method"].to_list(), strict=True)):
+        if (name := f"{o}/{m}") in wanted:
+            places.setdefault(name, []).append(i)
+    return places
+
+
+def _others(variable: str) -> list[str]:
+    return [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
+
+
+def _fixed(ways: Mapping[str, pd.DataFrame], variable: str) -> tuple[int, ...]:
     """The other sizes at which most values of the variable were measured by the methods compared."""
-    others = [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
-    mask = [f"{o}/{m}" in names for o, m in zip(ok["operator"], ok["method"], strict=True)]
-    counts = ok[mask].groupby(others)[variable].nunique()
-    best = max(counts.items(), key=lambda item: (item[1], item[0]), default=((1,) * len(others), 0))[0]
-    return tuple(int(v) for v in best) if isinstance(best, tuple) else (int(best),)
+    others = _others(variable)
+    met: dict[tuple[int, ...], set[int]] = {}
+    for rows in ways.values():
+        for x, *where in rows[[variable, *others]].itertuples(index=False, name=None):
+            met.setdefault(tuple(where), set()).add(x)
+    return max(met, key=lambda where: (len(met[where]), where), default=(1,) * len(others))
 
 
 def _best(
-    ok: pd.DataFrame, names: list[str], variable: str, metric: str, fixed: tuple[int, ...]
+    ways: Mapping[str, pd.DataFrame], names: list[str], variable: str, metric: str, fixed: tuple[int, ...]
 ) -> dict[int, tuple[str, list[float]]]:
     """Size -> the least of the named ways there, and its measurements."""
-    others = [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
+    others = _others(variable)
     found: dict[int, tuple[str, list[float]]] = {}
     for name in names:
-        operator, _, method = name.partition("/")
-        rows = ok[(ok["operator"] == operator) & (ok["method"] == method)]
-        for column, value in zip(others, fixed, strict=True):
-            rows = rows[rows[column] == value]
-        for x, values in values_along(rows, variable, metric).items():
+        if name not in ways:
+            continue
+        rows = ways[name]
+        here = [i for i, where in enumerate(rows[others].itertuples(index=False, name=None)) if where == fixed]
+        for x, values in values_along(rows.iloc[here], variable, metric).items():
             if x not in found or min(values) < min(found[x][1]):
                 found[x] = (name, values)
     return dict(sorted(found.items()))

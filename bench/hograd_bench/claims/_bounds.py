@@ -18,6 +18,7 @@ from hograd_bench.claims._series import (
     groups,
     line,
     noise_of,
+    ok_rows,
     size_text,
     values_along,
     with_denominator,
@@ -36,7 +37,7 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
     over = part.parameters.get("over")
     found = []
     for key, rows in groups(data.rows, BY):
-        ok = rows[rows["status"] == "ok"]
+        ok = ok_rows(rows)
         if ok.empty:
             continue
         ratio = _quotient(part, ok, data)
@@ -48,11 +49,14 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
             continue
         ratio = ratio[known.index]
         # The median over repeats of a cell; a counted metric is the same in all of them.
-        merged = known.assign(_value=ratio).groupby(list(SIZES), sort=True)["_value"].median()
+        at: dict[tuple[int, ...], list[float]] = {}
+        for *size, value in zip(*(known[s].to_list() for s in SIZES), ratio.to_list(), strict=True):
+            at.setdefault(tuple(size), []).append(value)
+        merged = {size: float(np.median(at[size])) for size in sorted(at)}
         margin = math.exp(Z * noise_of(part.metric, known))
-        sizes = [dict(zip(SIZES, s, strict=True)) for s in merged.index]
+        sizes = [dict(zip(SIZES, s, strict=True)) for s in merged]
         shown = [size_text(s, SIZES) for s in sizes]
-        values = [float(v) for v in merged]
+        values = list(merged.values())
         outside = [v > high * margin if v > high else v < low / margin for v in values]
         inside = [low * (margin if low > 0 else 1) <= v <= high / (margin if high > 0 else 1) for v in values]
         deviation = [_excess(v, low, high) for v in values]
@@ -95,7 +99,7 @@ def _quotient(part: Part, ok: pd.DataFrame, data: Data) -> pd.Series[float]:
     values = pd.to_numeric(ok[part.metric], errors="coerce").astype(float)
     over = part.parameters.get("over")
     if over is not None:
-        denominator = with_denominator(ok, data.frame, part.metric, str(over), data.operations)
+        denominator = with_denominator(ok, data.baseline, part.metric, str(over), data.operations)
         values = values / denominator.where(denominator > 0)
     finite: pd.Series[float] = values.replace([np.inf, -np.inf], np.nan)
     return finite

@@ -14,7 +14,6 @@ from hograd_bench.claims._model import HOLDS, INSUFFICIENT, REFUTED, Finding, Pa
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
-    baseline_rows,
     cell_ids,
     groups,
     line,
@@ -118,7 +117,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     name = metric
     baseline = part.parameters.get("baseline")
     if baseline is not None:
-        own = _matching(baseline_rows(data.frame, str(baseline)), rows)
+        own = data.baseline(str(baseline)).like(rows)
         other = law_for(own, metric, variable)
         if isinstance(other, InsufficientData):
             return Finding(part.id, key, INSUFFICIENT, f"the baseline {baseline}: {other}", text, **common)
@@ -148,16 +147,6 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     return Finding(
         part.id, key, outcome, reason, text, None if exact else (low, high), degree, worst=worst, lost=lost, **common
     )
-
-
-def _matching(baseline: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the baseline on the problem, type, machine and sizes of the rows."""
-    mask = pd.Series(True, index=baseline.index)
-    for column in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine"):
-        if column in rows.columns:
-            mask &= baseline[column].isin(rows[column].unique())
-    chosen: pd.DataFrame = baseline.loc[mask]
-    return chosen
 
 
 def _anchored(

@@ -20,7 +20,18 @@ SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "prepar
 NOISE = {"gradient_equivalents": 0.05}
 TIME_NOISE = 0.10
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+CONTEXT = ("noisy", "gradient_seconds_before", "gradient_seconds_after")
+"""What says how much a time is to be trusted."""
+PLACE = ("problem", "dtype", "device", "threads", "preparation", "machine")
 Operations = Callable[[str, int, int, int], "int | None"]
+
+
+def narrowed(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a part may look at: selecting from a frame costs by the column, and rows have dozens."""
+    metrics = {part.metric, part.parameters.get("over"), *CONTEXT}
+    wanted = {"cell", "status", "started", "run", *Cell.__dataclass_fields__, *SERIES, *metrics}
+    few: pd.DataFrame = frame[[c for c in frame.columns if c in wanted]].copy()  # copied: one block a dtype
+    return few
 
 
 def rows_of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +112,16 @@ def measured_rows(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     if metric not in rows.columns:
         nothing: pd.DataFrame = rows.iloc[:0]
         return nothing
-    chosen: pd.DataFrame = rows.loc[(rows["status"] == "ok") & rows[metric].notna()]
+    return _kept(rows, (rows["status"] == "ok").to_numpy() & rows[metric].notna().to_numpy())
+
+
+def ok_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that came out ok."""
+    return _kept(rows, (rows["status"] == "ok").to_numpy())
+
+
+def _kept(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    chosen: pd.DataFrame = rows if mask.all() else rows.iloc[np.flatnonzero(mask)]
     return chosen
 
 
@@ -111,12 +131,12 @@ def line(rows: pd.DataFrame, variable: str, metric: str) -> pd.DataFrame:
     others = [s for s in SIZES if s != variable and s in rows.columns]
     if measured.empty:
         return measured
-    best: tuple[tuple[Any, ...], pd.DataFrame] | None = None
-    for values, chosen in measured.groupby(others, sort=True):
-        rank = (chosen[variable].nunique(), *values)
-        if best is None or rank > best[0]:
-            best = (rank, chosen)
-    return best[1] if best is not None else measured
+    where = list(zip(*(measured[s].to_list() for s in others), strict=True))
+    met: dict[tuple[Any, ...], set[Any]] = {}
+    for place, x in zip(where, measured[variable].to_list(), strict=True):
+        met.setdefault(place, set()).add(x)
+    best = max(met, key=lambda place: (len(met[place]), *place))
+    return _kept(measured, np.array([place == best for place in where]))
 
 
 def values_along(rows: pd.DataFrame, variable: str, metric: str) -> dict[int, list[float]]:
@@ -133,7 +153,7 @@ def noise_of(metric: str, rows: pd.DataFrame) -> float:
     """
     if is_exact(metric) or metric in ("relative_error", "asymmetry"):
         return 0.0
-    noisy = "noisy" in rows.columns and bool((rows["noisy"] == True).any())  # noqa: E712 - an object column with None
+    noisy = "noisy" in rows.columns and any(v == 1 for v in rows["noisy"].to_list())  # 1, 1.0, True; not None or NaN
     drift = 0.0
     if {"gradient_seconds_before", "gradient_seconds_after"} <= set(rows.columns):
         before, after = (
@@ -168,18 +188,43 @@ def cell_ids(rows: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def baseline_rows(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Rows of the baseline "operator/method", as they are compared with by problem and sizes."""
-    operator, _, method = name.partition("/")
-    mask = frame["operator"] == canonical(operator)
-    if method:
-        mask &= frame["method"] == method
-    chosen: pd.DataFrame = frame.loc[mask]
-    return chosen
+class Baseline:
+    """Rows of the baseline "operator/method", found by the problem, type and machine that they are compared on."""
+
+    def __init__(self, frame: pd.DataFrame, name: str) -> None:
+        operator, _, method = name.partition("/")
+        mask = frame["operator"] == canonical(operator)
+        if method:
+            mask &= frame["method"] == method
+        self._rows: pd.DataFrame = latest(frame.loc[mask])
+        self._place = [c for c in PLACE if c in frame.columns]
+        self._at: dict[tuple[Any, ...], list[int]] = {}
+        for i, place in enumerate(self._rows[self._place].itertuples(index=False, name=None)):
+            self._at.setdefault(place, []).append(i)
+        self._values: dict[str, dict[tuple[Any, ...], float]] = {}
+
+    def like(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The baseline's rows on the problem, type, machine and sizes of rows of one group."""
+        place = next(rows[self._place].itertuples(index=False, name=None))
+        own = self._rows.iloc[self._at.get(place, [])]
+        mask = np.ones(len(own), dtype=bool)
+        for column in ("n", "depth", "batch"):
+            mask &= own[column].isin(rows[column].unique()).to_numpy()
+        return _kept(own, mask)
+
+    def values(self, metric: str, rows: pd.DataFrame) -> list[float]:
+        """The latest value of a metric on the problem, sizes, type and machine of each row, NaN where there is none."""
+        keys = [*self._place, "n", "depth", "batch"]
+        if metric not in self._values:
+            base = ok_rows(self._rows)
+            found = base[[*keys, metric]].itertuples(index=False, name=None) if metric in base.columns else ()
+            self._values[metric] = {key: value for *place, value in found if (key := tuple(place))}
+        known = self._values[metric]
+        return [known.get(key, np.nan) for key in rows[keys].itertuples(index=False, name=None)]
 
 
 def with_denominator(
-    rows: pd.DataFrame, frame: pd.DataFrame, metric: str, over: str, operations: Operations
+    rows: pd.DataFrame, baseline: Callable[[str], Baseline], metric: str, over: str, operations: Operations
 ) -> pd.Series[float]:
     """What a metric is divided by, row by row, NaN where it is not known.
 
@@ -197,16 +242,7 @@ def with_denominator(
         return floats([np.nan if c is None else float(c) for c in counts], rows.index)
     if "/" not in over:
         return rows[over].astype(float) if over in rows.columns else floats(np.nan, rows.index)
-    keys = [
-        c
-        for c in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine")
-        if c in rows.columns
-    ]
-    base = latest(baseline_rows(frame, over))
-    base = base[base["status"] == "ok"]
-    known = {tuple(k): v for *k, v in base[[*keys, metric]].itertuples(index=False)} if metric in base.columns else {}
-    found = [known.get(tuple(k), np.nan) for k in rows[keys].itertuples(index=False)]
-    return floats(found, rows.index)
+    return floats(baseline(over).values(metric, rows), rows.index)
 
 
 def floats(values: Sequence[float] | float, index: pd.Index[Any]) -> pd.Series[float]:

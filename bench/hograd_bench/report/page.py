@@ -38,7 +38,7 @@ def render(
         source: where the rows were read from, for the commands shown.
     """
     anchors = cells.anchors_of(shown.rows)
-    runs = [key for key in shown.environments if key[1] in set(shown.rows["run"])]
+    runs = _present(shown)
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
     made = history.runs(shown)
     lines, older = history.table(made)
@@ -124,7 +124,7 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
 
 def _facts(shown: Shown) -> list[tuple[str, str]]:
     """Where the figures come from, in a few words each."""
-    latest = [shown.environments[key] for key in shown.environments if key[1] in set(shown.rows["run"])]
+    latest = [shown.environments[key] for key in _present(shown)]
 
     def several(section: str, key: str) -> str:
         return ", ".join(dict.fromkeys(history.fact(e, section, key) for e in latest)) or "unknown"
@@ -138,6 +138,12 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
         ("last run", _last(shown)),
     ]  # fmt: skip
     return [(k, v if len(v) < 200 else v[:199] + "…") for k, v in found if v]
+
+
+def _present(shown: Shown) -> list[tuple[str, str]]:
+    """(machine, run) of the runs that rows of the page come from."""
+    met = set(zip(shown.rows["machine"], shown.rows["run"], strict=True))
+    return [key for key in shown.environments if key in met]
 
 
 def _last(shown: Shown) -> str:

@@ -24,6 +24,11 @@ def seconds(value: float) -> str:
     return f"{_figures(value / 1e-9)} ns"
 
 
+def joules(value: float) -> str:
+    """Joules with three figures and a unit that reads."""
+    return seconds(value).removesuffix("s") + "J"
+
+
 def binary(value: float) -> str:
     """Bytes exactly below 10 KiB, then with three figures and a unit; whole KiB as such."""
     if abs(value) < 10 * 2**10 and (value % 2**10 or not value):
@@ -51,6 +56,8 @@ def metric(name: str, value: Any) -> str:
         return binary(float(value))
     if "seconds" in name:
         return seconds(float(value))
+    if "joules" in name:
+        return joules(float(value))
     return plain(float(value))
 
 
