@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
+from hograd_bench.claims._rows import Place, Rows
 from hograd_bench.claims._rule import Data, Rule
-from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, ok_rows, values_along
+from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, ok_rows, values_along, widest
 from hograd_bench.laws import Crossover, InsufficientData, crossover
 from hograd_bench.laws.polynomial import SYMBOLS
 
@@ -25,7 +24,7 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got {unknown[0]!r}, expected some of {', '.join(KINDS)}")
     found = []
-    orders = part.parameters.get("variable", "n") != "order" and data.rows["order"].nunique() > 1
+    orders = part.parameters.get("variable", "n") != "order" and len(data.rows.distinct("order")) > 1
     by = ("problem", "order") if orders else ("problem",)
     for key, rows in groups(data.rows, by):
         for candidates, rivals in _pairs(part, rows):
@@ -35,7 +34,7 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+def _pairs(part: Part, rows: Rows) -> list[tuple[list[str], list[str]]]:
     """(candidates, rivals) as operator/method names; "*" is every other one measured."""
     present = sorted({f"{o}/{m}" for o, m in zip(rows["operator"], rows["method"], strict=True)})
 
@@ -58,7 +57,7 @@ def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
 def _compare(
     part: Part,
     key: Mapping[str, Any],
-    rows: pd.DataFrame,
+    rows: Rows,
     candidates: list[str],
     rivals: list[str],
     accept: set[str],
@@ -67,12 +66,13 @@ def _compare(
     variable = str(part.parameters.get("variable", "n"))
     share = float(part.parameters.get("products_share", 0.0))
     times = float(part.parameters.get("times", 1.0))
-    ok = ok_rows(rows) if part.metric in rows.columns else rows.iloc[:0]
-    if not candidates or not rivals or ok.empty:
+    ok = ok_rows(rows) if part.metric in rows else rows.take([])
+    if not candidates or not rivals or not len(ok):
         return None
     places = _places(ok, candidates + rivals)
-    ways = {name: ok.iloc[at] for name, at in places.items()}
-    line_of = _fixed(ways, variable)
+    ways = {name: ok.take(at) for name, at in places.items()}
+    used = ok.take(sorted(i for at in places.values() for i in at))
+    line_of = _fixed(used, variable)
     ours = _best(ways, candidates, variable, part.metric, line_of)
     theirs = _best(ways, rivals, variable, part.metric, line_of)
     first = {float(x): values for x, (_, values) in theirs.items()}
@@ -81,7 +81,6 @@ def _compare(
     result = crossover(first, second, noise=noise_of(part.metric, ok), level=LEVEL)
     names = {True: _label(candidates), False: _label(rivals)}
     group = {**key, "comparison": f"{names[True]} against {names[False]}"}
-    used = ok.iloc[sorted(i for at in places.values() for i in at)]
     if isinstance(result, InsufficientData):
         return Finding(part.id, group, INSUFFICIENT, str(result), cells=cell_ids(used))
     if result.kind in accept:
@@ -121,12 +120,12 @@ def _interval(result: Crossover) -> tuple[float, float] | None:
     return (result.low if result.low is not None else 0.0, result.high if result.high is not None else float("inf"))
 
 
-def _places(ok: pd.DataFrame, names: list[str]) -> dict[str, list[int]]:
+def _places(ok: Rows, names: list[str]) -> dict[str, list[int]]:
     """Where the rows of each of the named ways are."""
     wanted = set(names)
     places: dict[str, list[int]] = {}
-    for i, (o, m) in enumerate(zip(ok["operator"].to_list(), ok["method"].to_list(), strict=True)):
-        if (name := f"{o}/{m}") in wanted:
+    for i, (operator, method) in enumerate(ok.tuples(["operator", "method"])):
+        if (name := f"{operator}/{method}") in wanted:
             places.setdefault(name, []).append(i)
     return places
 
@@ -135,28 +134,22 @@ def _others(variable: str) -> list[str]:
     return [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
 
 
-def _fixed(ways: Mapping[str, pd.DataFrame], variable: str) -> tuple[int, ...]:
+def _fixed(used: Rows, variable: str) -> Place:
     """The other sizes at which most values of the variable were measured by the methods compared."""
     others = _others(variable)
-    met: dict[tuple[int, ...], set[int]] = {}
-    for rows in ways.values():
-        for x, *where in rows[[variable, *others]].itertuples(index=False, name=None):
-            met.setdefault(tuple(where), set()).add(x)
-    return max(met, key=lambda where: (len(met[where]), where), default=(1,) * len(others))
+    return widest(zip(used.tuples(others), used[variable], strict=True), default=(1,) * len(others))
 
 
 def _best(
-    ways: Mapping[str, pd.DataFrame], names: list[str], variable: str, metric: str, fixed: tuple[int, ...]
+    ways: Mapping[str, Rows], names: list[str], variable: str, metric: str, fixed: Place
 ) -> dict[int, tuple[str, list[float]]]:
     """Size -> the least of the named ways there, and its measurements."""
-    others = _others(variable)
     found: dict[int, tuple[str, list[float]]] = {}
     for name in names:
         if name not in ways:
             continue
-        rows = ways[name]
-        here = [i for i, where in enumerate(rows[others].itertuples(index=False, name=None)) if where == fixed]
-        for x, values in values_along(rows.iloc[here], variable, metric).items():
+        here = ways[name].where(where == fixed for where in ways[name].tuples(_others(variable)))
+        for x, values in values_along(here, variable, metric).items():
             if x not in found or min(values) < min(found[x][1]):
                 found[x] = (name, values)
     return dict(sorted(found.items()))

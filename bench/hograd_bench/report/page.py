@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hograd_bench.report import cells, figures, history, matrix, palette, text, verdicts
 from hograd_bench.report.answers import Answers
@@ -20,6 +20,8 @@ from hograd_bench.report.shown import Shown
 from hograd_bench.report.style import style
 
 LARGEST_ENVIRONMENT = 40_000
+LONGEST = 4000
+"""Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
 
 
@@ -78,10 +80,16 @@ def template(name: str) -> jinja2.Template:
 def _templates() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_presentable,
     )  # fmt: skip
     made.filters.update(seconds=text.seconds, bytes=text.binary, times=text.times, metric_name=_metric_name)
     return made
+
+
+def _presentable(value: Any) -> Any:
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return text.visible(value if len(value) <= LONGEST else value[:LONGEST] + "…")
 
 
 def assets() -> dict[str, Any]:
@@ -158,7 +166,10 @@ def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:
 
 def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
     shown = json.dumps(recorded, indent=1, ensure_ascii=False, default=str)
-    return {"machine": key[0], "run": key[1], "anchor": anchor, "text": shown[:LARGEST_ENVIRONMENT]}
+    return {
+        "machine": key[0], "run": key[1], "anchor": anchor,
+        "text": escape(text.visible(shown[:LARGEST_ENVIRONMENT])),
+    }  # fmt: skip
 
 
 def _metric_name(name: str) -> str:

@@ -64,7 +64,7 @@ def values(axes: Axes, metric: str, *, axis: str = "y", log: bool = True, label:
         (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
         low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
         if "bytes" in metric:
-            steps = max(1, math.ceil(math.log2(max(high / low, 2)) / 7))
+            steps = max(1, math.ceil(max(math.log2(high) - math.log2(low), 1) / 7))
             one.set_major_locator(LogLocator(base=2.0**steps, numticks=12))
         elif high / low < 30:
             one.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))

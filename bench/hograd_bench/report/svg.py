@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 from matplotlib.figure import Figure
 
 from hograd_bench.report.palette import LIGHT
+from hograd_bench.report.text import visible
 
 INK = "#010203"
 """Stands for the page's text colour."""
@@ -61,7 +62,7 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px")
     root.set("role", "img")
     root.set("aria-label", alt)
-    return ET.tostring(root, encoding="unicode")
+    return visible(ET.tostring(root, encoding="unicode"))
 
 
 def _unstyled(root: ET.Element) -> None:
