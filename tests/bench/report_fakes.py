@@ -87,6 +87,35 @@ def rows(run: str, *, extra: int = 0, evil: bool = False) -> list[dict[str, Any]
     return made
 
 
+GPUS = {"gpu-machine-aaaaaaaaaa": ("NVIDIA H100 80GB HBM3", 40.0), "gpu-machine-bbbbbbbbbb": ("NVIDIA L4", 8.0)}
+
+
+def gpu_rows(run: str, speed: float) -> list[dict[str, Any]]:
+    """The rows of a run on a GPU that computes ``speed`` times as fast, after 30 µs of launching."""
+    made = []
+    for row in rows(run):
+        cell = Cell(**{name: row[name] for name in schema.CELL_FIELDS} | {"device": "cuda"})
+        values, missing = dict(row["metrics"]), dict(row["missing"])
+        if row["status"] == "ok":
+            seconds = 3e-5 + values["seconds_min"] / speed
+            requested = values["peak_bytes"]
+            values |= {
+                "seconds_min": seconds, "peak_bytes": -(-requested // 512) * 512,
+                "cuda_warm_seconds_min": 0.8 * seconds, "cuda_cold_seconds_min": 1.3 * seconds,
+                "cuda_peak_requested_bytes": requested, "cuda_peak_allocated_bytes": -(-requested // 512) * 512,
+                "cuda_peak_reserved_bytes": 2 << 20, "gpu_watts": 10 * speed, "gpu_sm_mhz": 1980, "gpu_celsius": None,
+                "gpu_throttling": "none", "gpu_joules_per_call": 10 * speed * seconds,
+            }  # fmt: skip
+            missing["gpu_celsius"] = "NVML does not report a temperature"
+        made.append(
+            schema.row(
+                cell, row["status"], row["reason"], metrics=values, missing=missing, numel=cell.n, run=run,
+                started=row["started"], wall_seconds=0.5, details=row["details"],
+            )
+        )  # fmt: skip
+    return made
+
+
 def write(results: Path, run: str, made: list[dict[str, Any]], machine: str = MACHINE, **environment: Any) -> Path:
     """A run on disk."""
     folder = results / machine / run

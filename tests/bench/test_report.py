@@ -103,7 +103,7 @@ def test_evidence_has_samples_command_reasons_and_environment(built: tuple[Path,
         "Samples, µs",
         "peak_rss_bytes: not requested",
         'href="#env-',
-        "peak_bytes<dd>",
+        "peak_bytes\t",
     ):
         assert wanted in article[0], wanted
     commands = re.findall(r"<code class=\"cmd\">(.*?)</code>", built[1])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pandas as pd
 
 from hograd_bench.claims._load import load
 from hograd_bench.claims._model import INSUFFICIENT, Claim, Finding, Part, PartVerdict, Verdict
+from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data
 from hograd_bench.claims._rules import RULES
-from hograd_bench.claims._series import Operations, cell_ids, latest, operations_of, rows_of
+from hograd_bench.claims._series import Operations, cell_ids, latest, narrowed, operations_of, rows_of
 from hograd_bench.claims._words import claim_outcome, claim_sentence, outcome_of, part_sentence, worst_of
 from hograd_bench.claims._words import explain as _explain
 
@@ -54,10 +56,11 @@ def _judge(claim: Claim, frame: pd.DataFrame, operations: Operations) -> Verdict
 
 
 def _judge_part(part: Part, frame: pd.DataFrame, operations: Operations) -> PartVerdict:
-    rows = rows_of(part, frame)
+    frame = narrowed(part, frame)
+    rows = Rows.of(rows_of(part, frame))
     findings = list(RULES[part.rule].decide(part, Data(rows, frame, operations))) if len(rows) else []
     if not findings and len(rows):
-        seen = ", ".join(f"{count} {status}" for status, count in rows["status"].value_counts().items())
+        seen = ", ".join(f"{count} {status}" for status, count in Counter(rows["status"]).most_common())
         findings = [
             Finding(part.id, {}, INSUFFICIENT, f"none of its cells can be judged ({seen})", cells=cell_ids(rows))
         ]

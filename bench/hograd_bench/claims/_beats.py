@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
+from hograd_bench.claims._rows import Place, Rows
 from hograd_bench.claims._rule import Data, Rule
-from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, values_along
+from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, ok_rows, values_along, widest
 from hograd_bench.laws import Crossover, InsufficientData, crossover
 from hograd_bench.laws.polynomial import SYMBOLS
 
@@ -25,10 +24,10 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got {unknown[0]!r}, expected some of {', '.join(KINDS)}")
     found = []
-    orders = part.parameters.get("variable", "n") != "order" and data.rows["order"].nunique() > 1
+    orders = part.parameters.get("variable", "n") != "order" and len(data.rows.distinct("order")) > 1
     by = ("problem", "order") if orders else ("problem",)
     for key, rows in groups(data.rows, by):
-        if rows[str(part.parameters.get("variable", "n"))].nunique() < 2:
+        if len(rows.distinct(str(part.parameters.get("variable", "n")))) < 2:
             continue  # one size of a group belongs to some other sweep
         for candidates, rivals in _pairs(part, rows):
             finding = _compare(part, key, rows, candidates, rivals, accept, reject)
@@ -37,7 +36,7 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+def _pairs(part: Part, rows: Rows) -> list[tuple[list[str], list[str]]]:
     """(candidates, rivals) as operator/method names; "*" is every other one measured."""
     present = sorted({f"{o}/{m}" for o, m in zip(rows["operator"], rows["method"], strict=True)})
 
@@ -60,7 +59,7 @@ def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
 def _compare(
     part: Part,
     key: Mapping[str, Any],
-    rows: pd.DataFrame,
+    rows: Rows,
     candidates: list[str],
     rivals: list[str],
     accept: set[str],
@@ -69,19 +68,21 @@ def _compare(
     variable = str(part.parameters.get("variable", "n"))
     share = float(part.parameters.get("products_share", 0.0))
     times = float(part.parameters.get("times", 1.0))
-    ok = rows[rows["status"] == "ok"] if part.metric in rows.columns else rows.iloc[:0]
-    if not candidates or not rivals or ok.empty:
+    ok = ok_rows(rows) if part.metric in rows else rows.take([])
+    if not candidates or not rivals or not len(ok):
         return None
-    line_of = _fixed(ok, candidates + rivals, variable)
-    ours = _best(ok, candidates, variable, part.metric, line_of)
-    theirs = _best(ok, rivals, variable, part.metric, line_of)
+    places = _places(ok, candidates + rivals)
+    ways = {name: ok.take(at) for name, at in places.items()}
+    used = ok.take(sorted(i for at in places.values() for i in at))
+    line_of = _fixed(used, variable)
+    ours = _best(ways, candidates, variable, part.metric, line_of)
+    theirs = _best(ways, rivals, variable, part.metric, line_of)
     first = {float(x): values for x, (_, values) in theirs.items()}
     # m products cost m times one: the comparison at m = share of n, or a fixed multiple.
     second = {float(x): [v * (share * x if share else times) for v in values] for x, (_, values) in ours.items()}
     result = crossover(first, second, noise=noise_of(part.metric, ok), level=LEVEL)
     names = {True: _label(candidates), False: _label(rivals)}
     group = {**key, "comparison": f"{names[True]} against {names[False]}"}
-    used = ok[[f"{o}/{m}" in candidates + rivals for o, m in zip(ok["operator"], ok["method"], strict=True)]]
     if isinstance(result, InsufficientData):
         return Finding(part.id, group, INSUFFICIENT, str(result), cells=cell_ids(used))
     if result.kind in accept:
@@ -121,27 +122,36 @@ def _interval(result: Crossover) -> tuple[float, float] | None:
     return (result.low if result.low is not None else 0.0, result.high if result.high is not None else float("inf"))
 
 
-def _fixed(ok: pd.DataFrame, names: list[str], variable: str) -> tuple[int, ...]:
+def _places(ok: Rows, names: list[str]) -> dict[str, list[int]]:
+    """Where the rows of each of the named ways are."""
+    wanted = set(names)
+    places: dict[str, list[int]] = {}
+    for i, (operator, method) in enumerate(ok.tuples(["operator", "method"])):
+        if (name := f"{operator}/{method}") in wanted:
+            places.setdefault(name, []).append(i)
+    return places
+
+
+def _others(variable: str) -> list[str]:
+    return [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
+
+
+def _fixed(used: Rows, variable: str) -> Place:
     """The other sizes at which most values of the variable were measured by the methods compared."""
-    others = [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
-    mask = [f"{o}/{m}" in names for o, m in zip(ok["operator"], ok["method"], strict=True)]
-    counts = ok[mask].groupby(others)[variable].nunique()
-    best = max(counts.items(), key=lambda item: (item[1], item[0]), default=((1,) * len(others), 0))[0]
-    return tuple(int(v) for v in best) if isinstance(best, tuple) else (int(best),)
+    others = _others(variable)
+    return widest(zip(used.tuples(others), used[variable], strict=True), default=(1,) * len(others))
 
 
 def _best(
-    ok: pd.DataFrame, names: list[str], variable: str, metric: str, fixed: tuple[int, ...]
+    ways: Mapping[str, Rows], names: list[str], variable: str, metric: str, fixed: Place
 ) -> dict[int, tuple[str, list[float]]]:
     """Size -> the least of the named ways there, and its measurements."""
-    others = [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
     found: dict[int, tuple[str, list[float]]] = {}
     for name in names:
-        operator, _, method = name.partition("/")
-        rows = ok[(ok["operator"] == operator) & (ok["method"] == method)]
-        for column, value in zip(others, fixed, strict=True):
-            rows = rows[rows[column] == value]
-        for x, values in values_along(rows, variable, metric).items():
+        if name not in ways:
+            continue
+        here = ways[name].where(where == fixed for where in ways[name].tuples(_others(variable)))
+        for x, values in values_along(here, variable, metric).items():
             if x not in found or min(values) < min(found[x][1]):
                 found[x] = (name, values)
     return dict(sorted(found.items()))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hograd_bench.claims._growth import BY
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
+from hograd_bench.claims._rows import Place, Rows, is_void, number
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
     cell_ids,
-    floats,
     groups,
     line,
     noise_of,
+    ok_rows,
     size_text,
     values_along,
     with_denominator,
@@ -36,23 +37,26 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
     over = part.parameters.get("over")
     found = []
     for key, rows in groups(data.rows, BY):
-        ok = rows[rows["status"] == "ok"]
-        if ok.empty:
+        ok = ok_rows(rows)
+        if not len(ok):
             continue
         ratio = _quotient(part, ok, data)
-        known = ok[ratio.notna()]
+        there = [not math.isnan(r) for r in ratio]
+        known = ok.where(there)
         what = part.metric if over is None else f"{part.metric} / {_denominator(str(over))}"
-        if known.empty:
-            why = part.metric if part.metric not in rows.columns or rows[part.metric].isna().all() else what
+        if not len(known):
+            why = part.metric if part.metric not in rows or all(map(is_void, rows[part.metric])) else what
             found.append(Finding(part.id, key, INSUFFICIENT, f"no row has {why}", cells=cell_ids(ok)))
             continue
-        ratio = ratio[known.index]
         # The median over repeats of a cell; a counted metric is the same in all of them.
-        merged = known.assign(_value=ratio).groupby(list(SIZES), sort=True)["_value"].median()
+        at: dict[Place, list[float]] = {}
+        for size, value in zip(known.tuples(SIZES), (r for r in ratio if not math.isnan(r)), strict=True):
+            at.setdefault(size, []).append(value)
+        merged = {size: float(median(at[size])) for size in sorted(at)}
         margin = math.exp(Z * noise_of(part.metric, known))
-        sizes = [dict(zip(SIZES, s, strict=True)) for s in merged.index]
+        sizes = [dict(zip(SIZES, s, strict=True)) for s in merged]
         shown = [size_text(s, SIZES) for s in sizes]
-        values = [float(v) for v in merged]
+        values = list(merged.values())
         outside = [v > high * margin if v > high else v < low / margin for v in values]
         inside = [low * (margin if low > 0 else 1) <= v <= high / (margin if high > 0 else 1) for v in values]
         deviation = [_excess(v, low, high) for v in values]
@@ -89,16 +93,15 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _quotient(part: Part, ok: pd.DataFrame, data: Data) -> pd.Series[float]:
-    if part.metric not in ok.columns:
-        return floats(np.nan, ok.index)
-    values = pd.to_numeric(ok[part.metric], errors="coerce").astype(float)
+def _quotient(part: Part, ok: Rows, data: Data) -> list[float]:
+    if part.metric not in ok:
+        return [math.nan] * len(ok)
+    values = [number(v) for v in ok[part.metric]]
     over = part.parameters.get("over")
-    if over is not None:
-        denominator = with_denominator(ok, data.frame, part.metric, str(over), data.operations)
-        values = values / denominator.where(denominator > 0)
-    finite: pd.Series[float] = values.replace([np.inf, -np.inf], np.nan)
-    return finite
+    if over is None:
+        return values
+    denominators = with_denominator(ok, data.baseline, part.metric, str(over), data.operations)
+    return [number(v / d) if d > 0 else math.nan for v, d in zip(values, denominators, strict=True)]
 
 
 def _excess(value: float, low: float, high: float) -> float:
@@ -131,10 +134,10 @@ def decide_step(part: Part, data: Data) -> list[Finding]:
     factor, first = float(part.parameters["factor"]), int(part.parameters.get("first", 1))
     found = []
     for key, rows in groups(data.rows, BY):
-        if not (rows["status"] == "ok").any():
+        if "ok" not in rows["status"]:
             continue
         along = line(rows, "order", part.metric)
-        series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
+        series = {k: float(median(v)) for k, v in values_along(along, "order", part.metric).items()}
         steps = {k: series[k + 1] / series[k] for k in series if k >= first and k + 1 in series and series[k] > 0}
         common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
         if len(steps) < 2:

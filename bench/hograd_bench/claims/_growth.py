@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, REFUTED, Finding, Part
+from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
-    baseline_rows,
     cell_ids,
     groups,
     line,
@@ -26,6 +25,7 @@ from hograd_bench.laws import (
     ExactLaw,
     FittedLaw,
     InsufficientData,
+    NoExactLaw,
     Recurrence,
     compare,
     find_recurrence,
@@ -50,47 +50,58 @@ FLAT = 1.25
 FAMILIES = ("polynomial", "exponential", "factorial")
 
 
-def limit_of(part: Part, rows: pd.DataFrame) -> float:
+def limit_of(part: Part, rows: Rows) -> float:
     """The limit of a part; "order" is the order of the rows."""
     limit = part.parameters["limit"]
-    return float(rows["order"].iloc[0]) if limit == "order" else float(limit)
+    return float(rows["order"][0]) if limit == "order" else float(limit)
 
 
-def by_of(part: Part, rows: pd.DataFrame) -> tuple[str, ...]:
+def by_of(part: Part, rows: Rows) -> tuple[str, ...]:
     """What groups the rows: where there are several orders, each is a case of its own."""
-    return (*BY, "order") if part.parameters.get("limit") == "order" or rows["order"].nunique() > 1 else BY
+    return (*BY, "order") if part.parameters.get("limit") == "order" or len(rows.distinct("order")) > 1 else BY
 
 
-def law_for(
-    rows: pd.DataFrame, metric: str, variable: str, limit: float = 1.0
-) -> ExactLaw | FittedLaw | InsufficientData:
+def law_for(rows: Rows, metric: str, variable: str, limit: float = 1.0) -> ExactLaw | FittedLaw | InsufficientData:
     """The exact law in all sizes that vary, else the one along the variable, else the fitted one along it.
 
     Degrees and exponents are looked for up to one above the limit that they are compared with.
     """
     degree = max(3, math.ceil(limit) + 1)
     measured = measured_rows(rows, metric)
-    if measured.empty:
+    if not len(measured):
         return InsufficientData(f"no row that is ok and has {metric}", f"{metric} on the cells of this part")
     along = line(rows, variable, metric)
     series = values_along(along, variable, metric)
     if is_exact(metric):
-        unit = ITEMSIZE.get(str(measured["dtype"].iloc[0]), 1) if metric.endswith("_bytes") else 1
+        unit = ITEMSIZE.get(str(measured["dtype"][0]), 1) if metric.endswith("_bytes") else 1
         for chosen in (measured, along):
             columns = [s for s in SIZES if s != "order"]
             values: dict[tuple[int, ...], float] = {}
-            for *sizes, value in chosen[[*columns, metric]].itertuples(index=False):
+            for *sizes, value in chosen.tuples([*columns, metric]):
                 values[tuple(int(s) for s in sizes)] = float(value)
-            law = fit_exact(values, columns, metric=metric, unit=unit, max_degree=degree)
+            law = _exact(tuple(values.items()), tuple(columns), metric, unit, degree)
             if isinstance(law, ExactLaw) and variable in law.polynomial.variables:
                 return law
     x = [float(s) for s, seen in series.items() for _ in seen]
     y = [v for seen in series.values() for v in seen]
     noise = noise_of(metric, along) or COUNT_NOISE
     symbol = SYMBOLS.get(variable, variable)
-    return fit_power(
-        x, y, metric=metric, variable=symbol, noise=noise, overhead=metric not in RATIOS, max_exponent=degree + 1.0
-    )
+    return _power(tuple(x), tuple(y), metric, symbol, noise, metric not in RATIOS, degree + 1.0)
+
+
+# Machines agree on counted metrics, and runs on most of what they repeat: of their laws each is sought once.
+@functools.lru_cache(maxsize=2**14)
+def _exact(
+    values: tuple[tuple[tuple[int, ...], float], ...], variables: tuple[str, ...], metric: str, unit: int, degree: int
+) -> ExactLaw | NoExactLaw | InsufficientData:
+    return fit_exact(dict(values), variables, metric=metric, unit=unit, max_degree=degree)
+
+
+@functools.lru_cache(maxsize=2**10)  # a fitted law keeps its posterior, a tenth of a megabyte
+def _power(
+    x: tuple[float, ...], y: tuple[float, ...], metric: str, symbol: str, noise: float, overhead: bool, highest: float
+) -> FittedLaw | InsufficientData:
+    return fit_power(x, y, metric=metric, variable=symbol, noise=noise, overhead=overhead, max_exponent=highest)
 
 
 def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
@@ -98,19 +109,19 @@ def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
     found = []
     for key, rows in groups(data.rows, by_of(part, data.rows)):
         # A group of which one size was ever tried (another thread count, say) belongs to some other sweep.
-        if (rows["status"] == "ok").any() and rows[str(part.parameters["variable"])].nunique() > 1:
+        if "ok" in rows["status"] and len(rows.distinct(str(part.parameters["variable"]))) > 1:
             found.append(_growth(part, data, key, rows, equal))
     return found
 
 
-def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, equal: bool) -> Finding:
+def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: Rows, equal: bool) -> Finding:
     variable, metric = str(part.parameters["variable"]), part.metric
     symbol = SYMBOLS.get(variable, variable)
     limit, tolerance = limit_of(part, rows), float(part.parameters.get("tolerance", TOLERANCE))
     law = law_for(rows, metric, variable, limit)
     along = line(rows, variable, metric)
     series = values_along(along, variable, metric)
-    shown = tuple((f"{symbol}={x}", float(np.median(v))) for x, v in series.items())
+    shown = tuple((f"{symbol}={x}", float(median(v))) for x, v in series.items())
     common: dict[str, Any] = {"cells": cell_ids(rows), "points": shown}
     if isinstance(law, InsufficientData):
         return Finding(part.id, key, INSUFFICIENT, str(law), **common)
@@ -119,7 +130,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     name = metric
     baseline = part.parameters.get("baseline")
     if baseline is not None:
-        own = _matching(baseline_rows(data.frame, str(baseline)), rows)
+        own = data.baseline(str(baseline)).like(rows)
         other = law_for(own, metric, variable)
         if isinstance(other, InsufficientData):
             return Finding(part.id, key, INSUFFICIENT, f"the baseline {baseline}: {other}", text, **common)
@@ -151,16 +162,6 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, 
     )
 
 
-def _matching(baseline: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the baseline on the problem, type, machine and sizes of the rows."""
-    mask = pd.Series(True, index=baseline.index)
-    for column in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine"):
-        if column in rows.columns:
-            mask &= baseline[column].isin(rows[column].unique())
-    chosen: pd.DataFrame = baseline.loc[mask]
-    return chosen
-
-
 def _anchored(
     shown: tuple[tuple[str, float], ...], series: Mapping[int, list[float]], limit: float, symbol: str, metric: str
 ) -> tuple[str, str]:
@@ -182,10 +183,10 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got family {unknown[0]!r}, expected some of {', '.join(FAMILIES)}")
     for key, rows in groups(data.rows, BY):
-        if not (rows["status"] == "ok").any():
+        if "ok" not in rows["status"]:
             continue
         along = line(rows, "order", part.metric)
-        series = {k: float(np.median(v)) for k, v in values_along(along, "order", part.metric).items()}
+        series = {k: float(median(v)) for k, v in values_along(along, "order", part.metric).items()}
         noise = noise_of(part.metric, along) or COUNT_NOISE
         law = fit_orders(series, metric=part.metric, noise=noise)
         common: dict[str, Any] = {"cells": cell_ids(rows), "points": tuple((f"k={k}", v) for k, v in series.items())}
@@ -220,7 +221,7 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) -> tuple[Recurrence | None, str]:
+def _recurrence(rows: Rows, metric: str, series: Mapping[int, float]) -> tuple[Recurrence | None, str]:
     """An exact recurrence over the orders: of the coefficients of T where laws in T give them, else of the values."""
     if not is_exact(metric):
         return None, ""
@@ -240,12 +241,12 @@ def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) ->
     return None, text if coefficients else ""
 
 
-def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
+def _links(rows: Rows, metric: str) -> dict[int, Fraction]:
     """Order -> n-vectors that a link of the chain costs, where every order has an exact law of degree 1 in T."""
     found: dict[int, Fraction] = {}
-    for order in sorted(int(k) for k in rows["order"].unique()):
-        one = rows[rows["order"] == order]
-        if one["depth"].nunique() < 2:
+    for order in sorted(int(k) for k in rows.distinct("order")):
+        one = rows.where(k == order for k in rows["order"])
+        if len(one.distinct("depth")) < 2:
             continue
         law = law_for(one, metric, "depth")
         if not isinstance(law, ExactLaw) or law.degree("depth") != 1:

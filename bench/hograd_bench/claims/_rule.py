@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
 from hograd_bench.claims._model import Finding, Part
-from hograd_bench.claims._series import Operations
+from hograd_bench.claims._rows import Rows
+from hograd_bench.claims._series import Baseline, Operations
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,17 @@ class Data:
         operations: (problem, n, depth, batch) -> operations of f counted by hand, or None.
     """
 
-    rows: pd.DataFrame
+    rows: Rows
     frame: pd.DataFrame
     operations: Operations
+    _baselines: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def baseline(self, name: str) -> Baseline:
+        """The rows of "operator/method" in ``frame``, looked up once for all groups of a part."""
+        if name not in self._baselines:
+            self._baselines[name] = Baseline(self.frame, name)
+        found: Baseline = self._baselines[name]
+        return found
 
 
 @dataclass(frozen=True)

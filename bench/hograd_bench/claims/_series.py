@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import pandas as pd
 
 from hograd_bench.cells import Cell
 from hograd_bench.claims._model import Part
-from hograd_bench.laws import is_exact, points
+from hograd_bench.claims._rows import Place, Rows, is_void, number
+from hograd_bench.laws import is_exact
 
 SIZES = ("n", "depth", "batch", "order")
 SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "preparation", "machine")
@@ -22,7 +24,18 @@ TIME_NOISE = 0.10
 # Deviations from truth repeat to the last digit, but no law goes through them exactly.
 DIMENSIONLESS = ("relative_error", "asymmetry", "deviation", "magnitude")
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+CONTEXT = ("noisy", "gradient_seconds_before", "gradient_seconds_after")
+"""What says how much a time is to be trusted."""
+PLACE = ("problem", "dtype", "device", "threads", "preparation", "machine")
 Operations = Callable[[str, int, int, int], "int | None"]
+
+
+def narrowed(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a part may look at: selecting from a frame costs by the column, and rows have dozens."""
+    metrics = {part.metric, part.parameters.get("over"), *CONTEXT}
+    wanted = {"cell", "status", "started", "run", *Cell.__dataclass_fields__, *SERIES, *metrics}
+    few: pd.DataFrame = frame[[c for c in frame.columns if c in wanted]].copy()  # copied: one block a dtype
+    return few
 
 
 def rows_of(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
@@ -78,17 +91,15 @@ def canonical(operator: str) -> str:
     return resolved(operator)[0]
 
 
-def groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def groups(rows: Rows, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], Rows]]:
     """Rows with the same values in ``by`` and in every column that must not be mixed, in a fixed order.
 
     The key holds what names the group: ``by``, and those other columns that take several values in ``rows``.
     """
-    columns = [c for c in SERIES if c in rows.columns and c not in by and not _contracted(c, by)]
-    keys = [*(c for c in by if c in rows.columns), *columns]
-    if rows.empty:
-        return
-    naming = [*by, *(c for c in columns if rows[c].nunique(dropna=False) > 1)]
-    for values, chosen in rows.groupby(keys, sort=True, dropna=False):
+    columns = [c for c in SERIES if c in rows and c not in by and not _contracted(c, by)]
+    keys = [*(c for c in by if c in rows), *columns]
+    naming = [*by, *(c for c in columns if len(rows.distinct(c)) > 1)]
+    for values, chosen in rows.split(keys):
         named = dict(zip(keys, values, strict=True))
         yield {k: named[k] for k in naming if k in named}, chosen
 
@@ -98,36 +109,48 @@ def _contracted(column: str, by: Sequence[str]) -> bool:
     return column in ("operator", "method") and "method" not in by
 
 
-def measured_rows(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+def measured_rows(rows: Rows, metric: str) -> Rows:
     """The rows that came out ok and have the metric."""
-    if metric not in rows.columns:
-        nothing: pd.DataFrame = rows.iloc[:0]
-        return nothing
-    chosen: pd.DataFrame = rows.loc[(rows["status"] == "ok") & rows[metric].notna()]
-    return chosen
+    if metric not in rows:
+        return rows.take([])
+    return rows.where(s == "ok" and not is_void(v) for s, v in zip(rows["status"], rows[metric], strict=True))
 
 
-def line(rows: pd.DataFrame, variable: str, metric: str) -> pd.DataFrame:
+def ok_rows(rows: Rows) -> Rows:
+    """The rows that came out ok."""
+    return rows.where(status == "ok" for status in rows["status"])
+
+
+def line(rows: Rows, variable: str, metric: str) -> Rows:
     """The rows along one size, the other sizes held where most of its values were measured (ties: larger)."""
     measured = measured_rows(rows, metric)
-    others = [s for s in SIZES if s != variable and s in rows.columns]
-    if measured.empty:
+    if not len(measured):
         return measured
-    best: tuple[tuple[Any, ...], pd.DataFrame] | None = None
-    for values, chosen in measured.groupby(others, sort=True):
-        rank = (chosen[variable].nunique(), *values)
-        if best is None or rank > best[0]:
-            best = (rank, chosen)
-    return best[1] if best is not None else measured
+    where = list(measured.tuples([s for s in SIZES if s != variable and s in rows]))
+    best = widest(zip(where, measured[variable], strict=True))
+    return measured.where(place == best for place in where)
 
 
-def values_along(rows: pd.DataFrame, variable: str, metric: str) -> dict[int, list[float]]:
+def widest(met: Iterable[tuple[Place, Any]], default: Place = ()) -> Place:
+    """The place at which most different values were met (ties: larger)."""
+    values: dict[Place, set[Any]] = {}
+    for place, value in met:
+        values.setdefault(place, set()).add(value)
+    return max(values, key=lambda place: (len(values[place]), *place), default=default)
+
+
+def values_along(rows: Rows, variable: str, metric: str) -> dict[int, list[float]]:
     """Size -> measurements; an exact metric has one, the latest."""
-    found = {size[0]: seen for size, seen in points(rows, metric, [variable]).items()}
+    found: dict[int, list[float]] = {}
+    if metric not in rows:
+        return found
+    for status, value, size in rows.tuples(["status", metric, variable]):
+        if status == "ok" and not math.isnan(known := number(value)) and not math.isnan(number(size)):
+            found.setdefault(int(size), []).append(known)
     return {x: seen[-1:] if is_exact(metric) else seen for x, seen in sorted(found.items())}
 
 
-def noise_of(metric: str, rows: pd.DataFrame) -> float:
+def noise_of(metric: str, rows: Rows) -> float:
     """Relative standard deviation to reckon with, 0 for counted metrics.
 
     Doubled where rows are marked noisy, and never below what the gradient, timed before and after each row, shows
@@ -135,16 +158,13 @@ def noise_of(metric: str, rows: pd.DataFrame) -> float:
     """
     if is_exact(metric) or metric in DIMENSIONLESS:
         return 0.0
-    noisy = "noisy" in rows.columns and bool((rows["noisy"] == True).any())  # noqa: E712 - an object column with None
+    noisy = "noisy" in rows and any(v == 1 for v in rows["noisy"])  # 1, 1.0, True; not None or NaN
     drift = 0.0
-    if {"gradient_seconds_before", "gradient_seconds_after"} <= set(rows.columns):
-        before, after = (
-            pd.to_numeric(rows[f"gradient_seconds_{when}"], errors="coerce").to_numpy(dtype=float)
-            for when in ("before", "after")
-        )
-        known = (before > 0) & (after > 0)
-        if known.any():
-            drift = float(np.sqrt(np.mean(np.log(after[known] / before[known]) ** 2) / 2))
+    if all(c in rows for c in CONTEXT[1:]):
+        pairs = [(number(before), number(after)) for before, after in rows.tuples(CONTEXT[1:])]
+        steps = [math.log(after / before) ** 2 for before, after in pairs if before > 0 and after > 0]
+        if steps:
+            drift = float(np.sqrt(np.mean(steps) / 2))
     return max(NOISE.get(metric, TIME_NOISE) * (2 if noisy else 1), drift)
 
 
@@ -159,62 +179,65 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
-def cell_ids(rows: pd.DataFrame) -> tuple[str, ...]:
+def cell_ids(rows: Rows | pd.DataFrame) -> tuple[str, ...]:
     """Ids of the cells of rows, each once."""
-    if "cell" in rows.columns:
+    if "cell" in rows:
         return tuple(dict.fromkeys(str(c) for c in rows["cell"]))
-    fields = list(Cell.__dataclass_fields__)
-    given = [f for f in fields if f in rows.columns]
-    return tuple(
-        dict.fromkeys(Cell(**dict(zip(given, r, strict=True))).id for r in rows[given].itertuples(index=False))
-    )
+    given = [f for f in Cell.__dataclass_fields__ if f in rows]
+    columns = zip(*(rows[f] for f in given), strict=True)
+    return tuple(dict.fromkeys(Cell(**dict(zip(given, r, strict=True))).id for r in columns))
 
 
-def baseline_rows(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Rows of the baseline "operator/method", as they are compared with by problem and sizes."""
-    operator, _, method = name.partition("/")
-    mask = frame["operator"] == canonical(operator)
-    if method:
-        mask &= frame["method"] == method
-    chosen: pd.DataFrame = frame.loc[mask]
-    return chosen
+class Baseline:
+    """Rows of the baseline "operator/method", found by the problem, type and machine that they are compared on."""
+
+    def __init__(self, frame: pd.DataFrame, name: str) -> None:
+        operator, _, method = name.partition("/")
+        mask = frame["operator"] == canonical(operator)
+        if method:
+            mask &= frame["method"] == method
+        self._rows = Rows.of(latest(frame.loc[mask]))
+        self._place = [c for c in PLACE if c in self._rows]
+        self._at: dict[Place, list[int]] = {}
+        for i, place in enumerate(self._rows.tuples(self._place)):
+            self._at.setdefault(place, []).append(i)
+        self._values: dict[str, dict[Place, float]] = {}
+
+    def like(self, rows: Rows) -> Rows:
+        """The baseline's rows on the problem, type, machine and sizes of rows of one group."""
+        own = self._rows.take(self._at.get(next(rows.tuples(self._place)), []))
+        for column in ("n", "depth", "batch"):
+            wanted = set(rows[column])
+            own = own.where(value in wanted for value in own[column])
+        return own
+
+    def values(self, metric: str, rows: Rows) -> list[float]:
+        """The latest value of a metric on the problem, sizes, type and machine of each row, NaN where there is none."""
+        keys = [*self._place, "n", "depth", "batch"]
+        if metric not in self._values:
+            base = ok_rows(self._rows)
+            found = zip(base.tuples(keys), base[metric], strict=True) if metric in base else ()
+            self._values[metric] = dict(found)
+        known = self._values[metric]
+        return [known.get(key, math.nan) for key in rows.tuples(keys)]
 
 
 def with_denominator(
-    rows: pd.DataFrame, frame: pd.DataFrame, metric: str, over: str, operations: Operations
-) -> pd.Series[float]:
+    rows: Rows, baseline: Callable[[str], Baseline], metric: str, over: str, operations: Operations
+) -> list[float]:
     """What a metric is divided by, row by row, NaN where it is not known.
 
     ``over`` is "eps" (of the dtype), "f" (operations of f counted by hand), the name of a column, or
     "operator/method": the same metric of that baseline on the same problem, sizes, dtype, device, threads.
     """
     if over == "eps":
-        eps: pd.Series[float] = rows["dtype"].map(EPS).astype(float)
-        return eps
+        return [EPS.get(dtype, math.nan) for dtype in rows["dtype"]]
     if over == "f":
-        counts = [
-            operations(str(p), int(n), int(t), int(b))
-            for p, n, t, b in zip(rows["problem"], rows["n"], rows["depth"], rows["batch"], strict=True)
-        ]
-        return floats([np.nan if c is None else float(c) for c in counts], rows.index)
+        counts = (operations(str(p), int(n), int(t), int(b)) for p, n, t, b in rows.tuples(["problem", *SIZES[:3]]))
+        return [math.nan if c is None else float(c) for c in counts]
     if "/" not in over:
-        return rows[over].astype(float) if over in rows.columns else floats(np.nan, rows.index)
-    keys = [
-        c
-        for c in ("problem", "n", "depth", "batch", "dtype", "device", "threads", "preparation", "machine")
-        if c in rows.columns
-    ]
-    base = latest(baseline_rows(frame, over))
-    base = base[base["status"] == "ok"]
-    known = {tuple(k): v for *k, v in base[[*keys, metric]].itertuples(index=False)} if metric in base.columns else {}
-    found = [known.get(tuple(k), np.nan) for k in rows[keys].itertuples(index=False)]
-    return floats(found, rows.index)
-
-
-def floats(values: Sequence[float] | float, index: pd.Index[Any]) -> pd.Series[float]:
-    """A float column on that index."""
-    column: pd.Series[float] = pd.Series(values, index=index, dtype=float)
-    return column
+        return [number(v) for v in rows[over]] if over in rows else [math.nan] * len(rows)
+    return [number(v) for v in baseline(over).values(metric, rows)]
 
 
 @functools.cache

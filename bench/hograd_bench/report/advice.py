@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,23 +59,37 @@ class Need:
         budgets: bytes, the last of them infinite.
         situations: by order and dimension.
         main: whether it is one of the derivative operators of a function.
+        device: what it holds on, where rows of several devices were measured, else "".
     """
 
     title: str
     budgets: tuple[float, ...]
     situations: tuple[Situation, ...]
     main: bool
+    device: str = ""
+
+    @property
+    def words(self) -> str:
+        """The need and the device."""
+        return f"{self.title}, on {self.device}" if self.device else self.title
 
 
 def advise(ok: pd.DataFrame) -> list[Need]:
     """Recommendations from rows that came out well.
 
-    Only the dtype, device and number of threads with the most rows speak, and no approximations (:data:`LOOSER`):
-    a finite difference is fast, and is no answer to a question about derivatives.
+    Each device is advised on by itself. Of it only the dtype and number of threads with the most rows speak, and no
+    approximations (:data:`LOOSER`): a finite difference is fast, and is no answer to a question about derivatives.
     """
-    rows = _comparable(positive(ok, "seconds_min"))
-    if rows.empty:
-        return []
+    timed = positive(ok, "seconds_min")
+    devices = sorted(timed["device"].unique())
+    found = {device: _advise(_comparable(timed[timed["device"] == device])) for device in devices}
+    if len(devices) < 2:
+        return [need for needs in found.values() for need in needs]
+    return [replace(need, device=text.clean(device, 12)) for device, needs in found.items() for need in needs]
+
+
+def _advise(rows: pd.DataFrame) -> list[Need]:
+    """Recommendations for one device."""
     found = [_need(title, _products(rows, count), True) for title, count in _PRODUCTS]
     derivatives = ("derivative_tensor", "derivative_vector_product")
     names = sorted(set(rows["operator"]) - set(derivatives), key=lambda o: (o != "directional_derivative", o))

@@ -59,7 +59,7 @@ def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[d
             "status": row["status"],
             "reason": row["reason"] or "",
             "command": command(row["cell"]),
-            "metrics": have,
+            "metrics": "\n".join(f"{text.clean(name, 60)}\t{value}" for name, value in have),
             "missing": _missing(row["missing"] or {}),
             "run": row["run"],
             "environment": anchors.get((row["machine"], row["run"]), ""),

@@ -49,7 +49,7 @@ def matrices(shown: Shown) -> list[dict[str, Any]]:
             said = ", ".join(f"{n} {s}" for s, n in counts.items())
             squares[str(method), str(problem)] = {
                 "status": gravest, "sign": SIGNS.get(gravest, "?"), "anchor": first["anchor"], "mixed": len(counts) > 1,
-                "title": f"{said}. {first['reason'] or ''}".strip(),
+                "title": f"{said}. {text.clean(first['reason'] or '', 300)}".strip(),
             }  # fmt: skip
         methods = sorted(part["method"].unique())
         made.append({

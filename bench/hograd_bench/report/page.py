@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
@@ -20,6 +20,8 @@ from hograd_bench.report.shown import Shown
 from hograd_bench.report.style import style
 
 LARGEST_ENVIRONMENT = 40_000
+LONGEST = 4000
+"""Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
 
 
@@ -38,7 +40,7 @@ def render(
         source: where the rows were read from, for the commands shown.
     """
     anchors = cells.anchors_of(shown.rows)
-    runs = [key for key in shown.environments if key[1] in set(shown.rows["run"])]
+    runs = _present(shown)
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
     made = history.runs(shown)
     lines, older = history.table(made)
@@ -80,10 +82,16 @@ def template(name: str) -> jinja2.Template:
 def _templates() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_presentable,
     )  # fmt: skip
     made.filters.update(seconds=text.seconds, bytes=text.binary, times=text.times, metric_name=_metric_name)
     return made
+
+
+def _presentable(value: Any) -> Any:
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return text.visible(value if len(value) <= LONGEST else value[:LONGEST] + "…")
 
 
 def assets() -> dict[str, Any]:
@@ -131,7 +139,7 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
 
 def _facts(shown: Shown) -> list[tuple[str, str]]:
     """Where the figures come from, in a few words each."""
-    latest = [shown.environments[key] for key in shown.environments if key[1] in set(shown.rows["run"])]
+    latest = [shown.environments[key] for key in _present(shown)]
 
     def several(section: str, key: str) -> str:
         return ", ".join(dict.fromkeys(history.fact(e, section, key) for e in latest)) or "unknown"
@@ -147,6 +155,12 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
     return [(k, v if len(v) < 200 else v[:199] + "…") for k, v in found if v]
 
 
+def _present(shown: Shown) -> list[tuple[str, str]]:
+    """(machine, run) of the runs that rows of the page come from."""
+    met = set(zip(shown.rows["machine"], shown.rows["run"], strict=True))
+    return [key for key in shown.environments if key in met]
+
+
 def _last(shown: Shown) -> str:
     """When the latest row was measured: ``2026-11-23 18:16``."""
     return str(max(shown.rows["started"].dropna().astype(str), default="unknown"))[:16].replace("T", " ")
@@ -159,7 +173,10 @@ def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:
 
 def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
     shown = json.dumps(recorded, indent=1, ensure_ascii=False, default=str)
-    return {"machine": key[0], "run": key[1], "anchor": anchor, "text": shown[:LARGEST_ENVIRONMENT]}
+    return {
+        "machine": key[0], "run": key[1], "anchor": anchor,
+        "text": escape(text.visible(shown[:LARGEST_ENVIRONMENT])),
+    }  # fmt: skip
 
 
 def _metric_name(name: str) -> str:

@@ -35,6 +35,10 @@ _SETTINGS: Any = {
 }  # fmt: skip
 
 
+_LETTER = 0.026
+"""Width of a tick's letter, in widths of a panel's axes."""
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this block."""
@@ -60,7 +64,7 @@ def values(axes: Axes, metric: str, *, axis: str = "y", log: bool = True, label:
         (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
         low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
         if "bytes" in metric:
-            steps = max(1, math.ceil(math.log2(max(high / low, 2)) / 7))
+            steps = max(1, math.ceil(max(math.log2(high) - math.log2(low), 1) / 7))
             one.set_major_locator(LogLocator(base=2.0**steps, numticks=12))
         elif high / low < 30:
             one.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
@@ -77,10 +81,11 @@ def sizes_axis(axes: Axes, sizes: Iterable[float], label: str, *, log: bool = Tr
     if log:
         axes.set_xscale("log")
     known = sorted(set(map(float, sizes)))
-    room = 0.075 * math.log(max(known[-1] / known[0], 1.0001))
+    span = math.log(max(known[-1] / known[0], 1.0001))
     ticks: list[float] = []
     for size in reversed(known):
-        if not ticks or not log or math.log(ticks[-1] / size) > room:
+        letters = (len(f"{size:,.0f}") + len(f"{ticks[-1]:,.0f}")) / 2 + 1 if ticks else 0.0
+        if not ticks or not log or math.log(ticks[-1] / size) > _LETTER * letters * span:
             ticks.append(size)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -36,7 +36,7 @@ def markdown(shown: Shown, said: Answers) -> str:
     for need in (n for n in said.needs if n.main):
         head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets))
         body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
-        lines += [f"**You need {escape(need.title)}**", "", *table(head, body), ""]
+        lines += [f"**You need {escape(need.words)}**", "", *table(head, body), ""]
     steps = training.table(shown)
     if steps:
         head = ("training step", "plain", "take", "plain steps", "peak over plain")

@@ -27,7 +27,7 @@ def show(console: Console, said: Answers) -> None:
     for need in (n for n in said.needs if n.main):
         heads = ["any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets]
         columns = [Column(head, overflow="fold") for head in heads]
-        table = Table("k", "dimension", *columns, title=f"You need {need.title}", title_justify="left")
+        table = Table("k", "dimension", *columns, title=f"You need {need.words}", title_justify="left")
         for s in need.situations:
             table.add_row(str(s.order), s.band, *(Text(text.clean(pick_words(p), 80)) for p in s.picks))
         console.print(table)

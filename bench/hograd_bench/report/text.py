@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -16,12 +17,26 @@ ALIASES = {
 }  # fmt: skip
 
 
+# Control characters, and marks that turn the direction of what follows.
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Text in which characters that would hide or reorder others are replaced by U+FFFD."""
+    return _UNSEEN.sub("\ufffd", text)
+
+
 def seconds(value: float) -> str:
     """Seconds with three figures and a unit that reads."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if abs(value) >= scale * 0.9995:
             return f"{_figures(value / scale)} {unit}"
     return f"{_figures(value / 1e-9)} ns"
+
+
+def joules(value: float) -> str:
+    """Joules with three figures and a unit that reads."""
+    return seconds(value).removesuffix("s") + "J"
 
 
 def binary(value: float) -> str:
@@ -51,6 +66,8 @@ def metric(name: str, value: Any) -> str:
         return binary(float(value))
     if "seconds" in name:
         return seconds(float(value))
+    if "joules" in name:
+        return joules(float(value))
     return plain(float(value))
 
 
@@ -92,6 +109,8 @@ def _figures(value: float) -> str:
     """Three significant figures without an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{min(decimals, 6)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -9,6 +9,9 @@ from hograd_bench import claims
 from hograd_bench.report import text
 
 MOST_LINKS = 24
+MOST_CASES = 60
+"""Cases of a part on the page at most; the command line tells all."""
+GIST = 190
 MARKS = {
     claims.HOLDS: ("holds", "✓", "Holds"), claims.REFUTED: ("refuted", "✗", "Refuted"),
     claims.PARTIAL: ("partial", "◐", "Holds in part"), claims.INSUFFICIENT: ("open", "?", "Not decided"),
@@ -47,12 +50,18 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
         "law": example,
         "worst": verdict.worst,
         "worst_link": next((f["worst_link"] for f in deciding if verdict.worst.startswith(f["name"] + ":")), ""),
+        "gist": text.clean(f"{example['name']}: {example['law']}" if example else words, GIST),
+        "worst_gist": text.clean(verdict.worst, GIST),
         "cells": verdict.cells,
         "parts": parts,
     }
 
 
 def _part(part: claims.PartVerdict, anchors: Mapping[str, str]) -> dict[str, Any]:
+    # Of too many cases those that decide are shown before those that do not, each kind in its order.
+    chosen = sorted(part.findings, key=lambda f: f.outcome == claims.INSUFFICIENT)[:MOST_CASES]
+    if len(chosen) == len(part.findings):
+        chosen = list(part.findings)
     return {
         "id": part.part.id,
         "says": part.part.says,
@@ -60,7 +69,8 @@ def _part(part: claims.PartVerdict, anchors: Mapping[str, str]) -> dict[str, Any
         "refuted_by": part.part.refuted_by,
         "mark": mark(part.outcome),
         "sentence": part.sentence,
-        "findings": [_finding(f, anchors) for f in part.findings],
+        "findings": [_finding(f, anchors) for f in chosen],
+        "left": len(part.findings) - len(chosen),
     }
 
 

@@ -2,63 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST, keys_of
-from hograd_bench.report.shown import Shown, positive
+from hograd_bench.report.figures._series import MOST, SYMBOLS, keys_of
+from hograd_bench.report.palette import ordinal
+from hograd_bench.report.shown import Shown, numbers, positive
 
 ORDER = 110
 TITLE = "Devices side by side"
 ABOUT = (
-    "The same cell on every machine and device it was measured on: time of a call, a line a method. Where the lines "
-    "of a pair of devices cross, it depends on the method which device is faster."
+    "The same cells on every machine and device they were measured on. First, where sizes were swept: the fastest "
+    "method of each device, so that lines cross where the other device begins to pay. Then every method at the largest "
+    "size that the devices share. Times are a caller's, the wait for the device included."
 )
-_CELL = ["operator", "problem", "order", "n", "depth", "batch", "dtype", "threads", "preparation"]
+_SERIES = ["operator", "problem", "order", "dtype", "preparation"]
+_SIZES = ["n", "depth", "batch"]
+_METRICS = (
+    ("seconds_min", "Time of a call"),
+    ("peak_bytes", "Peak bytes"),
+    ("gpu_joules_per_call", "Energy of a call"),
+)
 
 
 def draw(shown: Shown) -> Iterator[Drawn]:
-    """One picture a group of cells that differ in method and device alone; nothing where there is one device."""
+    """One picture an operator, problem and order that several devices share; nothing where there is one device."""
     rows = positive(shown.ok, "seconds_min")
-    several = rows["machine"].nunique() > 1
-    where = rows["machine"].map(lambda m: text.clean(m, 26)) + " " if several else ""
-    rows = rows.assign(where=where + rows["device"].map(lambda d: text.clean(d, 12)))
+    rows = rows.assign(where=places(shown, rows))
     if rows["where"].nunique() < 2:
         return
-    # Threads are the CPU's; a GPU's cell has its own number of them.
     ranked = []
-    for key, part in rows.groupby(_CELL, observed=True, sort=True):
-        shared = part.groupby("method", observed=True)["where"].nunique()
-        part = part[part["method"].isin(shared[shared > 1].index)]
+    for key, part in rows.groupby(_SERIES, observed=True, sort=True):
+        shared = part.groupby([*_SIZES, "method"], observed=True)["where"].transform("nunique")
+        part = part[shared > 1]
         if not part.empty:
-            ranked.append((dict(zip(_CELL, key, strict=True)), part))
-    ranked.sort(key=lambda item: (-item[1]["where"].nunique(), -len(item[1]), -item[0]["n"]))
+            ranked.append((dict(zip(_SERIES, key, strict=True)), part))
+    ranked.sort(key=lambda item: (-item[1]["where"].nunique(), -len(item[1])))
     for number, (named, part) in enumerate(ranked[:MOST]):
         name = f"devices-{number}-{slug(named['operator'], named['problem'])}"
+        counts = part.groupby(_SIZES, observed=True)["where"].nunique()
+        size = counts[counts == counts.max()].index.max()
+        here = part[(part[_SIZES] == list(size)).all(axis=1)]
+        panels = [p for p in [_sweep(part, f"{name}-0")] if p]
+        for metric, label in _METRICS:
+            have = positive(here, metric) if metric in here else here.iloc[:0]
+            if have["where"].nunique() > 1 or (metric.startswith("gpu") and len(have)):
+                panels.append(_methods(shown, have, metric, label, f"{name}-{len(panels)}"))
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}, "
-        keys = {**keys_of(named, shown), "n": str(named["n"])}
-        yield Drawn(name, title + text.sizes(part.iloc[0]), keys, [_panel(shown, part, f"{name}-0")])
+        yield Drawn(name, title + text.sizes(here.iloc[0]), keys_of(named, shown), panels)
 
 
-def _panel(shown: Shown, part: pd.DataFrame, name: str) -> str:
-    places = sorted(part["where"].unique())
-    figure, axes = style.canvas(6.4, 3.6, right=0.72)
+def places(shown: Shown, rows: pd.DataFrame) -> list[str]:
+    """Where each row was measured, in a reader's words: the GPU's or CPU's name, with threads where they differ."""
+    several = rows.loc[rows["device"] == "cpu", "threads"].nunique() > 1
+    columns = (rows[c].to_list() for c in ("machine", "run", "device", "threads"))
+    keys = list(zip(*columns, strict=True))
+    named: dict[tuple[str, str], str] = {}
+    for machine, run, device, _ in keys:
+        if (machine, device) not in named:
+            named[machine, device] = _model(shown.environments.get((machine, run), {}), machine, device)
+    taken = list(named.values())
+    for (machine, device), name in named.items():
+        if taken.count(name) > 1:  # two machines of one model: the end of the machine's name tells them apart
+            named[machine, device] = f"{name} {text.clean(machine[-6:])}"
+    return [
+        named[machine, device] + (f", {text.threads(int(threads))}" if several and device == "cpu" else "")
+        for machine, _, device, threads in keys
+    ]
+
+
+def _model(environment: Mapping[str, Any], machine: str, device: str) -> str:
+    gpus, cpu = environment.get("gpus"), environment.get("cpu")
+    known = gpus[0] if device == "cuda" and isinstance(gpus, list) and gpus else cpu if device == "cpu" else None
+    found = known.get("name" if device == "cuda" else "model") if isinstance(known, Mapping) else None
+    return text.clean(found, 34) if found else f"{text.clean(machine, 26)} {text.clean(device, 12)}"
+
+
+def _sweep(part: pd.DataFrame, name: str) -> str:
+    """The fastest method of each device against the size that was swept, or "" where none was."""
+    variable = max(_SIZES, key=lambda s: part[s].nunique())
+    others = [s for s in _SIZES if s != variable]
+    counts = part.groupby(others, observed=True)[variable].nunique()
+    if counts.max() < 3:
+        return ""
+    chosen = counts[counts == counts.max()].index.max()
+    line = part[(part[others] == list(chosen)).all(axis=1)]
+    best = line.sort_values("seconds_min", kind="stable").drop_duplicates(["where", variable]).sort_values(variable)
+    figure, axes = style.canvas()
     ends, said = {}, []
-    for method, cells in part.groupby("method", observed=True, sort=True):
-        best = cells.sort_values("seconds_min").drop_duplicates("where").sort_values("where")
+    for i, (where, cells) in enumerate(best.groupby("where", observed=True, sort=True)):
+        look = ordinal(i)
+        x, y = cells[variable].astype(float).to_list(), cells["seconds_min"].to_list()
+        axes.plot(x, y, color=look.colour, linewidth=1.2, zorder=2)
+        style.points(axes, x, y, look, cells["anchor"].to_list())
+        ends[str(where)] = (x[-1], y[-1], look.colour)
+        said.append(f"{where}: {text.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
+                    f"{text.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
+    style.sizes_axis(axes, best[variable], SYMBOLS[variable])
+    style.values(axes, "seconds_min")
+    style.heading(axes, "Time of the fastest method")
+    style.label_ends(axes, ends)
+    return panel(figure, name, f"Time of each device's fastest method against {variable}. " + "; ".join(said) + ".")
+
+
+def _methods(shown: Shown, cells: pd.DataFrame, metric: str, label: str, name: str) -> str:
+    """Every method at one size, a line a method from device to device."""
+    where = sorted(cells["where"].unique())
+    figure, axes = style.canvas(5.4, 3.7)
+    ends, said = {}, []
+    for method, mine in cells.assign(value=numbers(cells, metric)).groupby("method", observed=True, sort=True):
+        best = mine.sort_values("value").drop_duplicates("where").sort_values("where")
         look = shown.palette[str(method)]
-        x = [float(places.index(w)) for w in best["where"]]
-        y = best["seconds_min"].to_list()
+        x, y = [float(where.index(w)) for w in best["where"]], best["value"].to_list()
         axes.plot(x, y, color=look.colour, linewidth=1)
         style.points(axes, x, y, look, best["anchor"].to_list())
         ends[str(method)] = (x[-1], y[-1], look.colour)
-        said.append(f"{method}: " + ", ".join(f"{w} {text.seconds(v)}" for w, v in zip(best["where"], y, strict=True)))
-    axes.set_xticks(range(len(places)), places)
-    axes.set_xlim(-0.15, len(places) - 0.85)
-    style.values(axes, "seconds_min")
-    style.heading(axes, "Time of a call")
+        values = zip(best["where"], y, strict=True)
+        said.append(f"{method}: " + ", ".join(f"{w} {text.metric(metric, v)}" for w, v in values))
+    axes.set_xticks(range(len(where)), ["\n".join(textwrap.wrap(w, 16)[:3]) for w in where])
+    axes.set_xlim(-0.3, len(where) - 0.7)
+    style.values(axes, metric)
+    style.heading(axes, label)
     style.label_ends(axes, ends)
-    return panel(figure, name, "Time by device. " + "; ".join(said))
+    return panel(figure, name, f"{label}, by device and method. " + "; ".join(said) + ".")

@@ -31,6 +31,9 @@
     show();
   }
 
+  // Where the contents stand above the page instead of beside it, they would push the answers off the screen.
+  if (matchMedia("(max-width: 60rem)").matches) document.querySelector(".layout > nav details")?.removeAttribute("open");
+
   // The cell table: sorted, searched and paged by DataTables; a chooser a column of names.
   const element = document.getElementById("cell-table");
   if (element && window.DataTable && element.tBodies[0].rows.length) {
@@ -62,7 +65,8 @@
     const link = linked(event);
     const row = link && document.getElementById(link.getAttribute("href").slice(1));
     if (!row) { tip.hidden = true; return; }
-    const metric = (name) => [...row.querySelectorAll("dt")].find((d) => d.textContent.trim() === name)?.nextElementSibling?.textContent.trim();
+    const metrics = new Map((row.querySelector(".m")?.textContent ?? "").split("\n").map((line) => line.split("\t")));
+    const metric = (name) => metrics.get(name);
     const said = [["seconds_min", ""], ["gradient_equivalents", " gradients"], ["peak_bytes", " peak"]].map(([name, unit]) => metric(name) && metric(name) + unit).filter(Boolean);
     tip.textContent = [row.querySelector("h3").textContent, row.querySelector("p").textContent.trim(), said.join(", ")].filter(Boolean).join(" · ");
     tip.hidden = false;

@@ -1,0 +1,94 @@
+"""The report of a CPU and two GPU machines: devices stand side by side wherever methods do."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from hograd_bench import report, store
+from hograd_bench.report import advice
+from hograd_bench.report.figures import devices
+from hograd_bench.report.shown import shown
+
+_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a CPU and one on each GPU."""
+    base = tmp_path_factory.mktemp("devices")
+    fakes.write(base, "cpu-run", fakes.rows("cpu-run"))
+    for machine, (name, speed) in fakes.GPUS.items():
+        run = f"run-{machine[-4:]}"
+        fakes.write(base, run, fakes.gpu_rows(run, speed), machine, gpus=[{"name": name}])
+    return base
+
+
+@pytest.fixture(scope="module")
+def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report's HTML."""
+    return report.build(results, tmp_path_factory.mktemp("out")).path.read_text(encoding="utf-8")
+
+
+def section(page: str, name: str) -> str:
+    """One section's HTML."""
+    found = re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)
+    assert found is not None, name
+    return found[0]
+
+
+def test_figures_name_every_device_and_compare_time_bytes_and_energy(page: str) -> None:
+    figure = re.search(r'<figure id="devices-0.*?</figure>', section(page, "devices"), re.DOTALL)
+    assert figure is not None
+    for wanted in ("Test CPU", "NVIDIA H100", "NVIDIA L4", "Time of the fastest method", "Time of a call", "Peak bytes",
+                   "Energy of a call"):  # fmt: skip
+        assert wanted in figure[0], wanted
+    assert len(re.findall(r'<a href="#c\d+"', figure[0])) > 20
+
+
+def test_the_line_of_each_device_is_its_fastest_method(results: Path) -> None:
+    what = shown(store.load(results))
+    drawn = next(d for d in devices.draw(what) if d.title.startswith("Hessian-vector product"))
+    fastest = re.search(r'aria-label="(Time of each device.*?)"', drawn.panels[0])
+    assert fastest is not None
+    named = re.findall(r"by (\w+) at", fastest[1])
+    assert named == ["double_backward"] * 6, "at both ends of three lines: the fakes make it the fastest everywhere"
+
+
+def test_two_machines_of_one_model_are_told_apart(tmp_path: Path) -> None:
+    for machine in fakes.GPUS:
+        run = f"run-{machine[-4:]}"
+        fakes.write(tmp_path, run, fakes.gpu_rows(run, 8), machine, gpus=[{"name": "Same GPU"}])
+    what = shown(store.load(tmp_path))
+    assert set(devices.places(what, what.rows)) == {"Same GPU aaaaaa", "Same GPU bbbbbb"}
+
+
+def test_advice_is_given_for_each_device(results: Path, page: str) -> None:
+    needs = advice.advise(shown(store.load(results)).ok)
+    assert {n.device for n in needs} == {"cpu", "cuda"}
+    points = {n.device: max(p.points for s in n.situations for p in s.picks) for n in needs}
+    assert points["cuda"] == 2 * points["cpu"], "both GPU machines speak"
+    assert "You need one product Dᵏf·v⋯v, on cuda" in section(page, "advice")
+
+
+def test_verdicts_judge_devices_as_cases_of_their_own(page: str) -> None:
+    answers = section(page, "answers")
+    assert "device cuda" in answers
+    assert "device cpu" in answers
+
+
+def test_table_and_evidence_show_the_device_and_its_metrics(page: str) -> None:
+    table = section(page, "cells")
+    assert ">cuda" in table
+    assert ">cpu" in table
+    assert "gpu-machine-bbbbbbbbbb" in table
+    evidence = page[page.index('<aside id="evidence"') :]
+    for wanted in ("cuda_warm_seconds_min", "cuda_peak_requested_bytes", "gpu_joules_per_call", "gpu_throttling"):
+        assert f"{wanted}\t" in evidence, wanted
+    assert "gpu_celsius: NVML does not report a temperature" in evidence
