@@ -20,7 +20,7 @@ CORE_RANKS = {
     "__init__": 9,
 }  # fmt: skip
 # What reads results may not import what runs kernels.
-RUNS_KERNELS = {"problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings"}
+RUNS_KERNELS = {"problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings", "peers"}
 READS_ONLY = {"store", "schema", "migrations", "cells", "compare", "laws", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
@@ -31,7 +31,7 @@ BENCH_RANKS = {
     "plan": 4, "store": 4, "laws": 4, "compare": 5,
     "workers": 6, "sweeps": 6, "claims": 6,
     "run": 7, "gate": 7, "report": 7,
-    "validation": 8,
+    "validation": 8, "peers": 8,
     "cli": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 

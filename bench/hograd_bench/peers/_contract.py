@@ -126,7 +126,7 @@ class Task:
     def split(self, flat: Tensor) -> list[Tensor]:
         """A flat vector as one tensor for each trainable parameter of the module, in the order of the flat vector."""
         parameters = [p for p in self.extra("module").parameters() if p.requires_grad]
-        parts = flat.split([p.numel() for p in parameters])
+        parts = torch.split(flat, [p.numel() for p in parameters])
         return [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 

@@ -85,7 +85,7 @@ def network(module: nn.Module) -> Network:
         return inputs
 
     def tree(vector: Tensor) -> Any:
-        parts = iter(vector.split([p.numel() for layer in linear for p in (layer.weight, layer.bias)]))
+        parts = iter(torch.split(vector, [p.numel() for layer in linear for p in (layer.weight, layer.bias)]))
         return [(array(next(parts).reshape(la.weight.shape)), array(next(parts))) for la in linear]
 
     def flat(result: Any) -> Tensor:

@@ -103,7 +103,8 @@ def kfac_product(module: nn.Module, inputs: Tensor, v: Tensor) -> Tensor:
     received = [torch.zeros(la.in_features + 1, la.in_features + 1, dtype=v.dtype) for la in linear]
     backward = [torch.zeros(la.out_features, la.out_features, dtype=v.dtype) for la in linear]
     for sample in inputs:
-        hidden, outputs = sample, []
+        hidden = sample
+        outputs: list[Tensor] = []
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 column = torch.cat([hidden.detach(), hidden.new_ones(1)])
@@ -117,7 +118,7 @@ def kfac_product(module: nn.Module, inputs: Tensor, v: Tensor) -> Tensor:
             gradients = torch.autograd.grad(-log_probability, outputs, retain_graph=True)
             for total, gradient in zip(backward, gradients, strict=True):
                 total += weight * torch.outer(gradient, gradient)
-    pieces = iter(v.split([p.numel() for p in module.parameters()]))
+    pieces = iter(torch.split(v, [p.numel() for p in module.parameters()]))
     result = []
     for layer, a, g in zip(linear, received, backward, strict=True):
         weight, bias = next(pieces).reshape(layer.weight.shape), next(pieces)
