@@ -56,6 +56,7 @@ def test_a_right_result_is_timed_and_weighed_in_every_process(measured):
         (lambda task: fakes.right(task) * float("nan"), "wrong", "relative error inf"),
         (ValueError("no | good\nsecond line"), "failed", "ValueError: no | good"),
         (LookupError("loss: unknown"), "unsupported", "loss: unknown"),
+        (KeyError("loss"), "failed", "KeyError: 'loss'"),
         (UnsupportedError("op", "PyTorch lacks it"), "unsupported", "PyTorch lacks it"),
         (MemoryError(), "oom", "MemoryError"),
         (ModuleNotFoundError("No module named 'x'"), "failed", "No module named 'x'"),

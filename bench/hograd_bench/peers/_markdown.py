@@ -60,8 +60,8 @@ _HOW = """\
   rounds.
   *±* is how far the minima of a package's processes lie apart. Differences below that, or below 5%, are called ties.
 - *× fastest* compares minima within the table. *compile* is tracing and compiling ahead of the first call, and is in no
-  other time; *first* is the first call after it, with what the package loads only then; *build* is making the operator
-  object.
+  other time; *build* is making the operator object and *first* the first call, each with what the package loads only
+  then.
 - *peak* is the most bytes that a call holds at once, its result included, with the instrument beside it: `A` are
   PyTorch's allocator events, exact; `X` is XLA's buffer assignment (temporaries and outputs). Compare A with A and X
   with X: they do not count the same things, and no ratio between them is given.

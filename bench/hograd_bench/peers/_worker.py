@@ -122,12 +122,13 @@ def attempt(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True, **getattr(worker, request["do"])(request)}
     except (ImportError, importlib.metadata.PackageNotFoundError) as error:
         return {"ok": False, "status": "failed", "reason": first_line(error)}
-    except (UnsupportedError, LookupError, NotImplementedError) as error:
-        reason = error.reason if isinstance(error, UnsupportedError) else first_line(error)
-        return {"ok": False, "status": "unsupported", "reason": reason}
+    except UnsupportedError as error:
+        return {"ok": False, "status": "unsupported", "reason": error.reason}
     except MemoryError as error:
         return {"ok": False, "status": "oom", "reason": first_line(error)}
     except Exception as error:  # whatever a foreign package raises is its row's reason
+        if type(error) is LookupError:  # an adapter's own word that it cannot take the problem; a KeyError is a fault
+            return {"ok": False, "status": "unsupported", "reason": str(error)[:300]}
         limit = pytorch_limit(error) if isinstance(error, RuntimeError | AssertionError) else None
         return {"ok": False, "status": "unsupported" if limit else "failed", "reason": limit or first_line(error)}
 
