@@ -18,8 +18,16 @@ ENVIRONMENT = {
 }
 
 
+class Death(BaseException):
+    """Raised by a contestant: its process is gone."""
+
+
+class Hang(BaseException):
+    """Raised by a contestant: its process answers no more."""
+
+
 class FakeRemote:
-    """A worker in this process; a contestant that raises SystemExit takes it down, KeyboardInterrupt hangs it."""
+    """A worker in this process."""
 
     peers: dict[str, Peer] = {}  # noqa: RUF012 (filled by each test)
     started: list[str] = []  # noqa: RUF012
@@ -31,9 +39,9 @@ class FakeRemote:
     def ask(self, request, seconds):
         try:
             return json.loads(json.dumps(attempt(self._worker, json.loads(json.dumps(request)))))
-        except SystemExit:
+        except Death:
             raise LostError("crashed", "its process ended with SIGSEGV: boom") from None
-        except KeyboardInterrupt:
+        except Hang:
             raise LostError("timeout", "no answer within 1 s") from None
 
     def close(self):

@@ -60,8 +60,8 @@ def test_a_right_result_is_timed_and_weighed_in_every_process(measured):
         (UnsupportedError("op", "PyTorch lacks it"), "unsupported", "PyTorch lacks it"),
         (MemoryError(), "oom", "MemoryError"),
         (ModuleNotFoundError("No module named 'x'"), "failed", "No module named 'x'"),
-        (SystemExit(), "crashed", "SIGSEGV"),
-        (KeyboardInterrupt(), "timeout", "no answer"),
+        (fakes.Death(), "crashed", "SIGSEGV"),
+        (fakes.Hang(), "timeout", "no answer"),
     ],
 )
 def test_what_goes_wrong_is_a_row_with_its_reason_and_without_times(measured, compute, status, reason):
@@ -76,7 +76,7 @@ def test_what_goes_wrong_is_a_row_with_its_reason_and_without_times(measured, co
 
 def test_one_that_dies_after_another_was_prepared_costs_only_itself(measured):
     rows = measured(
-        fakes.peer("P", good=fakes.right, bad=SystemExit(), other=fakes.right), fakes.peer("Q", w=fakes.right)
+        fakes.peer("P", good=fakes.right, bad=fakes.Death(), other=fakes.right), fakes.peer("Q", w=fakes.right)
     )
     assert {way: r["status"] for (_, way), r in rows.items()} == {
         "good": "ok", "bad": "crashed", "other": "ok", "w": "ok",

@@ -21,8 +21,9 @@ def escape(value: Any) -> str:
 
 
 def code(value: Any) -> str:
-    """Text from data as a code span on one line."""
-    return "`" + text.clean(value, 400).replace("`", "'").replace("|", "\\|") + "`"
+    """Text from data on one line, as a code span where nothing in it could end or escape one."""
+    shown = text.clean(value, 400)
+    return f"`{shown}`" if shown and not set("`<>|[]&\\") & set(shown) else escape(shown)
 
 
 def render(document: Document, source: str) -> str:
