@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python -m nox -f
-"""Sessions of the project. All share one environment, .nox/hograd, built from constraints.txt."""
+"""Sessions of the project. All share one environment, .nox/hograd, built from constraints.txt; peers has its own."""
 
 # /// script
 # dependencies = ["nox>=2025.2.9"]
@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +22,9 @@ nox.options.default_venv_backend = "none"
 
 ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "hograd"
-SCRIPTS = ENVIRONMENT / ("Scripts" if sys.platform == "win32" else "bin")
+PEERS = ROOT / ".nox" / "peers"
+BIN = "Scripts" if sys.platform == "win32" else "bin"
+SCRIPTS = ENVIRONMENT / BIN
 
 
 def environment(session: nox.Session) -> None:
@@ -39,6 +43,38 @@ def environment(session: nox.Session) -> None:
         external=True,
     )  # fmt: skip
     marker.write_text(stamp)
+
+
+def peers_environment(session: nox.Session) -> Path:
+    """Build the environment of the peers unless it stands; returns the file that says what could not be installed.
+
+    Each package is installed by itself and without dependencies, so that one that fails costs its own rows only, none
+    can move another's torch, and none brings torchvision, which BackPACK declares and its kernels do not import.
+    """
+    adapters = sorted((ROOT / "bench" / "hograd_bench" / "peers").glob("[!_]*.py"))
+    files = [ROOT / "constraints.txt", ROOT / "constraints-peers.txt", ROOT / "pyproject.toml", *adapters]
+    stamp = hashlib.sha256(b"".join(f.read_bytes() for f in files) + sys.version.encode()).hexdigest()
+    marker, failures = PEERS / "made-from", PEERS / "not-installed.json"
+    if marker.exists() and marker.read_text() == stamp:
+        return failures
+    shutil.rmtree(PEERS, ignore_errors=True)
+    own = str(PEERS / BIN / "python")
+    install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
+    session.run(sys.executable, "-m", "venv", str(PEERS), external=True)
+    session.run(*install, "-e", ".[bench]", external=True)
+    listed = subprocess.run(
+        [own, "-m", "hograd_bench", "peers", "--requirements"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    failed = {}
+    for peer, packages in json.loads(listed.stdout).items():
+        command = [*install, "-c", "constraints-peers.txt", "--no-deps", *packages]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        if done.returncode:
+            failed[peer] = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+            session.warn(f"{peer}: {failed[peer]}")
+    failures.write_text(json.dumps(failed))
+    marker.write_text(stamp)
+    return failures
 
 
 def python(session: nox.Session, *arguments: str) -> None:
@@ -78,9 +114,18 @@ def gate_study(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """Other packages on the same functions: time, memory, accuracy. Options after --, e.g. -k hvp. Minutes."""
+    failures = peers_environment(session)
+    run = [str(PEERS / BIN / "python"), "-m", "hograd_bench", "peers", "--run", "--installation", str(failures)]
+    session.run(*run, *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Regenerate docs/claims.md from results/reference/, and the validation tables of docs/measurement.md."""
-    python(session, "-m", "hograd_bench", "claims", "--results", "results/reference", "--markdown", "docs/claims.md")
+    """Regenerate docs/claims.md and docs/peers.md from results/reference/, and the tables of docs/measurement.md."""
+    for page in ("claims", "peers"):
+        python(session, "-m", "hograd_bench", page, "--results", "results/reference", "--markdown", f"docs/{page}.md")
     python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
 
 

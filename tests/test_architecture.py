@@ -21,7 +21,7 @@ CORE_RANKS = {
 }  # fmt: skip
 # What reads results may not import what runs kernels.
 RUNS_KERNELS = {
-    "patterns", "problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings",
+    "patterns", "problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings", "peers",
 }  # fmt: skip
 READS_ONLY = {"store", "schema", "migrations", "cells", "compare", "laws", "report"}
 # Left to right; the command line and the entry points may use all of them.
@@ -33,7 +33,7 @@ BENCH_RANKS = {
     "plan": 4, "store": 4, "laws": 4, "compare": 5,
     "workers": 6, "sweeps": 6, "claims": 6,
     "run": 7, "gate": 7, "report": 7,
-    "validation": 8,
+    "validation": 8, "peers": 8,
     "cli": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from hograd_bench.cli import _measuring, _reading
+from hograd_bench.cli import _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     """,
 )
 app.command("list")(_measuring.list_)
-for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate):
+for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate, _peers.peers):
     app.command()(_command)
 
 

@@ -1,0 +1,221 @@
+"""JAX: the operators as its documentation writes them, compiled by jit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+
+from hograd_bench.peers import _jax
+from hograd_bench.peers._contract import Contestant, Peer, Task
+
+PEER = Peer(
+    "JAX",
+    distribution="jax",
+    module="jax",
+    home="jax-ml/jax",
+    requires=("jax", "jaxlib", "ml_dtypes", "opt_einsum"),
+    framework="JAX",
+    variables=_jax.VARIABLES,
+)
+
+
+def _of_model(task: Task, operator: Any, *extra: Any, flat: Any = None) -> Contestant:
+    """A compiled operator (value, parameters, inputs, targets, *extra) -> result."""
+    model = _jax.training_loss(task)
+
+    def function(parameters: Any, inputs: Any, targets: Any, *rest: Any) -> Any:
+        return operator(lambda p: model.value(p, inputs, targets), parameters, *rest)
+
+    return _jax.compiled(
+        function,
+        (model.net.parameters, model.inputs, model.targets, *extra),
+        lambda: float(model.value(model.net.parameters, model.inputs, model.targets)),
+        flat or model.net.flat,
+    )
+
+
+def _forward_over_reverse(f: Any, x: Any, v: Any) -> Any:
+    import jax
+
+    return jax.jvp(jax.grad(f), (x,), (v,))[1]
+
+
+def _reverse_over_reverse(f: Any, x: Any, v: Any) -> Any:
+    import jax
+
+    _, pull = jax.vjp(jax.grad(f), x)
+    return pull(v)[0]
+
+
+def _hvp(task: Task, product: Any) -> Contestant:
+    if "module" in task.instance.extras:
+        return _of_model(task, product, _jax.training_loss(task).net.tree(task.v))
+    f, constants = _jax.twin(task)
+    x, v = _jax.array(task.x), _jax.array(task.v)
+
+    def function(x: Any, v: Any, *constants: Any) -> Any:
+        return product(lambda x: f(x, *constants), x, v)
+
+    return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
+
+
+@PEER.offer("hvp", "jit(jvp(grad(f)))")
+def hvp(task: Task) -> Contestant:
+    """Forward over reverse."""
+    return _hvp(task, _forward_over_reverse)
+
+
+@PEER.offer("hvp", "jit(vjp(grad(f)))")
+def hvp_reverse(task: Task) -> Contestant:
+    """Reverse over reverse."""
+    return _hvp(task, _reverse_over_reverse)
+
+
+def _dense(f: Any, parameters: Any) -> Any:
+    import jax
+    from jax.flatten_util import ravel_pytree
+
+    flat, unravel = ravel_pytree(parameters)
+    return jax.hessian(lambda x: f(unravel(x)))(flat)
+
+
+@PEER.offer("hessian", "jit(hessian(f))")
+def hessian(task: Task) -> Contestant:
+    """Forward over reverse, vectorised over the coordinates."""
+    return _of_model(task, _dense, flat=_jax.to_torch)
+
+
+@PEER.offer("hessian_diagonal", "jit(vmap(jvp(jvp(f))))")
+def hessian_diagonal(task: Task) -> Contestant:
+    """Second directional derivatives along the coordinates, forward over forward."""
+    import jax
+    import jax.numpy as jnp
+    from jax.flatten_util import ravel_pytree
+
+    def diagonal(f: Any, parameters: Any) -> Any:
+        flat, unravel = ravel_pytree(parameters)
+
+        def along(e: Any) -> Any:
+            def slope(x: Any) -> Any:
+                return jax.jvp(lambda y: f(unravel(y)), (x,), (e,))[1]
+
+            return jax.jvp(slope, (flat,), (e,))[1]
+
+        return jax.vmap(along)(jnp.eye(flat.size, dtype=flat.dtype))
+
+    return _of_model(task, diagonal, flat=_jax.to_torch)
+
+
+@PEER.offer("hessian_extreme_eigenvalues", "jit(eigvalsh(hessian(f)))")
+def extreme_eigenvalues(task: Task) -> Contestant:
+    """Both ends of the full spectrum."""
+    import jax.numpy as jnp
+
+    return _of_model(task, lambda f, p: jnp.linalg.eigvalsh(_dense(f, p))[jnp.array([0, -1])], flat=_jax.to_torch)
+
+
+@PEER.offer("gauss_newton_vector_product", "jit(vjp(hvp of the loss(jvp)))")
+def gauss_newton(task: Task) -> Contestant:
+    """jvp of the network, Hessian of the loss by its outputs, vjp."""
+    import jax
+
+    model = _jax.training_loss(task)
+
+    def product(parameters: Any, inputs: Any, targets: Any, v: Any) -> Any:
+        def outputs(p: Any) -> Any:
+            return model.net.apply(p, inputs)
+
+        at, tangent = jax.jvp(outputs, (parameters,), (v,))
+        curved = _forward_over_reverse(lambda z: model.loss(z, targets), at, tangent)
+        return jax.vjp(outputs, parameters)[1](curved)[0]
+
+    arguments = (model.net.parameters, model.inputs, model.targets)
+    return _jax.compiled(
+        product,
+        (*arguments, model.net.tree(task.v)),
+        lambda: float(model.value(*arguments)),
+        model.net.flat,
+    )
+
+
+@PEER.offer("empirical_fisher_diagonal", "jit(mean(vmap(grad(f))**2))")
+def empirical_fisher_diagonal(task: Task) -> Contestant:
+    """Mean of squared per-sample gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    model = _jax.training_loss(task)
+
+    def diagonal(parameters: Any, inputs: Any, targets: Any) -> Any:
+        def of_sample(a: Any, y: Any) -> Any:
+            return jax.grad(model.value)(parameters, a[None], y[None])
+
+        return jax.tree_util.tree_map(lambda g: jnp.mean(g**2, 0), jax.vmap(of_sample)(inputs, targets))
+
+    arguments = (model.net.parameters, model.inputs, model.targets)
+    return _jax.compiled(diagonal, arguments, lambda: float(model.value(*arguments)), model.net.flat)
+
+
+@PEER.offer("fisher_diagonal", "jit(vmap(jacrev(logits)))")
+def fisher_diagonal(task: Task) -> Contestant:
+    """mean_b Σ_c p_c J_c² − (Σ_c p_c J_c)², J the Jacobian of a sample's logits."""
+    import jax
+    import jax.numpy as jnp
+
+    if task.extra("loss") is not F.cross_entropy:
+        raise LookupError("loss: written for the softmax cross-entropy only")
+    model = _jax.training_loss(task)
+
+    def diagonal(parameters: Any, inputs: Any) -> Any:
+        def of_sample(a: Any) -> Any:
+            p = jax.nn.softmax(model.net.apply(parameters, a))
+            jacobian = jax.jacrev(lambda theta: model.net.apply(theta, a))(parameters)
+
+            def entries(j: Any) -> Any:
+                return jnp.tensordot(p, j**2, 1) - jnp.tensordot(p, j, 1) ** 2
+
+            return jax.tree_util.tree_map(entries, jacobian)
+
+        return jax.tree_util.tree_map(lambda d: jnp.mean(d, 0), jax.vmap(of_sample)(inputs))
+
+    return _jax.compiled(
+        diagonal,
+        (model.net.parameters, model.inputs),
+        lambda: float(model.value(model.net.parameters, model.inputs, model.targets)),
+        model.net.flat,
+    )
+
+
+@PEER.offer("directional_derivative", "jit(nested jvp)")
+def directional_derivative(task: Task) -> Contestant:
+    """jvp of jvp of ... of t -> f(x + t v)."""
+    import jax
+
+    f, constants = _jax.twin(task)
+    x, v = _jax.array(task.x), _jax.array(task.v)
+
+    def function(x: Any, v: Any, *constants: Any) -> Any:
+        def derivative(order: int) -> Any:
+            if order == 0:
+                return lambda y: f(y, *constants)
+            return lambda y: jax.jvp(derivative(order - 1), (y,), (v,))[1]
+
+        return derivative(task.contest.order)(x)
+
+    return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
+
+
+@PEER.offer("laplacian", "jit(vmap(trace(hessian(u))))")
+def laplacian(task: Task) -> Contestant:
+    """The trace of the full Hessian at every point."""
+    import jax
+    import jax.numpy as jnp
+
+    net = _jax.network(task.extra("u"))
+    points = _jax.array(task.extra("points"))
+
+    def function(parameters: Any, points: Any) -> Any:
+        return jax.vmap(lambda a: jnp.trace(jax.hessian(lambda b: net.apply(parameters, b)[0])(a)))(points)
+
+    return _jax.compiled(function, (net.parameters, points), _jax.field_value(task, net))
