@@ -79,8 +79,9 @@ def gate_study(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Regenerate docs/claims.md from results/reference/, and the validation tables of docs/measurement.md."""
+    """Regenerate docs/claims.md from results/reference/, docs/coverage.md and the tables of docs/measurement.md."""
     python(session, "-m", "hograd_bench", "claims", "--results", "results/reference", "--markdown", "docs/claims.md")
+    python(session, "-m", "hograd_bench.coverage", "--write", "docs/coverage.md")
     python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
 
 
