@@ -44,26 +44,29 @@ def read_tests(folder: Path) -> list[TestUse]:
     return found
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What one statement at the top of a module names: local names, names of hograd_core, strings."""
+
+    names: frozenset[str]
+    core: frozenset[str]
+    words: frozenset[str]
+
+
 def _of_module(file: str, tree: ast.Module) -> list[TestUse]:
     modules, members = _imports(tree)
-    definitions: dict[str, list[ast.AST]] = {}
-    for node in tree.body:
+    facts = [_facts(node, modules, members) for node in tree.body]
+    definitions: dict[str, list[_Facts]] = {}
+    for node, found in zip(tree.body, facts, strict=True):
         for name in _defines(node):
-            definitions.setdefault(name, []).append(node)
-    tests = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+            definitions.setdefault(name, []).append(found)
     result = []
-    for test in tests:
-        nodes = list(_closure(test, definitions))
-        core = {members[n.id] for n in nodes if isinstance(n, ast.Name) and n.id in members}
-        core |= {
-            n.attr
-            for n in nodes
-            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in modules
-        }
-        words = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        if any(isinstance(n, ast.Attribute) and n.attr == "methods" for n in nodes):
-            words.add(EVERY_METHOD)
-        result.append(TestUse(file, test.name, frozenset(core), frozenset(words)))
+    for node, found in zip(tree.body, facts, strict=True):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            reached = _reached(found, definitions)
+            core = frozenset().union(*(each.core for each in reached))
+            words = frozenset().union(*(each.words for each in reached))
+            result.append(TestUse(file, node.name, core, words))
     return result
 
 
@@ -71,7 +74,7 @@ def _imports(tree: ast.Module) -> tuple[set[str], dict[str, str]]:
     """Names bound to hograd_core itself, and local name -> name of what is imported from it or its modules."""
     modules: set[str] = set()
     members: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in tree.body:
         if isinstance(node, ast.Import):
             modules |= {alias.asname or alias.name for alias in node.names if alias.name == PACKAGE}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
@@ -87,17 +90,32 @@ def _defines(node: ast.stmt) -> Iterable[str]:
             yield from (n.id for n in ast.walk(target) if isinstance(n, ast.Name))
 
 
-def _closure(test: ast.FunctionDef, definitions: Mapping[str, list[ast.AST]]) -> Iterable[ast.AST]:
-    """The nodes of a test and of the module's definitions that it reaches, by name or as a fixture."""
-    waiting: list[ast.AST] = [test]
-    seen: set[int] = set()
+def _facts(statement: ast.stmt, modules: set[str], members: Mapping[str, str]) -> _Facts:
+    names, core, words = set(), set(), set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):  # perhaps a fixture
+            names.add(node.arg)
+        elif isinstance(node, ast.Attribute):
+            if isinstance(node.value, ast.Name) and node.value.id in modules:
+                core.add(node.attr)
+            if node.attr == "methods":
+                words.add(EVERY_METHOD)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.add(node.value)
+    core |= {members[name] for name in names & set(members)}
+    return _Facts(frozenset(names), frozenset(core), frozenset(words))
+
+
+def _reached(start: _Facts, definitions: Mapping[str, list[_Facts]]) -> list[_Facts]:
+    """A test and the module's definitions that it uses, directly or through others."""
+    reached: list[_Facts] = []
+    waiting, seen = [start], set[str]()
     while waiting:
-        top = waiting.pop()
-        if id(top) in seen:
-            continue
-        seen.add(id(top))
-        for node in ast.walk(top):
-            yield node
-            name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
-            if name is not None:
-                waiting += definitions.get(name, [])
+        facts = waiting.pop()
+        reached.append(facts)
+        for name in facts.names - seen:
+            seen.add(name)
+            waiting += definitions.get(name, [])
+    return reached
