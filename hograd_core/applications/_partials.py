@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core._checks import check_positive
 from hograd_core.applications._polarisation import Direction, Index, expand
 from hograd_core.taylor import propagate
 
@@ -164,7 +165,7 @@ def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: in
     coefficients: dict[Direction, list[Tensor]] = {}
     for order in sorted(set(needed.values())):
         group = [direction for direction, highest in needed.items() if highest == order]
-        size = len(group) if chunk_size is None else max(1, chunk_size)
+        size = len(group) if chunk_size is None else check_positive(chunk_size, "chunk_size")
         for start in range(0, len(group), size):
             part = group[start : start + size]
             series = series_along(u, points, torch.tensor(part, dtype=points.dtype, device=points.device), order)

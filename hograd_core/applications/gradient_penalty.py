@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hograd_core._checks import check_number
 from hograd_core._registry import method, operator
 from hograd_core.applications._modules import (
     Parameters,
@@ -28,6 +29,7 @@ from hograd_core.applications._modules import (
     gradient_of,
     trainable,
 )
+from hograd_core.curvature._model import check_dtype, check_modes
 
 Critic = Callable[[Tensor], Tensor]
 Phi = Callable[[Tensor], Tensor]
@@ -54,10 +56,9 @@ def norms(g: Tensor) -> Tensor:
     Returns:
         Shape (batch,).
     """
-    squares = g.flatten(1).square().sum(1)
-    positive = squares > 0
-    # The inner `where` keeps 1/sqrt(0) out of the backward pass, where it would turn 0 into NaN.
-    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+    # Its own derivative formula has the 0; it neither overflows in half precision nor hides a NaN.
+    result: Tensor = torch.linalg.vector_norm(g.flatten(1), dim=1)
+    return result
 
 
 def two_sided(target: float = 1.0) -> Phi:
@@ -120,6 +121,14 @@ def _check_samples(x: Any, name: str) -> Tensor:
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (batch, ...) with at least one element")
     return x.detach()
+
+
+def _check_critic(critic: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """The critic and its points, after checking that a score depends on its own sample and on nothing random."""
+    module = check_module(critic, "critic")
+    check_modes(module, per_sample=True, argument="critic")
+    check_dtype(x, module, "real", "critic")
+    return module, x
 
 
 def scores(critic: Critic, x: Tensor) -> Tensor:
@@ -188,10 +197,10 @@ def gradient_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or couples samples.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), interpolate(real, fake, mixing), two_sided(target)
+    return *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
@@ -212,10 +221,10 @@ def lipschitz_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or couples samples.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), interpolate(real, fake, mixing), one_sided(target)
+    return *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
@@ -231,10 +240,11 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: ``real`` has no batch dimension or no element.
+        ValueError: ``real`` has no batch dimension or no element, or a layer in training mode is random or couples
+            samples.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), _check_samples(real, "real"), half_square
+    return *_check_critic(critic, _check_samples(real, "real")), half_square
 
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
