@@ -184,6 +184,19 @@ def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: in
     return torch.stack(rows)
 
 
+def checked_generator(points: Tensor, probes: int, seed: int) -> torch.Generator:
+    """A generator on the points' device, after checking the number of probes and the seed.
+
+    Raises:
+        TypeError: one of them is not an int.
+        ValueError: no probe.
+    """
+    check_positive(probes, "probes")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed: got {seed!r}, expected an int")
+    return torch.Generator(points.device).manual_seed(seed)
+
+
 # Name -> (kernel, mode, source, runs under torch.func); every operator on fields offers all of them.
 KERNELS: dict[str, tuple[Kernel, str, str, bool]] = {
     "nested_reverse": (

@@ -25,11 +25,11 @@ from hograd_core.applications._modules import (
     buffers_kept,
     called_with,
     check_module,
+    check_samplewise,
     detached,
     gradient_of,
     trainable,
 )
-from hograd_core.curvature._model import check_dtype, check_modes
 
 Critic = Callable[[Tensor], Tensor]
 Phi = Callable[[Tensor], Tensor]
@@ -124,11 +124,7 @@ def _check_samples(x: Any, name: str) -> Tensor:
 
 
 def _check_critic(critic: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """The critic and its points, after checking that a score depends on its own sample and on nothing random."""
-    module = check_module(critic, "critic")
-    check_modes(module, per_sample=True, argument="critic")
-    check_dtype(x, module, "real", "critic")
-    return module, x
+    return check_samplewise(check_module(critic, "critic"), x, "real", "critic"), x
 
 
 def scores(critic: Critic, x: Tensor) -> Tensor:
@@ -151,8 +147,7 @@ def scores(critic: Critic, x: Tensor) -> Tensor:
 def input_gradient(critic: Critic, x: Tensor, *, create_graph: bool) -> Tensor:
     """∇_x D(x_i) per sample, by one reverse sweep of the summed scores.
 
-    A sample's score must not depend on other samples (no batch normalisation in training mode): the sum's gradient
-    would mix them.
+    A sample's score must not depend on other samples: the sum's gradient would mix them.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -197,7 +192,7 @@ def gradient_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or couples samples.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
     return *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
@@ -221,7 +216,7 @@ def lipschitz_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or couples samples.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
     return *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
@@ -240,8 +235,7 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: ``real`` has no batch dimension or no element, or a layer in training mode is random or couples
-            samples.
+        ValueError: ``real`` has no batch dimension or no element, or a layer is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
     return *_check_critic(critic, _check_samples(real, "real")), half_square

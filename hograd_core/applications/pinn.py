@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_positive
 from hograd_core._registry import Operator, method, operator
 from hograd_core.applications._equations import Equation
 from hograd_core.applications._modules import (
@@ -23,13 +22,13 @@ from hograd_core.applications._modules import (
     buffers_kept,
     called_with,
     check_module,
+    check_samplewise,
     detached,
     gradient_of,
     trainable,
 )
-from hograd_core.applications._partials import KERNELS, Field, Kernel, series_along
+from hograd_core.applications._partials import KERNELS, Field, Kernel, checked_generator, series_along
 from hograd_core.applications._polarisation import Index
-from hograd_core.curvature._model import check_dtype, check_modes
 from hograd_core.curvature._precision import sampling
 
 
@@ -67,8 +66,7 @@ def _check_field(u: Any, points: Any) -> tuple[Field, Tensor]:
     if points.dim() != 2 or points.numel() == 0:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (N, d) with at least one element")
     if isinstance(u, nn.Module):
-        check_modes(u, per_sample=True, argument="u")
-        check_dtype(points, u, "points", "u")
+        check_samplewise(u, points, "points", "u")
     return u, points.clone() if points.is_inference() else points.detach()
 
 
@@ -267,13 +265,6 @@ def _estimate(samples: Tensor) -> FieldEstimate:
     return FieldEstimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
 
 
-def _generator(points: Tensor, probes: int, seed: int) -> torch.Generator:
-    check_positive(probes, "probes")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed: got {seed!r}, expected an int")
-    return torch.Generator(points.device).manual_seed(seed)
-
-
 def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
     """FieldEstimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
 
@@ -289,7 +280,7 @@ def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         The estimate and its standard error.
     """
     field, x = _check_field(u, points)
-    generator = _generator(x, probes, seed)
+    generator = checked_generator(x, probes, seed)
     bits = torch.randint(2, (probes, *x.shape), generator=generator, device=x.device)
     return _estimate(series_along(field, x, (2 * bits - 1).to(x.dtype), 2)[2] * 2)
 
@@ -310,7 +301,7 @@ def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int =
     """
     field, x = _check_field(u, points)
     n, d = x.shape
-    generator = _generator(x, probes, seed)
+    generator = checked_generator(x, probes, seed)
     chosen = torch.randint(d, (probes, n), generator=generator, device=x.device)
     directions = torch.nn.functional.one_hot(chosen, d).to(x.dtype)
     return _estimate(series_along(field, x, directions, 2)[2] * (2 * d))
@@ -331,7 +322,7 @@ def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         The estimate and its standard error.
     """
     field, x = _check_field(u, points)
-    generator = _generator(x, probes, seed)
+    generator = checked_generator(x, probes, seed)
     directions = torch.randn((probes, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
     return _estimate(series_along(field, x, directions, 4)[4] * (24 / 3))
 
