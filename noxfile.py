@@ -123,9 +123,10 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """Regenerate docs/claims.md and docs/peers.md from results/reference/, and the tables of docs/measurement.md."""
+    """Regenerate claims, peers (from results/reference/), coverage, and the tables of docs/measurement.md."""
     for page in ("claims", "peers"):
         python(session, "-m", "hograd_bench", page, "--results", "results/reference", "--markdown", f"docs/{page}.md")
+    python(session, "-m", "hograd_bench.coverage", "--write", "docs/coverage.md")
     python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,32 @@ def check_positive(value: Any, name: str) -> int:
     if value < 1:
         raise ValueError(f"{name}: got {value}, expected an int >= 1")
     return value
+
+
+def check_number(value: Any, name: str, *, minimum: float | None = None) -> float:
+    """Return ``value`` as a float after checking that it is a finite number, and at least ``minimum`` if given.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: not finite, or below the minimum.
+    """
+    expected = "a finite number" if minimum is None else f"a finite number >= {minimum:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected {expected}")
+    if not math.isfinite(value) or (minimum is not None and value < minimum):
+        raise ValueError(f"{name}: got {value}, expected {expected}")
+    return float(value)
+
+
+def check_finite(tensor: Tensor, what: str) -> Tensor:
+    """Return ``tensor`` after checking that it holds no NaN and no infinity, on which LAPACK fails or crashes.
+
+    Raises:
+        FloatingPointError: it does; the message says what it is.
+    """
+    if not bool(tensor.isfinite().all()):
+        raise FloatingPointError(f"{what} holds values that are not finite; move x, or scale f")
+    return tensor
 
 
 def scalar_function(f: Any) -> ScalarFunction:

@@ -33,7 +33,7 @@ BENCH_RANKS = {
     "plan": 4, "store": 4, "laws": 4, "compare": 5,
     "workers": 6, "sweeps": 6, "claims": 6,
     "run": 7, "gate": 7, "report": 7,
-    "validation": 8, "peers": 8,
+    "validation": 8, "peers": 8, "coverage": 8,
     "cli": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 

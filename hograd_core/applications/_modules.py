@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.curvature._model import check_dtype, check_modes
 
 Parameters = dict[str, Tensor]
 
@@ -25,6 +26,20 @@ def check_module(module: Any, name: str) -> nn.Module:
         raise TypeError(f"{name}: got {type(module).__name__}, expected a torch.nn.Module")
     if not any(p.requires_grad for p in module.parameters()):
         raise ValueError(f"{name}: got no parameter with requires_grad=True, expected at least one; unfreeze some")
+    return module
+
+
+def check_samplewise(module: Any, x: Tensor, name: str, argument: str) -> nn.Module:
+    """Return ``module`` after checking that what it makes of a sample of ``x`` depends on that sample alone.
+
+    Raises:
+        TypeError: not a module, or ``x`` has another dtype than its parameters.
+        ValueError: a layer in training mode is random or couples samples.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{argument}: got {type(module).__name__}, expected a torch.nn.Module")
+    check_modes(module, per_sample=True, argument=argument)
+    check_dtype(x, module, name, argument)
     return module
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core._checks import check_positive
 from hograd_core.applications._polarisation import Direction, Index, expand
 from hograd_core.taylor import propagate
 
@@ -164,7 +165,7 @@ def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: in
     coefficients: dict[Direction, list[Tensor]] = {}
     for order in sorted(set(needed.values())):
         group = [direction for direction, highest in needed.items() if highest == order]
-        size = len(group) if chunk_size is None else max(1, chunk_size)
+        size = len(group) if chunk_size is None else check_positive(chunk_size, "chunk_size")
         for start in range(0, len(group), size):
             part = group[start : start + size]
             series = series_along(u, points, torch.tensor(part, dtype=points.dtype, device=points.device), order)
@@ -181,6 +182,19 @@ def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: in
             total = torch.add(total, coefficients[direction][expansion.order], alpha=weight)
         rows.append(total)
     return torch.stack(rows)
+
+
+def checked_generator(points: Tensor, probes: int, seed: int) -> torch.Generator:
+    """A generator on the points' device, after checking the number of probes and the seed.
+
+    Raises:
+        TypeError: one of them is not an int.
+        ValueError: no probe.
+    """
+    check_positive(probes, "probes")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed: got {seed!r}, expected an int")
+    return torch.Generator(points.device).manual_seed(seed)
 
 
 # Name -> (kernel, mode, source, runs under torch.func); every operator on fields offers all of them.

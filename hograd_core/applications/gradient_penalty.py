@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hograd_core._checks import check_number
 from hograd_core._registry import method, operator
 from hograd_core.applications._modules import (
     Parameters,
     buffers_kept,
     called_with,
     check_module,
+    check_samplewise,
     detached,
     gradient_of,
     trainable,
@@ -54,10 +56,9 @@ def norms(g: Tensor) -> Tensor:
     Returns:
         Shape (batch,).
     """
-    squares = g.flatten(1).square().sum(1)
-    positive = squares > 0
-    # The inner `where` keeps 1/sqrt(0) out of the backward pass, where it would turn 0 into NaN.
-    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+    # Its own derivative formula has the 0; it neither overflows in half precision nor hides a NaN.
+    result: Tensor = torch.linalg.vector_norm(g.flatten(1), dim=1)
+    return result
 
 
 def two_sided(target: float = 1.0) -> Phi:
@@ -122,6 +123,10 @@ def _check_samples(x: Any, name: str) -> Tensor:
     return x.detach()
 
 
+def _check_critic(critic: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
+    return check_samplewise(check_module(critic, "critic"), x, "real", "critic"), x
+
+
 def scores(critic: Critic, x: Tensor) -> Tensor:
     """One score a sample: the critic's output summed over what it has beyond the batch (patches, a trailing 1).
 
@@ -142,8 +147,7 @@ def scores(critic: Critic, x: Tensor) -> Tensor:
 def input_gradient(critic: Critic, x: Tensor, *, create_graph: bool) -> Tensor:
     """∇_x D(x_i) per sample, by one reverse sweep of the summed scores.
 
-    A sample's score must not depend on other samples (no batch normalisation in training mode): the sum's gradient
-    would mix them.
+    A sample's score must not depend on other samples: the sum's gradient would mix them.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -188,10 +192,10 @@ def gradient_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), interpolate(real, fake, mixing), two_sided(target)
+    return *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
@@ -212,10 +216,10 @@ def lipschitz_penalty(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: shapes do not pair.
+        ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), interpolate(real, fake, mixing), one_sided(target)
+    return *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
@@ -231,10 +235,10 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: ``real`` has no batch dimension or no element.
+        ValueError: ``real`` has no batch dimension or no element, or a layer is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return check_module(critic, "critic"), _check_samples(real, "real"), half_square
+    return *_check_critic(critic, _check_samples(real, "real")), half_square
 
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:

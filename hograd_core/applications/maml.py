@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_order
+from hograd_core._checks import check_number, check_order
 from hograd_core._registry import method, operator
 from hograd_core.applications._modules import Parameters, called_with, check_module, detached, gradient_of, trainable
+from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
 from hograd_core.curvature._precision import unbounded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -65,7 +66,7 @@ class Episode:
         """The loss of the model on one set, as a function of its parameters."""
 
         def value(parameters: Parameters) -> Tensor:
-            return self.loss(called_with(self.model, parameters)(inputs), targets)
+            return scalar_loss(self.loss, called_with(self.model, parameters)(inputs), targets)
 
         return value
 
@@ -135,7 +136,8 @@ def meta_gradient(
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
-        ValueError: the sets do not hold the same number of tasks, or there is nothing to train.
+        ValueError: the sets do not hold the same number of tasks, there is nothing to train, the rate is not finite, a
+            layer in training mode is random, or (at the first evaluation) the loss is not 0-dimensional.
         UnsupportedError: PyTorch has no second derivative of a step of the model by this method.
     """
     if not callable(loss):
@@ -144,8 +146,11 @@ def meta_gradient(
         check_order(inner_steps, minimum=0)
     except (TypeError, ValueError) as error:
         raise type(error)(f"inner_steps: {error}") from None
-    episode = Episode(check_module(model, "model"), loss, _check_sets(support, query), inner_steps, float(inner_rate))
-    return (episode,)
+    module, data = check_module(model, "model"), _check_sets(support, query)
+    check_modes(module, per_sample=False, argument="model")
+    for name, inputs in (("support", data[0]), ("query", data[2])):
+        check_dtype(inputs, module, name, "model")
+    return (Episode(module, loss, data, inner_steps, check_number(inner_rate, "inner_rate")),)
 
 
 Contribution = Callable[[Task], tuple[Tensor, Parameters]]

@@ -22,11 +22,12 @@ from hograd_core.applications._modules import (
     buffers_kept,
     called_with,
     check_module,
+    check_samplewise,
     detached,
     gradient_of,
     trainable,
 )
-from hograd_core.applications._partials import KERNELS, Field, Kernel, series_along
+from hograd_core.applications._partials import KERNELS, Field, Kernel, checked_generator, series_along
 from hograd_core.applications._polarisation import Index
 from hograd_core.curvature._precision import sampling, sampling_fourth_powers
 
@@ -64,6 +65,8 @@ def _check_field(u: Any, points: Any) -> tuple[Field, Tensor]:
         raise TypeError(f"points: got dtype {points.dtype}, expected a real floating dtype; convert with .float()")
     if points.dim() != 2 or points.numel() == 0:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (N, d) with at least one element")
+    if isinstance(u, nn.Module):
+        check_samplewise(u, points, "points", "u")
     return u, points.clone() if points.is_inference() else points.detach()
 
 
@@ -79,6 +82,12 @@ def _check_indices(indices: Any, dimension: int) -> list[Index]:
                     f"indices: got coordinate {c!r} in {index!r}, expected an int from 0 to {dimension - 1}"
                 )
     return [tuple(index) for index in indices]
+
+
+def _check_equation(equation: Any, points: Tensor) -> None:
+    if not isinstance(equation, Equation):
+        raise TypeError(f"equation: got {type(equation).__name__}, expected an Equation such as heat()")
+    _check_indices(equation.indices, points.shape[1])
 
 
 @operator(result="(len(indices), N)", default="nested_reverse", order=4)
@@ -161,9 +170,7 @@ def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
     _check_field(u, points)
-    if not isinstance(equation, Equation):
-        raise TypeError(f"equation: got {type(equation).__name__}, expected an Equation such as heat()")
-    _check_indices(equation.indices, points.shape[1])
+    _check_equation(equation, points)
     return check_module(u, "u"), points.detach(), equation
 
 
@@ -206,6 +213,8 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
     Returns:
         Shape (N,); recorded for autograd where gradients are enabled.
     """
+    _check_field(u, points)
+    _check_equation(equation, points)
     return equation.residual(points, *field_derivatives(u, points, equation.indices, method=method).unbind(0))
 
 
@@ -256,10 +265,6 @@ def _estimate(samples: Tensor) -> FieldEstimate:
     return FieldEstimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
 
 
-def _generator(points: Tensor, seed: int) -> torch.Generator:
-    return torch.Generator(points.device).manual_seed(seed)
-
-
 def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
     """FieldEstimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
 
@@ -275,8 +280,8 @@ def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         The estimate and its standard error.
     """
     field, x = _check_field(u, points)
-    shape = (probes, *x.shape)
-    bits = torch.randint(2, shape, generator=_generator(x, seed), device=x.device)
+    generator = checked_generator(x, probes, seed)
+    bits = torch.randint(2, (probes, *x.shape), generator=generator, device=x.device)
     return _estimate(series_along(field, x, (2 * bits - 1).to(x.dtype), 2)[2] * 2)
 
 
@@ -296,7 +301,8 @@ def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int =
     """
     field, x = _check_field(u, points)
     n, d = x.shape
-    chosen = torch.randint(d, (probes, n), generator=_generator(x, seed), device=x.device)
+    generator = checked_generator(x, probes, seed)
+    chosen = torch.randint(d, (probes, n), generator=generator, device=x.device)
     directions = torch.nn.functional.one_hot(chosen, d).to(x.dtype)
     return _estimate(series_along(field, x, directions, 2)[2] * (2 * d))
 
@@ -316,7 +322,8 @@ def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         The estimate and its standard error.
     """
     field, x = _check_field(u, points)
-    directions = torch.randn((probes, *x.shape), generator=_generator(x, seed), dtype=x.dtype, device=x.device)
+    generator = checked_generator(x, probes, seed)
+    directions = torch.randn((probes, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
     return _estimate(series_along(field, x, directions, 4)[4] * (24 / 3))
 
 

@@ -111,11 +111,15 @@ class KFAC:
 
         Raises:
             ValueError: unknown form, or a damping that is not positive.
+            FloatingPointError: a factor holds a value that is not finite.
         """
         damping = check_damping(damping, positive=True)
         forms = {"exact": _exact_inverse, "factored": _factored_inverse}
         if form not in forms:
             raise ValueError(f"form: got {form!r}, expected one of {', '.join(forms)}")
+        for block in self.blocks:
+            if not bool(block.inputs.isfinite().all() and block.outputs.isfinite().all()):
+                raise FloatingPointError(f"module: the Kronecker factors of {block.layer or 'itself'} are not finite")
         return KroneckerInverse(self, tuple(forms[form](block, damping) for block in self.blocks))
 
 

@@ -114,6 +114,11 @@ def likelihood(model: Model, outputs: Tensor) -> tuple[str, float]:
         raise ValueError(
             f"module: returned shape {tuple(outputs.shape)}, expected (batch={model.batch}, outputs, ...) for this loss"
         )
+    if kind != CATEGORICAL and outputs.shape != model.targets.shape:
+        raise ValueError(
+            f"targets: got shape {tuple(model.targets.shape)}, expected {tuple(outputs.shape)} like the module's "
+            "outputs; broadcast, the loss compares every output with every target"
+        )
     observations = outputs.numel() // (outputs.shape[1] if kind == CATEGORICAL else 1)
     return kind, 1.0 if options["reduction"] == "sum" else 1.0 / observations
 

@@ -6,6 +6,7 @@ each parameter row-major; parameters with ``requires_grad=False`` are constants.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,8 +95,13 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
 
     Raises:
         TypeError: the loss returns no tensor.
-        ValueError: it is not 0-dimensional.
+        ValueError: it is not 0-dimensional, or a squared error would broadcast the targets.
     """
+    if _is_squared_error(loss) and outputs.shape != targets.shape:
+        raise ValueError(
+            f"targets: got shape {tuple(targets.shape)}, expected {tuple(outputs.shape)} like the module's outputs; "
+            "broadcast, a squared error compares every output with every target"
+        )
     value = loss(outputs, targets)
     if not isinstance(value, Tensor):
         raise TypeError(f"loss: returned {type(value).__name__}, expected a 0-dimensional tensor")
@@ -104,6 +110,11 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
             f"loss: returned shape {tuple(value.shape)}, expected a 0-dimensional tensor; use reduction='mean' or 'sum'"
         )
     return value
+
+
+def _is_squared_error(loss: Any) -> bool:
+    function = loss.func if isinstance(loss, functools.partial) else loss
+    return type(loss) is nn.MSELoss or function is nn.functional.mse_loss
 
 
 def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample: bool = False) -> Model:
@@ -139,7 +150,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
             f"inputs, targets: got first axes {sorted(batches)}, expected one common batch size >= 1; "
             "the first axis of every input and of the targets is the batch"
         )
-    _check_modes(module, per_sample)
+    check_modes(module, per_sample=per_sample)
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
@@ -151,6 +162,8 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         )
     if len(devices) != 1:
         raise ValueError(f"module: got parameters on {sorted(map(str, devices))}, expected one device")
+    for part in arguments:
+        check_dtype(part, module, "inputs", "module")
     return Model(
         module,
         tuple(trainable),
@@ -164,20 +177,48 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
     )
 
 
-def _check_modes(module: nn.Module, per_sample: bool) -> None:
-    """Refuse layers whose outputs are random, and, per sample, those that read the whole batch."""
+def check_modes(module: nn.Module, *, per_sample: bool, argument: str = "module") -> None:
+    """Refuse layers whose outputs are random, and, per sample, those that read the whole batch.
+
+    A random layer is another function at every call: methods that call it more often would differentiate a mixture.
+
+    Raises:
+        ValueError: there is such a layer in training mode; the message names it.
+    """
     for name, layer in module.named_modules():
         if not layer.training:
             continue
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
-            raise ValueError(
-                f"module: {name or 'itself'} is dropout in training mode, so the loss is random; call module.eval()"
-            )
+        where = f"{argument}: {name or 'itself'}"
+        if _is_random(layer):
+            kind = "dropout" if isinstance(layer, nn.modules.dropout._DropoutNd) else f"a random {type(layer).__name__}"
+            raise ValueError(f"{where} is {kind} in training mode, so the loss is random; call {argument}.eval()")
         if per_sample and isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise ValueError(
-                f"module: {name or 'itself'} is batch normalisation in training mode, which couples the samples, "
-                "so that per-sample gradients do not exist; call module.eval() or use a Gauss-Newton operator"
+                f"{where} is batch normalisation in training mode, which couples the samples, so that per-sample "
+                f"gradients do not exist; call {argument}.eval() or use a Gauss-Newton operator"
             )
+
+
+def _is_random(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        return layer.p > 0
+    if isinstance(layer, nn.MultiheadAttention | nn.RNNBase):
+        return layer.dropout > 0
+    return isinstance(layer, nn.RReLU)
+
+
+def check_dtype(tensor: Tensor, module: nn.Module, name: str, argument: str) -> None:
+    """Refuse a floating tensor in a dtype that the module has nothing of: its first product would fail.
+
+    Raises:
+        TypeError: the message names the argument and both dtypes.
+    """
+    own = [t.dtype for t in (*module.parameters(), *module.buffers()) if t.dtype.is_floating_point]
+    if tensor.dtype.is_floating_point and own and tensor.dtype not in own:
+        raise TypeError(
+            f"{name}: got dtype {tensor.dtype}, expected {own[0]} like the parameters of {argument}; "
+            f"convert with .to({own[0]})"
+        )
 
 
 def check_vector(v: Any, model: Model, name: str = "v") -> Tensor:

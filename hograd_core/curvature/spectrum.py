@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._checks import ScalarFunction, check_finite, check_point, check_positive, scalar_function
 from hograd_core._registry import method, operator
 from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
 from hograd_core.curvature._probes import draw, probe_generator
@@ -38,6 +38,7 @@ def hessian_extreme_eigenvalues(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional.
         RuntimeError: an iterative method did not converge within its steps.
+        FloatingPointError: the Hessian at x, or a product with it, is not finite.
     """
     return scalar_function(f), check_point(x)
 
@@ -104,7 +105,7 @@ def lobpcg_extremes(
     """torch.lobpcg at each end, in memory of a few n-vectors. Below n = 3, where it is undefined: dense."""
     with HessianOperator(f, x, method=hvp_method) as hessian:
         if hessian.n < 3:
-            values: Tensor = torch.linalg.eigvalsh(widened(dense_matrix(hessian)))
+            values: Tensor = torch.linalg.eigvalsh(check_finite(widened(dense_matrix(hessian)), "f: its Hessian at x"))
             return values[[0, -1]].to(x.dtype)
         source = probe_generator(seed, generator)
         pairs = [
@@ -145,7 +146,12 @@ class _MatrixFree(torch.Tensor):
             raise NotImplementedError(f"{func} on a matrix-free operator: only A @ block is defined")
         matrix, block = args
         matrix.products += block.shape[1]
-        return torch.stack([matrix.operator.matvec(column) for column in block.unbind(1)], 1)
+        # Below autograd's dispatch keys, where this is called, a backward pass that meets PyTorch's lazy zeros (the
+        # derivative of a sign, say) crashes the process; the keys as they were outside do not.
+        with torch.overrides.enable_reentrant_dispatch():
+            product = torch.stack([matrix.operator.matvec(column) for column in block.unbind(1)], 1)
+        # torch.lobpcg hands NaN to LAPACK, which may crash the process.
+        return check_finite(product, "operator: its product")
 
 
 def lobpcg(
@@ -175,6 +181,7 @@ def lobpcg(
 
     Raises:
         ValueError: n < 3 * count.
+        FloatingPointError: a product is not finite.
     """
     if operator.n < 3 * check_positive(count, "count"):
         raise ValueError(f"count: got {count}, expected at most n/3 = {operator.n // 3}; use a dense solver")
@@ -197,7 +204,7 @@ def lobpcg(
 
 def _eigenvalues(f: ScalarFunction, x: Tensor, hessian_method: str | None = None) -> Tensor:
     matrix = widened(derivative_tensor(f, x, 2, method=hessian_method).reshape(x.numel(), x.numel()))
-    values: Tensor = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    values: Tensor = torch.linalg.eigvalsh(check_finite((matrix + matrix.T) / 2, "f: its Hessian at x"))
     return values
 
 
@@ -220,6 +227,7 @@ def hessian_spectral_density(f: ScalarFunction, x: Tensor, points: int = 64, wid
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional, fewer than 2 points, or a width that is not positive.
+        FloatingPointError: the Hessian at x, or a product with it, is not finite.
     """
     if check_positive(points, "points") < 2:
         raise ValueError(f"points: got {points}, expected at least 2")

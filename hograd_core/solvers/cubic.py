@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._checks import ScalarFunction, check_finite, check_point, check_positive, scalar_function
 from hograd_core._registry import method, operator
+from hograd_core.curvature.lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 from hograd_core.derivatives.gradient import gradient
@@ -103,6 +104,7 @@ def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0)
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional, or M is not positive and finite.
+        FloatingPointError: the gradient or the Hessian at x is not finite.
         UnsupportedError: PyTorch has no second derivative of a step of f by this method.
     """
     if isinstance(regularisation, bool) or not isinstance(regularisation, int | float):
@@ -134,9 +136,9 @@ def _result(
 def dense(f: ScalarFunction, x: Tensor, regularisation: float, *, hessian_method: str | None = None) -> CubicStep:
     """Form H, decompose it, solve the secular equation. Time O(n³), memory O(n²); finds the hard case."""
     n = x.numel()
-    g = gradient(f, x).reshape(n).double()
+    g = check_finite(gradient(f, x).reshape(n).double(), "f: its gradient at x")
     h = derivative_tensor(f, x, 2, method=hessian_method).reshape(n, n).double()
-    h = (h + h.T) / 2
+    h = check_finite((h + h.T) / 2, "f: its Hessian at x")
     values, vectors = torch.linalg.eigh(h)
     y, multiplier = solve_diagonal(values, vectors.T @ g, regularisation)
     s = vectors @ y
@@ -165,7 +167,7 @@ def lanczos(
     the Krylov space is not that over ℝⁿ; where g = 0 a fixed random vector starts the space instead.
     """
     n = x.numel()
-    g = gradient(f, x).reshape(n).double()
+    g = check_finite(gradient(f, x).reshape(n).double(), "f: its gradient at x")
     eps = torch.finfo(x.dtype).eps
     tolerance = eps if relative_tolerance is None else relative_tolerance
     limit = min(n, n if max_iterations is None else check_positive(max_iterations, "max_iterations"))
@@ -177,7 +179,7 @@ def lanczos(
     y, multiplier, products = g.new_zeros(1), 0.0, 0
     with HessianOperator(f, x, method=hvp_method) as hessian:
         for _ in range(limit):
-            w = hessian.matvec(basis[-1].to(x.dtype)).double()
+            w = check_finite(hessian.matvec(basis[-1].to(x.dtype)).double(), "f: a product with its Hessian at x")
             products += 1
             diagonal.append(float(w @ basis[-1]))
             q = torch.stack(basis)
@@ -226,6 +228,22 @@ class CubicResult:
     status: str
 
 
+def _out_of_saddle(f: ScalarFunction, x: Tensor, regularisation: float, found: CubicStep, bent: float) -> CubicStep:
+    """The step that leaves a strict saddle which a Krylov space of the gradient does not see, or ``found``.
+
+    At g = 0 the cubic model's minimiser is along the eigenvector of the smallest eigenvalue h < 0, with λ = −h.
+    """
+    with HessianOperator(f, x) as hessian:
+        pairs = extreme_eigenpairs(hessian, which="smallest")
+        products, lowest, u = found.products + hessian.products, float(pairs.values[0]), pairs.vectors[:, 0].double()
+        if lowest >= -bent:
+            return found._replace(products=products)
+        g = hessian.gradient.double()
+    length = -2 * lowest / regularisation
+    s = u * (-length if float(g @ u) > 0 else length)
+    return _result(s, lowest * s, g, -lowest, regularisation, x, products)
+
+
 def minimize_cubic_newton(
     f: ScalarFunction,
     x0: Tensor,
@@ -240,7 +258,8 @@ def minimize_cubic_newton(
 
     A step is taken where f falls by at least a tenth of the model's decrease; M is doubled where it does not and halved
     where it falls by nine tenths. Converges to points of small gradient and (nearly) positive semidefinite Hessian: at
-    a stationary point a last step tells whether it is a strict saddle.
+    a stationary point a last step tells whether it is a strict saddle; where the step comes from a Krylov space, which
+    may not contain the direction down, by the smallest eigenvalue from a random start.
 
     Args:
         f: function of a tensor shaped like x0, returning a 0-dimensional tensor.
@@ -273,7 +292,13 @@ def minimize_cubic_newton(
         if not (math.isfinite(slope) and math.isfinite(value)):
             status = "not_finite"
             break
-        found: CubicStep = cubic_newton_step(function, x, m, method=step_method)
+        try:
+            found: CubicStep = cubic_newton_step(function, x, m, method=step_method)
+            if slope <= flat and step_method != "dense" and float(found.multiplier) <= bent:
+                found = _out_of_saddle(function, x, m, found, bent)
+        except FloatingPointError:
+            status = "not_finite"
+            break
         steps += 1
         products += found.products
         multiplier = float(found.multiplier)

@@ -72,6 +72,8 @@ def natural_gradient_step(
 
 def _damped_factor(matrix: Tensor, damping: float) -> Tensor:
     """Cholesky factor of matrix + damping I; the matrix is overwritten."""
+    if not bool(matrix.isfinite().all()):
+        raise FloatingPointError("module: its Fisher matrix holds values that are not finite; look at its outputs")
     matrix.diagonal().add_(damping)
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)

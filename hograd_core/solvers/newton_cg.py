@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._checks import ScalarFunction, check_finite, check_point, scalar_function
 from hograd_core._registry import Method, method, operator
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature._precision import solver_tolerance, widened
@@ -159,8 +159,8 @@ def dense(f: ScalarFunction, x: Tensor, damping: float, *, hessian_method: str |
     n = x.numel()
     matrix = widened(derivative_tensor(f, x, 2, method=hessian_method).reshape(n, n))
     matrix = (matrix + matrix.T) / 2
-    matrix.diagonal().add_(damping)
-    right = -widened(gradient(f, x).reshape(n, 1))
+    check_finite(matrix, "f: its Hessian at x").diagonal().add_(damping)
+    right = -check_finite(widened(gradient(f, x).reshape(n, 1)), "f: its gradient at x")
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) == 0:
         step = torch.cholesky_solve(right, factor)

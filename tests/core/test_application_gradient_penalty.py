@@ -292,3 +292,57 @@ def test_a_wgan_gp_critic_converges() -> None:
     assert distance == pytest.approx(2.1, abs=0.15)
     held = penalty(critic, interpolate(real, fake, draw_mixing(real, generator)), two_sided())
     assert held.item() < 0.02
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gradient_that_is_not_a_number_stays_one(name: str) -> None:
+    found = gradient_penalty(Quadratic(3), normal(2, 3) * float("nan"), normal(2, 3), uniform(2, 1), method=name)
+    assert bool(found.value.isnan())
+    assert all(bool(g.isnan().any()) for g in found.gradient.values())
+
+
+@pytest.mark.parametrize("entry", [1e-5, 300.0])
+def test_norms_do_not_leave_the_range_of_half_precision_before_their_value_does(entry: float) -> None:
+    g = torch.full((1, 4), entry, dtype=torch.float16)
+    torch.testing.assert_close(norms(g), 2 * g[:, 0], rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(4), nn.RReLU()], ids=lambda m: type(m).__name__)
+def test_layers_that_are_random_or_couple_samples_are_refused(layer: nn.Module) -> None:
+    # By each method they gave another number, and none said so.
+    critic = nn.Sequential(nn.Linear(3, 4), layer.train(), nn.Linear(4, 1)).double()
+    for name in METHODS:
+        with pytest.raises(ValueError, match="critic: 1 is"):
+            r1_penalty(critic, normal(4, 3), method=name)
+    r1_penalty(critic.eval(), normal(4, 3))
+
+
+def test_targets_and_dtypes_are_checked() -> None:
+    arguments = (nn.Linear(3, 1), normal(4, 3).float(), normal(4, 3, seed=1).float(), uniform(4, 1).float())
+    for target, error in (("1", TypeError), (True, TypeError), (float("nan"), ValueError), (-1.0, ValueError)):
+        with pytest.raises(error, match="target: got"):
+            gradient_penalty(*arguments, target)
+    with pytest.raises(TypeError, match=r"real: got dtype torch.float64, expected torch.float32"):
+        r1_penalty(nn.Linear(3, 1), normal(4, 3))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shared_weights_a_batch_of_one_and_a_view(name: str) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).tanh()).tanh().sum(1)
+
+    torch.manual_seed(0)
+    critic, x = Tied().double(), normal(3, 1).T
+    point = x.detach().requires_grad_()
+    (g,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+    expected = torch.autograd.grad((g.square().sum() / 2), list(critic.parameters()), allow_unused=True)
+    found = r1_penalty(critic, x, method=name)
+    bound = 1e-12 if name in EXACT else 1e-6
+    for (key, p), e in zip(critic.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(found.gradient[key], torch.zeros_like(p) if e is None else e, rtol=bound, atol=bound)

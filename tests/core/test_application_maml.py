@@ -184,6 +184,22 @@ def test_errors_name_the_argument() -> None:
         meta_gradient(model, squared, support, query, -1, 0.1)
     with pytest.raises(TypeError, match="inner_steps"):
         meta_gradient(model, squared, support, query, 1.5, 0.1)
+    for rate, error in (("a", TypeError), (None, TypeError), (True, TypeError), (float("nan"), ValueError)):
+        with pytest.raises(error, match="inner_rate: got"):
+            meta_gradient(model, squared, support, query, 1, rate)
+    with pytest.raises(TypeError, match=r"support: got dtype torch.float32, expected torch.float64"):
+        meta_gradient(model, squared, tuple(t.float() for t in support), query, 1, 0.1)
+
+
+@pytest.mark.parametrize("name", list(meta_gradient.methods))
+def test_what_has_no_meta_gradient_is_refused_by_every_method(name: str) -> None:
+    support, query = sets()
+    with pytest.raises(ValueError, match=r"loss: returned shape"):
+        meta_gradient(network(), lambda a, b: (a - b) ** 2, support, query, 1, 0.1, method=name)
+    # Steps that are computed twice would drop other units the second time.
+    random = nn.Sequential(network(), nn.Dropout(0.5)).train()
+    with pytest.raises(ValueError, match="model: 1 is dropout"):
+        meta_gradient(random, squared, support, query, 1, 0.1, method=name)
 
 
 def sine_tasks(count: int, generator: torch.Generator) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -258,6 +258,30 @@ def test_errors_name_the_argument() -> None:
         residual_loss(network(1), x[:, :1], heat())
     with pytest.raises(TypeError, match="equation: got str"):
         residual_loss(u, x, "heat")
+    with pytest.raises(TypeError, match="equation: got str"):
+        residual(u, x, "heat")
+    with pytest.raises(TypeError, match=r"points: got dtype torch.float32, expected torch.float64 like the parameters"):
+        laplacian(u, x.float())
+    for method in ("taylor", "nested_forward"):
+        with pytest.raises(ValueError, match=r"chunk_size.*0"):
+            laplacian(u, x, method=method, chunk_size=0)
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "sampled_coordinates"])
+def test_probes_and_seeds_are_checked(method: str) -> None:
+    for options, error in (({"probes": 0}, ValueError), ({"probes": 2.5}, TypeError), ({"seed": "a"}, TypeError)):
+        with pytest.raises(error, match=f"{next(iter(options))}: got"):
+            laplacian(network(2), points(3, 2), method=method, **options)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(4)], ids=lambda m: type(m).__name__)
+def test_layers_that_are_random_or_couple_points_are_refused(layer: torch.nn.Module) -> None:
+    # Nested reverse and Taylor mode gave two different Laplacians, and neither said so.
+    u = torch.nn.Sequential(torch.nn.Linear(2, 4), layer.train(), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+    for call in (lambda: laplacian(u, points(3, 2)), lambda: residual_loss(u, points(3, 2), heat())):
+        with pytest.raises(ValueError, match="u: 1 is"):
+            call()
+    laplacian(u.eval(), points(3, 2))
 
 
 class Clamped(nn.Module):

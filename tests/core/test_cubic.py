@@ -154,6 +154,27 @@ def test_a_strict_saddle_is_left() -> None:
     assert abs(found.x[1].item()) == pytest.approx(math.sqrt(0.5), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("start", [(1.0, 0.0), (0.3, 0.0), (0.0, 0.0)])
+def test_a_saddle_is_left_though_the_gradient_never_points_out_of_it(name: str, start: tuple[float, float]) -> None:
+    # On y = 0 the gradient has no part along y, nor has any Krylov space of it; −1/4 is at y = ±1/√2.
+    x = torch.tensor(start, dtype=torch.float64)
+    found = minimize_cubic_newton(lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4, x, step_method=name)
+    assert found.status == "converged"
+    assert found.value == pytest.approx(-0.25, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_values_that_are_not_finite_are_named(name: str) -> None:
+    at_kink = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match=r"f: .*Hessian at x"):
+        cubic_newton_step(lambda x: (x**2 + x.abs() ** 1.5).sum() + x[0], at_kink, method=name)
+    with pytest.raises(FloatingPointError, match="f: its gradient at x"):
+        cubic_newton_step(lambda x: x.log().sum(), at_kink, method=name)
+    found = minimize_cubic_newton(lambda x: (x.abs() ** 1.5).sum() + x[0], at_kink, step_method=name)
+    assert found.status == "not_finite"
+
+
 def test_failures_are_named() -> None:
     found = minimize_cubic_newton(lambda x: x.log().sum(), torch.full((2,), -1.0, dtype=torch.float64))
     assert found.status == "not_finite"

@@ -163,6 +163,16 @@ def test_products_diagonal_and_inverses_match_the_dense_matrix(bias: bool) -> No
     torch.testing.assert_close(kfac.inverse(0.1).matvec(v), torch.linalg.solve(damped, v))
 
 
+def test_the_methods_are_the_factors() -> None:
+    model = (filled(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), F.cross_entropy, normal(5, 3, seed=1), labels(5))
+    factors, v = hg.kfac(*model), normal(31, seed=5)
+    torch.testing.assert_close(hg.fisher_matrix(*model, method="kfac"), factors.dense())
+    torch.testing.assert_close(hg.fisher_diagonal(*model, method="kfac"), factors.diagonal())
+    torch.testing.assert_close(hg.fisher_vector_product(*model, v, method="kfac"), factors.matvec(v))
+    inverse = hg.inverse_fisher_vector_product(*model, v, 0.1, method="kfac")
+    torch.testing.assert_close(inverse, factors.inverse(0.1).matvec(v))
+
+
 def test_factored_damping_is_the_product_of_damped_factors() -> None:
     module, inputs, targets = filled(nn.Linear(4, 3, bias=False)), normal(6, 4, seed=1), labels(6)
     kfac = hg.kfac(module, F.cross_entropy, inputs, targets)

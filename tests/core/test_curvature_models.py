@@ -343,6 +343,13 @@ def test_batch_norm_in_training_mode() -> None:
         ({"inputs": torch.zeros(5, 4)}, ValueError, r"inputs, targets: got first axes \[5, 6\]"),
         ({"targets": 1}, TypeError, r"targets: got int"),
         ({"targets": torch.full((6,), -100)}, ValueError, r"ignored targets"),
+        ({"inputs": torch.zeros(6, 4).double()}, TypeError, r"inputs: got dtype torch.float64, expected torch.float32"),
+        ({"module": nn.Sequential(nn.Linear(4, 3), nn.RReLU())}, ValueError, r"module: 1 is a random RReLU"),
+        (
+            {"loss": F.mse_loss, "targets": torch.zeros(6, 1)},
+            ValueError,
+            r"targets: got shape \(6, 1\), expected \(6, 3\)",
+        ),
         ({"module": nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3).double())}, TypeError, r"module: got parameters of"),
     ],
 )
@@ -350,6 +357,16 @@ def test_refusals_name_the_argument(change: dict[str, Any], error: type[Exceptio
     arguments = {"module": nn.Linear(4, 3), "loss": F.cross_entropy, "inputs": torch.zeros(6, 4), "targets": labels(6)}
     with pytest.raises(error, match=message):
         hg.fisher_matrix(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("operator", [hg.empirical_fisher_diagonal, hg.empirical_fisher_matrix, hg.fisher_diagonal])
+@pytest.mark.parametrize("loss", [nn.MSELoss(), F.mse_loss, functools.partial(F.mse_loss, reduction="sum")])
+def test_targets_that_broadcast_are_refused(operator: Any, loss: Any) -> None:
+    # (6,) against (6, 1) compares every output with every target; per sample the mistake would not show.
+    module = filled(nn.Linear(4, 1))
+    for method in operator.methods:
+        with pytest.raises(ValueError, match="targets: got shape"):
+            operator(module, loss, normal(6, 4, seed=1), normal(6, seed=2), method=method)
 
 
 def test_empirical_fisher_refuses_losses_that_couple_samples() -> None:

@@ -117,3 +117,10 @@ def test_too_little_damping_is_named() -> None:
 def test_damping_must_be_positive(damping: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="damping: got"):
         hg.natural_gradient_step(*problem(), damping)
+
+
+@pytest.mark.parametrize("method", ["cg", "dense", "woodbury", "kfac"])
+def test_a_matrix_that_is_not_finite_is_not_blamed_on_the_damping(method: str) -> None:
+    inputs, targets = torch.full((5, 4), float("nan")), torch.zeros(5, dtype=torch.long)
+    with pytest.raises(FloatingPointError, match="finite"):
+        hg.natural_gradient_step(torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss(), inputs, targets, method=method)

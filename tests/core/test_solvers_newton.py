@@ -387,3 +387,11 @@ def test_newton_cg_finds_the_unique_minimum_of_a_logistic_regression() -> None:
     assert all(result.converged and result.iterations <= 15 for result in found)
     for result in found[1:]:
         torch.testing.assert_close(result.x, found[0].x, rtol=0, atol=1e-8)
+
+
+def test_the_dense_step_names_what_is_not_finite() -> None:
+    x = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match="f: its Hessian at x"):
+        hg.newton_cg_step(lambda x: (x.abs() ** 1.5).sum(), x, method="dense")
+    with pytest.raises(FloatingPointError, match="f: its gradient at x"):
+        hg.newton_cg_step(lambda x: x @ x + (x * float("inf")).sum(), x, method="dense")

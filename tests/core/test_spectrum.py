@@ -215,3 +215,28 @@ def test_a_product_that_is_not_finite_is_named() -> None:
     broken = hg.MatrixOperator(lambda v: v * float("nan"), 3, torch.float64)
     with pytest.raises(FloatingPointError, match="not finite at Lanczos step 1"):
         LanczosProcess(broken, normal(3)).step()
+
+
+@pytest.mark.parametrize("method", list(hg.hessian_extreme_eigenvalues.methods))
+def test_functions_whose_derivatives_are_lazy_zeros(method: str) -> None:
+    # The second derivative of |x| is one of PyTorch's lazy zeros; inside torch.lobpcg it ended the process.
+    x = torch.linspace(0.5, 1.7, 5, dtype=torch.float64)
+    found = hg.hessian_extreme_eigenvalues(lambda x: (x.abs() ** 3).sum(), x, method=method)
+    torch.testing.assert_close(found, torch.stack([6 * x[0], 6 * x[-1]]), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "method"),
+    [(o, m) for o in (hg.hessian_extreme_eigenvalues, hg.hessian_spectral_density) for m in o.methods],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_hessian_that_is_not_finite_is_named(operator: Any, method: str) -> None:
+    for n in (2, 5):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            operator(lambda x: (x.abs() ** 1.5).sum(), torch.zeros(n, dtype=torch.float64), method=method)
+
+
+def test_lobpcg_names_products_that_are_not_finite() -> None:
+    matrix = torch.full((6, 6), float("nan"), dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match="operator: its product"):
+        hg.lobpcg(hg.MatrixOperator.dense(matrix))
