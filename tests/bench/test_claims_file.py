@@ -29,7 +29,7 @@ def load(tmp_path, text):
 
 def test_all_claims_of_the_mission_are_there():
     ids = [c.id for c in claims.load()]
-    assert ids == [f"C{i}" for i in range(1, 15)] + [f"F{i}" for i in range(1, 10)]
+    assert ids == [f"C{i}" for i in range(1, 15)] + [f"F{i}" for i in range(1, 13)]
 
 
 def test_every_part_says_what_would_refute_it_and_needs_cells_that_exist():
@@ -46,8 +46,8 @@ def test_the_plan_is_affordable_and_each_cell_is_planned_once():
     ids = [p.cell.id for p in planned]
     assert len(ids) == len(set(ids))
     attempted = [p for p in planned if p.skip is None]
-    assert len(attempted) < 1500
-    assert sum("time" in p.families for p in attempted) < 550
+    assert len(attempted) < 1900
+    assert sum("time" in p.families for p in attempted) < 650
 
 
 def test_a_cell_is_planned_with_every_family_that_some_claim_wants():
