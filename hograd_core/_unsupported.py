@@ -41,6 +41,7 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("no batching rule", r"^You tried to vmap over \w+, but it does not have vmap support"),
         ("no batching rule", r"^\w+ is unsupported for Sparse tensors"),
         ("in-place under vmap", r"^vmap: inplace arithmetic\(self, \*extra_args\) is not possible"),
+        ("in-place under vmap", r"^Batch norm got a batched tensor as input while the running_mean or running_var"),
         (
             "dynamic shape under vmap",
             r"^vmap: We do not support batching operators that can (support|output) dynamic shape",

@@ -315,34 +315,30 @@ def finite_difference(critic: nn.Module, x: Tensor, phi: Phi, *, step: float | N
     return Penalty(value, {name: (up[name] - down[name]) / (2 * h) for name in parameters})
 
 
+_EXACT: tuple[tuple[Callable[..., Penalty], str, str, bool], ...] = (
+    (
+        double_backward,
+        "reverse over reverse",
+        "Gulrajani et al. 2017, algorithm 1; torch.autograd.grad(create_graph=True)",
+        False,
+    ),
+    (
+        reverse_over_forward,
+        "reverse over forward",
+        "Griewank & Walther 2008, §5.1; torch.func.jvp under torch.autograd.grad",
+        True,
+    ),
+    (
+        forward_over_reverse,
+        "forward over reverse",
+        "Pearlmutter 1994, §3, for a mixed derivative; torch.func.jvp of torch.func.grad",
+        True,
+    ),
+    (per_sample, "reverse over vectorised reverse", "torch.func.vmap(torch.func.grad) under torch.func.grad", True),
+)
 for _operator in (gradient_penalty, lipschitz_penalty, r1_penalty):
-    method(
-        _operator,
-        "double_backward",
-        mode="reverse over reverse",
-        source="Gulrajani et al. 2017, algorithm 1; torch.autograd.grad(create_graph=True)",
-    )(double_backward)
-    method(
-        _operator,
-        "reverse_over_forward",
-        mode="reverse over forward",
-        source="Griewank & Walther 2008, §5.1; torch.func.jvp under torch.autograd.grad",
-        functorch=True,
-    )(reverse_over_forward)
-    method(
-        _operator,
-        "forward_over_reverse",
-        mode="forward over reverse",
-        source="Pearlmutter 1994, §3, for a mixed derivative; torch.func.jvp of torch.func.grad",
-        functorch=True,
-    )(forward_over_reverse)
-    method(
-        _operator,
-        "per_sample",
-        mode="reverse over vectorised reverse",
-        source="torch.func.vmap(torch.func.grad) under torch.func.grad",
-        functorch=True,
-    )(per_sample)
+    for _kernel, _mode, _source, _functorch in _EXACT:
+        method(_operator, _kernel.__name__, mode=_mode, source=_source, functorch=_functorch)(_kernel)
     method(
         _operator,
         "finite_difference",

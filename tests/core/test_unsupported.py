@@ -157,7 +157,10 @@ def test_a_limit_of_pytorch_is_named(
 FUNCTORCH = {
     "data-dependent control flow": [lambda r: r * r.sum().item(), lambda r: r if r.sum() > 0 else -r],
     "dynamic shape under vmap": [lambda r: r[r > 0].sum(), lambda r: r.nonzero()],
-    "in-place under vmap": [lambda r: torch.zeros(2, dtype=F64).__setitem__(0, r.sum())],
+    "in-place under vmap": [
+        lambda r: torch.zeros(2, dtype=F64).__setitem__(0, r.sum()),
+        lambda r: F.batch_norm(r.reshape(-1, 1), torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64), training=True),
+    ],
     "no batching rule": [lambda r: torch.allclose(r, r), lambda r: torch.tensor(torch.equal(r, r))],
     "randomness under vmap": [lambda r: torch.rand(2) * r.sum()],
 }
