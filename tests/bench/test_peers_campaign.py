@@ -165,8 +165,16 @@ def test_a_worker_process_measures_hograd_and_its_death_is_told(tmp_path):
         with pytest.raises(LostError, match="no answer within") as lost:
             remote.ask({"do": "burst", "key": "k", "seconds": 30}, 0.05)
         assert lost.value.status == "timeout"
+    finally:
+        remote.close()
+
+
+def test_a_worker_that_is_killed_is_told_by_its_signal():
+    remote = Remote("hograd", {}, None)
+    try:
+        remote._process.kill()
         with pytest.raises(LostError, match="SIGKILL") as lost:
-            remote.ask({"do": "hello"}, 1)
+            remote.ask({"do": "hello"}, 180)
         assert lost.value.status == "crashed"
     finally:
         remote.close()

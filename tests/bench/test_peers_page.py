@@ -197,3 +197,14 @@ def test_the_command_reads_writes_the_page_and_fails_in_one_sentence(tmp_path):
 def test_the_command_prints_what_pip_installs():
     done = CliRunner().invoke(app, ["peers", "--requirements"])
     assert "curvlinops-for-pytorch" in json.loads(done.stdout)["curvlinops"]
+
+
+def test_a_busy_machine_is_named(monkeypatch):
+    def said(load, cpus):
+        monkeypatch.setattr(fakes, "ENVIRONMENT", {**fakes.ENVIRONMENT, "system": {"load_average": load}, "cpu": cpus})
+        return "**A busy machine**: 7.0 processes wanted its 2 CPUs" in page([fakes.row()])
+
+    assert said([1.0, 1.0, 7.0], {"logical": 2})
+    assert not said([9.0, 7.0, 2.0], {"logical": 2})
+    for load, cpus in ((None, {"logical": 2}), ([7.0], {}), (["7"], {"logical": 2}), ([], None)):
+        assert not said(load, cpus)

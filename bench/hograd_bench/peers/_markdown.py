@@ -62,7 +62,8 @@ _HOW = """\
   *±* is how far the minima of a package's processes lie apart. Differences below that, or below 5%, are called ties.
 - *× fastest* compares minima within the table. *compile* is tracing and compiling ahead of the first call, and is in no
   other time; *build* is making the operator object and *first* the first call, each with what the package loads only
-  then.
+  then. These three happen once and are read by the wall clock: what else the machine did is in them, and calls that
+  "earn back" a compilation are an upper bound.
 - *peak* is the most bytes that a call holds at once, its result included, with the instrument beside it: `A` are
   PyTorch's allocator events, exact; `X` is XLA's buffer assignment (temporaries and outputs). Compare A with A and X
   with X: they do not count the same things, and no ratio between them is given.
@@ -87,6 +88,22 @@ def _measured(document: Document) -> list[str]:
         f"- CPU: {fact('cpu', 'model')}; kernels for {fact('torch', 'capability')}; governor {fact('cpu', 'governor')}",
         f"- Python {fact('python', 'version')}, torch {fact('torch', 'version')}",
         f"- hograd {fact('source', 'version')}, commit {fact('source', 'commit')}",
+        *_busy(environment),
+    ]
+
+
+def _busy(environment: Mapping[str, Any]) -> list[str]:
+    """A warning where the machine had more to do than it has CPUs."""
+    system, cpu = environment.get("system"), environment.get("cpu")
+    load = system.get("load_average") if isinstance(system, Mapping) else None
+    cpus = cpu.get("logical") if isinstance(cpu, Mapping) else None
+    if not isinstance(load, list) or not load or not all(isinstance(v, int | float) for v in (*load, cpus)):
+        return []
+    if load[-1] <= (cpus or 0):
+        return []
+    return [
+        f"- **A busy machine**: {load[-1]:.1f} processes wanted its {cpus} CPUs in the last quarter of an hour. *±* is "
+        "wide for that, and differences that a quiet machine would show are called ties."
     ]
 
 
