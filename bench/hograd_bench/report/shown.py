@@ -16,6 +16,8 @@ from hograd_bench.report.palette import Palette
 MOST_CELLS = 3000
 """Cells with a row and evidence of their own on the page; all others are in the data beside it."""
 
+PLAUSIBLE = (1e-30, 1e30)
+"""No time, size, energy or ratio of them is beyond."""
 _SETTING = ("machine", "device", "threads", "dtype", "preparation")
 
 
@@ -97,9 +99,13 @@ def numbers(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
 
 
 def positive(rows: pd.DataFrame, *metrics: str) -> pd.DataFrame:
-    """The rows in which all of these metrics are numbers above 0, those columns as floats."""
+    """The rows in which all of these metrics are numbers that can be drawn and fitted, those columns as floats.
+
+    Above 0, and within :data:`PLAUSIBLE`: a damaged row may hold anything.
+    """
     made = rows.assign(**{m: numbers(rows, m) for m in metrics})
-    chosen: pd.DataFrame = made[(made[list(metrics)] > 0).all(axis=1)]
+    values = made[list(metrics)]
+    chosen: pd.DataFrame = made[((values > PLAUSIBLE[0]) & (values < PLAUSIBLE[1])).all(axis=1)]
     return chosen
 
 
