@@ -266,3 +266,16 @@ def test_a_lone_size_on_other_threads_is_no_case():
     both = duel(lambda n: 1.0, lambda n: 2.0)
     alone = both[both["n"] == 512].assign(threads=2)
     assert len(judge(DUEL, pd.concat([both.assign(threads=1), alone])).parts[0].findings) == 1
+
+
+def test_one_bad_minute_decides_no_bound():
+    """A single outlier, of any size, neither refutes nor splits; two do; a count needs no second."""
+    once = series("gradient_equivalents", lambda n: 30.0 if n == 64 else 2.0)
+    twice = series("gradient_equivalents", lambda n: 30.0 if n in (64, 128) else 2.0)
+    assert judge(BOUND, once).outcome == INSUFFICIENT
+    assert judge(BOUND, twice).outcome == PARTIAL
+    lone = once[once["n"] == 64]
+    assert judge(BOUND, lone).outcome == INSUFFICIENT
+    assert judge(BOUND, pd.concat([lone, lone.assign(run="r2")])).outcome == REFUTED
+    exact = part("bounded", "flops", high=10)
+    assert judge(exact, series("flops", lambda n: 11.0 if n == 64 else 1.0)).outcome == PARTIAL

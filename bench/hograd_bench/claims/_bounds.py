@@ -26,6 +26,8 @@ from hograd_bench.claims._series import (
 
 # Two-sided 99%: a value this many standard deviations off a bound is clearly off.
 Z = 2.576
+# Measurements of a noisy metric that must agree before they decide: a bad minute makes one outlier of any size.
+LEAST_WITNESSES = 2
 
 
 def decide_bounded(part: Part, data: Data) -> list[Finding]:
@@ -53,17 +55,24 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
         for size, value in zip(known.tuples(SIZES), (r for r in ratio if not math.isnan(r)), strict=True):
             at.setdefault(size, []).append(value)
         merged = {size: float(median(at[size])) for size in sorted(at)}
-        margin = math.exp(Z * noise_of(part.metric, known))
+        noise = noise_of(part.metric, known)
+        margin, needed = math.exp(Z * noise), LEAST_WITNESSES if noise else 1
         sizes = [dict(zip(SIZES, s, strict=True)) for s in merged]
         shown = [size_text(s, SIZES) for s in sizes]
         values = list(merged.values())
         outside = [v > high * margin if v > high else v < low / margin for v in values]
         inside = [low * (margin if low > 0 else 1) <= v <= high / (margin if high > 0 else 1) for v in values]
+        repeats = [len(seen) for _, seen in sorted(at.items())]
+        witnesses = sum(n for n, out in zip(repeats, outside, strict=True) if out)
         deviation = [_excess(v, low, high) for v in values]
         worst = int(np.argmax(deviation))
         bounds = _bounds(low, high)
         spread = f"{min(values):.4g} to {max(values):.4g}"
-        if any(outside) and any(inside):
+        if sum(repeats) < needed or 0 < witnesses < needed:
+            outcome = INSUFFICIENT
+            where = f"{values[worst]:.4g} at {shown[worst]}" if witnesses else spread
+            reason = f"{what} is {where}, from a single noisy measurement, which decides nothing ({bounds}; {spread})"
+        elif any(outside) and any(inside):
             outcome = PARTIAL
             good = [s for s, fine in zip(shown, inside, strict=True) if fine]
             reason = f"{what} is {bounds} at {_listed(good)} but {values[worst]:.4g} at {shown[worst]}"
@@ -177,7 +186,8 @@ BOUNDED = Rule(
     ("low", "high", "over"),
     decide_bounded,
     "holds where the value is within the bounds in every cell, refuted where it is clearly outside and nowhere "
-    "clearly inside, partial where both occur; clearly: by more than the noise of a time (99%), exactly for counts",
+    "clearly inside, partial where both occur; clearly: by more than the noise of a time (99%), in two measurements at "
+    "least; exactly for counts",
 )
 STEP_AT_LEAST = Rule(
     "step_at_least",
