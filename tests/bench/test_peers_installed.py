@@ -24,11 +24,13 @@ def cases():
             yield pytest.param(peer, offer, contest, id=f"{peer.name}-{offer.operator}-{offer.way}")
 
 
+@pytest.mark.filterwarnings("ignore")  # packages' own warnings are theirs
 @pytest.mark.parametrize(("peer", "offer", "contest"), list(cases()))
 def test_an_offer_is_right(peer, offer, contest):
     if installed(peer) is None:
         pytest.skip(f"{peer.distribution} is not installed here; `nox -s peers` has an environment with it")
-    small = Contest(**{**vars(contest), **SMALL})
+    # Rosenbrock in four dimensions has a second minimum, which some methods find: minimisers keep their size.
+    small = contest if contest.operator == "minimize" else Contest(**{**vars(contest), **SMALL})
     contestant = offer.build(Task(small))
     standard = _truth.standard(small)
     assert standard.function_error(contestant.value()) <= standard.function_tolerance

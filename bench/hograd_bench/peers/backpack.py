@@ -27,7 +27,7 @@ def _forward(task: Task) -> tuple[Tensor, Tensor, list[nn.Parameter]]:
 
 
 def _value(task: Task) -> float:
-    return float(_forward(task)[0])
+    return _forward(task)[0].item()
 
 
 @PEER.offer("hvp", "hessianfree.hvp.hessian_vector_product")

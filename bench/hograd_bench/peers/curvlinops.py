@@ -33,7 +33,8 @@ def _operator(kind: str, task: Task, **options: Any) -> Any:
 
 
 def _value(task: Task) -> float:
-    return float(task.loss_module(task.extra("module")(task.extra("inputs")), task.extra("targets")))
+    value: Tensor = task.loss_module(task.extra("module")(task.extra("inputs")), task.extra("targets"))
+    return value.item()
 
 
 def _product(kind: str, task: Task) -> Contestant:

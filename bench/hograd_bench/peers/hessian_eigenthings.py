@@ -26,7 +26,8 @@ def _data(task: Task) -> list[Any]:
 
 
 def _value(task: Task) -> float:
-    return float(task.extra("loss")(task.extra("module")(task.extra("inputs")), task.extra("targets")))
+    value: Tensor = task.extra("loss")(task.extra("module")(task.extra("inputs")), task.extra("targets"))
+    return value.item()
 
 
 def _hessian(task: Task) -> Any:
