@@ -18,7 +18,7 @@ SIGNS = {
     "wrong": "≠",
     "failed": "!",
     "oom": "M",
-    "timeout": "⧗",
+    "timeout": "T",
     "crashed": "✗",
 }
 MEANINGS = {

@@ -33,7 +33,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an ``<svg>`` element with a text alternative.
+    """The figure as an ``<svg>`` element, after its text alternative, which is not seen but read out.
 
     Args:
         figure: drawn inside ``style.style()``.
@@ -60,9 +60,11 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     root.attrib.pop("height", None)
     root.attrib.pop("version", None)
     root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px")
-    root.set("role", "img")
-    root.set("aria-label", alt)
-    return visible(ET.tostring(root, encoding="unicode"))
+    # Links within an image with a role of its own would be nested controls: the words stand beside it instead.
+    root.set("aria-hidden", "true")
+    words = ET.Element("p", {"class": "hide"})
+    words.text = alt
+    return visible(ET.tostring(words, encoding="unicode") + ET.tostring(root, encoding="unicode"))
 
 
 def _unstyled(root: ET.Element) -> None:

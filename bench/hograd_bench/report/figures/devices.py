@@ -103,7 +103,9 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
         ends[str(where)] = (x[-1], y[-1], look.colour)
         said.append(f"{where}: {text.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
                     f"{text.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
-    style.sizes_axis(axes, best[variable], SYMBOLS[variable])
+    held = zip(others, chosen, strict=True)
+    at = ", ".join(f"{SYMBOLS[s]} = {v}" for s, v in held if v != 1 or s == "n")
+    style.sizes_axis(axes, best[variable], f"{SYMBOLS[variable]}, at {at}" if at else SYMBOLS[variable])
     style.values(axes, "seconds_min")
     style.heading(axes, "Time of the fastest method")
     style.label_ends(axes, ends)
