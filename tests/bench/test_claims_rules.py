@@ -270,8 +270,8 @@ def test_a_lone_size_on_other_threads_is_no_case():
 
 def test_one_bad_minute_decides_no_bound():
     """A single outlier, of any size, neither refutes nor splits; two do; a count needs no second."""
-    once = series("gradient_equivalents", lambda n: 30.0 if n == 64 else 2.0)
-    twice = series("gradient_equivalents", lambda n: 30.0 if n in (64, 128) else 2.0)
+    once = series("gradient_equivalents", lambda n: 30.0 if n == 64 else 2.8)
+    twice = series("gradient_equivalents", lambda n: 30.0 if n in (64, 128) else 2.8)
     assert judge(BOUND, once).outcome == INSUFFICIENT
     assert judge(BOUND, twice).outcome == PARTIAL
     lone = once[once["n"] == 64]
