@@ -24,12 +24,7 @@ def groups(rows: pd.DataFrame, variable: str, least: int = 3) -> list[tuple[dict
     """
     fixed = ["operator", "problem", *(s for s in (*SIZES, *SETTING) if s != variable)]
     found: dict[tuple[Any, ...], tuple[dict[str, Any], pd.DataFrame]] = {}
-    for key, part in rows.groupby(fixed, observed=True, sort=True):
-        spans = part.groupby("method")[variable].nunique()
-        if spans.max() < least:
-            continue
-        part = part[part["method"].isin(spans[spans >= min(2, least)].index)]
-        named = dict(zip(fixed, key, strict=True))
+    for named, part in swept(rows, fixed, "method", variable, least):
         where = tuple(named.get(c) for c in ("operator", "problem", "order", *SETTING))
         if where not in found or len(part) > len(found[where][1]):
             found[where] = (named, part)
@@ -43,6 +38,27 @@ def groups(rows: pd.DataFrame, variable: str, least: int = 3) -> list[tuple[dict
         seen[pair] = rank[-1] + 1
     order = sorted(range(len(ranked)), key=lambda i: rank[i])[:MOST]
     return [ranked[i] for i in order]
+
+
+def swept(
+    rows: pd.DataFrame, fixed: Sequence[str], by: str, variable: str, least: int
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Rows that agree in ``fixed``, where some line (a value of ``by``) has ``least`` values of the variable or more;
+    of them the lines that have two. In ascending order of ``fixed``.
+
+    Of thousands of groups a few are swept, so that only those are cut from the frame.
+    """
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for i, key in enumerate(zip(*(rows[c].to_list() for c in fixed), strict=True)):
+        places.setdefault(key, []).append(i)
+    lines_of, values = rows[by].to_list(), rows[variable].to_list()
+    for key in sorted(places):
+        spans: dict[Any, set[Any]] = {}
+        for i in places[key]:
+            spans.setdefault(lines_of[i], set()).add(values[i])
+        if max(map(len, spans.values())) >= least:
+            kept = [i for i in places[key] if len(spans[lines_of[i]]) >= min(2, least)]
+            yield dict(zip(fixed, key, strict=True)), rows.iloc[kept]
 
 
 def keys_of(named: dict[str, Any], shown: Shown, *, but: Sequence[str] = ()) -> dict[str, str]:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
-from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines
+from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines, swept
 from hograd_bench.report.figures._sweep import fit
 from hograd_bench.report.palette import ordinal
 from hograd_bench.report.shown import Shown, positive
@@ -25,11 +25,7 @@ _FIXED = ("operator", "method", "problem", "n", "batch", *SETTING)
 def draw(shown: Shown) -> Iterator[Drawn]:
     """One picture an operator, method and problem that was swept over depth."""
     found = positive(shown.ok, "peak_bytes")
-    ranked = []
-    for key, part in found.groupby(list(_FIXED), observed=True, sort=True):
-        spans = part.groupby("order")["depth"].nunique()
-        if spans.max() >= 3:
-            ranked.append((dict(zip(_FIXED, key, strict=True)), part[part["order"].isin(spans[spans >= 2].index)]))
+    ranked = list(swept(found, _FIXED, "order", "depth", 3))
     ranked.sort(key=lambda item: -len(item[1]))
     for number, (named, part) in enumerate(ranked[:MOST]):
         figure, axes = style.canvas(5.4, 3.6)
