@@ -17,7 +17,7 @@ FIELDS = (
     ("batch", "B"), ("dtype", "dtype"), ("device", "device"), ("threads", "thr."), ("status", "status"),
 )  # fmt: skip
 METRICS = tuple(text.LABELS.items())
-SAMPLES = 40
+SAMPLES = 24
 PARTS = 4
 LONGEST = 2000
 _ORDER = ["bad", "operator", "problem", "order", "n", "depth", "batch", "method"]
