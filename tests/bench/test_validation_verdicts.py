@@ -62,7 +62,7 @@ def test_times_are_foretold_from_the_sizes_below_alone() -> None:
     assert all(f.covered for f in prediction.forecasts(good))
     jump = rows(lambda n: 1e-6 * n * (50 if n > 1024 else 1), sizes, "seconds_min")
     assert not any(f.covered for f in prediction.forecasts(jump))
-    assert "| 4N | 2 | 2 | 100.0% |" in verdicts._times_table(good)
+    assert "| 4N, the same run | 2 | 2 | 100.0% |" in verdicts._times_table(good)
     assert [c.n for c in prediction.timed_targets(good)] == [8192]
 
 

@@ -75,15 +75,15 @@ class Posterior:
         """Indices (row, ρ) of the most probable overhead in a row."""
         return row, int(np.argmax(self.weight[row]))
 
-    def predictive(self, log_growth: Array, level: float) -> tuple[float, float, float]:
-        """Median and central interval of a new log y, where log g(x; θ) is ``log_growth`` [θ].
+    def predictive(self, log_growth: Array, level: float, inflation: float = 1.0) -> tuple[float, float, float]:
+        """Median and central interval of a new log y, where log g(x; θ) is ``log_growth`` [θ]; noise times inflation.
 
         The mixture over the grid of Student-t distributions, solved for its quantiles by bisection.
         """
         centre = self.location + np.log(self.overhead[None, :] + np.exp(log_growth)[:, None])
         keep = self.weight > 1e-4 * self.weight.max()
         w, m = self.weight[keep], centre[keep]
-        s = self.scale[keep] * np.sqrt(1 + 1 / self.effective)
+        s = inflation * self.scale[keep] * np.sqrt(1 + 1 / self.effective)
         w = w / w.sum()
 
         def quantile(p: float) -> float:

@@ -9,6 +9,7 @@ that a single size (a cache step, a bad minute) cannot decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ LEFT_OUT_LEVEL = 0.8
 MIN_SIZES = 4
 MIN_SPAN = 8.0
 NOISE = 0.10
+BENT = 2.0  # parameters beside the location that a fit adapts to its points
 # Named growths by (exponent, logarithm); their shares of the evidence are stated beside the interval.
 NAMED = {"1": (0.0, 0), "√n": (0.5, 0), "n": (1.0, 0), "n log n": (1.0, 1), "n²": (2.0, 0), "n³": (3.0, 0)}
 
@@ -61,7 +63,8 @@ class FittedLaw:
         weights: weight of each point (below 1: treated as an outlier).
         regime: the sizes at which b·nᵖ is at least a: the asymptotic regime.
         evidence: named growth -> its share of the evidence among the named ones, overhead allowed.
-        grid: the posterior, for predictions.
+        grid: the posterior of the exponent, outliers weighted down.
+        outlook: the posterior that predictions are made from: every point counts, since new ones may be outliers too.
     """
 
     metric: str
@@ -79,6 +82,7 @@ class FittedLaw:
     regime: tuple[float, ...]
     evidence: dict[str, float]
     grid: Posterior
+    outlook: Posterior
 
     @property
     def formula(self) -> str:
@@ -107,8 +111,10 @@ class FittedLaw:
             raise ValueError(f"size: got {size}, expected a number > 0")
         if not 0 < coverage < 1:
             raise ValueError(f"coverage: got {coverage}, expected a share between 0 and 1")
-        growth = _growth(np.array([size], dtype=float), self.grid.theta, max(self.sizes))[:, 0]
-        middle, low, high = self.grid.predictive(growth, coverage)
+        growth = _growth(np.array([size], dtype=float), self.outlook.theta, max(self.sizes))[:, 0]
+        # Exponent and overhead bend to the points, which makes the noise look smaller than it is.
+        inflation = math.sqrt(self.outlook.effective / (self.outlook.effective - BENT))
+        middle, low, high = self.outlook.predictive(growth, coverage, inflation)
         return Prediction(float(np.exp(middle)), float(np.exp(low)), float(np.exp(high)), coverage)
 
 
@@ -181,6 +187,7 @@ def fit_power(
         regime=tuple(float(v) for v in np.unique(x) if coefficient * v**exponent >= a),
         evidence=_named(x, np.log(y), noise, grids),
         grid=fit,
+        outlook=_fit(x, np.log(y), noise, grids, max_exponent, robust=False),
     )
 
 
@@ -194,14 +201,16 @@ def lacking(x: Array, variable: str) -> InsufficientData | None:
     return InsufficientData(have, f"at least {MIN_SIZES} values of {variable} over a factor {MIN_SPAN:g}")
 
 
-def _fit(x: Array, log_y: Array, noise: float, overheads: Array, max_exponent: float) -> Posterior:
+def _fit(
+    x: Array, log_y: Array, noise: float, overheads: Array, max_exponent: float, *, robust: bool = True
+) -> Posterior:
     # Decay is for ratios alone; with an overhead it would mean a plateau, which is not growth.
     least = LEAST_EXPONENT if len(overheads) == 1 else 0.0
     theta = np.tile(np.arange(round(least / STEP), round(max_exponent / STEP) + 1) * STEP, 2)
     half = len(theta) // 2
     prior = np.log(np.repeat([1 - LOGARITHM, LOGARITHM], half) / half)
     growth = _growth(x, theta, float(x.max()))
-    return posterior(log_y, growth, theta, noise=noise, overheads=overheads, log_prior=prior)
+    return posterior(log_y, growth, theta, noise=noise, overheads=overheads, log_prior=prior, robust=robust)
 
 
 def _growth(x: Array, theta: Array, reference: float) -> Array:

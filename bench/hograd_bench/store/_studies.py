@@ -71,7 +71,11 @@ def newest_study(results: str | Path, kind: str) -> tuple[Path, Any]:
     if not root.is_dir():
         raise StoreError(f"{root}: no such results folder")
     with explained(root, "list"):
-        found = sorted([*root.glob(f"{kind}.*.json"), *root.glob(f"*/{kind}.*.json")], key=lambda file: file.name)
+        # Ids count in seconds: of two in the same one, the file that was written later is the newer.
+        found = sorted(
+            [*root.glob(f"{kind}.*.json"), *root.glob(f"*/{kind}.*.json")],
+            key=lambda file: (file.name.rpartition("-")[0], file.stat().st_mtime_ns),
+        )
     if not found:
         raise StoreError(f"{root}: holds no {kind} study; make one with `nox -s {kind}`")
     try:

@@ -100,6 +100,7 @@ class Forecast:
         factor: 4 or 8.
         low, high: the interval.
         measured: seconds.
+        same_run: whether it was measured in the run that the law is from.
     """
 
     cell: Cell
@@ -108,6 +109,7 @@ class Forecast:
     low: float
     high: float
     measured: float
+    same_run: bool
 
     @property
     def covered(self) -> bool:
@@ -137,16 +139,20 @@ def forecasts(frame: pd.DataFrame, coverage: float = 0.9) -> Iterator[Forecast]:
         sizes = sorted({int(s) for s in rows["n"]})
         for position, largest in enumerate(sizes):
             wanted = [f for f in FACTORS if f * largest in sizes]
+            alone = set(rows["run"]) - set(rows.loc[rows["n"] <= largest, "run"])  # runs of the larger sizes alone
             if position + 1 < MIN_SIZES or not wanted:
                 continue
-            for _, own in rows[rows["n"] <= largest].groupby("run", sort=True):
+            for run, own in rows[rows["n"] <= largest].groupby("run", sort=True):
                 law = fitted_law(own, SECONDS, "n")
                 if isinstance(law, InsufficientData):
                     continue
                 for factor in wanted:
                     told = law.predict(factor * largest, coverage)
-                    for _, row in rows[rows["n"] == factor * largest].iterrows():
-                        yield Forecast(_cell(row), largest, factor, told.low, told.high, float(row[SECONDS]))
+                    # Of other default runs nothing is asked: their machine may have been busier all along.
+                    ahead = rows[(rows["n"] == factor * largest) & (rows["run"].isin([run, *alone]))]
+                    for _, row in ahead.iterrows():
+                        measured = float(row[SECONDS])
+                        yield Forecast(_cell(row), largest, factor, told.low, told.high, measured, row["run"] == run)
 
 
 def _timed(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:

@@ -9,6 +9,7 @@ python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import warnings
@@ -99,8 +100,8 @@ def _bytes_table(results: Sequence[prediction.Judged]) -> str:
 def _times_table(rows: pd.DataFrame) -> str:
     found = list(prediction.forecasts(rows, COVERAGE))
     lines = []
-    for factor in prediction.FACTORS:
-        chosen = [f for f in found if f.factor == factor]
+    for factor, same in itertools.product(prediction.FACTORS, (True, False)):
+        chosen = [f for f in found if f.factor == factor and f.same_run == same]
         if not chosen:
             continue
         inside = sum(f.covered for f in chosen)
@@ -108,7 +109,14 @@ def _times_table(rows: pd.DataFrame) -> str:
         width = pd.Series([f.high / f.low for f in chosen]).median()
         cells = len({f.cell for f in chosen})
         lines.append(
-            (f"{factor}N", len(chosen), cells, f"{inside / len(chosen):.1%}", f"{low:.1%} to {high:.1%}", width)
+            (
+                f"{factor}N, {'the same' if same else 'another'} run",
+                len(chosen),
+                cells,
+                f"{inside / len(chosen):.1%}",
+                f"{low:.1%} to {high:.1%}",
+                width,
+            )
         )
     head = (
         f"seconds_min, intervals of {COVERAGE:.0%}",
