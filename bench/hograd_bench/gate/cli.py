@@ -113,7 +113,7 @@ def gate(
             else:
                 a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, tell)
                 twins = [Twin(n, n, n) for n in names]
-                to_time = twins if cell else [Twin(c.id, c.id, c.id) for c in preset.timed(cells)]
+                to_time = twins if cell or only else [Twin(c.id, c.id, c.id) for c in preset.timed(cells)]
                 if methods is not None:
                     pairs = preset.with_methods(cells, *methods)
                     to_time = twins = [Twin(y.id, x.id, y.id) for x, y in pairs]

@@ -44,7 +44,7 @@ class Policy:
     alarm_rate: float = 0.01
     miss_rate: float = 0.05
     interval_rate: float = 0.10
-    max_pairs: int = 40
+    max_pairs: int = 30
     max_seconds: float = 285.0
 
     def __post_init__(self) -> None:
