@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, pstdev
@@ -88,27 +88,10 @@ def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampl
         "| rule | whole runs with a false alarm | cells with a false alarm | found at 1.05× | found at 1.10× |",
         "|---|---:|---:|---:|---:|",
     ]
-    rng, rules = random.Random(SEED), Policy()
-    alarmed = alarms = undecided = 0
-    for _ in range(resampled):
-        verdicts = gate_run(same, [], None, rules, rng)
-        fired = sum(v == "slower" for v in verdicts.values())
-        alarmed, alarms = alarmed + (fired > 0), alarms + fired
-        undecided += any(v == "inconclusive" for v in verdicts.values())
-    found = []
-    missed = []
-    for factor in FACTORS:
-        hits = passed = tried = 0
-        for i in range(resampled // 2 if planted[factor] else 0):
-            cell = cells[i % len(cells)]
-            verdict = gate_run(same, planted[factor], cell, rules, rng)[cell]
-            hits, passed, tried = hits + (verdict == "slower"), passed + (verdict == "same"), tried + 1
-        found.append(_share(hits, tried))
-        missed.append(_share(passed, tried))
-    lines.append(
-        f"| **this gate** | {_share(alarmed, resampled)} (bound {clopper_pearson_upper(alarmed, resampled):.2%}) | "
-        f"{_share(alarms, resampled * len(cells))} | {found[0]} | {found[1]} |"
-    )
+    rng = random.Random(SEED)
+    for name, rules in _policies(study.runs):
+        line, undecided, missed = _own(name, rules, same, planted, cells, resampled, rng)
+        lines.append(line)
     for rule in RULES:
         count = max(20, resampled // 10)
         alarmed = alarms = 0
@@ -138,6 +121,45 @@ def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampl
     if scaled:
         lines[-1] += f" Plants at {scaled} are side B of identical pairs, scaled: too few are recorded."
     return lines
+
+
+def _policies(runs: Sequence[WholeRun]) -> list[tuple[str, Policy]]:
+    """The rule cut where real whole runs were cut by their time, if any are recorded, and as its own limit has it."""
+    whole = [r.pairs for r in runs if r.factor == 1.0 and not r.busy]
+    cut = [(f"this gate, {max(whole)} pairs", replace(Policy(), max_pairs=max(whole)))] if whole else []
+    return [*cut, ("**this gate**", Policy())]
+
+
+def _own(
+    name: str,
+    rules: Policy,
+    same: Sequence[Recorded],
+    planted: Mapping[float, Sequence[Recorded]],
+    cells: Sequence[str],
+    resampled: int,
+    rng: random.Random,
+) -> tuple[str, int, list[str]]:
+    """The line of this gate, how many identical runs left a cell open, and the share of plants called "same"."""
+    alarmed = alarms = undecided = 0
+    for _ in range(resampled):
+        verdicts = gate_run(same, [], None, rules, rng)
+        fired = sum(v == "slower" for v in verdicts.values())
+        alarmed, alarms = alarmed + (fired > 0), alarms + fired
+        undecided += any(v == "inconclusive" for v in verdicts.values())
+    found, missed = [], []
+    for factor in FACTORS:
+        hits = passed = tried = 0
+        for i in range(resampled // 2 if planted[factor] else 0):
+            cell = cells[i % len(cells)]
+            verdict = gate_run(same, planted[factor], cell, rules, rng)[cell]
+            hits, passed, tried = hits + (verdict == "slower"), passed + (verdict == "same"), tried + 1
+        found.append(_share(hits, tried))
+        missed.append(_share(passed, tried))
+    line = (
+        f"| {name} | {_share(alarmed, resampled)} (bound {clopper_pearson_upper(alarmed, resampled):.2%}) | "
+        f"{_share(alarms, resampled * len(cells))} | {found[0]} | {found[1]} |"
+    )
+    return line, undecided, missed
 
 
 def _slowed(pair: Recorded, factor: float) -> Recorded:
