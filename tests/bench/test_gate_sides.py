@@ -14,7 +14,7 @@ from hograd_bench.gate.baseline import Key, save
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Timed
 from hograd_bench.gate.policy import Verdict
-from hograd_bench.gate.twins import Bursts, Side
+from hograd_bench.gate.twins import Side, Turns
 
 import hograd_core
 from hograd_core import Operator
@@ -193,8 +193,8 @@ def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
 
 def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "new" / "ledger.jsonl"
-    bursts = Bursts([{"min": 100.0}], [{"min": 110.0}])
-    timed = Timed({"c": Verdict("slower", 1.1, 1.0, 1.2, 1)}, pairs=[{"c": bursts}])
+    turns = Turns([{"min": 100.0}], [{"min": 110.0}])
+    timed = Timed({"c": Verdict("slower", 1.1, 1.0, 1.2, 1)}, pairs=[{"c": turns}])
     base = Side("base", "python", (), commit="a" * 40)
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
     (read,) = since.parse_ledger(ledger.read_text(), "l")

@@ -73,9 +73,14 @@ def test_damaged_recordings_say_so(tmp_path: Path, content: bytes) -> None:
         recording.read(tmp_path / "s.gz")
 
 
-def test_a_process_is_summed_up_from_its_bursts() -> None:
-    bursts = [{"min": 5.0, "median": 7.0, "mean": 8.4}, {"min": 4.0, "median": 9.0, "mean": 9.6}]
-    assert recording.process(bursts) == Process(4.0, 8.0, (8.0, 10.0))
+def test_a_process_is_summed_up_from_its_turns() -> None:
+    turns = [
+        {"min": 5.0, "median": 7.0, "mean": 4e6, "calls": 2},
+        {"min": 4.0, "median": 9.0, "mean": 5e6, "calls": 2},  # 18 ms: a sample
+        {"min": 9.0, "median": 9.0, "mean": 1e6, "calls": 1},  # too little for another
+    ]
+    assert recording.process(turns) == Process(4.0, 9.0, (4_500_000.0,))
+    assert recording.process(turns[2:]) == Process(9.0, 9.0, (1_000_000.0,))
 
 
 def test_resampled_runs_of_this_gate_find_the_plant_and_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import random
 import shutil
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,25 +199,55 @@ def test_time_is_bounded(tmp_path: Path) -> None:
     assert outcome.exit == Exit.INCONCLUSIVE
 
 
-def test_turns_are_balanced_and_drawn(tmp_path: Path) -> None:
-    asked: list[str] = []
+@contextmanager
+def prepared(folder: Path, a: dict[str, Any], b: dict[str, Any], timeout: float = 60.0) -> Iterator[Any]:
+    left, right = fakes.side(folder, "a", {"one": a}), fakes.side(folder, "b", {"one": b})
+    with twins.pair(left, right, random.Random(1), timeout=timeout) as workers:
+        for worker in workers:
+            worker.ask("prepare", cell=fakes.cell_id("one"), result=str(folder / "r"))
+        yield workers
 
-    class Recorder:
-        def __init__(self, name: str) -> None:
-            self.name = name
 
-        def ask(self, do: str, **arguments: Any) -> dict[str, float]:
-            asked.append(self.name)
-            return {"min": 2.0 if self.name == "b" else 1.0}
+def stretch(workers: Any, seed: int = 1, calls: int = 3, turns: int = 5) -> twins.Turns:
+    cell = fakes.cell_id("one")
+    return twins.take_turns(*workers, cell, cell, calls, turns, random.Random(seed))
 
+
+def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    calls = [{"ns": ns * MS, "log": [str(log), name]} for name, ns in (("a", 1), ("b", 2))]
     orders = set()
-    for seed in range(8):
-        asked.clear()
-        seen = twins.take_turns(Recorder("a"), Recorder("b"), "x", "y", 3, 1, random.Random(seed))  # type: ignore[arg-type]
-        orders.add("".join(asked))
-        assert (len(seen.a), len(seen.b)) == (2, 2)
-        assert seen.log_ratios() == pytest.approx([0.6931] * len(seen.a), abs=1e-4)
-    assert orders == {"abba", "baab"}
+    with prepared(tmp_path, *calls) as workers:
+        for seed in range(8):
+            log.write_text("")
+            seen = stretch(workers, seed, calls=2)
+            assert (len(seen.a), len(seen.b)) == (5, 5)
+            assert seen.log_ratios() == pytest.approx([math.log(2)] * 5, abs=1e-3)
+            assert {t["calls"] for t in seen.a + seen.b} == {2}
+            orders.add(log.read_text())
+    assert orders == {"aabb" * 6, "bbaa" * 6}  # a turn of each to warm up, then five
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("guilty", [0, 1])
+@pytest.mark.parametrize(("how", "status"), [("crash", "crashed"), ("failed", "failed"), ("hang", "timeout")])
+def test_who_ends_a_stretch_is_blamed(tmp_path: Path, how: str, status: str, guilty: int, seed: int) -> None:
+    fine, bad = {"ns": MS}, {"ns": MS, "status": how, "from_call": 12}
+    with prepared(tmp_path, *((bad, fine) if guilty == 0 else (fine, bad)), timeout=1.5) as workers:
+        with pytest.raises(WorkerError) as caught:
+            stretch(workers, seed)
+        assert caught.value.status == status
+        assert caught.value.worker is workers[guilty]
+        if how == "failed":  # nobody is lost, and no turn is left lying in the pipes
+            with pytest.raises(WorkerError, match="kaputt"):
+                stretch(workers, seed)
+
+
+def test_a_cell_that_fails_late_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
+    late = behaviour(one={"status": "failed", "from_call": 12})
+    outcome, timed = compare(tmp_path, behaviour(), late, counts=False)
+    assert kinds(outcome)["one"] == "broken"
+    assert {n: v.verdict for n, v in timed.verdicts.items()} == {"two": "same", "three": "same"}
 
 
 def test_workers_see_pinned_threads_and_one_hash_seed() -> None:

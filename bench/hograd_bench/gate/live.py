@@ -12,7 +12,7 @@ from typing import Any
 from hograd_bench.gate import policy, results, sides, twins
 from hograd_bench.gate.outcome import Finding
 from hograd_bench.gate.policy import Policy, Verdict
-from hograd_bench.gate.twins import Bursts, Side, Worker, WorkerError
+from hograd_bench.gate.twins import Side, Turns, Worker, WorkerError
 
 STRIKES = 2
 
@@ -33,13 +33,13 @@ class Timed:
     Attributes:
         verdicts: verdict by twin name, for those whose both sides ran.
         findings: wrong, missing, broken, new and skipped cells.
-        pairs: for each process pair, twin name -> its bursts.
+        pairs: for each process pair, twin name -> its turns.
         seconds: wall time.
     """
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    pairs: list[dict[str, Bursts]] = field(default_factory=list)
+    pairs: list[dict[str, Turns]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -54,14 +54,14 @@ class _Loop:
     call_ns: dict[str, float] = field(default_factory=dict)
     strikes: dict[tuple[str, str], int] = field(default_factory=dict)
     plants: dict[str, float] = field(default_factory=dict)
-    fixed_blocks: int | None = None
+    seconds_per_pair: float = twins.SECONDS_PER_PAIR
 
     def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
         paths = self.folder / "a.f64", self.folder / "b.f64"
         a.send({"do": "prepare", "cell": twin.a, "result": str(paths[0])})
         b.send({"do": "prepare", "cell": twin.b, "result": str(paths[1])})
-        said = [_reply(a), _reply(b)]
+        said = [twins.reply(a), twins.reply(b)]
         for reply in said:
             if isinstance(reply, WorkerError) and reply.status in ("crashed", "timeout"):
                 raise reply
@@ -77,11 +77,12 @@ class _Loop:
             self.found.findings.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
         return why is None
 
-    def pair(self, left: Sequence[Twin]) -> dict[str, Bursts]:
+    def pair(self, left: Sequence[Twin]) -> dict[str, Turns]:
         """One fresh process pair over the twins that are left."""
-        seen: dict[str, Bursts] = {}
+        seen: dict[str, Turns] = {}
         threads = max(int(t.a.split("/")[6][1:]) for t in left)
         current: Twin | None = None
+        b: Worker | None = None
         try:
             with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
                 if self.plants:
@@ -91,46 +92,33 @@ class _Loop:
                     current = twin
                     if self.prepare(a, b, twin):
                         ready.append(twin)
-                blocks = {t.name: self.blocks(t, len(ready)) for t in ready}
-                # A block of every cell in turn, over and over: a cell's bursts lie seconds apart, so that a spell of
-                # slowness (another tenant of the core) does not cover all bursts of one side.
-                for number in range(max(blocks.values(), default=0)):
+                if threads == 1:  # after imports and preparations, which two cores do in half the time
+                    twins.share_a_core(a, b, self.rng)
+                # A stretch of every cell in turn, over and over: a cell's stretches lie seconds apart, so that a spell
+                # of bad weather does not cover all of them.
+                for _ in range(twins.STRETCHES):
                     for twin in ready:
-                        if number < blocks[twin.name]:
-                            current = twin
-                            calls = twins.calls_for(self.call_ns[twin.name])
-                            block = twins.take_turns(a, b, twin.a, twin.b, calls, 1, self.rng)
-                            bursts = seen.setdefault(twin.name, Bursts())
-                            bursts.a += block.a
-                            bursts.b += block.b
+                        current = twin
+                        call_ns = self.call_ns[twin.name]
+                        turns = twins.turns_for(call_ns, len(ready), self.seconds_per_pair) // twins.STRETCHES
+                        stretch = twins.take_turns(a, b, twin.a, twin.b, twins.calls_for(call_ns), turns, self.rng)
+                        kept = seen.setdefault(twin.name, Turns())
+                        kept.a += stretch.a
+                        kept.b += stretch.b
         except WorkerError as error:
-            if current is None or error.status not in ("crashed", "timeout"):
+            if current is None:
                 raise
-            self.strike(current, error)
+            self.strike(current, "B" if error.worker is b else "A", error)
         return seen
 
-    def blocks(self, twin: Twin, cells: int) -> int:
-        """Blocks of a twin in a pair of that many cells."""
-        if self.fixed_blocks is not None:
-            return self.fixed_blocks
-        return twins.blocks_for(self.call_ns[twin.name], cells)
-
-    def strike(self, twin: Twin, error: WorkerError) -> None:
-        """A worker died or hung on a twin: after the second time it leaves the run."""
-        side = "B" if str(error).startswith(f"{self.b.name}:") else "A"
+    def strike(self, twin: Twin, side: str, error: WorkerError) -> None:
+        """A side failed, died or hung on a twin: after the second time it leaves the run."""
         self.strikes[twin.name, side] = count = self.strikes.get((twin.name, side), 0) + 1
         if count >= STRIKES:
             kind = "broken" if side == "B" else "skipped"
             self.found.findings.append(
                 Finding(kind, twin.name, "", f"side {side} {error.status} in {count} process pairs: {error}")
             )
-
-
-def _reply(worker: Worker) -> dict[str, Any] | WorkerError:
-    try:
-        return worker.receive()
-    except WorkerError as error:
-        return error
 
 
 def _unprepared(twin: Twin, a: dict[str, Any] | WorkerError, b: dict[str, Any] | WorkerError) -> Finding:
@@ -154,7 +142,7 @@ def compare(
     plants: dict[str, float] | None = None,
     tell: Callable[[str], None] = lambda line: None,
     fixed_pairs: int | None = None,
-    fixed_blocks: int | None = None,
+    seconds_per_pair: float = twins.SECONDS_PER_PAIR,
 ) -> Timed:
     """Compare the time of cells on two sides.
 
@@ -167,17 +155,18 @@ def compare(
         plants: cell -> factor by which B is slowed down; for the study.
         tell: hears a line of progress after every pair.
         fixed_pairs: take that many pairs of every cell whatever the verdicts (recording for the study).
-        fixed_blocks: take that many blocks of every cell in a pair (likewise).
+        seconds_per_pair: time that the cells of a pair share, in s.
 
     Returns:
-        Verdicts, findings and every pair's bursts.
+        Verdicts, findings and every pair's turns.
 
     Raises:
         WorkerError: a side cannot even start ("no suite", "crashed", "timeout").
     """
     start = time.monotonic()
     with sides.scratch() as folder:
-        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}), fixed_blocks=fixed_blocks)
+        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}))
+        loop.seconds_per_pair = seconds_per_pair
         progress = policy.Progress([t.name for t in cells], rules)
         left, family = list(cells), len(cells)
         last = 0.0
@@ -191,7 +180,7 @@ def compare(
             loop.found.pairs.append(seen)
             for finding in loop.found.findings:
                 progress.drop(finding.cell)
-            progress.add({name: twins.reading(bursts.log_ratios()) for name, bursts in seen.items()})
+            progress.add({name: twins.reading(turns.log_ratios()) for name, turns in seen.items()})
             dropped = {f.cell for f in loop.found.findings}
             left = [t for t in cells if t.name in progress.left or (fixed_pairs is not None and t.name not in dropped)]
             tell(f"pair {len(loop.found.pairs)}: {len(left)} of {family} cells undecided")

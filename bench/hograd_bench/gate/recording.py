@@ -12,9 +12,10 @@ from typing import Any
 
 from hograd_bench.gate.policy import Reading
 from hograd_bench.gate.rivals import Process
-from hograd_bench.gate.twins import Bursts, reading
+from hograd_bench.gate.twins import Turns, reading
 
-SCHEMA = 2
+SCHEMA = 3
+SAMPLE_NS = 10e6  # asv's default
 TURN_DIGITS = 4  # of a log-ratio: a hundredth of a percent, far below the noise of a turn
 
 
@@ -25,7 +26,7 @@ class Recorded:
     Attributes:
         factor: slowdown planted in every cell of side B; 1.0: identical sides.
         cells: cell -> (A, B).
-        turns: cell -> log-ratio of each turn (``Bursts.log_ratios``), in order: what the gate reads.
+        turns: cell -> log-ratio of each turn (``Turns.log_ratios``), in order: what the gate reads.
         load: load average of the machine when it was made.
     """
 
@@ -34,10 +35,9 @@ class Recorded:
     turns: Mapping[str, Sequence[float]]
     load: float = 0.0
 
-    def reading(self, cell: str, blocks: int | None = None, sign: float = 1.0) -> Reading:
-        """What the gate reads of a cell in its first blocks (all where None), the sides exchanged where sign is -1."""
-        turns = self.turns[cell] if blocks is None else self.turns[cell][: 2 * blocks]
-        return reading([sign * t for t in turns])
+    def reading(self, cell: str, turns: int | None = None, sign: float = 1.0) -> Reading:
+        """What the gate reads of a cell in its first turns (all where None), the sides exchanged where sign is -1."""
+        return reading([sign * t for t in self.turns[cell][:turns]])
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,20 @@ class Study:
     exact: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def process(bursts: Sequence[Mapping[str, float]]) -> Process:
-    """A process's record from its bursts of one cell."""
-    return Process(
-        min(b["min"] for b in bursts),
-        median(b["median"] for b in bursts),
-        tuple(float(round(b["mean"])) for b in bursts),
-    )
+def process(turns: Sequence[Mapping[str, float]]) -> Process:
+    """A process's record from its turns of one cell; other tools' rules get means over the samples those tools take."""
+    means, total, calls = [], 0.0, 0
+    for turn in turns:
+        total, calls = total + turn["mean"] * turn["calls"], calls + int(turn["calls"])
+        if total >= SAMPLE_NS:
+            means.append(float(round(total / calls)))
+            total, calls = 0.0, 0
+    if not means:
+        means.append(float(round(total / calls)))
+    return Process(min(t["min"] for t in turns), median(t["median"] for t in turns), tuple(means))
 
 
-def recorded(pair: Mapping[str, Bursts], factor: float, load: float) -> Recorded:
+def recorded(pair: Mapping[str, Turns], factor: float, load: float) -> Recorded:
     """A pair's record."""
     cells = {cell: (process(b.a), process(b.b)) for cell, b in pair.items()}
     turns = {cell: tuple(round(t, TURN_DIGITS) for t in b.log_ratios()) for cell, b in pair.items()}

@@ -4,7 +4,7 @@ A run starts at a random recorded pair and goes on in the order of recording (ar
 of load stay together. The sides of an identical pair are exchanged or not by a fair coin, all cells at once: that
 is what the gate's own coin does, so it makes new runs of the same distribution, not of another one. What
 resampling cannot make up is weather that was never recorded; the rates speak for the machine and hours recorded. Where
-the live gate would look longer at the few cells that are left than the recording did, the recorded blocks must do: the
+the live gate would look longer at the few cells that are left than the recording did, the recorded turns must do: the
 power of resampled runs is, if anything, too low.
 """
 
@@ -17,7 +17,7 @@ from hograd_bench.gate import policy
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Recorded
 from hograd_bench.gate.rivals import Process, Rule
-from hograd_bench.gate.twins import blocks_for
+from hograd_bench.gate.twins import turns_for
 
 
 def _window(pairs: Sequence[Recorded], length: int, rng: random.Random) -> list[Recorded]:
@@ -55,9 +55,9 @@ def gate_run(
 
 
 def _read(pair: Recorded, cell: str, left: int, sign: float) -> policy.Reading:
-    """A cell's reading with as many of the recorded blocks as the live gate takes when that many cells are left."""
+    """A cell's reading with as many of the recorded turns as the live gate takes when that many cells are left."""
     call_ns = min(process.least for process in pair.cells[cell])
-    return pair.reading(cell, blocks_for(call_ns, left), sign)
+    return pair.reading(cell, turns_for(call_ns, left), sign)
 
 
 def rival_run(

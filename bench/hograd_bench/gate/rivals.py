@@ -1,6 +1,6 @@
 """The rules that other tools gate time with, on the same recorded processes. Pure; used by the study alone.
 
-A recorded process gives, per cell, the mean of each burst, the least call and the median call. Other tools run
+A recorded process gives, per cell, the mean of each sample of 10 ms, the least call and the median call. Other tools run
 their processes one after the other, so each rule is given processes that did: side A of one recorded pair, side
 B of a later one.
 """
@@ -21,7 +21,7 @@ class Process:
     Attributes:
         least: shortest call.
         middle: median call.
-        means: mean call of each burst, in order.
+        means: mean call of each sample, in order.
     """
 
     least: float

@@ -74,7 +74,7 @@ def _sides(revision: str) -> tuple[Side, Side]:
 def record(
     pairs: Annotated[int, typer.Option(help="pairs of identical sides")] = 60,
     planted: Annotated[int, typer.Option(help="pairs with each planted slowdown (1.05 and 1.10, in every cell)")] = 30,
-    blocks: Annotated[int, typer.Option(help="blocks of every cell in a pair; a whole run takes 8 or more")] = 16,
+    seconds: Annotated[float, typer.Option(help="time that a pair's cells share; the gate takes 6 s")] = 12.0,
     revision: Revision = "HEAD",
     data: Data = DATA,
 ) -> None:
@@ -88,7 +88,8 @@ def record(
             plants = {t.b: factor for t in twins} if factor > 1 else {}
             load, start = _load(), time.monotonic()
             seen = live.compare(
-                left, right, twins, Policy(), seed=run.draw_seed(), plants=plants, fixed_pairs=1, fixed_blocks=blocks
+                left, right, twins, Policy(), seed=run.draw_seed(), plants=plants,
+                fixed_pairs=1, seconds_per_pair=seconds,
             )  # fmt: skip
             for finding in seen.findings:
                 _tell(f"{finding.kind} {finding.cell}: {finding.text}")

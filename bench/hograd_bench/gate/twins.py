@@ -21,19 +21,24 @@ from typing import Any
 from hograd_bench.gate.policy import Reading
 
 WORKER = Path(__file__).with_name("worker.py")
-BURST_NS = 2_500_000
-# One ABBA block is four bursts, two a side; a pair takes at least that many blocks of a cell.
-BLOCKS = 8
-MAX_BLOCKS = 100
-SECONDS_PER_PAIR = 8.0
+# A turn is one call, or as many short ones as fill this: the speed of a shared core jumps within milliseconds, so the
+# other side's turn must follow at once.
+TURN_NS = 300_000
+# A pair looks at a cell in that many stretches, seconds apart; who begins is drawn for each.
+STRETCHES = 4
+LEAST_TURNS = 16
+MOST_TURNS = 240  # what is left of the noise then is the processes', which only further pairs average
+SECONDS_PER_PAIR = 6.0
+WAITED = "waited"  # a worker's status when the other side did not hand the turn over
 
 
 class WorkerError(RuntimeError):
     """A worker refused a request (``status`` says how) or died (``status`` "crashed" or "timeout")."""
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: str, reason: str, worker: Worker) -> None:
         super().__init__(reason)
         self.status = status
+        self.worker = worker
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,21 @@ def environment(threads: int, hash_seed: int, padding: int) -> dict[str, str]:
 class Worker:
     """A live worker process; use as a context manager."""
 
-    def __init__(self, side: Side, env: Mapping[str, str], timeout: float = 120.0) -> None:
+    def __init__(
+        self, side: Side, env: Mapping[str, str], timeout: float = 120.0, baton: tuple[int, int] | None = None
+    ) -> None:
+        """Start it; ``baton`` are the pipes (to read, to write) that hand the turn over to and from the other side."""
         self.side = side
         self.timeout = timeout
+        fds = baton or (-1, -1)
         # A session of its own would outlive Ctrl-C; the worker stays in ours and ignores nothing.
         self._process = subprocess.Popen(
-            [side.python, str(WORKER), str(os.getpid()), *side.roots],
+            [side.python, str(WORKER), str(os.getpid()), *map(str, fds), *side.roots],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not os.environ.get("HOGRAD_GATE_DEBUG") else None,
             env=dict(env),
+            pass_fds=baton or (),
             cwd=side.roots[0] if side.roots else None,
         )
         self._selector = selectors.DefaultSelector()
@@ -107,7 +117,7 @@ class Worker:
             self._in.write((json.dumps(request) + "\n").encode())
             self._in.flush()
         except (BrokenPipeError, OSError) as error:
-            raise WorkerError("crashed", self._how_it_ended()) from error
+            raise WorkerError("crashed", self._how_it_ended(), self) from error
 
     def receive(self) -> dict[str, Any]:
         """The reply to the oldest unanswered request.
@@ -118,15 +128,15 @@ class Worker:
         end = time.monotonic() + self.timeout
         while b"\n" not in self._buffer:
             if not self._selector.select(max(0.0, end - time.monotonic())):
-                raise WorkerError("timeout", f"{self.side.name}: no answer within {self.timeout:g} s")
+                raise WorkerError("timeout", f"{self.side.name}: no answer within {self.timeout:g} s", self)
             chunk = os.read(self._out.fileno(), 1 << 16)
             if not chunk:
-                raise WorkerError("crashed", self._how_it_ended())
+                raise WorkerError("crashed", self._how_it_ended(), self)
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         if not reply.pop("ok"):
-            raise WorkerError(reply["status"], reply["reason"])
+            raise WorkerError(reply["status"], reply["reason"], self)
         return reply
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
@@ -163,51 +173,55 @@ class Worker:
 
 @contextmanager
 def pair(
-    a: Side, b: Side, rng: random.Random, threads: int = 1, *, affinity: bool = True, timeout: float = 120.0
+    a: Side, b: Side, rng: random.Random, threads: int = 1, *, timeout: float = 120.0
 ) -> Iterator[tuple[Worker, Worker]]:
     """A fresh process pair, greeted; which side starts first is drawn from ``rng``."""
     env = environment(threads, rng.randrange(1, 2**32), rng.randrange(4096))
+    order = [0, 1]
+    rng.shuffle(order)
+    (b_reads, a_writes), (a_reads, b_writes) = os.pipe(), os.pipe()
+    batons = (a_reads, a_writes), (b_reads, b_writes)
     with ExitStack() as stack:
-        order = [0, 1]
-        rng.shuffle(order)
         workers: dict[int, Worker] = {}
-        for which in order:
-            workers[which] = stack.enter_context(Worker((a, b)[which], env, timeout))
+        try:
+            for which in order:
+                workers[which] = stack.enter_context(Worker((a, b)[which], env, timeout, batons[which]))
+        finally:  # only the workers hold the pipes, so that the death of one is the end of file of the other
+            for fd in (*batons[0], *batons[1]):
+                os.close(fd)
         for which in order:
             side = workers[which].side
             workers[which].send({"do": "hello", "plugins": list(side.plugins), "own_suite": side.own_suite})
         for which in order:
             workers[which].receive()
-        if affinity and threads == 1:  # after the imports, which two cores do in half the time
-            _share_a_core([w.pid for w in workers.values()], rng)
         yield workers[0], workers[1]
 
 
-def _share_a_core(pids: Sequence[int], rng: random.Random) -> None:
+def share_a_core(a: Worker, b: Worker, rng: random.Random) -> None:
     """Put both workers on one core drawn for this pair: they take turns, and see the same core and neighbours."""
     if sys.platform != "linux":
         return
     allowed = sorted(os.sched_getaffinity(0))
     core = rng.choice(allowed)
-    for pid in pids:
+    for worker in (a, b):
         try:
-            os.sched_setaffinity(pid, {core})
+            os.sched_setaffinity(worker.pid, {core})
         except OSError:
             return  # a container may forbid it; the gate then lives with the scheduler's choice
 
 
 @dataclass
-class Bursts:
-    """What a pair saw of one cell: burst statistics in ns, a list a side."""
+class Turns:
+    """What a pair saw of one cell: turn statistics in ns (min, median, mean, calls), a list a side."""
 
     a: list[dict[str, float]] = field(default_factory=list)
     b: list[dict[str, float]] = field(default_factory=list)
 
     def log_ratios(self) -> list[float]:
-        """log(least call of B's burst / least call of A's burst beside it), a turn each.
+        """log(least call of B's turn / least call of A's turn beside it).
 
         The speed of a shared core jumps by tens of percent and stays so for longer than a turn: neighbours see the
-        same speed, bursts seconds apart do not. Within a burst, interruptions only ever add time: its least call.
+        same speed, turns seconds apart do not. Within a turn, interruptions only ever add time: its least call.
         """
         return [math.log(y["min"] / x["min"]) for x, y in zip(self.a, self.b, strict=True)]
 
@@ -227,23 +241,44 @@ def reading(log_ratios: Sequence[float]) -> Reading:
     return Reading(fmean(kept), spread / (len(kept) / len(ordered) * math.sqrt(len(ordered))))
 
 
-def calls_for(call_ns: float, burst_ns: float = BURST_NS) -> int:
-    """Calls that fill a burst; at least one."""
-    return max(1, round(burst_ns / max(call_ns, 1.0)))
+def calls_for(call_ns: float, turn_ns: float = TURN_NS) -> int:
+    """Calls that fill a turn; at least one."""
+    return max(1, round(turn_ns / max(call_ns, 1.0)))
 
 
-def blocks_for(call_ns: float, cells: int, seconds: float = SECONDS_PER_PAIR) -> int:
-    """Blocks of a cell in a pair that ``cells`` share: few cells left are looked at the more closely."""
-    block_ns = 4 * max(call_ns, BURST_NS)
-    return max(BLOCKS, min(MAX_BLOCKS, int(seconds * 1e9 / (max(1, cells) * block_ns))))
+def turns_for(call_ns: float, cells: int, seconds: float = SECONDS_PER_PAIR) -> int:
+    """Turns a side of a cell in a pair that ``cells`` share: few cells left are looked at the more closely."""
+    both_ns = 2 * max(call_ns, TURN_NS)
+    turns = int(seconds * 1e9 / (max(1, cells) * both_ns))
+    return max(LEAST_TURNS, min(MOST_TURNS, turns)) // STRETCHES * STRETCHES
 
 
-def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, blocks: int, rng: random.Random) -> Bursts:
-    """Bursts of one cell in blocks ABBA or BAAB, drawn per block: a linear drift within a block cancels."""
-    seen = Bursts()
-    for _ in range(blocks):
-        first = rng.random() < 0.5
-        for turn_a in (first, not first, not first, first):
-            worker, cell, into = (a, cell_a, seen.a) if turn_a else (b, cell_b, seen.b)
-            into.append(worker.ask("burst", cell=cell, calls=calls))
-    return seen
+def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, turns: int, rng: random.Random) -> Turns:
+    """A stretch of one cell: ``turns`` turns a side, strictly alternating; who begins is drawn.
+
+    Strictly, and not in blocks ABBA, because a turn that follows one's own finds warmer caches than one that follows
+    the other's. The workers hand over to each other: a detour by this process would cost more than many a turn.
+
+    Raises:
+        WorkerError: of the side that failed, died or hung.
+    """
+    a_begins = rng.random() < 0.5
+    for worker, cell, begins in ((a, cell_a, a_begins), (b, cell_b, not a_begins)):
+        patience = 0.8 * worker.timeout  # who waits for a hanging partner answers before it is taken for hanging itself
+        worker.send(
+            {"do": "turns", "cell": cell, "calls": calls, "turns": turns, "begins": begins, "patience": patience}
+        )
+    replies = [reply(a), reply(b)]
+    errors = [r for r in replies if isinstance(r, WorkerError)]
+    if errors:
+        raise next((e for e in errors if e.status != WAITED), errors[0])
+    first, second = (r["turns"] for r in replies if isinstance(r, dict))
+    return Turns(first, second)
+
+
+def reply(worker: Worker) -> dict[str, Any] | WorkerError:
+    """The worker's next reply, or its error as a value."""
+    try:
+        return worker.receive()
+    except WorkerError as error:
+        return error

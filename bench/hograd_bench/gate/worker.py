@@ -1,14 +1,15 @@
 """One side of the gate, in a process of its own: JSON lines in, JSON lines out.
 
-Run as a script (``python worker.py ROOT [ROOT...]``) by the gate of the current tree, against the
+Run as a script (``python worker.py PARENT READ WRITE ROOT [ROOT...]``) by the gate of the current tree, against the
 ``hograd_core`` and ``hograd_bench`` of ROOT, which may be an older revision, another environment or another
 project. So it needs nothing but the standard library until it imports that side's suite, and uses of that suite
 only ``Cell.parse``, ``Subject(cell).call()`` and ``metrics.families()``. It dies with its parent: on end of input,
 and on Linux by a signal of the kernel.
 
-Requests: {"do": "hello", "plugins": [...]} | {"do": "prepare", "cell", "result"} | {"do": "burst", "cell", "calls"}
-| {"do": "count", "cell"} | {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}. Each gets one reply with
-"ok": true, or "ok": false with "status" and "reason".
+Requests: {"do": "hello", "plugins": [...]} | {"do": "prepare", "cell", "result"} | {"do": "turns", "cell", "calls",
+"turns", "begins", "patience"} | {"do": "count", "cell"} | {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}.
+Each gets one reply with "ok": true, or "ok": false with "status" and "reason". During "turns" the two workers of a
+pair hand the turn to each other through the pipes READ and WRITE (-1: there is no other side).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import importlib
 import importlib.util
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -73,11 +75,39 @@ def load_plugin(name: str) -> None:
     spec.loader.exec_module(module)
 
 
+class Baton:
+    """The turn, handed from one worker to the other by a byte."""
+
+    GO, STOP = b".", b"!"
+
+    def __init__(self, read: int, write: int) -> None:
+        self.read, self.write = read, write
+
+    def take(self, patience: float) -> None:
+        """Wait for the turn.
+
+        Raises:
+            RefusalError: the other side stopped, ended, or did not hand over within ``patience`` seconds.
+        """
+        ready = select.select([self.read], [], [], patience)[0]
+        if not ready or os.read(self.read, 1) != self.GO:
+            how = "stopped or ended" if ready else f"did not hand over within {patience:g} s"
+            raise RefusalError("waited", f"the other side {how}")
+
+    def hand_over(self, what: bytes = GO) -> None:
+        """Give the turn away; a partner that is gone is the parent's business."""
+        try:
+            os.write(self.write, what)
+        except OSError:
+            return
+
+
 class Worker:
     """State of the process: the side's suite and the prepared cells."""
 
-    def __init__(self, roots: list[str]) -> None:
+    def __init__(self, roots: list[str], baton: Baton) -> None:
         self.roots = [os.path.realpath(root) for root in roots]
+        self.baton = baton
         self.calls: dict[str, Callable[[], Any]] = {}
         self.subjects: dict[str, Any] = {}
         self.wait_until_done: Callable[[str], None] = lambda cell: None
@@ -100,7 +130,7 @@ class Worker:
             load_plugin(plugin)
         torch.set_num_threads(1)
         gc.collect()
-        gc.freeze()  # imports are not garbage: collections between bursts stay short
+        gc.freeze()  # imports are not garbage: collections between turns stay short
         return {
             "protocol": PROTOCOL,
             "python": sys.version.split()[0],
@@ -136,7 +166,7 @@ class Worker:
             attempt(subject.call)
         self.calls[cell_id] = subject.call
         taken = self.timed(cell_id, 3)
-        gc.freeze()  # what the first calls imported and cached stays: collections between bursts remain short
+        gc.freeze()  # what the first calls imported and cached stays: collections between turns remain short
         method, dtype = subject.method, subject.dtype
         own = method.tolerance(torch.finfo(dtype).eps, subject.cell.order) if method.tolerance else None
         return {
@@ -149,7 +179,7 @@ class Worker:
         }
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call a prepared cell again and leave its result in a file: it must still be right after the bursts."""
+        """Call a prepared cell again and leave its result in a file: it must still be right after its turns."""
         return {"shapes": self.save(attempt(self.calls[request["cell"]]), request["result"])}
 
     @staticmethod
@@ -170,7 +200,7 @@ class Worker:
         return shapes
 
     def timed(self, cell_id: str, calls: int) -> list[int]:
-        """Nanoseconds of each of ``calls`` calls, the collector off, garbage of the burst cleared afterwards.
+        """Nanoseconds of each of ``calls`` calls, the collector off, garbage of the turn cleared afterwards.
 
         A call that never gave up its core of itself was runnable throughout: what its wall time exceeds its CPU
         time by, others took, and the CPU time counts. A call that waited (a lock, a sleep, a file, another thread)
@@ -205,15 +235,32 @@ class Worker:
             gc.collect()
         return taken
 
-    def burst(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Time a burst; the reply carries its minimum, median, mean and number of calls."""
-        taken = sorted(self.timed(request["cell"], int(request["calls"])))
-        return {
-            "min": taken[0],
-            "median": taken[len(taken) // 2],
-            "mean": sum(taken) / len(taken),
-            "calls": len(taken),
-        }
+    def turns(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Alternate with the other side; the reply carries minimum, median, mean and number of calls of each turn.
+
+        The turn before the first is not kept: it finds the caches full of another cell.
+        """
+        kept: list[dict[str, float]] = []
+        begins, count = bool(request["begins"]), int(request["turns"])
+        for number in range(count + 1):
+            if number or not begins:
+                self.baton.take(float(request["patience"]))
+            try:
+                taken = sorted(attempt(lambda: self.timed(request["cell"], int(request["calls"]))))
+            except RefusalError:
+                self.baton.hand_over(Baton.STOP)
+                raise
+            if number < count or begins:  # the very last turn has no next
+                self.baton.hand_over()
+            kept.append(
+                {
+                    "min": taken[0],
+                    "median": taken[len(taken) // 2],
+                    "mean": sum(taken) / len(taken),
+                    "calls": len(taken),
+                }
+            )
+        return {"turns": kept[1:]}
 
     def plant(self, request: dict[str, Any]) -> dict[str, Any]:
         """Slow cells down by known factors; only the study asks for it."""
@@ -257,11 +304,11 @@ def attempt(call: Callable[[], Any]) -> Any:
         raise RefusalError("unsupported" if unsupported else "failed", str(reason)) from error
 
 
-def serve(roots: list[str]) -> int:
+def serve(baton: Baton, roots: list[str]) -> int:
     """Answer requests until "quit" or the end of input."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not mix with the answers
-    worker = Worker(roots)
+    worker = Worker(roots, baton)
     for line in sys.stdin:
         request = json.loads(line)
         do = request["do"]
@@ -280,5 +327,6 @@ def serve(roots: list[str]) -> int:
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
     # The script's own folder (its siblings could hide modules) gives way to the side's roots.
-    sys.path[0:1] = sys.argv[2:]
-    sys.exit(serve(sys.argv[2:]))
+    sys.path[0:1] = sys.argv[4:]
+    # Nothing is left to tidy up: without the interpreter's and torch's teardown the next pair starts sooner.
+    os._exit(serve(Baton(int(sys.argv[2]), int(sys.argv[3])), sys.argv[4:]))
