@@ -1,6 +1,6 @@
 """The rules that other tools gate time with, on the same recorded processes. Pure; used by the study alone.
 
-A recorded process gives, per cell, the mean of each sample of 10 ms, the least call and the median call. Other tools run
+A recorded process gives, per cell, the mean of each sample of 10 ms, the least and the median call. Other tools run
 their processes one after the other, so each rule is given processes that did: side A of one recorded pair, side
 B of a later one.
 """
