@@ -34,12 +34,14 @@ class Timed:
         verdicts: verdict by twin name, for those whose both sides ran.
         findings: wrong, missing, broken, new and skipped cells.
         pairs: for each process pair, twin name -> its turns.
+        starts: for each process pair, seconds until its first turn.
         seconds: wall time.
     """
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     pairs: list[dict[str, Turns]] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -83,6 +85,7 @@ class _Loop:
         threads = max(int(t.a.split("/")[6][1:]) for t in left)
         current: Twin | None = None
         b: Worker | None = None
+        begun = time.monotonic()
         try:
             with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
                 if self.plants:
@@ -94,6 +97,7 @@ class _Loop:
                         ready.append(twin)
                 if threads == 1:  # after imports and preparations, which two cores do in half the time
                     twins.share_a_core(a, b, self.rng)
+                self.found.starts.append(time.monotonic() - begun)
                 # A stretch of every cell in turn, over and over: a cell's stretches lie seconds apart, so that a spell
                 # of bad weather does not cover all of them.
                 for _ in range(twins.STRETCHES):
@@ -101,7 +105,9 @@ class _Loop:
                         current = twin
                         call_ns = self.call_ns[twin.name]
                         turns = twins.turns_for(call_ns, len(ready), self.seconds_per_pair) // twins.STRETCHES
-                        stretch = twins.take_turns(a, b, twin.a, twin.b, twins.calls_for(call_ns), turns, self.rng)
+                        calls = twins.calls_for(call_ns)
+                        seconds = 2 * (turns + 1) * calls * call_ns / 1e9
+                        stretch = twins.take_turns(a, b, twin.a, twin.b, calls, turns, self.rng, seconds)
                         kept = seen.setdefault(twin.name, Turns())
                         kept.a += stretch.a
                         kept.b += stretch.b

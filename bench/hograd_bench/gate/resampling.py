@@ -1,23 +1,44 @@
 """Whole runs of every rule, resampled from recorded pairs. Pure.
 
-A run starts at a random recorded pair and goes on in the order of recording (around the end), so drift and bursts
+A run starts at a random recorded pair and goes on in the order of recording (around the end), so drift and spells
 of load stay together. The sides of an identical pair are exchanged or not by a fair coin, all cells at once: that
 is what the gate's own coin does, so it makes new runs of the same distribution, not of another one. What
 resampling cannot make up is weather that was never recorded; the rates speak for the machine and hours recorded. Where
 the live gate would look longer at the few cells that are left than the recording did, the recorded turns must do: the
-power of resampled runs is, if anything, too low.
+power of resampled runs is, if anything, too low. A resampled run ends when the seconds of its pairs are used up, as the
+live gate does: the recorded start of each pair, and its turns by the recorded calls.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hograd_bench.gate import policy
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Recorded
 from hograd_bench.gate.rivals import Process, Rule
-from hograd_bench.gate.twins import turns_for
+from hograd_bench.gate.twins import TURN_NS, turns_for
+
+# What a turn takes beside its calls: the hand-over and the collector.
+OVERHEAD = 1.15
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A resampled run.
+
+    Attributes:
+        verdicts: verdict by cell.
+        pairs: process pairs it took.
+        seconds: what it would have taken.
+    """
+
+    verdicts: dict[str, str]
+    pairs: int
+    seconds: float
 
 
 def _window(pairs: Sequence[Recorded], length: int, rng: random.Random) -> list[Recorded]:
@@ -27,8 +48,8 @@ def _window(pairs: Sequence[Recorded], length: int, rng: random.Random) -> list[
 
 def gate_run(
     same: Sequence[Recorded], planted: Sequence[Recorded], cell: str | None, rules: Policy, rng: random.Random
-) -> dict[str, str]:
-    """Verdicts of one resampled run.
+) -> Resampled:
+    """One resampled run.
 
     Args:
         same: pairs of identical sides.
@@ -38,26 +59,44 @@ def gate_run(
         rng: source of starts and coins.
 
     Returns:
-        Verdict by cell.
+        Its verdicts, and what they took.
     """
     cells = sorted(set.intersection(*(set(p.cells) for p in same)))
     progress = policy.Progress(cells, rules)
     slowed = _window(planted, rules.max_pairs, rng) if cell is not None else [None] * rules.max_pairs
+    pairs, seconds, last = 0, 0.0, 0.0
     for pair, with_plant in zip(_window(same, rules.max_pairs, rng), slowed, strict=True):
-        sign = rng.choice((-1.0, 1.0))
-        seen = {c: _read(pair, c, len(progress.left), sign) for c in progress.left}
-        if cell in seen and with_plant is not None:
-            seen[cell] = _read(with_plant, cell, len(progress.left), 1.0)
-        progress.add(seen)
-        if not progress.left:
+        if not progress.left or (pairs and seconds + last > rules.max_seconds):
             break
-    return {c: str(v.verdict) for c, v in progress.conclude().items()}
+        sign = rng.choice((-1.0, 1.0))
+        left = len(progress.left)
+        seen = {c: _read(pair, c, left, sign) for c in progress.left}
+        if cell in seen and with_plant is not None:
+            seen[cell] = _read(with_plant, cell, left, 1.0)
+        last = pair.start + sum(_seconds(pair, c, left) for c in progress.left)
+        pairs, seconds = pairs + 1, seconds + last
+        progress.add(seen)
+    return Resampled({c: str(v.verdict) for c, v in progress.conclude().items()}, pairs, seconds)
 
 
 def _read(pair: Recorded, cell: str, left: int, sign: float) -> policy.Reading:
     """A cell's reading with as many of the recorded turns as the live gate takes when that many cells are left."""
-    call_ns = min(process.least for process in pair.cells[cell])
-    return pair.reading(cell, turns_for(call_ns, left), sign)
+    ratio, error = _reading(pair, cell, _turns(pair, cell, left))
+    return policy.Reading(sign * ratio, error)
+
+
+@functools.cache
+def _reading(pair: Recorded, cell: str, turns: int) -> policy.Reading:
+    return pair.reading(cell, turns)
+
+
+def _turns(pair: Recorded, cell: str, left: int) -> int:
+    return turns_for(min(process.least for process in pair.cells[cell]), left)
+
+
+def _seconds(pair: Recorded, cell: str, left: int) -> float:
+    middle = sum(process.middle for process in pair.cells[cell]) / 2
+    return 2 * _turns(pair, cell, left) * max(middle, TURN_NS) * OVERHEAD / 1e9
 
 
 def rival_run(

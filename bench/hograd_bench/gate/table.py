@@ -11,7 +11,7 @@ from statistics import median, pstdev
 
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Recorded, Study, WholeRun
-from hograd_bench.gate.resampling import gate_run, rival_run
+from hograd_bench.gate.resampling import Resampled, gate_run, rival_run
 from hograd_bench.gate.rivals import RULES, Process
 from hograd_bench.gate.sequential import clopper_pearson_upper
 
@@ -89,9 +89,8 @@ def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampl
         "|---|---:|---:|---:|---:|",
     ]
     rng = random.Random(SEED)
-    for name, rules in _policies(study.runs):
-        line, undecided, missed = _own(name, rules, same, planted, cells, resampled, rng)
-        lines.append(line)
+    line, undecided, missed, took = _own(same, planted, cells, resampled, rng)
+    lines.append(line)
     for rule in RULES:
         count = max(20, resampled // 10)
         alarmed = alarms = 0
@@ -116,50 +115,49 @@ def _rules(study: Study, same: Sequence[Recorded], cells: Sequence[str], resampl
         "by fair coins; the bound in brackets is Clopper-Pearson's for the resampled runs and does not know how few "
         f"pairs they come from. {_share(undecided, resampled)} of the identical runs left a cell inconclusive. Of the "
         f'planted cells, {missed[0]} at 1.05× and {missed[1]} at 1.10× were called "same"; the others were found or '
-        "inconclusive.",
+        f"inconclusive. Such a run takes, median (95%): {took}.",
     ]
     if scaled:
         lines[-1] += f" Plants at {scaled} are side B of identical pairs, scaled: too few are recorded."
     return lines
 
 
-def _policies(runs: Sequence[WholeRun]) -> list[tuple[str, Policy]]:
-    """The rule cut where real whole runs were cut by their time, if any are recorded, and as its own limit has it."""
-    whole = [r.pairs for r in runs if r.factor == 1.0 and not r.busy]
-    cut = [(f"this gate, {max(whole)} pairs", replace(Policy(), max_pairs=max(whole)))] if whole else []
-    return [*cut, ("**this gate**", Policy())]
-
-
 def _own(
-    name: str,
-    rules: Policy,
     same: Sequence[Recorded],
     planted: Mapping[float, Sequence[Recorded]],
     cells: Sequence[str],
     resampled: int,
     rng: random.Random,
-) -> tuple[str, int, list[str]]:
-    """The line of this gate, how many identical runs left a cell open, and the share of plants called "same"."""
-    alarmed = alarms = undecided = 0
-    for _ in range(resampled):
-        verdicts = gate_run(same, [], None, rules, rng)
-        fired = sum(v == "slower" for v in verdicts.values())
-        alarmed, alarms = alarmed + (fired > 0), alarms + fired
-        undecided += any(v == "inconclusive" for v in verdicts.values())
+) -> tuple[str, int, list[str], str]:
+    """The line of this gate, identical runs with a cell left open, share of plants called "same", what runs took."""
+    rules = Policy()
+    identical = [gate_run(same, [], None, rules, rng) for _ in range(resampled)]
+    alarms = [sum(v == "slower" for v in made.verdicts.values()) for made in identical]
+    alarmed = sum(n > 0 for n in alarms)
+    undecided = sum("inconclusive" in made.verdicts.values() for made in identical)
+    took = [f"{_took(identical)} on identical code"]
     found, missed = [], []
     for factor in FACTORS:
-        hits = passed = tried = 0
-        for i in range(resampled // 2 if planted[factor] else 0):
-            cell = cells[i % len(cells)]
-            verdict = gate_run(same, planted[factor], cell, rules, rng)[cell]
-            hits, passed, tried = hits + (verdict == "slower"), passed + (verdict == "same"), tried + 1
-        found.append(_share(hits, tried))
-        missed.append(_share(passed, tried))
+        chosen = [cells[i % len(cells)] for i in range(resampled // 2 if planted[factor] else 0)]
+        made = [gate_run(same, planted[factor], cell, rules, rng) for cell in chosen]
+        verdicts = [m.verdicts[cell] for m, cell in zip(made, chosen, strict=True)]
+        found.append(_share(verdicts.count("slower"), len(verdicts)))
+        missed.append(_share(verdicts.count("same"), len(verdicts)))
+        took.append(f"{_took(made)} at {factor:.2f}×")
     line = (
-        f"| {name} | {_share(alarmed, resampled)} (bound {clopper_pearson_upper(alarmed, resampled):.2%}) | "
-        f"{_share(alarms, resampled * len(cells))} | {found[0]} | {found[1]} |"
+        f"| **this gate** | {_share(alarmed, resampled)} (bound {clopper_pearson_upper(alarmed, resampled):.2%}) | "
+        f"{_share(sum(alarms), resampled * len(cells))} | {found[0]} | {found[1]} |"
     )
-    return line, undecided, missed
+    return line, undecided, missed, "; ".join(took)
+
+
+def _took(made: Sequence[Resampled]) -> str:
+    """What runs took: median, and the 95th percentile in brackets."""
+    if not made:
+        return "not recorded"
+    pairs, seconds = sorted(m.pairs for m in made), sorted(m.seconds for m in made)
+    late = min(len(made) - 1, int(0.95 * len(made)))
+    return f"{median(pairs):.0f} ({pairs[late]}) pairs, {median(seconds):.0f} ({seconds[late]:.0f}) s"
 
 
 def _slowed(pair: Recorded, factor: float) -> Recorded:
@@ -169,7 +167,9 @@ def _slowed(pair: Recorded, factor: float) -> Recorded:
         for cell, (a, b) in pair.cells.items()
     }
     shift = math.log(factor)
-    return Recorded(factor, cells, {c: tuple(t + shift for t in own) for c, own in pair.turns.items()}, pair.load)
+    return Recorded(
+        factor, cells, {c: tuple(t + shift for t in own) for c, own in pair.turns.items()}, pair.load, pair.start
+    )
 
 
 def _real(runs: Sequence[WholeRun]) -> list[str]:

@@ -119,16 +119,17 @@ class Worker:
         except (BrokenPipeError, OSError) as error:
             raise WorkerError("crashed", self._how_it_ended(), self) from error
 
-    def receive(self) -> dict[str, Any]:
-        """The reply to the oldest unanswered request.
+    def receive(self, timeout: float | None = None) -> dict[str, Any]:
+        """The reply to the oldest unanswered request, within ``timeout`` seconds (the worker's own where None).
 
         Raises:
             WorkerError: the worker refused, died, or did not answer in time.
         """
-        end = time.monotonic() + self.timeout
+        timeout = self.timeout if timeout is None else timeout
+        end = time.monotonic() + timeout
         while b"\n" not in self._buffer:
             if not self._selector.select(max(0.0, end - time.monotonic())):
-                raise WorkerError("timeout", f"{self.side.name}: no answer within {self.timeout:g} s", self)
+                raise WorkerError("timeout", f"{self.side.name}: no answer within {timeout:g} s", self)
             chunk = os.read(self._out.fileno(), 1 << 16)
             if not chunk:
                 raise WorkerError("crashed", self._how_it_ended(), self)
@@ -253,22 +254,26 @@ def turns_for(call_ns: float, cells: int, seconds: float = SECONDS_PER_PAIR) -> 
     return max(LEAST_TURNS, min(MOST_TURNS, turns)) // STRETCHES * STRETCHES
 
 
-def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, turns: int, rng: random.Random) -> Turns:
+def take_turns(
+    a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, turns: int, rng: random.Random, seconds: float = 0.0
+) -> Turns:
     """A stretch of one cell: ``turns`` turns a side, strictly alternating; who begins is drawn.
 
     Strictly, and not in blocks ABBA, because a turn that follows one's own finds warmer caches than one that follows
     the other's. The workers hand over to each other: a detour by this process would cost more than many a turn.
+    ``seconds`` is what the stretch should take; it is given up only after ten times that.
 
     Raises:
         WorkerError: of the side that failed, died or hung.
     """
     a_begins = rng.random() < 0.5
+    # Who waits for a hanging partner answers, at 0.8 of the limit, before it is taken for hanging itself.
+    limit = max(a.timeout, 10 * seconds)
     for worker, cell, begins in ((a, cell_a, a_begins), (b, cell_b, not a_begins)):
-        patience = 0.8 * worker.timeout  # who waits for a hanging partner answers before it is taken for hanging itself
         worker.send(
-            {"do": "turns", "cell": cell, "calls": calls, "turns": turns, "begins": begins, "patience": patience}
+            {"do": "turns", "cell": cell, "calls": calls, "turns": turns, "begins": begins, "patience": 0.8 * limit}
         )
-    replies = [reply(a), reply(b)]
+    replies = [reply(a, limit), reply(b, limit)]
     errors = [r for r in replies if isinstance(r, WorkerError)]
     if errors:
         raise next((e for e in errors if e.status != WAITED), errors[0])
@@ -276,9 +281,9 @@ def take_turns(a: Worker, b: Worker, cell_a: str, cell_b: str, calls: int, turns
     return Turns(first, second)
 
 
-def reply(worker: Worker) -> dict[str, Any] | WorkerError:
+def reply(worker: Worker, timeout: float | None = None) -> dict[str, Any] | WorkerError:
     """The worker's next reply, or its error as a value."""
     try:
-        return worker.receive()
+        return worker.receive(timeout)
     except WorkerError as error:
         return error
