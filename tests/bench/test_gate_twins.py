@@ -200,9 +200,9 @@ def test_time_is_bounded(tmp_path: Path) -> None:
 
 
 @contextmanager
-def prepared(folder: Path, a: dict[str, Any], b: dict[str, Any], timeout: float = 60.0) -> Iterator[Any]:
+def prepared(folder: Path, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Any]:
     left, right = fakes.side(folder, "a", {"one": a}), fakes.side(folder, "b", {"one": b})
-    with twins.pair(left, right, random.Random(1), timeout=timeout) as workers:
+    with twins.pair(left, right, random.Random(1)) as workers:
         for worker in workers:
             worker.ask("prepare", cell=fakes.cell_id("one"), result=str(folder / "r"))
         yield workers
@@ -233,7 +233,9 @@ def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("how", "status"), [("crash", "crashed"), ("failed", "failed"), ("hang", "timeout")])
 def test_who_ends_a_stretch_is_blamed(tmp_path: Path, how: str, status: str, guilty: int, seed: int) -> None:
     fine, bad = {"ns": MS}, {"ns": MS, "status": how, "from_call": 12}
-    with prepared(tmp_path, *((bad, fine) if guilty == 0 else (fine, bad)), timeout=1.5) as workers:
+    with prepared(tmp_path, *((bad, fine) if guilty == 0 else (fine, bad))) as workers:
+        for worker in workers:
+            worker.timeout = 3.0 if how == "hang" else 60.0
         with pytest.raises(WorkerError) as caught:
             stretch(workers, seed)
         assert caught.value.status == status
