@@ -17,6 +17,7 @@ from typing import Any
 from hograd_bench._json import SchemaError as SchemaError
 from hograd_bench._json import parse_head as parse_head
 from hograd_bench._json import parse_json as parse_json
+from hograd_bench._json import parse_quick
 from hograd_bench.cells import Cell
 from hograd_bench.migrations import MIGRATIONS
 
@@ -38,6 +39,7 @@ _FIELDS = (
 _FIELD_SET = frozenset(_FIELDS)
 _RESERVED = _FIELD_SET | {"machine", "line"}
 _INFINITY = float("inf")
+_PLAIN = frozenset({float, int, bool, type(None)})
 _WIDEST = 2**63
 """Integers from here on are refused: no count or byte figure is that large, but a damaged one may be."""
 
@@ -125,6 +127,46 @@ def validate(obj: Any) -> Row:
     if not isinstance(made["details"], dict):
         raise SchemaError(f"details: got {_kind(made['details'])}, expected an object")
     return made
+
+
+def plain_row(text: bytes) -> Row | None:
+    """The row in a line of JSON, where everything in it is as in nearly all lines; None: parse and validate it.
+
+    It takes a fifth of the time, for the hundred thousands, and accepts no line that :func:`validate` does not; of a
+    line that it leaves, that function says what is wrong, if anything is.
+    """
+    made = parse_quick(text)
+    if type(made) is not dict or made.keys() != _FIELD_SET or type(made["schema"]) is not int:
+        return None
+    seconds = made["wall_seconds"]
+    if made["schema"] != SCHEMA or not (type(seconds) is float and seconds < _WIDEST) or made["details"] != {}:
+        return None
+    try:
+        _check_cell(made)
+        _check_outcome(made)
+        made["missing"] = _plain_metrics(made["metrics"], made["missing"])
+    except (SchemaError, TypeError, OverflowError):
+        return None
+    return made if made["missing"] is not None else None
+
+
+def _plain_metrics(values: Any, reasons: Any) -> dict[str, str] | None:
+    """The reasons, equal ones as one object; None where values or reasons call for :func:`_checked_metrics`."""
+    if type(values) is not dict or type(reasons) is not dict or not set(map(type, values.values())) <= _PLAIN:
+        return None
+    _check_names(tuple(values))
+    # One sum instead of a comparison each; integers that were too long for the parser are in it as well.
+    if not sum(map(abs, filter(None, values.values()))) < _WIDEST:
+        return None
+    void = [name for name, value in values.items() if value is None]
+    if void != list(reasons) and (len(void) != len(reasons) or set(void) != reasons.keys()):
+        return None
+    return _plain_reasons(tuple(reasons.items()))
+
+
+@functools.lru_cache(maxsize=4096)  # rows repeat their reasons
+def _plain_reasons(reasons: tuple[tuple[str, Any], ...]) -> dict[str, str] | None:
+    return dict(reasons) if all(type(why) is str and why and why.isascii() for _, why in reasons) else None
 
 
 def encode(made: Row) -> bytes:

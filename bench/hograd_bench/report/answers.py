@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import pandas as pd
 
 from hograd_bench import claims
 from hograd_bench.report import advice, news
 from hograd_bench.report.cells import anchors_of
 from hograd_bench.report.shown import Shown
-
-Adjudicate = Callable[[pd.DataFrame], Sequence[claims.Verdict]]
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,17 @@ class Answers:
     changed: Sequence[tuple[str, str, str, str]]
 
 
-def answers(shown: Shown, verdicts: Sequence[claims.Verdict], adjudicate: Adjudicate) -> Answers:
+def answers(shown: Shown, verdicts: Sequence[claims.Verdict], earlier: Sequence[claims.Verdict]) -> Answers:
     """Everything at the top of the report.
 
     Args:
         shown: what the report speaks about.
         verdicts: on ``shown.rows``.
-        adjudicate: judges the rows of earlier runs, to say which verdicts are new.
+        earlier: what was said before the latest runs; empty where there was nothing before.
     """
     return Answers(
         verdicts,
         advice.advise(shown.ok),
         news.news(shown, anchors_of(shown.rows)),
-        news.verdict_changes(shown, verdicts, adjudicate),
+        news.verdict_changes(verdicts, earlier),
     )

@@ -8,13 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
+from hograd_bench import _parallel as parallel
 from hograd_bench import claims, store
+from hograd_bench._parallel import FORKS, Crew
 from hograd_bench.environment import MetricRecord
-from hograd_bench.report import comparison, export, page, summary, terminal
+from hograd_bench.report import comparison, export, news, page, summary, terminal
 from hograd_bench.report.answers import Answers, answers
 from hograd_bench.report.shown import shown
+
+LARGE = 4 * 2**20
+"""Bytes of rows from which helpers pay."""
+VERY_LARGE = 16 * LARGE
+"""The same where a helper has to import everything first."""
 
 
 class ReportError(RuntimeError):
@@ -68,27 +76,53 @@ def build(
     """
     try:
         chosen = {store.find_run(results, name).resolve().name for name in runs}
-        loaded = store.load(results, runs=chosen or None)
+        large = store.size_of(results) > (LARGE if FORKS else VERY_LARGE)
+        with parallel.crew(large) as crew:
+            loaded = store.load(results, runs=chosen or None, crew=crew)
+            if loaded.rows.empty:
+                raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
+            return _built(loaded, reports, records, markdown, results.as_posix(), crew)
     except store.StoreError as error:
         raise ReportError(str(error)) from None
-    if loaded.rows.empty:
-        raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
-    verdicts = claims.adjudicate(store.newest(loaded.rows))
+
+
+def _built(
+    loaded: store.Results,
+    reports: Path,
+    records: Mapping[str, MetricRecord] | None,
+    markdown: Path | None,
+    source: str,
+    crew: Crew,
+) -> Built:
+    """Everything from loaded results; what others may do is begun before what it is needed for."""
+    rows = [news.earlier(loaded.rows), store.newest(loaded.rows)]
+    earlier, verdicts = crew.begin(_judged, [_judgeable(r) for r in rows]).results()
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
+    drawing = page.begin(what, crew)
     warnings = [str(w) for w in loaded.warnings]
-    said = answers(what, verdicts, claims.adjudicate)
-    html = page.render(what, said, warnings, results.as_posix())
+    said = answers(what, verdicts, earlier)
     words = summary.markdown(what, said)
+    table = export.table(loaded.rows)
+    write(reports / "rows.csv", lambda staging: export.csv(table, staging))
+    write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
+    html = page.render(what, said, warnings, source, drawing)
     path = reports / "index.html"
     write(path, lambda staging: _text(staging, html))
     write(reports / "summary.md", lambda staging: _text(staging, words))
     if markdown is not None:
         write(markdown, lambda staging: _text(staging, words))
-    table = export.table(loaded.rows)
-    write(reports / "rows.csv", lambda staging: export.csv(table, staging))
-    write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
     return Built(path, said, warnings)
+
+
+def _judgeable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without what no rule looks at, which would have to be sent along."""
+    few: pd.DataFrame = rows.drop(columns=["details", "missing"], errors="ignore")
+    return few
+
+
+def _judged(rows: pd.DataFrame) -> Sequence[claims.Verdict]:
+    return claims.adjudicate(rows) if len(rows) else []
 
 
 def build_comparison(

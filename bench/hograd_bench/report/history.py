@@ -14,6 +14,7 @@ from hograd_bench.report import text
 from hograd_bench.report.shown import Shown, numbers
 
 MOST_RUNS = 60
+_NAMES = ["machine", "run", "cell", "operator", "method"]
 _TRACKED = ("peak_bytes", "aten_calls", "gradient_equivalents")
 
 
@@ -46,10 +47,16 @@ def runs(shown: Shown) -> pd.DataFrame:
     return joined
 
 
+def tracked(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of rows that :func:`steps` looks at."""
+    few: pd.DataFrame = rows[[*_NAMES, "status", *(m for m in _TRACKED if m in rows.columns)]]
+    return few
+
+
 def steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Each ok row beside the row of the same cell in the latest earlier run of its machine: metrics and ``was_*``."""
     tracked = [m for m in _TRACKED if m in rows.columns]
-    ok = rows.loc[rows["status"] == "ok", ["machine", "run", "cell", "operator", "method"]].assign(
+    ok = rows.loc[rows["status"] == "ok", _NAMES].assign(
         **{m: numbers(rows, m) for m in tracked}
     )
     ok = ok.sort_values(["machine", "cell", "run"], kind="stable")

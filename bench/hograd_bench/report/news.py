@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +48,17 @@ def news(shown: Shown, anchors: Mapping[str, str]) -> list[News]:
     return found
 
 
-def verdict_changes(
-    shown: Shown, verdicts: Sequence[claims.Verdict], adjudicate: Callable[[pd.DataFrame], Sequence[claims.Verdict]]
-) -> list[tuple[str, str, str, str]]:
-    """Claims whose verdict differs from what the runs before the latest of each machine said: (id, title, was, is)."""
-    rows = shown.everything
+def earlier(rows: pd.DataFrame) -> pd.DataFrame:
+    """The newest rows as they were before the latest run of each machine."""
     latest = rows.groupby("machine", observed=True)["run"].transform("max")
-    earlier = rows[rows["run"] != latest]
-    if earlier.empty:
-        return []
-    before = {v.claim.id: v.outcome for v in adjudicate(store.newest(earlier))}
+    return store.newest(rows[rows["run"] != latest])
+
+
+def verdict_changes(
+    verdicts: Sequence[claims.Verdict], earlier: Sequence[claims.Verdict]
+) -> list[tuple[str, str, str, str]]:
+    """Claims whose verdict differs from what was said before the latest runs: (id, title, was, is)."""
+    before = {v.claim.id: v.outcome for v in earlier}
     return [
         (v.claim.id, v.claim.title, before[v.claim.id], v.outcome)
         for v in verdicts

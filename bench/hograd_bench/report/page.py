@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import importlib
 import json
+import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
+from hograd_bench._parallel import Crew, Pending
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
@@ -24,12 +28,15 @@ LONGEST = 4000
 """Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
 
+Section = dict[str, Any]
+
 
 def render(
     shown: Shown,
     said: Answers,
     warnings: Sequence[str],
     source: str,
+    drawing: Pending[Section | None] | None = None,
 ) -> str:
     """The page.
 
@@ -38,12 +45,20 @@ def render(
         said: verdicts, recommendations and what is new.
         warnings: what could not be read.
         source: where the rows were read from, for the commands shown.
+        drawing: the figures, begun; None: they are drawn now.
     """
+    drawing = drawing or begin(shown, Crew())
     anchors = cells.anchors_of(shown.rows)
     runs = _present(shown)
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
     made = history.runs(shown)
     lines, older = history.table(made)
+    columns = cells.columns(shown)
+    # The longest lists are written while others may still draw.
+    table = template("cells.html.j2").render(
+        columns=columns, metrics=cells.METRICS, rows=cells.table(shown), cut=shown.cut
+    )
+    evidence = template("evidence.html.j2").render(evidence=cells.evidence(shown, environments))
     return template("index.html.j2").render(
         **assets(),
         title="hograd report",
@@ -56,17 +71,14 @@ def render(
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
         training=training.workloads(shown),
         training_pictures=_training_pictures(shown),
-        sections=list(_sections(shown)),
+        sections=[section for section in drawing.results() if section is not None],
         matrices=matrix.matrices(shown),
         signs=matrix.legend(shown),
         reasons=matrix.reasons(shown),
         runs=lines if len(made) > 1 else [],
         older=older,
-        columns=cells.columns(shown),
-        metrics=cells.METRICS,
-        rows=cells.table(shown),
-        evidence=cells.evidence(shown, environments),
-        cut=shown.cut,
+        cells=Markup(table),
+        evidence=Markup(evidence),
         environments=[_environment(key, anchor, shown.environments[key]) for key, anchor in environments.items()],
         warnings=warnings,
         source=source,
@@ -113,14 +125,30 @@ def assets() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sections(shown: Shown) -> Iterator[dict[str, Any]]:
-    """The figures' sections; their SVG is ours and is not escaped."""
+def begin(shown: Shown, crew: Crew) -> Pending[Section | None]:
+    """Begin to draw the figures, each a section in the order of the page; None where it has nothing to show."""
+    # What they need of all runs, and no more, for it may have to be sent.
+    lean = replace(shown, everything=history.tracked(shown.everything))
+    packed = pickle.dumps(lean, protocol=pickle.HIGHEST_PROTOCOL) if crew.helped else lean
+    return crew.begin(_section, [(packed, module.__name__) for module in figures.figures()])
+
+
+def _section(given: tuple[bytes | Shown, str]) -> Section | None:
+    """A figure's section; its SVG is ours and is not escaped."""
+    packed, name = given
+    shown = _unpacked(packed) if isinstance(packed, bytes) else packed
+    module = importlib.import_module(name)
     with style():
-        for module in figures.figures():
-            pictures = [picture(drawn) for drawn in module.draw(shown)]
-            if pictures:
-                name = module.__name__.rpartition(".")[2]
-                yield {"id": name, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
+        pictures = [picture(drawn) for drawn in module.draw(shown)]
+    if not pictures:
+        return None
+    return {"id": name.rpartition(".")[2], "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
+
+
+@functools.lru_cache(maxsize=1)
+def _unpacked(packed: bytes) -> Shown:
+    found: Shown = pickle.loads(packed)
+    return found
 
 
 def _training_pictures(shown: Shown) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
@@ -102,7 +103,7 @@ def points(
     path = marker.get_path().transformed(marker.get_transform())
     places = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
     drawn = PathCollection(
-        (path,), [size], offsets=places, offset_transform=axes.transData, facecolors=[look.colour] * len(places),
+        (path,), [size], offsets=places, offset_transform=axes.transData, facecolors=[to_rgba(look.colour)] * len(places),
         linewidths=0, zorder=3, clip_on=False,
     )  # fmt: skip
     drawn.set_transform(IdentityTransform())
@@ -160,7 +161,8 @@ def curve(axes: Axes, law: Callable[[float], float], low: float, high: float, lo
 
 def heading(axes: Axes, title: str) -> None:
     """A panel's title, in the corner where reading starts."""
-    axes.set_title(text.clean(title, 80), pad=10, x=0)
+    # At a height of its own: to find one above all ticks, matplotlib would measure every label.
+    axes.set_title(text.clean(title, 80), pad=10, x=0, y=1.0)
 
 
 def ratio_axis(axes: Axes, axis: str = "y") -> None:
@@ -202,7 +204,7 @@ def binary_ticks(axes: Axes, axis: str = "x") -> None:
 def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], title: str) -> None:
     """Names in their colours on one or two lines above the axes, where a direct label finds no place."""
     if title:
-        axes.set_title(text.clean(title, 80), x=0, pad=26 if len(names) > 3 else 18)
+        axes.set_title(text.clean(title, 80), x=0, y=1.0, pad=26 if len(names) > 3 else 18)
     width = axes.get_window_extent().width * 72 / figure.dpi
     x, line = 0.0, 0
     for name, look in names:

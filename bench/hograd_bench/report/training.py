@@ -17,7 +17,7 @@ from hograd_bench.report import text
 from hograd_bench.report.advice import LOOSER
 from hograd_bench.report.figures import Drawn
 from hograd_bench.report.figures._sweep import sweep
-from hograd_bench.report.shown import Shown, numbers, positive, setting_of
+from hograd_bench.report.shown import Shown, numbers, positive, setting_of, telling
 
 SUFFIX, PLAIN = "_training_step", "plain"
 STEPS = "plain_steps"
@@ -141,7 +141,7 @@ def workloads(shown: Shown) -> list[Workload]:
         if points:
             operator = str(named["operator"])
             name, what = WORDS.get(operator, (text.clean(operator.removesuffix(SUFFIX).replace("_", " ")), "the rest"))
-            setting = setting_of(named, rows)
+            setting = setting_of(named, telling(rows))
             workload = Workload(name, what, text.clean(named["problem"], 40), setting, tuple(points))
             found.append((order.get(operator, len(order)), operator, workload))
     return [workload for _, _, workload in sorted(found, key=lambda item: item[:2])]

@@ -38,6 +38,9 @@ class Details(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._read())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Details, (self.file, self.line, self._offset, self._length)
+
     def __repr__(self) -> str:
         return f"<details at {self.file}:{self.line}>"
 
@@ -68,6 +71,12 @@ class _Block:
                     self.texts.append((index, names[place], value))
                     row[place] = None
         self.numbers = np.array(values, dtype=np.float64)  # None becomes NaN, True 1.0
+
+    def moved(self, by: int) -> _Block:
+        """The same with all indices higher."""
+        self.indices = [index + by for index in self.indices] if by else self.indices
+        self.texts = [(index + by, name, text) for index, name, text in self.texts] if by else self.texts
+        return self
 
 
 def metric_columns(rows: pd.DataFrame) -> list[str]:
@@ -121,6 +130,23 @@ class Builder:
         values.append(list(metrics.values()))
         if index % self._FLUSH == 0:
             self._flush()
+
+    def absorb(self, other: Builder) -> None:
+        """Add what another has taken, which was closed."""
+        start = len(self._of_row)
+        self._of_row += other._of_row
+        self._placed += other._placed
+        self._reasons += [self._same.setdefault(tuple(r.items()), r) for r in other._reasons]
+        if self._details is not None:
+            self._details += other._details or []
+        for block in other._blocks:
+            self._blocks.append(block.moved(start))
+        self._replaced += [start + index for index in other._replaced]
+
+    def close(self) -> None:
+        """Take no more rows, and hold only what another needs of them."""
+        self._flush()
+        self._place, self._same = {}, {}
 
     def _flush(self) -> None:
         self._blocks += [_Block(names, *block) for names, block in self._waiting.items()]

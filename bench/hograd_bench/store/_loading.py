@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from hograd_bench._parallel import Crew
 from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
 from hograd_bench.store._frames import Builder
 from hograd_bench.store._reading import is_run, read_environment, read_lines
+
+_PORTION = 8
+"""Runs that are read at a time."""
 
 
 @dataclass
@@ -88,6 +95,7 @@ def load(
     runs: Collection[str] | None = None,
     details: bool = True,
     strict: bool = False,
+    crew: Crew | None = None,
 ) -> Results:
     """Read runs into one frame.
 
@@ -97,6 +105,7 @@ def load(
         runs: keep these only; None: all.
         details: whether to have the ``details`` column. Its mappings are read from the file when first looked into.
         strict: raise at the first damaged line or file instead of skipping it, and check the details of every row.
+        crew: who else reads.
 
     Returns:
         Rows, environments and what was skipped. Of several rows of a cell in one run, the last.
@@ -104,6 +113,41 @@ def load(
     Raises:
         StoreError: no such folder; with ``strict``, anything damaged, with file and line.
     """
+    chosen = [
+        folder
+        for folder, machine, run in ((f, *_identity(f)) for f in run_folders(results))
+        if (machines is None or machine in machines) and (runs is None or run in runs)
+    ]
+    read = functools.partial(_read, details=details, strict=strict)
+    frame = Builder(details=details)
+    environments: dict[tuple[str, str], dict[str, Any]] = {}
+    warnings: list[Problem] = []
+    with _uncollected():
+        portions = [chosen[i : i + _PORTION] for i in range(0, len(chosen), _PORTION)]
+        for part, recorded, skipped in (crew or Crew()).begin(read, portions).results():
+            frame.absorb(part)
+            environments.update(recorded)
+            warnings += skipped
+        return Results(frame.build(), environments, warnings)
+
+
+def size_of(results: str | Path) -> int:
+    """Bytes of all rows under a results folder; 0 where there is none."""
+    if not Path(results).is_dir():
+        return 0
+    return sum(file.stat().st_size for folder in run_folders(results) if (file := folder / ROWS).is_file())
+
+
+def _identity(folder: Path) -> tuple[str, str]:
+    """Machine and run of a folder."""
+    resolved = folder.resolve()
+    return resolved.parent.name, resolved.name
+
+
+def _read(
+    folders: Sequence[Path], *, details: bool, strict: bool
+) -> tuple[Builder, dict[tuple[str, str], dict[str, Any]], list[Problem]]:
+    """Some runs: their rows, environments and what was skipped."""
     frame = Builder(details=details)
     environments: dict[tuple[str, str], dict[str, Any]] = {}
     warnings: list[Problem] = []
@@ -113,22 +157,35 @@ def load(
             raise StoreError(str(problem))
         warnings.append(problem)
 
-    for folder in run_folders(results):
-        machine, run = folder.resolve().parent.name, folder.resolve().name
-        if (machines is not None and machine not in machines) or (runs is not None and run not in runs):
-            continue
-        environments[machine, run], trouble = read_environment(folder)
-        if trouble is not None:
-            warn(trouble)
-        frame.start_run(machine, run)
-        for line, row, problem in read_lines(folder / ROWS, complete=strict):
-            if row is None:
-                warn(problem)
-            elif row["run"] != run:
-                warn(Problem(folder / ROWS, line, f"run: got {row['run']!r}, but the folder is {run!r}; a foreign row"))
-            else:
-                frame.add(row, line)
-    return Results(frame.build(), environments, warnings)
+    with _uncollected():
+        for folder in folders:
+            machine, run = _identity(folder)
+            environments[machine, run], trouble = read_environment(folder)
+            if trouble is not None:
+                warn(trouble)
+            frame.start_run(machine, run)
+            for line, row, problem in read_lines(folder / ROWS, complete=strict):
+                if row is None:
+                    warn(problem)
+                elif row["run"] != run:
+                    what = f"run: got {row['run']!r}, but the folder is {run!r}; a foreign row"
+                    warn(Problem(folder / ROWS, line, what))
+                else:
+                    frame.add(row, line)
+    frame.close()
+    return frame, environments, warnings
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic garbage collector: rows are no garbage, and looking for some among them takes a third."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def environment_of(path: str | Path) -> dict[str, Any]:

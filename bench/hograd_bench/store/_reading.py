@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.schema import ENVIRONMENT_SCHEMA, Row, SchemaError, parse_head, parse_json, validate
+from hograd_bench.schema import ENVIRONMENT_SCHEMA, Row, SchemaError, parse_head, parse_json, plain_row, validate
 from hograd_bench.store._common import ENVIRONMENT, ROWS, Problem
 from hograd_bench.store._frames import Details
 
 LONGEST_LINE = 256 * 2**20
 """Bytes of the longest line that is read; a file without newlines must not fill the memory."""
+_BUFFER = 2**20
 
 
 def read_lines(file: Path, *, complete: bool) -> Iterator[tuple[int, Row | None, Problem]]:
@@ -22,7 +23,7 @@ def read_lines(file: Path, *, complete: bool) -> Iterator[tuple[int, Row | None,
         if not file.is_file():
             yield 0, None, Problem(file, None, "no such file, or not a regular one")
             return
-        with open(file, "rb") as opened:
+        with open(file, "rb", buffering=_BUFFER) as opened:
             offset = 0
             for number, raw in enumerate(iter(lambda: opened.readline(LONGEST_LINE), b""), 1):
                 try:
@@ -49,9 +50,9 @@ def _row(raw: bytes, file: Path, line: int, offset: int, complete: bool) -> Row:
     # the key of something nested, what stands before it is no JSON and the whole line is parsed.
     cut = raw.find(b',"details":')
     if not complete and cut >= 0 and raw.endswith(b"}}\n"):
+        head = raw[:cut] + b',"details":{}}'
         with contextlib.suppress(SchemaError):
-            obj = parse_head(raw[:cut] + b',"details":{}}')
-            row = validate(obj)
+            row = plain_row(head) or validate(parse_head(head))
             start = cut + len(b',"details":')
             row["details"] = Details(file, line, offset + start, len(raw) - start - len(b"}\n"))
             return row

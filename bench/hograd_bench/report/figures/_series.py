@@ -68,7 +68,7 @@ def keys_of(named: dict[str, Any], shown: Shown, *, but: Sequence[str] = ()) -> 
         "operator": text.operator_name(named["operator"], order),
         "problem": text.clean(named["problem"], 40),
         "order": "" if order is None else f"{order}",
-        "setting": setting_of(named, shown.ok),
+        "setting": setting_of(named, shown.telling),
     }
     return {k: v for k, v in keys.items() if v and k not in but}
 

@@ -1,0 +1,108 @@
+"""Work shared with further processes, where there is so much of it that they pay; without them, done here in order."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from typing import Any, Generic, TypeVar
+
+MOST = 4
+"""Processes at most, this one included: what they return passes through this one."""
+FORKS = sys.platform == "linux"
+"""Whether a process begins as a copy of this one. Elsewhere it imports everything anew, which takes seconds."""
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Pending(Generic[T]):
+    """What was begun. The helpers work from its front, and whoever asks for the results from its end."""
+
+    def __init__(self, jobs: Sequence[Callable[[], T]], begun: Sequence[Future[T]]) -> None:
+        self._jobs, self._begun = jobs, begun
+
+    def results(self) -> list[T]:
+        """All results, in the order of the items; the first exception in that order is raised."""
+        if not self._begun:
+            return [job() for job in self._jobs]
+        own = {i: _settled(job) for i, job in _backwards(self._jobs) if self._begun[i].cancel()}
+        return [own[i]() if i in own else self._awaited(i) for i in range(len(self._jobs))]
+
+    def _awaited(self, i: int) -> T:
+        try:
+            return self._begun[i].result()
+        except BrokenExecutor:  # the helper died, of a full memory say: nothing is lost but its time
+            return self._jobs[i]()
+
+
+class Crew:
+    """A process and its helpers."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None = None) -> None:
+        self._pool = pool
+
+    @property
+    def helped(self) -> bool:
+        """Whether there are helpers, to whom things have to be sent."""
+        return self._pool is not None
+
+    def begin(self, work: Callable[[Item], T], items: Iterable[Item]) -> Pending[T]:
+        """Begin to apply a function of a module to items; the long ones first is best. All of it can be pickled."""
+        jobs = [functools.partial(work, item) for item in items]
+        try:
+            begun = [self._pool.submit(job) for job in jobs] if self._pool is not None else []
+        except BrokenExecutor:
+            begun = []
+        return Pending(jobs, begun)
+
+
+@contextlib.contextmanager
+def crew(wanted: bool) -> Iterator[Crew]:
+    """Helpers for the length of a block, as many as there are cores for, and none where they are not wanted."""
+    helpers = min(_cores(), MOST) - 1
+    if not wanted or helpers < 1:
+        yield Crew()
+        return
+    context = multiprocessing.get_context("fork" if FORKS else "spawn")
+    pool = ProcessPoolExecutor(helpers, mp_context=context, initializer=_quiet)
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads, which numpy has at once; a helper takes no lock of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool.submit(os.getpid)  # begins them now, while there is little to copy
+        yield Crew(pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _settled(job: Callable[[], T]) -> Callable[[], T]:
+    """The result of a job, or its exception, for when it is asked for."""
+    try:
+        result = job()
+    except Exception as error:
+        return functools.partial(_throw, error)
+    return lambda: result
+
+
+def _throw(error: Exception) -> Any:
+    raise error
+
+
+def _backwards(items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
+    return ((i, items[i]) for i in reversed(range(len(items))))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _quiet() -> None:
+    """A helper leaves Ctrl-C to the process that it helps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
