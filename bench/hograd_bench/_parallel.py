@@ -17,6 +17,8 @@ MOST = 4
 """Processes at most, this one included: what they return passes through this one."""
 FORKS = sys.platform == "linux"
 """Whether a process begins as a copy of this one. Elsewhere it imports everything anew, which takes seconds."""
+LARGE = (4 if FORKS else 64) * 2**20
+"""Bytes of rows from which helpers pay."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -64,10 +66,10 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(wanted: bool) -> Iterator[Crew]:
-    """Helpers for the length of a block, as many as there are cores for, and none where they are not wanted."""
+def crew(size: int) -> Iterator[Crew]:
+    """Helpers for the length of a block, as many as there are cores for; none for few bytes of rows."""
     helpers = min(_cores(), MOST) - 1
-    if not wanted or helpers < 1:
+    if size < LARGE or helpers < 1:
         yield Crew()
         return
     context = multiprocessing.get_context("fork" if FORKS else "spawn")

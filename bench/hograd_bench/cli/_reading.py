@@ -10,6 +10,7 @@ import pandas as pd
 import typer
 from rich.table import Table
 
+from hograd_bench import _parallel as parallel
 from hograd_bench import store
 from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
 
@@ -41,15 +42,23 @@ def build_report(
     markdown: Path | None = None,
 ) -> None:
     """Build the page and print where it is, and its headline tables."""
-    from hograd_bench import metrics
-    from hograd_bench import report as reporting
-
-    records = metrics.metrics()
+    all_of_them = compare is None and not runs
     try:
-        if compare is not None:
-            built = reporting.build_comparison(results, reports, *compare, records=records)
-        else:
-            built = reporting.build(results, reports, records=records, runs=runs, markdown=markdown)
+        with parallel.crew(store.size_of(results) if all_of_them else 0) as crew:
+            loading = store.begin(results, crew) if all_of_them else None
+            # Imported while others read: torch alone takes as long as a third of a hundred thousand rows.
+            from hograd_bench import metrics
+            from hograd_bench import report as reporting
+
+            records = metrics.metrics()
+            if compare is not None:
+                built = reporting.build_comparison(results, reports, *compare, records=records)
+            else:
+                built = reporting.build(
+                    results, reports, records=records, runs=runs, markdown=markdown, loading=loading
+                )
+    except store.StoreError as error:
+        raise fail(str(error), 1) from None
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)

@@ -11,6 +11,8 @@ robust first fit.
 
 from __future__ import annotations
 
+import functools
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,8 +134,7 @@ def posterior(
         log_prior: [θ] log prior of the rows; uniform where None.
         robust: weight outliers down.
     """
-    shape = np.log(overheads[None, :, None] + np.exp(log_growth)[:, None, :])
-    residual = log_y - shape
+    residual = log_y - _shape(log_growth.tobytes(), log_growth.shape, overheads.tobytes())
     weights = _robust_weights(residual, noise) if robust and len(log_y) > 3 else np.ones_like(log_y)
     effective = float(weights.sum())
     location = (residual @ weights) / effective
@@ -162,14 +163,30 @@ def posterior(
     )
 
 
+@functools.lru_cache(maxsize=64)  # laws along the same sizes share it; an entry takes some hundred kilobytes
+def _shape(log_growth: bytes, shape: tuple[int, int], overheads: bytes) -> Array:
+    """[θ, ρ, points] log(ρ + g(x; θ))."""
+    growth = np.frombuffer(log_growth).reshape(shape)
+    made: Array = np.log(np.frombuffer(overheads)[None, :, None] + np.exp(growth)[:, None, :])
+    return made
+
+
+def _median(values: Array) -> Array:
+    """The median along the last axis, which is kept; numpy's own costs twice as much where that axis is short."""
+    ordered, half = np.sort(values, axis=-1), values.shape[-1] // 2
+    if values.shape[-1] % 2:
+        return ordered[..., half : half + 1]
+    return (ordered[..., half - 1 : half] + ordered[..., half : half + 1]) / 2
+
+
 def _robust_weights(residual: Array, noise: float) -> Array:
     """Student-t weights around the grid point of least absolute error, iterated to a fixed point."""
-    centred = residual - np.median(residual, axis=2, keepdims=True)
+    centred = residual - _median(residual)
     i, j = np.unravel_index(int(np.argmin(np.abs(centred).sum(axis=2))), centred.shape[:2])
     best = centred[i, j]
     weights = np.ones(residual.shape[2])
     for _ in range(3):
-        scale = max(1.4826 * float(np.median(np.abs(best))), noise / 2)
+        scale = max(1.4826 * float(_median(np.abs(best))[0]), noise / 2)
         weights = np.minimum(1.0, (STUDENT + 1) / (STUDENT + (best / scale) ** 2))
         # Points within two scales count fully: weighing them down too would bias the variance low.
         weights[np.abs(best) <= 2 * scale] = 1.0

@@ -13,16 +13,11 @@ from rich.console import Console
 
 from hograd_bench import _parallel as parallel
 from hograd_bench import claims, store
-from hograd_bench._parallel import FORKS, Crew
+from hograd_bench._parallel import Crew
 from hograd_bench.environment import MetricRecord
 from hograd_bench.report import comparison, export, news, page, summary, terminal
 from hograd_bench.report.answers import Answers, answers
 from hograd_bench.report.shown import shown
-
-LARGE = 4 * 2**20
-"""Bytes of rows from which helpers pay."""
-VERY_LARGE = 16 * LARGE
-"""The same where a helper has to import everything first."""
 
 
 class ReportError(RuntimeError):
@@ -61,6 +56,7 @@ def build(
     records: Mapping[str, MetricRecord] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
+    loading: store.Loading | None = None,
 ) -> Built:
     """Build ``reports/index.html`` and beside it rows.csv, rows.parquet and summary.md.
 
@@ -70,15 +66,15 @@ def build(
         records: metric records, from ``metrics.metrics()``; None: guessed from the metrics' names.
         runs: ids of the runs to report on; none: all.
         markdown: also write the Markdown summary here.
+        loading: the results, where their reading has begun; None: they are read here.
 
     Raises:
         ReportError: no results, or the folder cannot be written.
     """
     try:
         chosen = {store.find_run(results, name).resolve().name for name in runs}
-        large = store.size_of(results) > (LARGE if FORKS else VERY_LARGE)
-        with parallel.crew(large) as crew:
-            loaded = store.load(results, runs=chosen or None, crew=crew)
+        with parallel.crew(store.size_of(results)) as crew:
+            loaded = loading.results() if loading is not None else store.load(results, runs=chosen or None, crew=crew)
             if loaded.rows.empty:
                 raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
             return _built(loaded, reports, records, markdown, results.as_posix(), crew)

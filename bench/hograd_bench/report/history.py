@@ -56,9 +56,7 @@ def tracked(rows: pd.DataFrame) -> pd.DataFrame:
 def steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Each ok row beside the row of the same cell in the latest earlier run of its machine: metrics and ``was_*``."""
     tracked = [m for m in _TRACKED if m in rows.columns]
-    ok = rows.loc[rows["status"] == "ok", _NAMES].assign(
-        **{m: numbers(rows, m) for m in tracked}
-    )
+    ok = rows.loc[rows["status"] == "ok", _NAMES].assign(**{m: numbers(rows, m) for m in tracked})
     ok = ok.sort_values(["machine", "cell", "run"], kind="stable")
     before = ok.groupby(["machine", "cell"], observed=True, sort=False)
     for metric in tracked:

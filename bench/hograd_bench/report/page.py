@@ -27,6 +27,8 @@ LARGEST_ENVIRONMENT = 40_000
 LONGEST = 4000
 """Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
+LONG = ("dimension", "composition", "devices")
+"""Figures that take the longest to draw: begun first, so that none is left alone at the end."""
 
 Section = dict[str, Any]
 
@@ -71,7 +73,7 @@ def render(
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
         training=training.workloads(shown),
         training_pictures=_training_pictures(shown),
-        sections=[section for section in drawing.results() if section is not None],
+        sections=sorted(filter(None, drawing.results()), key=lambda section: section["order"]),
         matrices=matrix.matrices(shown),
         signs=matrix.legend(shown),
         reasons=matrix.reasons(shown),
@@ -126,11 +128,13 @@ def assets() -> dict[str, Any]:
 
 
 def begin(shown: Shown, crew: Crew) -> Pending[Section | None]:
-    """Begin to draw the figures, each a section in the order of the page; None where it has nothing to show."""
+    """Begin to draw the figures, each a section of the page; None where it has nothing to show."""
     # What they need of all runs, and no more, for it may have to be sent.
     lean = replace(shown, everything=history.tracked(shown.everything))
     packed = pickle.dumps(lean, protocol=pickle.HIGHEST_PROTOCOL) if crew.helped else lean
-    return crew.begin(_section, [(packed, module.__name__) for module in figures.figures()])
+    names = [module.__name__ for module in figures.figures()]
+    names.sort(key=lambda name: name.rpartition(".")[2] not in LONG)
+    return crew.begin(_section, [(packed, name) for name in names])
 
 
 def _section(given: tuple[bytes | Shown, str]) -> Section | None:
@@ -142,7 +146,8 @@ def _section(given: tuple[bytes | Shown, str]) -> Section | None:
         pictures = [picture(drawn) for drawn in module.draw(shown)]
     if not pictures:
         return None
-    return {"id": name.rpartition(".")[2], "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
+    identity = name.rpartition(".")[2]
+    return {"id": identity, "order": module.ORDER, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
@@ -103,14 +103,23 @@ def points(
     path = marker.get_path().transformed(marker.get_transform())
     places = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
     drawn = PathCollection(
-        (path,), [size], offsets=places, offset_transform=axes.transData, facecolors=[to_rgba(look.colour)] * len(places),
-        linewidths=0, zorder=3, clip_on=False,
+        (path,), [size], offsets=places, offset_transform=axes.transData, linewidths=0, zorder=3, clip_on=False,
+        facecolors=[to_rgba(look.colour)] * len(places),
     )  # fmt: skip
     drawn.set_transform(IdentityTransform())
     drawn.set_urls([f"#{a}" if a else None for a in anchors])
     axes.add_collection(drawn, autolim=False)
     axes.update_datalim(places)
     axes.autoscale_view()
+
+
+def bars(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colours: Sequence[str], **looks: Any) -> None:
+    """Bars as (left, bottom, width, height), whose limits the caller sets.
+
+    They are one artist: of those, matplotlib takes milliseconds for each.
+    """
+    corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
+    axes.add_collection(PolyCollection(corners, facecolors=list(colours), linewidths=0, **looks), autolim=False)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

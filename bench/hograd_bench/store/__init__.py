@@ -16,7 +16,9 @@ from hograd_bench.store._common import StoreError as StoreError
 from hograd_bench.store._frames import Details as Details
 from hograd_bench.store._frames import metric_columns as metric_columns
 from hograd_bench.store._frames import newest as newest
+from hograd_bench.store._loading import Loading as Loading
 from hograd_bench.store._loading import Results as Results
+from hograd_bench.store._loading import begin as begin
 from hograd_bench.store._loading import environment_of as environment_of
 from hograd_bench.store._loading import find_run as find_run
 from hograd_bench.store._loading import load as load

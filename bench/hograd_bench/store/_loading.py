@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from hograd_bench._parallel import Crew
+from hograd_bench._parallel import Crew, Pending
 from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
 from hograd_bench.store._frames import Builder
@@ -21,6 +21,7 @@ from hograd_bench.store._reading import is_run, read_environment, read_lines
 
 _PORTION = 8
 """Runs that are read at a time."""
+_Read = tuple[Builder, dict[tuple[str, str], dict[str, Any]], list[Problem]]
 
 
 @dataclass
@@ -118,17 +119,40 @@ def load(
         for folder, machine, run in ((f, *_identity(f)) for f in run_folders(results))
         if (machines is None or machine in machines) and (runs is None or run in runs)
     ]
-    read = functools.partial(_read, details=details, strict=strict)
-    frame = Builder(details=details)
-    environments: dict[tuple[str, str], dict[str, Any]] = {}
-    warnings: list[Problem] = []
-    with _uncollected():
-        portions = [chosen[i : i + _PORTION] for i in range(0, len(chosen), _PORTION)]
-        for part, recorded, skipped in (crew or Crew()).begin(read, portions).results():
-            frame.absorb(part)
-            environments.update(recorded)
-            warnings += skipped
-        return Results(frame.build(), environments, warnings)
+    return _begun(chosen, crew or Crew(), details=details, strict=strict).results()
+
+
+def begin(results: str | Path, crew: Crew) -> Loading:
+    """Begin to :func:`load` all runs: the crew's helpers read while this process does something else.
+
+    Raises:
+        StoreError: no such folder.
+    """
+    return _begun(run_folders(results), crew, details=True, strict=False)
+
+
+class Loading:
+    """Runs that are being read."""
+
+    def __init__(self, pending: Pending[_Read], *, details: bool) -> None:
+        self._pending, self._details = pending, details
+
+    def results(self) -> Results:
+        """What was found, once everything is read."""
+        frame = Builder(details=self._details)
+        environments: dict[tuple[str, str], dict[str, Any]] = {}
+        warnings: list[Problem] = []
+        with _uncollected():
+            for part, recorded, skipped in self._pending.results():
+                frame.absorb(part)
+                environments.update(recorded)
+                warnings += skipped
+            return Results(frame.build(), environments, warnings)
+
+
+def _begun(folders: Sequence[Path], crew: Crew, *, details: bool, strict: bool) -> Loading:
+    portions = [folders[i : i + _PORTION] for i in range(0, len(folders), _PORTION)]
+    return Loading(crew.begin(functools.partial(_read, details=details, strict=strict), portions), details=details)
 
 
 def size_of(results: str | Path) -> int:
@@ -144,9 +168,7 @@ def _identity(folder: Path) -> tuple[str, str]:
     return resolved.parent.name, resolved.name
 
 
-def _read(
-    folders: Sequence[Path], *, details: bool, strict: bool
-) -> tuple[Builder, dict[tuple[str, str], dict[str, Any]], list[Problem]]:
+def _read(folders: Sequence[Path], *, details: bool, strict: bool) -> _Read:
     """Some runs: their rows, environments and what was skipped."""
     frame = Builder(details=details)
     environments: dict[tuple[str, str], dict[str, Any]] = {}

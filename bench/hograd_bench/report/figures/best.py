@@ -39,18 +39,18 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
     figure, axes = style.canvas(7.2, 3.6, right=0.78)
     top = part["peak_bytes"].max() * _ROOM
     ends: dict[str, tuple[float, float, str]] = {}
-    said = []
+    said, boxes, colours, links = [], [], [], []
     for i, n in enumerate(sizes):
         on = front(part[part["n"] == n]).to_dict("records")
         for low, row in enumerate(on):
             high = on[low + 1]["peak_bytes"] if low + 1 < len(on) else top
             look = shown.palette[row["method"]]
-            (bar,) = axes.bar(i, high - row["peak_bytes"], bottom=row["peak_bytes"], width=0.94, color=look.colour,
-                              alpha=0.82, linewidth=0)  # fmt: skip
-            if row["anchor"]:
-                bar.set_url(f"#{row['anchor']}")
+            boxes.append((i - 0.47, row["peak_bytes"], 0.94, high - row["peak_bytes"]))
+            colours.append(look.colour)
+            links.append(f"#{row['anchor']}" if row["anchor"] else None)
             ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, look.colour)
         said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {text.binary(r['peak_bytes'])}" for r in on))
+    style.bars(axes, boxes, colours, alpha=0.82, urls=links)
     axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
     axes.set_xlabel("n")
     axes.set_xlim(-0.55, len(sizes) - 0.45)

@@ -88,11 +88,15 @@ def _bars(
     table["bytes"] = 100 * table["bytes"] / table["place"].map(dict(enumerate(totals)))
     wide = table.pivot_table(index="place", columns="kind", values="bytes", aggfunc="sum", fill_value=0)[kinds]
     figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.88, top=0.62)
-    left = pd.Series(0.0, index=wide.index)
-    for i, kind in enumerate(kinds):
-        look = ordinal(i) if kind != "others" else ordinal(8)
-        axes.barh(wide.index, wide[kind], left=left, color=look.colour, height=0.72, linewidth=0, label=kind)
-        left += wide[kind]
+    looks = {kind: ordinal(i) if kind != "others" else ordinal(8) for i, kind in enumerate(kinds)}
+    boxes = [
+        (left - width, place - 0.36, width, 0.72, looks[kind].colour)
+        for place, shares in zip(wide.index, wide.to_numpy(), strict=True)
+        for kind, width, left in zip(kinds, shares, shares.cumsum(), strict=True)
+        if width
+    ]
+    style.bars(axes, [box[:4] for box in boxes], [box[4] for box in boxes])
+    axes.set_ylim(-0.41, len(found) - 0.59)
     axes.set_yticks(range(len(found)), [text.clean(row["method"], 24) for row, _ in found])
     for label, (row, _) in zip(axes.get_yticklabels(), found, strict=True):
         label.set_color(shown.palette[row["method"]].colour)
@@ -104,9 +108,7 @@ def _bars(
         axes.annotate(text.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent of the peak; the peak at the right")
-    style.key_above(
-        figure, axes, [(k, ordinal(i) if k != "others" else ordinal(8)) for i, k in enumerate(kinds)], title
-    )
+    style.key_above(figure, axes, list(looks.items()), title)
     said = "; ".join(
         f"{row['method']}: " + ", ".join(f"{k} {wide.loc[i, k]:.0f}%" for k in kinds if wide.loc[i, k])
         for i, (row, _) in enumerate(found)
