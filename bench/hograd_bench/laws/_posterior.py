@@ -12,7 +12,6 @@ robust first fit.
 from __future__ import annotations
 
 import functools
-
 from dataclasses import dataclass
 
 import numpy as np
