@@ -14,7 +14,7 @@ from hograd_bench import laws, store
 from hograd_bench.environment import Environment, MetricRecord
 from hograd_bench.report.palette import Palette
 
-MOST_CELLS = 3000
+MOST_CELLS = 2000
 """Cells with a row and evidence of their own on the page; all others are in the data beside it."""
 
 PLAUSIBLE = (1e-30, 1e30)
