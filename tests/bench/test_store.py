@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import time
@@ -15,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from hograd_bench import schema, store
+from hograd_bench import _parallel, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing
 
@@ -549,3 +551,31 @@ def test_kill_9_at_twenty_moments_loses_at_most_the_row_in_flight(results: Path,
     assert found.rows["n"].tolist() == list(range(1, written + 1))
     assert said == sorted(set(said))
     assert all(len(details["filler"]) == 400_000 for details in found.rows["details"])
+
+
+def test_several_processes_read_what_one_reads(results: Path) -> None:
+    for index in range(20):
+        with store.create_run(results, ENV, f"r{index:02}") as run:
+            for n in (1, 2, 1):
+                run.append(row(n, metrics={"peak_bytes": n + index, f"m{index % 3}": "text" if n > 1 else 0.5}))
+        if index % 7 == 3:
+            with open(run.path / store.ROWS, "ab") as file:
+                file.write(b"{not json}\n" + schema.encode(row(3)))
+    alone = store.load(results)
+    with _parallel.crew(10**12) as crew:
+        shared = store.load(results, crew=crew)
+        begun = store.begin(results, crew).results()
+    for found in (shared, begun):
+        pd.testing.assert_frame_equal(found.rows, alone.rows)
+        assert found.rows.dtypes.equals(alone.rows.dtypes)
+        assert found.environments == alone.environments
+        assert found.warnings == alone.warnings
+    assert len(alone.warnings) == 6
+    assert store.size_of(results) == sum(f.stat().st_size for f in results.rglob("rows.jsonl"))
+
+
+def test_details_are_read_in_another_process(results: Path) -> None:
+    with store.create_run(results, ENV, "r1") as run:
+        run.append(row(1, details={"samples_seconds": [0.5]}))
+    details = store.load(results).rows["details"][0]
+    assert dict(pickle.loads(pickle.dumps(details))) == {"samples_seconds": [0.5]}
