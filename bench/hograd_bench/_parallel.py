@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -25,17 +27,43 @@ Item = TypeVar("Item")
 
 
 class Pending(Generic[T]):
-    """What was begun. The helpers work from its front, and whoever asks for the results from its end."""
+    """What was begun. The helpers work from its front, and whoever asks for the results from its end.
 
-    def __init__(self, jobs: Sequence[Callable[[], T]], begun: Sequence[Future[T]]) -> None:
-        self._jobs, self._begun = jobs, begun
+    A helper is given one job at a time: what an executor has queued for it, nobody else could take any more.
+    """
+
+    def __init__(self, jobs: Sequence[Callable[[], T]], pool: ProcessPoolExecutor | None, helpers: int) -> None:
+        self._jobs, self._pool = jobs, pool
+        self._waiting = deque(range(len(jobs)))
+        self._begun: dict[int, Future[T]] = {}
+        self._lock = threading.Lock()
+        for _ in range(helpers):
+            self._next()
 
     def results(self) -> list[T]:
         """All results, in the order of the items; the first exception in that order is raised."""
-        if not self._begun:
+        if self._pool is None:
             return [job() for job in self._jobs]
-        own = {i: _settled(job) for i, job in _backwards(self._jobs) if self._begun[i].cancel()}
+        own: dict[int, Callable[[], T]] = {}
+        while (i := self._last()) is not None:
+            own[i] = _settled(self._jobs[i])
         return [own[i]() if i in own else self._awaited(i) for i in range(len(self._jobs))]
+
+    def _next(self, _done: Future[T] | None = None) -> None:
+        """Give the first that waits to a helper."""
+        with self._lock:
+            if not self._waiting or self._pool is None:
+                return
+            try:
+                begun = self._pool.submit(self._jobs[self._waiting[0]])
+            except RuntimeError:  # helpers died (a BrokenExecutor is one), or were sent away
+                return
+            self._begun[self._waiting.popleft()] = begun
+        begun.add_done_callback(self._next)
+
+    def _last(self) -> int | None:
+        with self._lock:
+            return self._waiting.pop() if self._waiting else None
 
     def _awaited(self, i: int) -> T:
         try:
@@ -47,8 +75,8 @@ class Pending(Generic[T]):
 class Crew:
     """A process and its helpers."""
 
-    def __init__(self, pool: ProcessPoolExecutor | None = None) -> None:
-        self._pool = pool
+    def __init__(self, pool: ProcessPoolExecutor | None = None, helpers: int = 0) -> None:
+        self._pool, self._helpers = pool, helpers
 
     @property
     def helped(self) -> bool:
@@ -57,12 +85,7 @@ class Crew:
 
     def begin(self, work: Callable[[Item], T], items: Iterable[Item]) -> Pending[T]:
         """Begin to apply a function of a module to items; the long ones first is best. All of it can be pickled."""
-        jobs = [functools.partial(work, item) for item in items]
-        try:
-            begun = [self._pool.submit(job) for job in jobs] if self._pool is not None else []
-        except BrokenExecutor:
-            begun = []
-        return Pending(jobs, begun)
+        return Pending([functools.partial(work, item) for item in items], self._pool, self._helpers)
 
 
 @contextlib.contextmanager
@@ -79,7 +102,7 @@ def crew(size: int) -> Iterator[Crew]:
             # Python 3.12 warns of threads, which numpy has at once; a helper takes no lock of theirs.
             warnings.simplefilter("ignore", DeprecationWarning)
             pool.submit(os.getpid)  # begins them now, while there is little to copy
-        yield Crew(pool)
+        yield Crew(pool, helpers)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -95,10 +118,6 @@ def _settled(job: Callable[[], T]) -> Callable[[], T]:
 
 def _throw(error: Exception) -> Any:
     raise error
-
-
-def _backwards(items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
-    return ((i, items[i]) for i in reversed(range(len(items))))
 
 
 def _cores() -> int:
