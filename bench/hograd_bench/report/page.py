@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from hograd_bench._parallel import Crew, Pending
+from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
@@ -142,7 +142,7 @@ def _section(given: tuple[bytes | Shown, str]) -> Section | None:
     packed, name = given
     shown = _unpacked(packed) if isinstance(packed, bytes) else packed
     module = importlib.import_module(name)
-    with style():
+    with style(), uncollected():  # matplotlib leaves thousands of cycles, and they are looked for while it draws
         pictures = [picture(drawn) for drawn in module.draw(shown)]
     if not pictures:
         return None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hograd_bench._parallel import Crew, Pending
+from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
 from hograd_bench.store._frames import Builder
@@ -142,7 +140,7 @@ class Loading:
         frame = Builder(details=self._details)
         environments: dict[tuple[str, str], dict[str, Any]] = {}
         warnings: list[Problem] = []
-        with _uncollected():
+        with uncollected():  # rows are no garbage, and looking for some among them takes a third of the time
             for part, recorded, skipped in self._pending.results():
                 frame.absorb(part)
                 environments.update(recorded)
@@ -179,7 +177,7 @@ def _read(folders: Sequence[Path], *, details: bool, strict: bool) -> _Read:
             raise StoreError(str(problem))
         warnings.append(problem)
 
-    with _uncollected():
+    with uncollected():
         for folder in folders:
             machine, run = _identity(folder)
             environments[machine, run], trouble = read_environment(folder)
@@ -196,18 +194,6 @@ def _read(folders: Sequence[Path], *, details: bool, strict: bool) -> _Read:
                     frame.add(row, line)
     frame.close()
     return frame, environments, warnings
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the cyclic garbage collector: rows are no garbage, and looking for some among them takes a third."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def environment_of(path: str | Path) -> dict[str, Any]:

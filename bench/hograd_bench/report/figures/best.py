@@ -41,7 +41,7 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
     ends: dict[str, tuple[float, float, str]] = {}
     said, boxes, colours, links = [], [], [], []
     for i, n in enumerate(sizes):
-        on = front(part[part["n"] == n]).to_dict("records")
+        on = front(part[part["n"] == n])[["method", "peak_bytes", "anchor"]].to_dict("records")
         for low, row in enumerate(on):
             high = on[low + 1]["peak_bytes"] if low + 1 < len(on) else top
             look = shown.palette[row["method"]]

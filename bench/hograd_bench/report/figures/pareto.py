@@ -21,6 +21,8 @@ ABOUT = (
 _FIXED = ["operator", "problem", "order", *SETTING]
 _SIZES = ["n", "depth", "batch"]
 
+_SHOWN = ["method", "peak_bytes", "seconds_min", "anchor"]
+
 
 def draw(shown: Shown) -> Iterator[Drawn]:
     """One picture an operator, problem and order: its smallest and largest size."""
@@ -57,7 +59,8 @@ def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
     figure, axes = style.canvas(5.4, 3.5, right=0.96)
     on = front(here)
     axes.plot(on["peak_bytes"], on["seconds_min"], color=style.INK, linewidth=0.8, zorder=1, drawstyle="steps-post")
-    for row in here.to_dict("records"):
+    rows = here[_SHOWN].to_dict("records")
+    for row in rows:
         look = shown.palette[row["method"]]
         style.points(axes, [row["peak_bytes"]], [row["seconds_min"]], look, [row["anchor"]], 42)
     style.values(axes, "seconds_min", label="time of a call")
@@ -66,11 +69,11 @@ def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
     style.heading(axes, text.sizes(here.iloc[0]))
     style.label_points(axes, [
         (r["peak_bytes"], r["seconds_min"], r["method"], shown.palette[r["method"]].colour)
-        for r in here.to_dict("records")
+        for r in rows
     ])  # fmt: skip
     names = ", ".join(
         f"{r['method']} ({text.seconds(r['seconds_min'])}, {text.binary(r['peak_bytes'])})"
-        for r in on.to_dict("records")
+        for r in on[_SHOWN].to_dict("records")
     )
     return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")
 
