@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hograd_bench.environment import Comparability, MetricRecord, comparable
+from hograd_bench.schema import NOT_ASKED
 from hograd_bench.store import metric_columns
 
 TIME_NOTE = (
@@ -107,7 +108,7 @@ def compare(
 
     Returns:
         What differs. A metric that :func:`hograd_bench.environment.comparable` does not allow is not compared,
-        and ``not_compared`` says why. A value on one side only is a difference.
+        and ``not_compared`` says why. A value on one side only is a difference, unless the other was not to measure it.
 
     Raises:
         ValueError: a frame holds a cell twice; it is of more than one run.
@@ -143,6 +144,10 @@ def compare(
                 not_compared[name] = f"on {device}: {'; '.join(rule.reasons)}"
                 continue
             left, right = left[known], right[known]
+            unasked = _unasked(left, paired_a["missing"], name) | _unasked(right, paired_b["missing"], name)
+            if unasked.any():
+                not_compared[name] = f"in {int(unasked.sum())} cells: {NOT_ASKED} by one of the runs"
+                left, right = left[~unasked], right[~unasked]
             if record.deterministic:
                 values += len(left)
                 unequal = (left != right).to_numpy(dtype=bool)
@@ -183,6 +188,12 @@ def _by_cell(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _values(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
     return rows[name] if name in rows else pd.Series(float("nan"), index=rows.index)
+
+
+def _unasked(values: pd.Series[Any], reasons: pd.Series[Any], name: str) -> pd.Series[bool]:
+    """Which values are missing because their run was not to measure them: no change of the code's."""
+    pairs = zip(values.index, values.isna(), strict=True)
+    return pd.Series([gone and reasons[cell].get(name) == NOT_ASKED for cell, gone in pairs], values.index, dtype=bool)
 
 
 def _difference(cell: str, metric: str, unit: str, a: Any, b: Any, why_a: Any, why_b: Any) -> dict[str, Any]:

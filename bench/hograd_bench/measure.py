@@ -123,7 +123,7 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
         if name == "gpu" and subject.cell.device == "cpu":
             continue  # no row of a CPU cell has these columns at all
         if name not in families:
-            taken.values.update({metric.name: Missing("not asked for") for metric in family.METRICS})
+            taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})
         elif name == "time" and name not in more:
             taken.values.update({metric.name: Missing("not timed: no timer was given") for metric in family.METRICS})
         else:

@@ -39,6 +39,8 @@ _FIELDS = (
 _FIELD_SET = frozenset(_FIELDS)
 _RESERVED = _FIELD_SET | {"machine", "line"}
 _INFINITY = float("inf")
+NOT_ASKED = "not asked for"
+"""Reason of a metric that is missing because the run was not to measure it."""
 _PLAIN = frozenset({float, int, bool, type(None)})
 _WIDEST = 2**63
 """Integers from here on are refused: no count or byte figure is that large, but a damaged one may be."""

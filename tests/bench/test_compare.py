@@ -13,6 +13,7 @@ import pytest
 from hograd_bench import compare, environment, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Metric, Missing, metrics
+from hograd_bench.schema import NOT_ASKED
 
 RECORDS = {
     "peak_bytes": Metric("peak_bytes", "B", True, "i", "d", ("torch", "isa", "threads")),
@@ -105,6 +106,17 @@ def test_a_metric_on_one_side_only_is_a_difference(two: Any) -> None:
     a, b = two([(cell(1), "ok", {"f_calls": 1})], [(cell(1), "ok", {"f_calls": 1, "peak_bytes": 3})])
     found = compare.compare(a, b, ENV, ENV, RECORDS)
     assert found.differences["note"].tolist() == ["missing in A: not recorded"]
+
+
+def test_what_one_run_was_not_to_measure_is_no_difference(two: Any) -> None:
+    a, b = two(
+        [(cell(1), "ok", {"peak_bytes": 3}), (cell(2), "ok", {"peak_bytes": 4})],
+        [(cell(1), "ok", {"peak_bytes": Missing(NOT_ASKED)}), (cell(2), "ok", {"peak_bytes": 5})],
+    )
+    for found in (compare.compare(a, b, ENV, ENV, RECORDS), compare.compare(b, a, ENV, ENV, RECORDS)):
+        assert found.differences["cell"].tolist() == [cell(2).id]
+        assert found.values == 1
+        assert found.not_compared["peak_bytes"] == "in 1 cells: not asked for by one of the runs"
 
 
 def test_cells_on_one_side_and_changed_statuses(two: Any) -> None:
