@@ -193,7 +193,9 @@ def _values(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
 def _unasked(values: pd.Series[Any], reasons: pd.Series[Any], name: str) -> pd.Series[bool]:
     """Which values are missing because their run was not to measure them: no change of the code's."""
     pairs = zip(values.index, values.isna(), strict=True)
-    return pd.Series([gone and reasons[cell].get(name) == NOT_ASKED for cell, gone in pairs], values.index, dtype=bool)
+    unasked = [bool(gone) and reasons[cell].get(name) == NOT_ASKED for cell, gone in pairs]
+    found: pd.Series[bool] = pd.Series(unasked, index=values.index, dtype=bool)
+    return found
 
 
 def _difference(cell: str, metric: str, unit: str, a: Any, b: Any, why_a: Any, why_b: Any) -> dict[str, Any]:
