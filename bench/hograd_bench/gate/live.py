@@ -34,7 +34,7 @@ class Timed:
         verdicts: verdict by twin name, for those whose both sides ran.
         findings: wrong, missing, broken, new and skipped cells.
         pairs: for each process pair, twin name -> its turns.
-        starts: for each process pair, seconds until its first turn.
+        starts: seconds until the first turn of each process pair that came to one.
         seconds: wall time.
     """
 
@@ -61,8 +61,10 @@ class _Loop:
     def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
         paths = self.folder / "a.f64", self.folder / "b.f64"
-        a.send({"do": "prepare", "cell": twin.a, "result": str(paths[0])})
-        b.send({"do": "prepare", "cell": twin.b, "result": str(paths[1])})
+        asked = [(a, twin.a, paths[0]), (b, twin.b, paths[1])]
+        self.rng.shuffle(asked)  # whatever comes first or second must be so by a coin: the rule assumes nothing else
+        for worker, cell, path in asked:
+            worker.send({"do": "prepare", "cell": cell, "result": str(path)})
         said = [twins.reply(a), twins.reply(b)]
         for reply in said:
             if isinstance(reply, WorkerError) and reply.status in ("crashed", "timeout"):

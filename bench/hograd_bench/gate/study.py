@@ -93,6 +93,8 @@ def record(
             )  # fmt: skip
             for finding in seen.findings:
                 _tell(f"{finding.kind} {finding.cell}: {finding.text}")
+            if not seen.starts:
+                continue
             study.pairs.append(recording.recorded(seen.pairs[0], factor, load, seen.starts[0]))
             recording.write(data, study)
             _tell(f"pair {number} of {len(todo)}: x{factor:g}, load {load:g}, {time.monotonic() - start:.0f} s")

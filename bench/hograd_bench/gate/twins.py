@@ -204,7 +204,7 @@ def share_a_core(a: Worker, b: Worker, rng: random.Random) -> None:
         return
     allowed = sorted(os.sched_getaffinity(0))
     core = rng.choice(allowed)
-    for worker in (a, b):
+    for worker in rng.sample((a, b), 2):
         try:
             os.sched_setaffinity(worker.pid, {core})
         except OSError:
@@ -266,13 +266,13 @@ def take_turns(
     Raises:
         WorkerError: of the side that failed, died or hung.
     """
-    a_begins = rng.random() < 0.5
+    sides = [(a, cell_a), (b, cell_b)]
+    rng.shuffle(sides)
     # Who waits for a hanging partner answers, at 0.8 of the limit, before it is taken for hanging itself.
     limit = max(a.timeout, 10 * seconds)
-    for worker, cell, begins in ((a, cell_a, a_begins), (b, cell_b, not a_begins)):
-        worker.send(
-            {"do": "turns", "cell": cell, "calls": calls, "turns": turns, "begins": begins, "patience": 0.8 * limit}
-        )
+    request = {"do": "turns", "calls": calls, "turns": turns, "patience": 0.8 * limit}
+    for (worker, cell), begins in zip(sides, (False, True), strict=True):  # who waits is asked first
+        worker.send({**request, "cell": cell, "begins": begins})
     replies = [reply(a, limit), reply(b, limit)]
     errors = [r for r in replies if isinstance(r, WorkerError)]
     if errors:
