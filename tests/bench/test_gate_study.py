@@ -37,7 +37,7 @@ def pairs(
             cell: tuple(math.log(b.least / a.least) + rng.gauss(0, 0.004) for _ in range(16))
             for cell, (a, b) in cells.items()
         }
-        made.append(Recorded(factor, cells, turns, 0.5, 4.0))
+        made.append(Recorded(factor, cells, turns, 0.5, 3.0, 3.0))
     return made
 
 
@@ -57,7 +57,7 @@ def test_recordings_survive_the_round_trip(tmp_path: Path) -> None:
     read = recording.read(tmp_path / "s.gz")
     assert (read.machine, read.runs, read.exact) == (made.machine, made.runs, made.exact)
     for a, b in zip(read.pairs, made.pairs, strict=True):
-        assert (a.factor, a.load, a.start) == (b.factor, b.load, b.start)
+        assert (a.factor, a.load, a.imports, a.preparation) == (b.factor, b.load, b.imports, b.preparation)
         for cell in CELLS:
             assert a.turns[cell] == pytest.approx(b.turns[cell], abs=1e-4)
         assert a.cells.keys() == b.cells.keys()
@@ -97,7 +97,7 @@ def test_a_resampled_run_ends_when_its_time_is_used_up() -> None:
     same, planted = pairs(30), pairs(20, 1.05, seed=9)
     whole = resampling.gate_run(same, planted, "cell3", Policy(), random.Random(1))
     assert whole.pairs >= 9  # a fair coin's evidence: log2 of five cells / 1%
-    assert whole.seconds > whole.pairs * 4.0  # starts, as recorded
+    assert whole.seconds > whole.pairs * 3.0  # imports, as recorded
     cut = resampling.gate_run(same, planted, "cell3", Policy(max_seconds=whole.seconds / 2), random.Random(1))
     assert cut.verdicts["cell3"] == "inconclusive"
     assert cut.pairs < whole.pairs

@@ -34,14 +34,14 @@ class Timed:
         verdicts: verdict by twin name, for those whose both sides ran.
         findings: wrong, missing, broken, new and skipped cells.
         pairs: for each process pair, twin name -> its turns.
-        starts: seconds until the first turn of each process pair that came to one.
+        starts: of each process pair that came to a turn, seconds of its imports and of its preparation of the cells.
         seconds: wall time.
     """
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     pairs: list[dict[str, Turns]] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
+    starts: list[tuple[float, float]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -90,6 +90,7 @@ class _Loop:
         begun = time.monotonic()
         try:
             with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
+                imported = time.monotonic()
                 if self.plants:
                     b.ask("plant", cells=self.plants)
                 ready = []
@@ -99,7 +100,7 @@ class _Loop:
                         ready.append(twin)
                 if threads == 1:  # after imports and preparations, which two cores do in half the time
                     twins.share_a_core(a, b, self.rng)
-                self.found.starts.append(time.monotonic() - begun)
+                self.found.starts.append((imported - begun, time.monotonic() - imported))
                 # A stretch of every cell in turn, over and over: a cell's stretches lie seconds apart, so that a spell
                 # of bad weather does not cover all of them.
                 for _ in range(twins.STRETCHES):

@@ -28,14 +28,15 @@ class Recorded:
         cells: cell -> (A, B).
         turns: cell -> log-ratio of each turn (``Turns.log_ratios``), in order: what the gate reads.
         load: load average of the machine when it was made.
-        start: seconds until its first turn: imports and preparation of all cells.
+        imports, preparation: seconds that its start and the preparation of all cells took.
     """
 
     factor: float
     cells: Mapping[str, tuple[Process, Process]]
     turns: Mapping[str, Sequence[float]]
     load: float = 0.0
-    start: float = 0.0
+    imports: float = 0.0
+    preparation: float = 0.0
 
     def reading(self, cell: str, turns: int | None = None) -> Reading:
         """What the gate reads of a cell in its first turns (all where None)."""
@@ -99,11 +100,11 @@ def process(turns: Sequence[Mapping[str, float]]) -> Process:
     return Process(min(t["min"] for t in turns), median(t["median"] for t in turns), tuple(means))
 
 
-def recorded(pair: Mapping[str, Turns], factor: float, load: float, start: float) -> Recorded:
+def recorded(pair: Mapping[str, Turns], factor: float, load: float, start: tuple[float, float]) -> Recorded:
     """A pair's record."""
     cells = {cell: (process(b.a), process(b.b)) for cell, b in pair.items()}
     turns = {cell: tuple(round(t, TURN_DIGITS) for t in b.log_ratios()) for cell, b in pair.items()}
-    return Recorded(factor, cells, turns, load, round(start, 2))
+    return Recorded(factor, cells, turns, load, round(start[0], 2), round(start[1], 2))
 
 
 def write(path: Path, study: Study) -> None:
@@ -118,7 +119,9 @@ def write(path: Path, study: Study) -> None:
             for cell, sides in p.cells.items()
         }
         turns = {number[cell]: [round(t * 10**TURN_DIGITS) for t in p.turns[cell]] for cell in p.turns}
-        lines.append({"pair": table, "turns": turns, "factor": p.factor, "load": p.load, "start": p.start})
+        lines.append(
+            {"pair": table, "turns": turns, "factor": p.factor, "load": p.load, "start": [p.imports, p.preparation]}
+        )
     for r in study.runs:
         shown = {**asdict(r), "verdicts": {number[c]: v for c, v in r.verdicts.items()}}
         lines.append({"run": shown})
@@ -162,7 +165,7 @@ def _pair(line: Mapping[str, Any], names: Sequence[str]) -> Recorded:
         for i, (a, b) in line["pair"].items()
     }
     turns = {names[int(i)]: tuple(t / 10**TURN_DIGITS for t in own) for i, own in line["turns"].items()}
-    return Recorded(float(line["factor"]), cells, turns, float(line["load"]), float(line["start"]))
+    return Recorded(float(line["factor"]), cells, turns, float(line["load"]), *map(float, line["start"]))
 
 
 def merge(studies: Iterable[Study]) -> Study:

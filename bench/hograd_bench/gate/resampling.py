@@ -6,7 +6,7 @@ is what the gate's own coin does, so it makes new runs of the same distribution,
 resampling cannot make up is weather that was never recorded; the rates speak for the machine and hours recorded. Where
 the live gate would look longer at the few cells that are left than the recording did, the recorded turns must do: the
 power of resampled runs is, if anything, too low. A resampled run ends when the seconds of its pairs are used up, as the
-live gate does: the recorded start of each pair, and its turns by the recorded calls.
+live gate does: the recorded imports of each pair, the preparation of the cells that are left, and their turns.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def gate_run(
         seen = {c: _read(pair, c, left, sign) for c in progress.left}
         if cell in seen and with_plant is not None:
             seen[cell] = _read(with_plant, cell, left, 1.0)
-        last = pair.start + sum(_seconds(pair, c, left) for c in progress.left)
+        last = pair.imports + pair.preparation * left / len(cells)
+        last += sum(_seconds(pair, c, left) for c in progress.left)
         pairs, seconds = pairs + 1, seconds + last
         progress.add(seen)
     return Resampled({c: str(v.verdict) for c, v in progress.conclude().items()}, pairs, seconds)

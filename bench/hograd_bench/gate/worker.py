@@ -224,8 +224,8 @@ class Worker:
                     torch.cuda.synchronize()
                 used = own() - used
                 if factor > 1.0:  # a known slowdown, for the study: work on in proportion to this very call
-                    end = own() + round((factor - 1.0) * used)
-                    while own() < end:
+                    end = wall() + round((factor - 1.0) * used)
+                    while wall() < end:  # the CPU's clock is a system call, thousands of which slow the other side too
                         pass
                     used = round(factor * used)
                 lasted = wall() - start
