@@ -40,7 +40,7 @@ class Policy:
     """
 
     matters: float = 0.02
-    same: float = 0.04
+    same: float = 0.035
     alarm_rate: float = 0.01
     miss_rate: float = 0.05
     interval_rate: float = 0.10

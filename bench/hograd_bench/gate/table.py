@@ -19,8 +19,8 @@ GUIDE = Path("docs/gate.md")
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 FACTORS = (1.05, 1.10)
 SEED = 20240
-# The gate itself keeps one core busy; a load average above this is somebody else's work.
-QUIET = 2.0
+# The gate itself keeps a core busy, and two while a pair starts; a load average above this is somebody else's work.
+QUIET = 2.5
 LEAST_PAIRS = 8
 
 
@@ -167,9 +167,8 @@ def _slowed(pair: Recorded, factor: float) -> Recorded:
         for cell, (a, b) in pair.cells.items()
     }
     shift = math.log(factor)
-    return Recorded(
-        factor, cells, {c: tuple(t + shift for t in own) for c, own in pair.turns.items()}, pair.load, pair.start
-    )
+    turns = {c: tuple(t + shift for t in own) for c, own in pair.turns.items()}
+    return replace(pair, factor=factor, cells=cells, turns=turns)
 
 
 def _real(runs: Sequence[WholeRun]) -> list[str]:
