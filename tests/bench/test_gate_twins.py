@@ -277,8 +277,9 @@ def _alive(pid: int) -> bool:
 
 
 GATE = """
-import importlib.util, sys
+import importlib.util, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
 spec = importlib.util.spec_from_file_location("gate_fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fakes)
