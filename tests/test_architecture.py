@@ -23,10 +23,10 @@ CORE_RANKS = {
 RUNS_KERNELS = {
     "patterns", "problems", "metrics", "measure", "plan", "workers", "run", "sweeps", "validation", "ceilings", "peers",
 }  # fmt: skip
-READS_ONLY = {"store", "schema", "migrations", "cells", "compare", "laws", "report"}
+READS_ONLY = {"store", "schema", "cells", "compare", "laws", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "migrations": 0, "patterns": 0, "_probes": 0, "_json": 0, "_parallel": 0,
+    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0,
     "schema": 1, "problems": 1,
     "metrics": 2, "environment": 2, "ceilings": 2,
     "measure": 3,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -169,10 +171,16 @@ def test_a_worker_process_measures_hograd_and_its_death_is_told(tmp_path):
         remote.close()
 
 
-def test_a_worker_that_is_killed_is_told_by_its_signal():
+@pytest.mark.parametrize("before", [True, False], ids=["before it is asked", "while it is asked"])
+def test_a_worker_that_is_killed_is_told_by_its_signal(before):
     remote = Remote("hograd", {}, None)
     try:
-        remote._process.kill()
+        if before:  # its end of the pipe is closed: the request cannot be written, then or when the pipe is closed
+            remote._process.kill()
+            remote._process.wait()
+        else:
+            remote._process.send_signal(signal.SIGSTOP)
+            threading.Timer(0.2, remote._process.kill).start()
         with pytest.raises(LostError, match="SIGKILL") as lost:
             remote.ask({"do": "hello"}, 180)
         assert lost.value.status == "crashed"

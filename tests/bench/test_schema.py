@@ -13,7 +13,7 @@ import pytest
 from hograd_bench import schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing
-from hograd_bench.migrations import MIGRATIONS
+from hograd_bench.schema._migrations import MIGRATIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

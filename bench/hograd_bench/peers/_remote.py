@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -90,4 +91,6 @@ class Remote:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._said):
             if stream is not None:
-                stream.close()
+                # A request that never reached the dead process is flushed once more here, and fails once more.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()

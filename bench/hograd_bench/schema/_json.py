@@ -1,4 +1,4 @@
-"""JSON as the standard has it, from sources that nobody trusts. See schema.py."""
+"""JSON as the standard has it, from sources that nobody trusts."""
 
 from __future__ import annotations
 
