@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import json
-from pathlib import Path
 
+import claim_fakes as made
 import pandas as pd
 import pytest
 from hograd_bench import claims
 from hograd_bench.claims import HOLDS, INSUFFICIENT, PARTIAL, REFUTED
-
-_spec = importlib.util.spec_from_file_location("_claim_frames", Path(__file__).with_name("_claim_frames.py"))
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
 
 CLAIMS = claims.load()
 PARTS = [pytest.param(claim, part, id=part.id) for claim in CLAIMS for part in claim.parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import random
@@ -14,9 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gate_fakes as fakes
 import pytest
 from hograd_bench.gate import live, run, sides, twins
 from hograd_bench.gate.live import Twin
@@ -24,17 +23,6 @@ from hograd_bench.gate.outcome import Exit
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.twins import Worker, WorkerError, environment
 
-
-def _fakes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gate_fakes", Path(__file__).with_name("gate_fakes.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fakes = _fakes()
 MS = 1_000_000
 FEW = Policy(max_pairs=16)
 NAMES = ("one", "two", "three")
@@ -277,12 +265,11 @@ def _alive(pid: int) -> bool:
 
 
 GATE = """
-import importlib.util, signal, sys
+import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
-spec = importlib.util.spec_from_file_location("gate_fakes", sys.argv[1])
-fakes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fakes)
+sys.path.insert(0, sys.argv[1])
+import gate_fakes as fakes
 from hograd_bench.gate import run, sides
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.policy import Policy
@@ -305,9 +292,9 @@ def _children(pid: int) -> list[int]:
 def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
-    fake = str(Path(__file__).with_name("gate_fakes.py"))
+    here = str(Path(__file__).parent)
     gate = subprocess.Popen(
-        [sys.executable, "-c", GATE, fake, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+        [sys.executable, "-c", GATE, here, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
     )
     try:
         assert gate.stdout is not None

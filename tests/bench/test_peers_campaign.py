@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
 import signal
 import threading
-from pathlib import Path
 
+import peers_fakes as fakes
 import pytest
 import torch
 from hograd_bench.peers import Contest, Contestant, Memory, Peer, _campaign, _measuring
@@ -12,12 +11,6 @@ from hograd_bench.peers._campaign import Campaign, row
 from hograd_bench.peers._remote import LostError, Remote
 
 from hograd_core import UnsupportedError
-
-_spec = importlib.util.spec_from_file_location("peers_fakes", Path(__file__).with_name("peers_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 
 @pytest.fixture

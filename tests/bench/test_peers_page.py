@@ -1,24 +1,18 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import math
 import re
 from pathlib import Path
 
+import peers_fakes as fakes
 import pytest
 from hograd_bench import store
 from hograd_bench.cli import app
 from hograd_bench.peers import Contest, _document, _findings, _markdown
 from hograd_bench.schema import SchemaError
 from typer.testing import CliRunner
-
-_spec = importlib.util.spec_from_file_location("peers_fakes", Path(__file__).with_name("peers_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html.parser
-import importlib.util
 import math
 import re
 from pathlib import Path
@@ -12,18 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import report_fakes as fakes
 from hograd_bench import report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.figures import figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, shown
 from hograd_bench.report.style import spread
 from rich.console import Console
-
-_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 
 class Page(html.parser.HTMLParser):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_fakes as fakes
 from hograd_bench import report
 from hograd_bench.report import screenshot
-
-_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import report_fakes as fakes
 from hograd_bench import report, store
 from hograd_bench.report import advice
 from hograd_bench.report.figures import devices
 from hograd_bench.report.shown import shown
-
-_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 
 @pytest.fixture(scope="module")

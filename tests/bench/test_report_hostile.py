@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import html.parser
-import importlib.util
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+import report_fakes as fakes
 from hograd_bench import report, schema
 from hograd_bench.cells import Cell
 from hograd_bench.report import text
-
-_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 NAMES = (
     "<script>alert(1)<\\script>", "]]><svg onload=alert(1)>", "javascript:alert(1)", "\u202egnp.exe\u202c",

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import report_scale as scale
 from hograd_bench import claims, report, store
 from hograd_bench.claims import _growth
 from hograd_bench.report import page, shown, verdicts
 
 pytestmark = pytest.mark.slow
 
-_spec = importlib.util.spec_from_file_location("report_scale", Path(__file__).with_name("report_scale.py"))
-assert _spec is not None
-assert _spec.loader is not None
-scale = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(scale)
 
 RUNS, ROWS, CELLS = 80, 2400, 400
 

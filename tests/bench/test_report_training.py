@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Sequence
@@ -10,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_fakes as fakes
 from hograd_bench import report, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.report import training
 from hograd_bench.report.shown import Shown, shown
-
-_spec = importlib.util.spec_from_file_location("report_fakes", Path(__file__).with_name("report_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 RUN = "20260101T000000Z-aaaaaaaa"
 # method -> plain steps, bytes over the plain step's, tolerance, deviation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import pickle
@@ -12,13 +11,7 @@ import pandas as pd
 import pytest
 from hograd_bench import _parallel, schema, store
 from hograd_bench.metrics import Missing
-
-_spec = importlib.util.spec_from_file_location("store_fakes", Path(__file__).with_name("store_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-ENV, MACHINE, row = fakes.ENV, fakes.MACHINE, fakes.row
+from store_fakes import ENV, MACHINE, row
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import math
 import os
@@ -16,14 +15,7 @@ from typing import Any
 
 import pytest
 from hograd_bench import schema, store
-
-_spec = importlib.util.spec_from_file_location("store_fakes", Path(__file__).with_name("store_fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-ENV, MACHINE, row = fakes.ENV, fakes.MACHINE, fakes.row
-child = fakes.child
+from store_fakes import ENV, MACHINE, child, row
 
 
 @pytest.fixture
