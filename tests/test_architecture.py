@@ -26,7 +26,7 @@ RUNS_KERNELS = {
 READS_ONLY = {"store", "schema", "cells", "compare", "laws", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0,
+    "cells": 0, "units": 0, "patterns": 0, "_probes": 0, "_parallel": 0,
     "schema": 1, "problems": 1,
     "metrics": 2, "environment": 2, "ceilings": 2,
     "measure": 3,

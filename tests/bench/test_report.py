@@ -275,36 +275,24 @@ def test_colours_can_be_read_as_text(colours: tuple[str, ...], paper: str) -> No
         assert (high + 0.05) / (low + 0.05) >= 4.5, colour
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (0.0123, "12.3 ms"),
-        (4.5e-7, "450 ns"),
-        (2.0, "2 s"),
-        (9.999e-4, "1 ms"),
-        (9.99e-4, "999 µs"),
-        (1e-12, "0.001 ns"),
-    ],
-)
-def test_seconds(value: float, said: str) -> None:
-    assert text.seconds(value) == said
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [(0, "0 B"), (892, "892 B"), (4096, "4 KiB"), (5000, "5000 B"), (3 << 30, "3 GiB")]
-)
-def test_bytes(value: int, said: str) -> None:
-    assert text.binary(value) == said
-
-
-@pytest.mark.parametrize(("value", "said"), [(1.0, "1×"), (1.0042, "1.004×"), (0.25, "0.25×"), (1234.5, "1,234×")])
-def test_ratios(value: float, said: str) -> None:
-    assert text.times(value) == said
-
-
 def test_clean_is_one_short_line() -> None:
     assert text.clean("a\nb\x00\x1b[31m\u202ec") == "a b [31m c"
     assert len(text.clean("x" * 1000, 30)) == 30
+
+
+@pytest.mark.parametrize(
+    ("whole", "limit", "said"),
+    [
+        ("Short. And whole.", 40, "Short. And whole."),
+        ("One sentence of a claim. Another that is too long.", 40, "One sentence of a claim."),
+        ("One that fits; another that is too long for it.", 24, "One that fits"),
+        ("n=8: 1.63, n=16: 1.81, n=32: 2.17", 25, "n=8: 1.63, n=16: 1.81 …"),
+        ("no end is 3.5 near enough to be taken", 22, "no end is 3.5 near …"),
+        ("x" * 100, 20, "x" * 19 + "…"),
+    ],
+)
+def test_a_gist_ends_with_a_sentence_or_a_word(whole: str, limit: int, said: str) -> None:
+    assert text.gist(whole, limit) == said
 
 
 def test_csv_holds_no_formulas(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
+from hograd_bench import units
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, REFUTED, Finding, Part
 from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data, Rule
@@ -171,8 +172,9 @@ def _anchored(
         return "", ""
     expected = shown[0][1] * (x[-1] / x[0]) ** limit
     first, last = shown[0], shown[-1]
-    would = f"{symbol}^{limit:g} through {metric} = {first[1]:.6g} at {first[0]} would be {expected:.6g} at {last[0]}"
-    return f"{metric} = {last[1]:.6g} at {last[0]}", f"{would}, where {last[1]:.6g} was measured"
+    began, would, was = (units.full(metric, v) for v in (first[1], expected, last[1]))
+    claimed = f"{symbol}^{limit:g} through {metric} = {began} at {first[0]} would be {would} at {last[0]}"
+    return f"{metric} = {was} at {last[0]}", f"{claimed}, where {was} was measured"
 
 
 def decide_family(part: Part, data: Data) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from hograd_bench import units
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Claim, Finding, PartVerdict
 
 MOST_NAMED = 5
@@ -115,7 +116,7 @@ def explain(parts: Sequence[PartVerdict]) -> str:
         for f in p.findings:
             lines.append(f"  - {f.name}: {f.outcome}: {f.reason}")
             if f.points:
-                lines.append("      points: " + ", ".join(f"{x}: {y:.6g}" for x, y in f.points))
+                lines.append("      points: " + ", ".join(f"{x}: {units.whole(y)}" for x, y in f.points))
             lines += [f"      {label}: {text}" for label, text in _details(f) if text]
     return "\n".join(lines)
 

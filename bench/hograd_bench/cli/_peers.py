@@ -88,6 +88,7 @@ def _newest(results: Path) -> tuple[Path, Any]:
 
 
 def _show(document: Any) -> None:
+    from hograd_bench import units
     from hograd_bench.peers import _findings
     from hograd_bench.report import text
 
@@ -97,9 +98,9 @@ def _show(document: Any) -> None:
             m = row["metrics"]
             table.add_row(
                 text.clean(row["peer"]), text.clean(row["way"], 80),
-                text.seconds(m["seconds_min"]) if "seconds_min" in m else "",
+                units.seconds(m["seconds_min"]) if "seconds_min" in m else "",
                 f"{m['relative_error']:.1e}" if "relative_error" in m else "",
-                text.binary(m["peak_bytes"]) if "peak_bytes" in m else "",
+                units.binary(m["peak_bytes"]) if "peak_bytes" in m else "",
                 row["status"] if row["status"] == "ok" else f"{row['status']}: {text.clean(row['reason'], 100)}",
             )  # fmt: skip
         out.print(table)

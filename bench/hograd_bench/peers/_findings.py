@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hograd_bench import units
 from hograd_bench.peers._contract import Contest
 from hograd_bench.peers._document import Document, contest_of
-from hograd_bench.report import text
 
 HOUSE = "hograd"
 TIE = 0.05
@@ -87,7 +87,7 @@ def finding(rows: Sequence[Row], kinds: Mapping[str, str]) -> str:
     if not fine:
         return "Nobody finished this contest."
     first = fine[0]
-    says = [f"Fastest: {_named(first)}, {text.seconds(seconds(first))}."]
+    says = [f"Fastest: {_named(first)}, {units.seconds(seconds(first))}."]
     mine = best(rows, {HOUSE})
     if mine is None:
         says.append("No method of hograd finished.")
@@ -97,7 +97,7 @@ def finding(rows: Sequence[Row], kinds: Mapping[str, str]) -> str:
         compile_seconds = first["metrics"].get("compile_seconds")
         if compile_seconds and not tied(mine, first):
             calls = compile_seconds / (seconds(mine) - seconds(first))
-            says.append(f"Compiling took {text.seconds(compile_seconds)}, which {calls:,.0f} calls earn back.")
+            says.append(f"Compiling took {units.seconds(compile_seconds)}, which {calls:,.0f} calls earn back.")
     else:
         second = next((r for r in fine if r["peer"] != HOUSE), None)
         if second is not None:
@@ -108,7 +108,7 @@ def finding(rows: Sequence[Row], kinds: Mapping[str, str]) -> str:
     if kinds.get(first["peer"]) != "PyTorch":
         torch_first = best(rows, {name for name, kind in kinds.items() if kind == "PyTorch"})
         if torch_first is not None and torch_first is not mine:
-            says.append(f"Fastest on PyTorch: {_named(torch_first)}, {text.seconds(seconds(torch_first))}.")
+            says.append(f"Fastest on PyTorch: {_named(torch_first)}, {units.seconds(seconds(torch_first))}.")
     return " ".join(says)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hograd_bench import units
 from hograd_bench.peers import _findings as findings
 from hograd_bench.peers._document import Document
 from hograd_bench.report import text
@@ -139,7 +140,7 @@ def _contest(rows: list[findings.Row]) -> list[str]:
     for row in fine:
         m = row["metrics"]
         lines.append(_line([
-            escape(row["peer"]), code(row["way"]), text.seconds(m["seconds_min"]),
+            escape(row["peer"]), code(row["way"]), units.seconds(m["seconds_min"]),
             f"{m['seconds_min'] / fine[0]['metrics']['seconds_min']:.3g}", _time(m, "seconds_median"),
             f"{m.get('process_spread', 0.0):.0%}" if row["metrics"].get("process_spread") is not None else "",
             f"{m['relative_error']:.1e}" if "relative_error" in m else "", _peak(row), _time(m, "compile_seconds"),
@@ -161,13 +162,13 @@ def _peak(row: findings.Row) -> str:
     if "peak_bytes" not in row["metrics"]:
         return f"none: {escape(row['missing'].get('peak_bytes', 'not measured'))}"
     letter = "X" if "XLA" in row["metrics"].get("memory_instrument", "") else "A"
-    return f"{text.binary(row['metrics']['peak_bytes'])} {letter}"
+    return f"{units.binary(row['metrics']['peak_bytes'])} {letter}"
 
 
 def _time(metrics: Mapping[str, Any], name: str, less: str = "") -> str:
     if name not in metrics:
         return ""
-    return text.seconds(max(metrics[name] - metrics.get(less, 0.0), 0.0))
+    return units.seconds(max(metrics[name] - metrics.get(less, 0.0), 0.0))
 
 
 def _lacking(document: Document) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import text
 from hograd_bench.report.shown import numbers, positive
 
@@ -194,7 +195,7 @@ def _picks(part: pd.DataFrame, budgets: Sequence[float]) -> Iterator[Pick]:
         _, (operator, method), mine = min(summary, key=lambda s: s[0])
         mine = mine[np.argsort(slower[mine], kind="stable")]
         anchors = tuple(
-            (r["anchor"], f"{r['problem']} {text.sizes(r)}: {text.seconds(r['cost'])}, {text.times(slower[i])}")
+            (r["anchor"], f"{r['problem']} {text.sizes(r)}: {units.seconds(r['cost'])}, {units.times(slower[i])}")
             for i, r in ((i, records[i]) for i in mine)
             if r["anchor"]
         )

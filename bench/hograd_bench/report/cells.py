@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hograd_bench import store
+from hograd_bench import store, units
 from hograd_bench.report import text
 from hograd_bench.report.shown import Shown
 
@@ -119,7 +119,7 @@ def _details(details: Any) -> tuple[dict[str, Any], str]:
         "samples": " ".join(f"{s * 1e6:.4g}" for s in samples[:SAMPLES]),
         "count": len(samples),
         "parts": [
-            f"{text.binary(p['bytes'])} {p.get('phase')}: {p.get('op')}"
+            f"{units.binary(p['bytes'])} {p.get('phase')}: {p.get('op')}"
             + (f" within {p['within']}" if p.get("within") not in (None, p.get("op")) else "")
             for p in parts[:PARTS]
         ],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hograd_bench import compare as comparing
-from hograd_bench import store
+from hograd_bench import store, units
 from hograd_bench.compare import Comparison
 from hograd_bench.environment import MetricRecord
 from hograd_bench.report import news, page, style, text
@@ -73,9 +73,9 @@ def by_metric(result: Comparison) -> list[dict[str, Any]]:
             logs = np.log(ratio)
             lines.append({
                 "metric": metric, "exact": exact, "cells": len(part), "more": int((ratio > 1).sum()),
-                "less": int((ratio < 1).sum()), "mean": text.times(float(np.exp(logs.mean()))) if len(logs) else "",
-                "least": text.times(float(ratio.min())) if len(logs) else "",
-                "most": text.times(float(ratio.max())) if len(logs) else "",
+                "less": int((ratio < 1).sum()), "mean": units.times(float(np.exp(logs.mean()))) if len(logs) else "",
+                "least": units.times(float(ratio.min())) if len(logs) else "",
+                "most": units.times(float(ratio.max())) if len(logs) else "",
             })  # fmt: skip
     return lines
 

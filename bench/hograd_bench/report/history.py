@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.environment import Environment
 from hograd_bench.report import text
 from hograd_bench.report.shown import Shown, numbers
@@ -100,7 +101,7 @@ def table(made: pd.DataFrame) -> tuple[list[dict[str, Any]], int]:
         marks = [name for name in ("torch", "commit") if was is not None and was[name] != run[name]]
         ratio = run["step_gradient_equivalents"]
         lines.append(
-            {**run, "marks": marks, "speed": text.times(ratio) if text.is_number(ratio) else "", "first": was is None}
+            {**run, "marks": marks, "speed": units.times(ratio) if text.is_number(ratio) else "", "first": was is None}
         )
         before[run["machine"]] = run
     lines.reverse()

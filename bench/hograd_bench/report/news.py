@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hograd_bench import claims, store
+from hograd_bench import claims, store, units
 from hograd_bench.compare import Comparison, compare
 from hograd_bench.environment import Environment
 from hograd_bench.report import text
@@ -119,7 +119,7 @@ def changes(
     top = frame.loc[size.sort_values(ascending=False, kind="stable").index[:most]]
     return [
         (anchors.get(r["cell"], ""), r["cell"], r["metric"], _value(r["metric"], r["a"]), _value(r["metric"], r["b"]),
-         text.times(r["ratio"]) if text.is_number(r["ratio"]) else str(r["note"]))
+         units.times(r["ratio"]) if text.is_number(r["ratio"]) else str(r["note"]))
         for r in top.to_dict("records")
     ]  # fmt: skip
 

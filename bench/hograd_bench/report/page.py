@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from hograd_bench import units
 from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
@@ -98,7 +99,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_presentable,
     )  # fmt: skip
-    made.filters.update(seconds=text.seconds, bytes=text.binary, times=text.times, metric_name=_metric_name)
+    made.filters.update(seconds=units.seconds, bytes=units.binary, times=units.times, metric_name=_metric_name)
     return made
 
 

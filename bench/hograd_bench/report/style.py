@@ -19,6 +19,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import IdentityTransform
 
+from hograd_bench import units
 from hograd_bench.report import text
 from hograd_bench.report.palette import Look
 from hograd_bench.report.svg import FAINT
@@ -184,7 +185,7 @@ def ratio_axis(axes: Axes, axis: str = "y") -> None:
     steps = (1.0,) if span > 300 else (1.0, 2.0, 5.0) if span > 5 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0)
     one.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
     one.set_minor_locator(NullLocator())
-    one.set_major_formatter(FuncFormatter(lambda v, _: text.times(v)))
+    one.set_major_formatter(FuncFormatter(lambda v, _: units.times(v)))
 
 
 def powers(axes: Axes, axis: str, unit: str) -> None:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hograd_bench import claims
+from hograd_bench import claims, units
 from hograd_bench.report import advice, text, training
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
@@ -34,7 +34,7 @@ def markdown(shown: Shown, said: Answers) -> str:
     if said.needs:
         lines += ["", "## Which method to take", ""]
     for need in (n for n in said.needs if n.main):
-        head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets))
+        head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {units.binary(b)}" for b in need.budgets))
         body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
         lines += [f"**You need {escape(need.words)}**", "", *table(head, body), ""]
     steps = training.table(shown)
@@ -80,5 +80,5 @@ def pick_words(pick: advice.Pick) -> str:
     """A recommendation in a few words."""
     if not pick.method:
         return "nothing fits"
-    worst = f", at worst {text.times(pick.worst)}" if pick.worst > 1.005 else ""
+    worst = f", at worst {units.times(pick.worst)}" if pick.worst > 1.005 else ""
     return f"{pick.method} ({pick.fastest}/{pick.points}{worst})"

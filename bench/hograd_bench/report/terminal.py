@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from hograd_bench import units
 from hograd_bench.report import text
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.summary import pick_words, short
@@ -25,7 +26,7 @@ def show(console: Console, said: Answers) -> None:
         table.add_row(name, Text(f"{sign} {words}", style=_STYLES[kind]), Text(short(verdict)))
     console.print(table)
     for need in (n for n in said.needs if n.main):
-        heads = ["any memory" if math.isinf(b) else f"≤ {text.binary(b)}" for b in need.budgets]
+        heads = ["any memory" if math.isinf(b) else f"≤ {units.binary(b)}" for b in need.budgets]
         columns = [Column(head, overflow="fold") for head in heads]
         table = Table("k", "dimension", *columns, title=f"You need {need.words}", title_justify="left")
         for s in need.situations:

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Any
 
+from hograd_bench import units
+
 LABELS = {
     "seconds_min": "time", "gradient_equivalents": "gradients", "peak_bytes": "peak", "total_bytes": "total",
     "allocations": "allocations", "aten_calls": "ATen calls", "relative_error": "rel. error",
@@ -26,49 +28,9 @@ def visible(text: str) -> str:
     return _UNSEEN.sub("\ufffd", text)
 
 
-def seconds(value: float) -> str:
-    """Seconds with three figures and a unit that reads."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(value) >= scale * 0.9995:
-            return f"{_figures(value / scale)} {unit}"
-    return f"{_figures(value / 1e-9)} ns"
-
-
-def joules(value: float) -> str:
-    """Joules with three figures and a unit that reads."""
-    return seconds(value).removesuffix("s") + "J"
-
-
-def binary(value: float) -> str:
-    """Bytes exactly below 10 KiB, then with three figures and a unit; whole KiB as such."""
-    if abs(value) < 10 * 2**10 and (value % 2**10 or not value):
-        return f"{value:.0f} B"
-    for unit, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
-        if abs(value) >= scale:
-            return f"{_figures(value / scale)} {unit}"
-    return f"{_figures(value / 2**10)} KiB"
-
-
-def plain(value: float) -> str:
-    """Whole numbers in full up to a million, others with three figures."""
-    if float(value).is_integer() and abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
 def metric(name: str, value: Any) -> str:
-    """A metric's value with its unit, known by the metric's name."""
-    if isinstance(value, str):
-        return clean(value, 200)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if "bytes" in name and not name.endswith("_per_s"):
-        return binary(float(value))
-    if "seconds" in name:
-        return seconds(float(value))
-    if "joules" in name:
-        return joules(float(value))
-    return plain(float(value))
+    """A metric's value with its unit, or its text on one line."""
+    return clean(value, 200) if isinstance(value, str) else units.metric(name, value)
 
 
 def is_number(value: Any) -> bool:
@@ -93,11 +55,6 @@ def threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def times(ratio: float) -> str:
-    """A ratio such as ``1.4×``; near 1 with a digit more, for there it matters."""
-    return f"{ratio:.4g}×" if 0.9 < ratio < 1.1 else f"{_figures(ratio)}×"
-
-
 def clean(text: Any, limit: int = 60) -> str:
     """Text on one line, without control characters, no longer than ``limit``: fit for a label in a figure."""
     kept = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text)[: 4 * limit])
@@ -105,12 +62,13 @@ def clean(text: Any, limit: int = 60) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
-def _figures(value: float) -> str:
-    """Three significant figures without an exponent."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if abs(value) >= 1e7:
-        return f"{value:.3g}"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{min(decimals, 6)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def gist(text: str, limit: int) -> str:
+    """The beginning of some sentences: whole ones where one fits, else cut between words."""
+    kept = clean(text, 4 * limit)
+    if len(kept) <= limit:
+        return kept
+    whole = max(kept.rfind(end, 0, limit) for end in (". ", "; "))
+    if whole > limit // 2:
+        return kept[: whole + 1].rstrip(";")
+    words = kept[:limit].rpartition(" ")[0].rstrip(",;:")
+    return f"{words} …" if words else clean(kept, limit)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import text
 from hograd_bench.report.advice import LOOSER
 from hograd_bench.report.figures import Drawn
@@ -64,7 +65,7 @@ class Way:
         """The deviation in words, "" where it is not known."""
         if math.isnan(self.deviation):
             return ""
-        return f"{100 * self.deviation:.2g} %" if self.deviation < 1 else text.times(self.deviation)
+        return f"{100 * self.deviation:.2g} %" if self.deviation < 1 else units.times(self.deviation)
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,10 @@ def table(shown: Shown) -> list[tuple[str, ...]]:
     for w in workloads(shown):
         point = w.points[-1]
         if point.pick is not None:
-            peak = "" if math.isnan(point.pick.growth) else text.times(point.pick.growth)
+            peak = "" if math.isnan(point.pick.growth) else units.times(point.pick.growth)
             what = ", ".join(filter(None, (f"{w.name}: {w.part}", w.problem, point.sizes, w.setting)))
             pick = point.pick
-            lines.append((what, text.seconds(point.plain.seconds), pick.method, text.times(pick.steps), peak))
+            lines.append((what, units.seconds(point.plain.seconds), pick.method, units.times(pick.steps), peak))
     return lines
 
 

@@ -50,8 +50,8 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
         "law": example,
         "worst": verdict.worst,
         "worst_link": next((f["worst_link"] for f in deciding if verdict.worst.startswith(f["name"] + ":")), ""),
-        "gist": text.clean(f"{example['name']}: {example['law']}" if example else words, GIST),
-        "worst_gist": text.clean(verdict.worst, GIST),
+        "gist": text.gist(f"{example['name']}: {example['law']}" if example else words, GIST),
+        "worst_gist": text.gist(verdict.worst, GIST),
         "cells": verdict.cells,
         "parts": parts,
     }

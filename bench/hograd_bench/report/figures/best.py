@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, groups, keys_of
@@ -49,7 +50,7 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
             colours.append(look.colour)
             links.append(f"#{row['anchor']}" if row["anchor"] else None)
             ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, look.colour)
-        said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {text.binary(r['peak_bytes'])}" for r in on))
+        said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {units.binary(r['peak_bytes'])}" for r in on))
     style.bars(axes, boxes, colours, alpha=0.82, urls=links)
     axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
     axes.set_xlabel("n")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
@@ -105,7 +106,7 @@ def _bars(
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     for i, total in enumerate(totals):
-        axes.annotate(text.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")
+        axes.annotate(units.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent of the peak; the peak at the right")
     style.key_above(figure, axes, list(looks.items()), title)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SYMBOLS, keys_of
@@ -101,8 +102,8 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
         axes.plot(x, y, color=look.colour, linewidth=1.2, zorder=2)
         style.points(axes, x, y, look, cells["anchor"].to_list())
         ends[str(where)] = (x[-1], y[-1], look.colour)
-        said.append(f"{where}: {text.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
-                    f"{text.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
+        said.append(f"{where}: {units.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
+                    f"{units.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
     held = zip(others, chosen, strict=True)
     at = ", ".join(f"{SYMBOLS[s]} = {v}" for s, v in held if v != 1 or s == "n")
     style.sizes_axis(axes, best[variable], f"{SYMBOLS[variable]}, at {at}" if at else SYMBOLS[variable])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from matplotlib.ticker import MaxNLocator
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines, swept
@@ -41,7 +42,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
                 notes.append(Note(look.index, f"order {order}", law.said, f"#{line['anchor'].iloc[-1]}"))
             style.points(axes, x, y, look, line["anchor"].to_list())
             ends[f"k = {order}"] = (x[-1], y[-1], look.colour)
-            said.append(f"order {order}: {law.said if law else text.binary(y[-1])}")
+            said.append(f"order {order}: {law.said if law else units.binary(y[-1])}")
         axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
         style.values(axes, "peak_bytes", log=False)
         style.binary_ticks(axes, "y")

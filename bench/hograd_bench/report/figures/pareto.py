@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
@@ -72,7 +73,7 @@ def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
         for r in rows
     ])  # fmt: skip
     names = ", ".join(
-        f"{r['method']} ({text.seconds(r['seconds_min'])}, {text.binary(r['peak_bytes'])})"
+        f"{r['method']} ({units.seconds(r['seconds_min'])}, {units.binary(r['peak_bytes'])})"
         for r in on[_SHOWN].to_dict("records")
     )
     return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")
