@@ -287,6 +287,8 @@ def test_clean_is_one_short_line() -> None:
         ("One sentence of a claim. Another that is too long.", 40, "One sentence of a claim."),
         ("One that fits; another that is too long for it.", 24, "One that fits"),
         ("n=8: 1.63, n=16: 1.81, n=32: 2.17", 25, "n=8: 1.63, n=16: 1.81 …"),
+        ("Too little. E.g. a case that is long", 18, "Too little."),
+        ("Too little of it. E.g. a case that is long", 30, "Too little of it."),
         ("no end is 3.5 near enough to be taken", 22, "no end is 3.5 near …"),
         ("x" * 100, 20, "x" * 19 + "…"),
     ],

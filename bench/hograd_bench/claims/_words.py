@@ -87,14 +87,15 @@ def claim_outcome(parts: Sequence[PartVerdict]) -> str:
 
 
 def claim_sentence(claim: Claim, outcome: str, parts: Sequence[PartVerdict]) -> str:
-    """The verdict in plain words: the outcome, then each deciding part's statement and sentence."""
+    """The verdict in plain words: the outcome, then each part's statement and sentence, those first that decide it."""
     head = {
         HOLDS: "Holds",
         REFUTED: "Refuted",
         PARTIAL: "Holds only in part",
         INSUFFICIENT: "Not decided for lack of data",
     }[outcome]
-    said = [f"{p.part.says.rstrip('.')}: {p.sentence}" for p in parts if p.part.role == "claim"]
+    ordered = sorted((p for p in parts if p.part.role == "claim"), key=lambda p: p.outcome == INSUFFICIENT)
+    said = [f"{p.part.says.rstrip('.')}: {p.sentence}" for p in ordered]
     return f"{head}. {' '.join(said)}"
 
 

@@ -18,6 +18,7 @@ ALIASES = {
     ("derivative_tensor", 1): "gradient as a tensor",
 }  # fmt: skip
 
+_END = re.compile(r"(?<!E\.g)[.;](?= )")
 
 # Control characters, and marks that turn the direction of what follows.
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -67,8 +68,8 @@ def gist(text: str, limit: int) -> str:
     kept = clean(text, 4 * limit)
     if len(kept) <= limit:
         return kept
-    whole = max(kept.rfind(end, 0, limit) for end in (". ", "; "))
-    if whole > limit // 2:
-        return kept[: whole + 1].rstrip(";")
+    ends = [m.start() for m in _END.finditer(kept, 0, limit)]
+    if ends and ends[-1] > limit // 2:
+        return kept[: ends[-1] + 1].rstrip(";")
     words = kept[:limit].rpartition(" ")[0].rstrip(",;:")
     return f"{words} …" if words else clean(kept, limit)
