@@ -107,7 +107,9 @@ def test_errors_name_argument_got_expected_remedy(
 
 
 @pytest.mark.parametrize(
-    ("operator", "method"), [(o, m) for o in (h.gradient, h.derivative_tensor) for m in o.methods], ids=str
+    ("operator", "method"),
+    [(o, m) for o in (h.gradient, h.derivative_tensor) for m in o.methods],
+    ids=lambda one: getattr(one, "name", one),
 )
 def test_a_result_that_is_not_scalar_is_named_by_every_method(operator: h.Operator, method: str) -> None:
     with pytest.raises(ValueError, match="f: returned shape"):
