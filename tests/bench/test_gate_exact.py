@@ -234,7 +234,7 @@ def test_junit_and_headline_say_what_happened() -> None:
     made = outcome("growth", "inconclusive", "new")
     root = ElementTree.fromstring(output.junit(made))[0]
     assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("4", "1", "1")
-    assert output.headline(made).startswith("regression (exit 1): B against A; 3 cells exact; 1 cells timed")
+    assert output.headline(made).startswith("regression (exit 1): B against A; exact metrics of 3 cells; 1 cells timed")
     nothing = ElementTree.fromstring(output.junit(Outcome("empty")))[0]
     assert nothing.get("failures") == "1"
 

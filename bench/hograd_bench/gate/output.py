@@ -27,7 +27,7 @@ ALIKE = 5
 def headline(outcome: Outcome) -> str:
     """One line: the exit code in words and what was compared."""
     verdicts = Counter(v["verdict"] for v in outcome.timing.values())
-    parts = [f"{outcome.counted} cells exact"] if outcome.counted else []
+    parts = [f"exact metrics of {outcome.counted} cells"] if outcome.counted else []
     if verdicts:
         said = ", ".join(f"{n} {name}" for name, n in sorted(verdicts.items(), key=lambda x: -x[1]))
         parts.append(f"{sum(verdicts.values())} cells timed over {outcome.pairs} process pairs: {said}")
