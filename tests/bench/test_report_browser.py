@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import page_speed
 import pytest
 import report_fakes as fakes
 from hograd_bench import report
@@ -204,3 +205,11 @@ def test_screenshot_is_small_enough_for_the_readme(pages: tuple[str, str], tmp_p
     assert made.read_bytes().startswith(b"\x89PNG")
     assert 10_000 < os.path.getsize(made) < 300_000
     assert shutil.which("chromium") or os.environ.get("HOGRAD_CHROMIUM")
+
+
+def test_page_speed_times_every_step(pages: tuple[str, str]) -> None:
+    found = page_speed.measure(Path(pages[0].removeprefix("file://")), times=1)
+    steps = {"shown", "usable", "sort", "filter", "search", "choose a picture", "open evidence", "close it"}
+    assert set(found) == steps | {"elements", "heap_mib"}
+    assert all(found[step] > 0 for step in steps)
+    assert found["elements"] > 1000
