@@ -281,6 +281,19 @@ def test_clean_is_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("2026-11-26T19:38:59.123456+00:00", "2026-11-26 19:38"),
+        ("20261126T193859Z-ab", "20261126T193859Z-ab"),
+        ("<b>no time at all, and long", "<b>no time at all,…"),
+        (None, "None"),
+    ],
+)
+def test_minute(moment: object, said: str) -> None:
+    assert text.minute(moment) == said
+
+
+@pytest.mark.parametrize(
     ("whole", "limit", "said"),
     [
         ("Short. And whole.", 40, "Short. And whole."),

@@ -41,7 +41,7 @@ def runs(shown: Shown) -> pd.DataFrame:
             for m, r in zip(made["machine"], made["run"], strict=True)
         ]
     made["recorded"] = [
-        text.clean(shown.environments.get((m, r), {}).get("recorded") or r, 19)
+        text.minute(shown.environments.get((m, r), {}).get("recorded") or r)
         for m, r in zip(made["machine"], made["run"], strict=True)
     ]
     joined: pd.DataFrame = pd.concat([made, _steps(rows, made)], axis=1)

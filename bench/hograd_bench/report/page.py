@@ -197,7 +197,7 @@ def _present(shown: Shown) -> list[tuple[str, str]]:
 
 def _last(shown: Shown) -> str:
     """When the latest row was measured: ``2026-11-23 18:16``."""
-    return str(max(shown.rows["started"].dropna().astype(str), default="unknown"))[:16].replace("T", " ")
+    return text.minute(max(shown.rows["started"].dropna().astype(str), default="unknown"))
 
 
 def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:

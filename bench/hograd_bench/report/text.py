@@ -18,6 +18,7 @@ ALIASES = {
     ("derivative_tensor", 1): "gradient as a tensor",
 }  # fmt: skip
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 _END = re.compile(r"(?<!E\.g)[.;](?= )")
 
 # Control characters, and marks that turn the direction of what follows.
@@ -37,6 +38,12 @@ def metric(name: str, value: Any) -> str:
 def is_number(value: Any) -> bool:
     """Whether there is a value: a number that is neither NaN nor infinite."""
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def minute(moment: Any) -> str:
+    """A time in ISO form to the minute, in UTC as it was recorded; of anything else as much as fits."""
+    kept = clean(moment, 40)
+    return kept[:16].replace("T", " ") if _MOMENT.match(kept) else clean(kept, 19)
 
 
 def operator_name(operator: str, order: int | None = None) -> str:
