@@ -240,6 +240,34 @@ def test_advice_leaves_approximations_out(two_ways: pd.DataFrame) -> None:
     assert advice.advise(loose)[0].situations[0].picks[-1].method == "b"
 
 
+def test_advice_says_where_bytes_were_not_measured(two_ways: pd.DataFrame) -> None:
+    elsewhere = two_ways.assign(n=300, numel=300.0, peak_bytes=math.nan)
+    small, large = advice.advise(pd.concat([two_ways, elsewhere]))[0].situations
+    assert {p.why for p in small.picks} <= {"", "nothing fits"}
+    assert [p.why for p in large.picks] == ["bytes not measured"] * (len(large.picks) - 1) + [""]
+    assert len(large.picks) > 1
+
+
+def test_advice_holds_nothing_against_a_method_that_was_not_measured_somewhere(two_ways: pd.DataFrame) -> None:
+    dense_alone = two_ways[two_ways["operator"] == "derivative_tensor"]
+    more = [dense_alone.assign(problem=f"p{i}") for i in range(2)]
+    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "a"
+    # One point of ten is no evidence.
+    more = [dense_alone.assign(problem=f"p{i}") for i in range(9)]
+    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "full"
+
+
+def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.DataFrame) -> None:
+    a, b, *_ = (two_ways[two_ways["method"] == m] for m in ("a", "b"))
+    larger = pd.concat([a.assign(problem="q", peak_bytes=8e6), b.assign(problem="q")])
+    need = advice.advise(pd.concat([a, b, larger]))[0]
+    picks = {limit: pick.method for limit, pick in zip(need.budgets, need.situations[0].picks, strict=True)}
+    assert picks.pop(math.inf) == "a"
+    between = [method for limit, method in picks.items() if 8e3 <= limit < 8e6]
+    assert between == ["b"] * len(between)
+    assert between
+
+
 def test_pareto_front() -> None:
     rows = pd.DataFrame({"peak_bytes": [1, 2, 3, 3], "seconds_min": [5.0, 6.0, 2.0, 1.0], "name": list("abcd")})
     assert pareto.front(rows)["name"].tolist() == ["a", "d"]

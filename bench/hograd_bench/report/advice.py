@@ -16,6 +16,12 @@ from hograd_bench.report.shown import numbers, positive
 
 BANDS = (16, 128, 1024, 16384)
 """Upper ends of the ranges of dimension."""
+MOST_PLACES = 6
+"""Pairs of a machine and a device that are advised on, those with the most rows."""
+SUPPORT = 1 / 3
+"""Share of a situation's problems and sizes that a method was measured on at least, to be one to take."""
+FITS = 0.9
+"""Share of those where it stays within the budget."""
 LOOSER = 2.0
 """A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
 _POINT = ["problem", "n", "depth", "batch", "order", "machine"]
@@ -27,11 +33,12 @@ class Pick:
     """The method to take in one situation.
 
     Attributes:
-        operator, method: what to call; "" where nothing fits the memory.
+        operator, method: what to call; "" where there is none to take.
         points: number of measured problems and sizes that speak for it.
         fastest: in how many of them it is the fastest.
         worst: how many times longer than the fastest it takes at worst.
         anchors: evidence, (anchor, what) a point.
+        why: why there is none to take, else "".
     """
 
     operator: str
@@ -40,6 +47,7 @@ class Pick:
     fastest: int
     worst: float
     anchors: tuple[tuple[str, str], ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Need:
         budgets: bytes, the last of them infinite.
         situations: by order and dimension.
         main: whether it is one of the derivative operators of a function.
-        device: what it holds on, where rows of several devices were measured, else "".
+        device: what it holds on, where rows of several devices or machines were measured, else "".
     """
 
     title: str
@@ -78,19 +86,24 @@ class Need:
 def advise(ok: pd.DataFrame) -> list[Need]:
     """Recommendations from rows that came out well.
 
-    Each device is advised on by itself. Of it only the dtype and number of threads with the most rows speak, and no
-    approximations (:data:`LOOSER`): a finite difference is fast, and is no answer to a question about derivatives.
+    Each device of each machine is advised on by itself. Of it only the dtype and number of threads with the most rows
+    speak, and no approximations (:data:`LOOSER`): a finite difference is fast, and is no answer to a question about
+    derivatives.
     """
     timed = positive(ok, "seconds_min")
-    devices = sorted(timed["device"].unique())
-    found = {device: _advise(_comparable(timed[timed["device"] == device])) for device in devices}
-    if len(devices) < 2:
-        return [need for needs in found.values() for need in needs]
-    return [replace(need, device=text.clean(device, 12)) for device, needs in found.items() for need in needs]
+    sizes = timed.groupby(["machine", "device"], observed=True).size().sort_values(ascending=False, kind="stable")
+    places = sorted(sizes.index[:MOST_PLACES])
+    machines, devices = len({m for m, _ in places}), len({d for _, d in places})
+    found = []
+    for machine, device in places:
+        here = timed[(timed["machine"] == machine) & (timed["device"] == device)]
+        named = [text.clean(device, 12)] * (devices > 1) + [text.clean(machine, 40)] * (machines > 1)
+        found += [replace(need, device=" of ".join(named)) for need in _advise(_comparable(here))]
+    return found
 
 
 def _advise(rows: pd.DataFrame) -> list[Need]:
-    """Recommendations for one device."""
+    """Recommendations for one device of one machine."""
     found = [_need(title, _products(rows, count), True) for title, count in _PRODUCTS]
     derivatives = ("derivative_tensor", "derivative_vector_product")
     names = sorted(set(rows["operator"]) - set(derivatives), key=lambda o: (o != "directional_derivative", o))
@@ -169,7 +182,7 @@ def _band(place: int) -> str:
 
 
 def _picks(part: pd.DataFrame, budgets: Sequence[float]) -> Iterator[Pick]:
-    records = part.to_dict("records")
+    records = [{str(k): v for k, v in row.items()} for row in part.to_dict("records")]
     names: dict[tuple[Any, ...], int] = {}
     point = np.array([names.setdefault(tuple(r[c] for c in _POINT), len(names)) for r in records])
     cost, peak = part["cost"].to_numpy(dtype=float), part["peak"].to_numpy(dtype=float)
@@ -177,26 +190,43 @@ def _picks(part: pd.DataFrame, budgets: Sequence[float]) -> Iterator[Pick]:
     for i, row in enumerate(records):
         ways.setdefault((row["operator"], row["method"]), []).append(i)
     for budget in budgets:
-        fits = np.ones(len(part), dtype=bool) if math.isinf(budget) else peak <= budget
-        best = np.full(len(names), math.inf)
-        np.minimum.at(best, point[fits], cost[fits])
-        slower = cost / best[point]
-        summary = []
-        for key, members in sorted(ways.items()):
-            mine = np.array([i for i in members if fits[i]], dtype=int)
-            if len(mine):
-                # A method that misses a tenth of the points may still be taken; one that fits few of them may not.
-                enough = len(mine) >= 0.9 * len(names)
-                rank = (not enough, 0 if enough else -len(mine), float(np.log(slower[mine]).mean()))
-                summary.append((rank, key, mine))
-        if not summary:
-            yield Pick("", "", len(names), 0, math.nan)
-            continue
-        _, (operator, method), mine = min(summary, key=lambda s: s[0])
-        mine = mine[np.argsort(slower[mine], kind="stable")]
-        anchors = tuple(
-            (r["anchor"], f"{r['problem']} {text.sizes(r)}: {units.seconds(r['cost'])}, {units.times(slower[i])}")
-            for i, r in ((i, records[i]) for i in mine)
-            if r["anchor"]
-        )
-        yield Pick(operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), anchors)
+        yield _pick(records, ways, point, cost, peak, budget)
+
+
+def _pick(
+    records: Sequence[dict[str, Any]],
+    ways: dict[tuple[str, str], list[int]],
+    point: np.ndarray[Any, Any],
+    cost: np.ndarray[Any, Any],
+    peak: np.ndarray[Any, Any],
+    budget: float,
+) -> Pick:
+    """The method to take within a budget.
+
+    Of the points that can speak, whose bytes are known where there is a limit, a method was measured on some. What it
+    was not measured on says nothing against it; a point where it does not fit does.
+    """
+    known = np.full(len(point), True) if math.isinf(budget) else np.isfinite(peak)
+    fits = known & (math.isinf(budget) | (peak <= budget))
+    points = len(set(point[known]))
+    best = np.full(point.max() + 1, math.inf)
+    np.minimum.at(best, point[fits], cost[fits])
+    slower = cost / best[point]
+    summary = []
+    for key, members in sorted(ways.items()):
+        measured = [i for i in members if known[i]]
+        mine = np.array([i for i in measured if fits[i]], dtype=int)
+        if len(mine):
+            share = len(mine) / len(measured)
+            rank = (len(measured) < SUPPORT * points, max(0.0, FITS - share), float(np.log(slower[mine]).mean()))
+            summary.append((rank, key, mine))
+    if not summary:
+        return Pick("", "", points, 0, math.nan, why="nothing fits" if points else "bytes not measured")
+    _, (operator, method), mine = min(summary, key=lambda s: s[0])
+    mine = mine[np.argsort(slower[mine], kind="stable")]
+    anchors = tuple(
+        (r["anchor"], f"{r['problem']} {text.sizes(r)}: {units.seconds(r['cost'])}, {units.times(slower[i])}")
+        for i, r in ((i, records[i]) for i in mine)
+        if r["anchor"]
+    )
+    return Pick(operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), anchors)

@@ -79,6 +79,6 @@ def short(verdict: claims.Verdict) -> str:
 def pick_words(pick: advice.Pick) -> str:
     """A recommendation in a few words."""
     if not pick.method:
-        return "nothing fits"
+        return pick.why
     worst = f", at worst {units.times(pick.worst)}" if pick.worst > 1.005 else ""
     return f"{pick.method} ({pick.fastest}/{pick.points}{worst})"
