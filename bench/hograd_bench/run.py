@@ -131,7 +131,7 @@ def run(
     console.print("recording the environment and the machine's ceilings …", markup=False)
     here = environment.record()
     try:
-        opened = _resumed(results, here) if resume else store.create_run(results, _with_ceilings(here))
+        opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files))
         troubled = _troubled(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
@@ -157,8 +157,10 @@ def run(
     return outcome
 
 
-def _with_ceilings(here: dict[str, Any]) -> dict[str, Any]:
-    return {**here, "ceilings": ceilings.measure()}
+def _complete(here: dict[str, Any], problem_files: Sequence[Path]) -> dict[str, Any]:
+    """The environment with the machine's ceilings, and with what it takes to measure a cell again."""
+    own = {"plan": {"problem_files": [str(file) for file in problem_files]}} if problem_files else {}
+    return {**here, **own, "ceilings": ceilings.measure()}
 
 
 def _resumed(results: Path, here: dict[str, Any]) -> store.Run:

@@ -7,6 +7,7 @@ def quadratic(spec: Spec, draw: Draw) -> Instance: ...
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,6 +147,7 @@ class Problem:
         return built
 
 
+_NAME = re.compile(r"[^\W_][\w.-]{0,59}")  # part of a cell's id, which is typed into shells
 _PROBLEMS: dict[str, Problem] = {}
 _FAMILIES = ("elementwise", "dense", "network", "application")
 
@@ -163,8 +165,11 @@ def problem(
     """Declare a problem by its factory; see :class:`Problem` for the arguments.
 
     Raises:
-        ValueError: the name is taken, the family unknown, or a size is not n, depth or batch.
+        ValueError: the name is taken or holds other characters than letters, digits, "_", "-" and ".", the family is
+            unknown, or a size is not n, depth or batch.
     """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
         raise ValueError(f"problem: {name!r} is declared twice")
     if family not in _FAMILIES:

@@ -58,7 +58,7 @@ def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[d
             "sizes": f"{text.sizes(row)}, {row['dtype']}, {row['device']}, {text.threads(row['threads'])}",
             "status": row["status"],
             "reason": row["reason"] or "",
-            "command": command(row["cell"]),
+            "command": command(row["cell"], shown.environments.get((row["machine"], row["run"]))),
             "metrics": "\n".join(f"{text.clean(name, 60)}\t{value}" for name, value in have),
             "missing": _missing(row["missing"] or {}),
             "run": row["run"],
@@ -69,9 +69,17 @@ def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[d
         }
 
 
-def command(cell: str) -> str:
-    """The command that measures exactly this cell again, safe to paste into a shell."""
-    return f"hograd run --cell {shlex.quote(cell)}"
+def command(cell: str, environment: Mapping[str, Any] | None = None) -> str:
+    """The command that measures exactly this cell again, safe to paste into a shell.
+
+    Args:
+        cell: its id.
+        environment: of its run, which says what files of one's own declared problems.
+    """
+    plan = (environment or {}).get("plan")
+    files = _list(plan.get("problem_files")) if isinstance(plan, Mapping) else []
+    own = "".join(f" --problem-file {shlex.quote(str(file))}" for file in files)
+    return f"hograd run{own} --cell {shlex.quote(cell)}"
 
 
 def _records(shown: Shown) -> list[dict[str, Any]]:
@@ -116,7 +124,7 @@ def _details(details: Any) -> tuple[dict[str, Any], str]:
     samples = [s for s in _list(found.get("samples_seconds")) if text.is_number(s)]
     parts = [p for p in _list(found.get("peak_attribution")) if isinstance(p, dict) and text.is_number(p.get("bytes"))]
     return {
-        "samples": " ".join(f"{s * 1e6:.4g}" for s in samples[:SAMPLES]),
+        "samples": " ".join(_microseconds(s) for s in samples[:SAMPLES]),
         "count": len(samples),
         "parts": [
             f"{units.binary(p['bytes'])} {p.get('phase')}: {p.get('op')}"
@@ -126,6 +134,11 @@ def _details(details: Any) -> tuple[dict[str, Any], str]:
         "warnings": [str(w)[:LONGEST] for w in _list(found.get("warnings"))][:PARTS],
         "traceback": str(found.get("traceback") or "")[-LONGEST:],
     }, ""
+
+
+def _microseconds(seconds: float) -> str:
+    value = seconds * 1e6
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _list(value: Any) -> list[Any]:

@@ -88,10 +88,7 @@ def _facts(result: Comparison, environments: Sequence[Environment], old: pd.Data
         was, now = (text.clean(_of(e, section, key), 40) for e in environments)
         if was != now:
             facts.append(f"{name}: {was} → {now}")
-    facts.append(
-        f"{result.values:,} deterministic values of {result.cells:,} cells compared: "
-        + (f"{len(result.differences):,} changed" if len(result.differences) else "all the same")
-    )
+    facts.append(_compared(result))
     if len(result.statuses):
         facts.append(f"{len(result.statuses):,} cells changed their status")
     for column, what in (("operator", "operators"), ("method", "methods"), ("problem", "problems")):
@@ -106,6 +103,16 @@ def _facts(result: Comparison, environments: Sequence[Environment], old: pd.Data
         if rule.level != "full":
             facts.append(f"cells on {device}, comparable: {rule.level} ({'; '.join(rule.reasons[:3])})")
     return facts
+
+
+def _compared(result: Comparison) -> str:
+    if not result.cells:
+        return "no cell was measured by both runs"
+    cells = f"{result.cells:,} cell{'s' if result.cells > 1 else ''}"
+    if not result.values:
+        return f"{cells} measured by both runs, but no deterministic value of them"
+    outcome = f"{len(result.differences):,} changed" if len(result.differences) else "all the same"
+    return f"{result.values:,} deterministic values of {cells} compared: {outcome}"
 
 
 def changes(

@@ -61,7 +61,9 @@ def render(
     table = template("cells.html.j2").render(
         columns=columns, metrics=cells.METRICS, rows=cells.table(shown), cut=shown.cut
     )
-    evidence = template("evidence.html.j2").render(evidence=cells.evidence(shown, environments))
+    evidence = template("evidence.html.j2").render(
+        evidence=cells.evidence(shown, environments), most_samples=cells.SAMPLES
+    )
     return template("index.html.j2").render(
         **assets(),
         title="hograd report",
@@ -74,6 +76,7 @@ def render(
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
         training=training.workloads(shown),
         training_pictures=_training_pictures(shown),
+        most_pictures=figures.MOST,
         sections=sorted(filter(None, drawing.results()), key=lambda section: section["order"]),
         matrices=matrix.matrices(shown),
         signs=matrix.legend(shown),

@@ -18,6 +18,8 @@ DARK = (
     "#56b4e9", "#ff8f4d", "#35c79a", "#e79ac6", "#a79bff", "#e6b24c", "#8fe3ef", "#f2728f", "#b4bbc4", "#cbce5c",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
+SIGNS = dict(zip(MARKERS, "●■▲◆▼✚✖⬟◀▶", strict=True))
+"""Marker -> the letter that looks like it, for keys."""
 
 
 @dataclass(frozen=True)
@@ -59,4 +61,5 @@ class Palette:
 
 def ordinal(place: int) -> Look:
     """The look of the place-th of things that are no methods: orders, dtypes, phases."""
-    return Look(place % len(LIGHT), MARKERS[place % len(MARKERS)])
+    round_ = place // len(LIGHT)  # the colours again, with other markers
+    return Look(place % len(LIGHT), MARKERS[(place + 3 * round_) % len(MARKERS)])

@@ -16,7 +16,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import IdentityTransform
 
 from hograd_bench import units
@@ -39,6 +39,15 @@ _SETTINGS: Any = {
 }  # fmt: skip
 
 
+LEAST_TICKS = 3
+_PARTS = {
+    10: ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), 2: ((1.0,), (1.0, 1.5), (1.0, 1.25, 1.5, 1.75)),
+}  # fmt: skip
+"""Base -> parts of a decade or octave that make ticks, from coarse to fine."""
+_NAME, _MARK = 8.5, 4.0
+"""Points: size of a name beside a point, and half of a marker."""
+_AROUND = ((1, 0), (-1, 0), (0, 1.2), (0, -1.2), (1, 0.9), (1, -0.9), (-1, 0.9), (-1, -0.9))
+"""Where a name may stand, the best first."""
 _LETTER = 0.026
 """Width of a tick's letter, in widths of a panel's axes."""
 
@@ -68,17 +77,25 @@ def values(axes: Axes, metric: str, *, axis: str = "y", log: bool = True, label:
     if log:
         (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
         low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
-        if "bytes" in metric:
-            steps = max(1, math.ceil(max(math.log2(high) - math.log2(low), 1) / 7))
-            one.set_major_locator(LogLocator(base=2.0**steps, numticks=12))
-        elif high / low < 30:
-            one.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
-        else:
-            one.set_major_locator(LogLocator(base=10, numticks=12))
+        one.set_major_locator(FixedLocator(log_ticks(low, high, 2 if "bytes" in metric else 10)))
         one.set_minor_locator(NullLocator())
     one.set_major_formatter(FuncFormatter(lambda v, _: text.metric(metric, v)))
     if label:
         (axes.set_ylabel if axis == "y" else axes.set_xlabel)(label)
+
+
+def log_ticks(low: float, high: float, base: int = 10) -> list[float]:
+    """Three to about eight round places for ticks of a logarithmic axis, however narrow it is."""
+    span = math.log(high / low, base)
+    step = max(1, math.ceil(span / 7))
+    for parts in _PARTS[base] if step == 1 else ((1.0,),):
+        first, last = math.floor(math.log(low, base)), math.ceil(math.log(high, base))
+        powers = range(first - first % step, last + 1, step)
+        found = [part * float(base) ** power for power in powers for part in parts]
+        inside = [tick for tick in found if low <= tick <= high]
+        if len(inside) >= LEAST_TICKS:
+            return inside
+    return [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
 
 
 def sizes_axis(axes: Axes, sizes: Iterable[float], label: str, *, log: bool = True) -> None:
@@ -164,6 +181,20 @@ def spread(wanted: Sequence[float], gap: float, low: float = -math.inf, high: fl
     return [min(max(mean, low), top) + rank * gap for rank, mean in enumerate(flat)]
 
 
+def name_ticks(axes: Axes, names: Sequence[str]) -> None:
+    """Ticks at 0, 1, 2, … under their names, of which those are left out that would touch."""
+    low, high = axes.get_xlim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    letter = 0.55 * mpl.rcParams["font.size"] * (figure.dpi / 72) / axes.get_window_extent().width
+    kept: list[int] = []
+    for place in reversed(range(len(names))):
+        letters = (len(names[place]) + len(names[kept[-1]])) / 2 + 1 if kept else 0.0
+        if not kept or (kept[-1] - place) / (high - low) > letter * letters:
+            kept.append(place)
+    axes.set_xticks(kept, [names[place] for place in kept])
+
+
 def curve(axes: Axes, law: Callable[[float], float], low: float, high: float, look: Look) -> None:
     """A law as a line over its range."""
     x = np.geomspace(low, high, 40) if high > low else np.array([low])
@@ -181,16 +212,17 @@ def heading(axes: Axes, title: str) -> None:
 def ratio_axis(axes: Axes, axis: str = "y") -> None:
     """A logarithmic axis of ratios, with ticks such as ``0.5×``."""
     one, (low, high) = (axes.yaxis, axes.get_ylim()) if axis == "y" else (axes.xaxis, axes.get_xlim())
-    span = high / low
-    steps = (1.0,) if span > 300 else (1.0, 2.0, 5.0) if span > 5 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0)
-    one.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+    one.set_major_locator(FixedLocator(log_ticks(low, high)))
     one.set_minor_locator(NullLocator())
     one.set_major_formatter(FuncFormatter(lambda v, _: units.times(v)))
 
 
 def powers(axes: Axes, axis: str, unit: str) -> None:
     """Ticks at powers of ten, written such as ``10⁻⁶`` or, with a unit, ``1 G FLOP/s``."""
-    one = axes.yaxis if axis == "y" else axes.xaxis
+    one, (low, high) = (axes.yaxis, axes.get_ylim()) if axis == "y" else (axes.xaxis, axes.get_xlim())
+    if math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 1:  # one power could not be read as a scale
+        low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+        (axes.set_ylim if axis == "y" else axes.set_xlim)(low, high)
     one.set_major_locator(LogLocator(base=10, numticks=9))
     one.set_minor_locator(NullLocator())
     one.set_major_formatter(FuncFormatter(lambda v, _: _power(v, unit)))
@@ -233,21 +265,37 @@ def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], tit
 
 
 def label_points(axes: Axes, named: Iterable[tuple[float, float, str, str]]) -> None:
-    """Names beside points (x, y, name, colour), at the side where there is room, moved apart."""
-    figure = axes.get_figure()
+    """Names beside points (x, y, name, colour), each where it covers least of the others; call it last.
+
+    Greedy over eight places around each point (Christensen, Marks & Shieber 1995 call it so, and do better in hours).
+    """
+    figure = axes.get_figure(root=True)
     assert figure is not None
     _ = (axes.get_xlim(), axes.get_ylim())
-    box = axes.get_window_extent()
-    placed = []
+    scale = 72 / figure.dpi
+    frame = axes.get_window_extent()
+    limits = (frame.x0 * scale, frame.y0 * scale, frame.x1 * scale, frame.y1 * scale)
+    points = []
     for x, y, name, colour in named:
-        px, py = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
-        placed.append((float(py), float(px), name, colour))
-    placed.sort()
-    gap = 10.5 * figure.dpi / 72 / box.height
-    for side in (True, False):
-        mine = [p for p in placed if (p[1] < 0.62) is side]
-        for (_, px, name, colour), at in zip(mine, spread([p[0] for p in mine], gap, -0.02, 1.04), strict=True):
-            axes.annotate(
-                text.clean(name, 26), (px, at), xycoords="axes fraction", xytext=(7 if side else -7, 0),
-                textcoords="offset points", color=colour, fontsize=8.5, va="center", ha="left" if side else "right",
-            )  # fmt: skip
+        px, py = axes.transData.transform((x, y)) * scale
+        points.append((float(px), float(py), text.clean(name, 26), colour))
+    taken = [(px - _MARK, py - _MARK, px + _MARK, py + _MARK) for px, py, _, _ in points]
+    for px, py, name, colour in sorted(points, key=lambda p: (p[1], p[0])):
+        width = 0.52 * _NAME * len(name)
+        around = []
+        for place, (dx, dy) in enumerate(_AROUND):
+            left, low = px + dx * (_MARK + 3) - (dx < 0) * width - (dx == 0) * width / 2, py + dy * _NAME - _NAME / 2
+            box = (left, low, left + width, low + _NAME)
+            outside = width * _NAME - _common(box, limits)
+            around.append((sum(_common(box, other) for other in taken) + outside, place, box))
+        _, place, box = min(around)
+        taken.append(box)
+        axes.annotate(
+            name, (box[0], (box[1] + box[3]) / 2), xycoords="figure points", color=colour,
+            fontsize=_NAME, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _common(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -40,6 +40,8 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
     deciding = [f for p in parts if p["role"] == "claim" for f in p["findings"]]
     example = next((f for f in deciding if f["outcome"] == verdict.outcome and f["law"]), None)
     words = verdict.sentence.partition(". ")[2] or verdict.sentence
+    by_part = [(p["says"].rstrip("."), p["mark"][2].lower()) for p in parts if p["role"] == "claim"]
+    split = verdict.outcome == claims.PARTIAL and len(by_part) > 1
     return {
         "id": verdict.claim.id,
         "title": verdict.claim.title,
@@ -50,7 +52,9 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
         "law": example,
         "worst": verdict.worst,
         "worst_link": next((f["worst_link"] for f in deciding if verdict.worst.startswith(f["name"] + ":")), ""),
-        "gist": text.gist(f"{example['name']}: {example['law']}" if example else words, GIST),
+        "gist": " ".join(f"{says}: {outcome}." for says, outcome in by_part)
+        if split
+        else text.gist(f"{example['name']}: {example['law']}" if example else words, GIST),
         "worst_gist": text.gist(verdict.worst, GIST),
         "cells": verdict.cells,
         "parts": parts,

@@ -11,6 +11,7 @@ from hograd_bench.schema._migrations import MIGRATIONS
 from hograd_bench.schema._values import (
     CELL_FIELDS,
     COUNT_FIELDS,
+    COUNTED,
     FIELD_SET,
     RESERVED,
     SCHEMA,
@@ -134,6 +135,8 @@ def checked_metrics(values: Any, reasons: Any) -> tuple[dict[str, Any], dict[str
     for name, value in values.items():
         # The common cases of a hundred thousand rows, first.
         if (type(value) is float and -_INFINITY < value < _INFINITY) or (type(value) is int and abs(value) < WIDEST):
+            if name in COUNTED and not 0 <= value < WIDEST:
+                raise SchemaError(f"metrics[{name!r}]: got {value!r}, expected a number from 0 that can be counted")
             continue
         if value is None:
             if not reasons.get(name):

@@ -10,7 +10,7 @@ from typing import Any
 from hograd_bench.cells import Cell
 from hograd_bench.schema._checking import validate
 from hograd_bench.schema._json import SchemaError
-from hograd_bench.schema._values import FIELDS, SCHEMA, WIDEST, Row, text
+from hograd_bench.schema._values import COUNTED, FIELDS, SCHEMA, WIDEST, Row, text
 
 
 def row(
@@ -50,7 +50,7 @@ def row(
     values: dict[str, Any] = {}
     reasons = {str(name): text(str(why)) for name, why in (missing or {}).items()}
     for name, value in (metrics or {}).items():
-        values[name], why = _metric(value)
+        values[name], why = _metric(name, value)
         if why is not None:
             reasons.setdefault(name, why)
         elif values[name] is not None and name in reasons:
@@ -98,7 +98,7 @@ def tidy(value: Any) -> Any:
     raise SchemaError(f"details: got a {type(value).__name__}, expected numbers, text, lists and objects")
 
 
-def _metric(value: Any) -> tuple[Any, str | None]:
+def _metric(name: str, value: Any) -> tuple[Any, str | None]:
     """A metric's value as JSON has it, and why it is null where it is."""
     why = getattr(value, "reason", None)  # metrics.Missing, known by its shape: importing it would import torch
     if isinstance(why, str):
@@ -112,6 +112,8 @@ def _metric(value: Any) -> tuple[Any, str | None]:
         return None, f"not a finite number: {value}"
     if isinstance(value, int) and abs(value) >= WIDEST:
         return None, f"larger than any count: about 2**{abs(value).bit_length() - 1}"
+    if name in COUNTED and isinstance(value, (int, float)) and not 0 <= value < WIDEST:
+        return None, f"no such figure can be counted: {value}"
     return value, None
 
 

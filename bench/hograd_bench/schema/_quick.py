@@ -39,7 +39,7 @@ def _plain_metrics(values: Any, reasons: Any) -> dict[str, str] | None:
         return None
     check_names(tuple(values))
     # One sum instead of a comparison each; integers that were too long for the parser are in it as well.
-    if not sum(map(abs, filter(None, values.values()))) < WIDEST:
+    if not sum(map(abs, filter(None, values.values()))) < WIDEST or min(filter(None, values.values()), default=0) < 0:
         return None
     void = [name for name, value in values.items() if value is None]
     if void != list(reasons) and (len(void) != len(reasons) or set(void) != reasons.keys()):

@@ -33,6 +33,12 @@ RESERVED = FIELD_SET | {"machine", "line"}
 WIDEST = 2**63
 """Integers from here on are refused: no count or byte figure is that large, but a damaged one may be."""
 
+COUNTED = frozenset({
+    "seconds_min", "seconds_median", "gradient_equivalents", "peak_bytes", "total_bytes", "allocations", "aten_calls",
+    "graph_nodes", "flops",
+})  # fmt: skip
+"""Metrics that verdicts and advice rest on and that are never negative: a row where one is was damaged."""
+
 Row = dict[str, Any]
 """A row as plain JSON types; :func:`row` and :func:`validate` are the two ways to have one."""
 

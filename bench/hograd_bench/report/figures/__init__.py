@@ -13,6 +13,7 @@ from types import ModuleType
 
 from hograd_bench.report.figures._contract import Drawn as Drawn
 from hograd_bench.report.figures._contract import Note as Note
+from hograd_bench.report.figures._series import MOST as MOST
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from hograd_bench.report.shown import Shown, numbers
 ORDER = 100
 TITLE = "Accuracy"
 ABOUT = (
-    "Relative error of every cell to an independent float64 result at the same rounded input. Ticks: half a unit of "
+    "Relative error of every cell to an independent float64 result at the same rounded input. Dashed: half a unit of "
     "rounding of each dtype. Cells that agree to the last digit stand at the left edge."
 )
 _EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}

@@ -17,7 +17,8 @@ TITLE = "History"
 ABOUT = (
     "Each operator over the runs of a machine, against its first run: the geometric mean over the cells that two "
     "neighbouring runs share, chained. Bytes are exact, so that any step is a change of code or of torch; times in "
-    "gradients move with the machine's mood as well. Dashed: another torch."
+    "gradients move with the machine's mood as well. Dashed: another torch. A line ends with the last run that shared "
+    "a cell with the run before."
 )
 _PANELS = (("peak_bytes", "Peak bytes, first run = 1"), ("gradient_equivalents", "Time in gradients, first run = 1"))
 
@@ -30,7 +31,9 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         runs = sorted(rows.loc[rows["machine"] == machine, "run"].unique())
         versions = [history.fact(shown.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
         recorded = [shown.environments.get((str(machine), r), {}).get("recorded") or r for r in runs]
-        days = [text.clean(str(r)[:10], 10) for r in recorded]
+        moments = [text.minute(r) for r in recorded]
+        # To the day, where that tells them apart.
+        days = [m[:10] if len({n[:10] for n in moments}) == len(moments) else m.replace(" ", "\n") for m in moments]
         panels: list[str] = []
         for metric, label in _PANELS:
             if metric in part and (part[metric] > 0).any():
@@ -47,7 +50,7 @@ def _panel(
     figure, axes = style.canvas(5.4, 3.3)
     both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
     step = np.log(both[metric] / both[f"was_{metric}"])
-    ends, said = {}, []
+    ends, said, seen = {}, [], [1.0]
     for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
         means = logs.groupby(both.loc[logs.index, "run"]).mean()
         x = [place[str(run)] for run in means.index]
@@ -59,6 +62,7 @@ def _panel(
             style.points(axes, xs, ys, look, [""] * len(xs), 14)
         ends[text.operator_name(str(operator))] = (xs[-1], ys[-1], look.colour)
         said.append(f"{operator} ends at {ys[-1]:.3g}")
+        seen += ys
     for i in range(1, len(runs)):
         if versions[i] != versions[i - 1]:
             axes.axvline(i - 0.5, color=style.INK, linewidth=0.7, linestyle=(0, (4, 3)))
@@ -67,9 +71,7 @@ def _panel(
                 textcoords="offset points", fontsize=8, va="top",
             )  # fmt: skip
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    low, high = min(low, 0.9), max(high, 1.1)
-    axes.set_ylim(low, high)
+    axes.set_ylim(min(0.95 * min(seen), 0.9), max(1.05 * max(seen), 1.1))
     style.ratio_axis(axes)
     axes.set_xlim(-0.3, len(runs) - 0.7)
     ticks = sorted({0, len(runs) // 2, len(runs) - 1})

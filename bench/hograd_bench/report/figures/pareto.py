@@ -64,9 +64,10 @@ def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
     for row in rows:
         look = shown.palette[row["method"]]
         style.points(axes, [row["peak_bytes"]], [row["seconds_min"]], look, [row["anchor"]], 42)
+    axes.set(xscale="log", yscale="log")
+    axes.margins(0.18, 0.12)
     style.values(axes, "seconds_min", label="time of a call")
     style.values(axes, "peak_bytes", axis="x", label="peak bytes")
-    axes.margins(0.18, 0.12)
     style.heading(axes, text.sizes(here.iloc[0]))
     style.label_points(axes, [
         (r["peak_bytes"], r["seconds_min"], r["method"], shown.palette[r["method"]].colour)

@@ -9,15 +9,16 @@ import pandas as pd
 
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel
-from hograd_bench.report.palette import ordinal
+from hograd_bench.report.palette import SIGNS, ordinal
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 90
 TITLE = "Roofline"
 ABOUT = (
-    "Every cell by its arithmetic intensity (counted operations over counted bytes) and the rate at which it "
-    "computes. The roof was measured on this machine: copying within the cache and from memory, and multiplying "
-    "matrices. A cell far beneath the roof spends its time neither on arithmetic nor on bytes: it is overhead."
+    "Every cell whose operations and bytes were counted, by its arithmetic intensity (operations over bytes) and the "
+    "rate at which it computes. The roof was measured on this machine: copying within the cache and from memory, and "
+    "multiplying matrices. A cell far beneath the roof spends its time neither on arithmetic nor on bytes: it is "
+    "overhead."
 )
 
 
@@ -39,14 +40,18 @@ def draw(shown: Shown) -> Iterator[Drawn]:
 
 
 def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
-    figure, axes = style.canvas(8.6, 4.8, left=0.1, right=0.72)
+    figure, axes = style.canvas(8.6, 4.8, left=0.13, right=0.72)
     x = part["flops"] / part["moved_bytes"]
     y = part["flops"] / part["seconds_min"]
     ends: dict[str, tuple[float, float, str]] = {}
     for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
         look = ordinal(i)
         style.points(axes, x[cells.index].to_list(), y[cells.index].to_list(), look, cells["anchor"].to_list(), 13)
-        ends[text.operator_name(str(operator))] = (0.0, float(y[cells.index].median()), look.colour)
+        ends[f"{SIGNS[look.marker]} {text.operator_name(str(operator))}"] = (
+            0.0,
+            float(y[cells.index].median()),
+            look.colour,
+        )
     axes.set_xscale("log")
     low, high = x.min() / 2, max(x.max() * 2, 4.0)
     rates = _section(ceiling, "matmul_flop_per_s")
@@ -60,9 +65,10 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
         end = high if best is None else min(high, best / bandwidth)
         axes.plot([low, end], [low * bandwidth, end * bandwidth], color=style.INK, linewidth=1, zorder=1,
                   linestyle="-" if what == "cache" else (0, (4, 3)))  # fmt: skip
+        above = what == "cache"  # where no cell can be; the other beneath the roof, where few are
         axes.annotate(
-            f"{what}, {bandwidth / 1e9:.3g} GB/s", (low, low * bandwidth), xytext=(2, 4 if what == "cache" else -10),
-            textcoords="offset points", fontsize=8,
+            f"{what}, {bandwidth / 1e9:.3g} GB/s", (end, end * bandwidth), xytext=(-30, -8) if above else (4, -4),
+            textcoords="offset points", fontsize=8, va="center" if above else "top", ha="right" if above else "left",
         )  # fmt: skip
         said.append(f"{what} {bandwidth / 1e9:.3g} GB/s")
     for dtype, rate in roofs.items():

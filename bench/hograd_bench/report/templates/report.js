@@ -21,12 +21,15 @@
     box.prepend(bar);
     let current = pictures[0];
     const show = (facet, value) => {
-      // Of the pictures with that value, the one that shares most of the other values.
-      const shared = (p) => facets.filter((f) => p.keys[f] === current.keys[f]).length;
-      const having = facet ? pictures.filter((p) => (p.keys[facet] ?? "–") === value) : pictures;
+      // What was chosen further left stays as it is; of what is further right, as much as there is.
+      const of = (p, f) => p.keys[f] ?? "–";
+      const left = facets.slice(0, Math.max(0, facets.indexOf(facet)));
+      const shared = (p) => facets.filter((f) => of(p, f) === of(current, f)).length;
+      const having = pictures.filter((p) => !facet || (of(p, facet) === value && left.every((f) => of(p, f) === of(current, f))));
       current = having.reduce((best, p) => (shared(p) > shared(best) ? p : best), having[0]);
       for (const p of pictures) p.element.hidden = p !== current;
-      bar.replaceChildren(...facets.map((f) => chooser(f, [...new Set(pictures.map((p) => p.keys[f] ?? "–"))], current.keys[f] ?? "–", (v) => { show(f, v); bar.querySelectorAll("select")[facets.indexOf(f)].focus(); })));
+      const choices = (f, i) => [...new Set(pictures.filter((p) => facets.slice(0, i).every((g) => of(p, g) === of(current, g))).map((p) => of(p, f)))];
+      bar.replaceChildren(...facets.map((f, i) => chooser(f, choices(f, i), of(current, f), (v) => { show(f, v); bar.querySelectorAll("select")[i].focus(); })));
     };
     show();
   }
@@ -38,7 +41,12 @@
   const element = document.getElementById("cell-table");
   if (element && window.DataTable && element.tBodies[0].rows.length) {
     element.closest(".tall").classList.remove("wide", "tall"); // pages take the place of a scrolled box
+    // Figures sort by size, and those that are missing come last, whichever way.
+    const missing = (a, b) => (a === "") - (b === "");
+    DataTable.ext.type.order["figure-asc"] = (a, b) => missing(a, b) || a - b;
+    DataTable.ext.type.order["figure-desc"] = (a, b) => missing(a, b) || b - a;
     const table = new DataTable(element, {
+      columnDefs: [{ targets: "figure", type: "figure" }],
       order: [], pageLength: 25, lengthMenu: [25, 100, 500], autoWidth: false,
       layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging" },
       language: { search: "Search all columns ", info: "_START_ to _END_ of _TOTAL_ cells", infoFiltered: "(of _MAX_)" },
