@@ -163,6 +163,15 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--methods", "rows", "no_such_method"), "no operator"),
         (("--pythons", "/nonexistent", "/nonexistent"), "no executable"),
         (("--matters", "0.1"), "matters"),
+        (("--tolerance", "peak_byte=0.1"), "got the metric 'peak_byte', expected one of"),
+        (("--methods", "rows", "rows"), "rows twice"),
+        (("--since", "HEAD", "--drift", "-1"), "--drift: got -1"),
+        (("--since", "no-such-revision"), "--since: 'no-such-revision' is no revision"),
+        (("--no-counts",), "nothing would be left"),
+        (("--base", "HEAD", "--no-counts", "--no-time"), "nothing would be left"),
+        (("--pythons", "/tmp", "/tmp"), "no executable"),
+        (("--json-file", "/tmp"), "--json-file: /tmp is a folder"),
+        (("--junit", "/proc/nope/x.xml"), "--junit: /proc/nope/x.xml cannot be written"),
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
     ],
@@ -171,3 +180,42 @@ def test_usage_errors(repo: Path, options: tuple[str, ...], says: str) -> None:
     done = gate(repo, *options)
     assert done.exit_code == 2
     assert says in done.stderr
+
+
+def test_a_refusal_is_in_the_files_too(repo: Path, tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"gate.{kind}" for kind in ("json", "junit")}
+    options = ["--json-file", str(files["json"]), "--junit", str(files["junit"])]
+    files["json"].write_text("an earlier run's")
+    assert gate(repo, "--base", "no-such-revision", *options).exit_code == 2
+    said = json.loads(files["json"].read_text())
+    assert (said["exit"], said["findings"][0]["kind"]) == (2, "usage")
+    assert "no-such-revision" in files["junit"].read_text()
+    assert gate(repo, "--base", "HEAD~1", *options).exit_code == 4
+    assert json.loads(files["json"].read_text())["exit"] == 4
+
+
+@pytest.mark.parametrize("planted", ["faster_wrong"], indirect=True)
+def test_a_wrong_kernel_fails_without_a_base_and_is_not_banked(planted: Path, tmp_path: Path) -> None:
+    folder = ("--baseline", str(tmp_path / "baselines"))
+    done = gate(planted, *folder, "--json", cells=CELLS[:1])
+    assert done.exit_code == 1
+    (found,) = findings(done)
+    assert (found["kind"], found["cell"]) == ("wrong", CELLS[0])
+    assert "not float64 truth" in str(found["text"])
+    assert gate(planted, *folder, "--update", cells=CELLS[:1]).exit_code == 1
+    assert not (tmp_path / "baselines").exists()
+
+
+def test_a_plugin_file_is_that_of_each_side_however_it_is_named(repo: Path) -> None:
+    plugin = repo / "mine.py"
+    recipe = (ROOT / "tests" / "recipes" / "extra_call.py").read_text()
+    plugin.write_text("import torch\n")
+    git(repo, "add", "mine.py")
+    git(repo, "commit", "-qm", "plugin")
+    try:
+        plugin.write_text(recipe)
+        for name in ("mine.py", str(plugin)):
+            done = gate(repo, "--plugin", name, "--base", "HEAD", "--no-time", "--json", cells=CELLS[:1])
+            assert {f["kind"] for f in findings(done)} == {"growth"}, name
+    finally:
+        git(repo, "reset", "-q", "--hard", "HEAD~1")

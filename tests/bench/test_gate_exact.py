@@ -107,16 +107,14 @@ def test_new_cells_are_listed_and_do_not_fail() -> None:
 NAMES = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="|=\x85\xa0"), min_size=1, max_size=12
 )
-TABLES = st.dictionaries(NAMES, st.integers(-(2**70), 2**70), max_size=4)
-
-
-@given(
-    st.dictionaries(
-        NAMES.filter(lambda n: not n.startswith("#")),
-        st.builds(Entry, st.sampled_from(["ok", "failed"]), TABLES, TABLES, TABLES),
-        max_size=5,
-    )
+TABLES = st.dictionaries(NAMES, st.integers(0, 2**70), max_size=4)
+ENTRIES = st.one_of(
+    st.builds(Entry, st.just("ok"), TABLES.filter(bool), TABLES, TABLES),
+    st.builds(Entry, st.sampled_from(["failed", "unsupported"]), TABLES, TABLES, TABLES),
 )
+
+
+@given(st.dictionaries(NAMES.filter(lambda n: not n.startswith("#")), ENTRIES, min_size=1, max_size=5))
 def test_baselines_survive_the_round_trip(entries: dict[str, Entry]) -> None:
     text = baseline.render(KEY, entries)
     assert baseline.parse(text, "x") == entries
@@ -146,11 +144,31 @@ def test_a_change_is_one_line_of_diff() -> None:
         (f"{baseline.HEADER}\n{CELL} | ok | a=1 | lists a=1\n", "lists"),
         (f"{baseline.HEADER}\n<<<<<<< HEAD\n{CELL} | ok | a=1\n", "f.txt:2"),
         (f"{baseline.HEADER}\n{CELL} | ok | a=١\n", "integer"),
+        (f"{baseline.HEADER}\n{CELL} | ok | a=-5\n", "integer from 0"),
+        (f"{baseline.HEADER}\n{CELL} | ok | a=5 a=9\n", "f.txt:2: a stands here twice"),
+        (f"{baseline.HEADER}\n{CELL} | okk | a=5\n", "got status 'okk', expected one of ok, unsupported"),
+        (f"{baseline.HEADER}\n{CELL} | ok |  |\n", "is ok and has no metrics"),
+        (f"{baseline.HEADER}\n# nothing\n", "holds no cell"),
     ],
 )
 def test_damage_names_file_and_line(text: str, says: str) -> None:
     with pytest.raises(BaselineError, match=says):
         baseline.parse(text, "f.txt")
+
+
+def test_a_file_under_the_name_of_another_key_is_damage(tmp_path: Path) -> None:
+    other = Key("2.12.1+cpu", "x86_64", "AVX2")
+    baseline.save(tmp_path, other, {CELL: BASE}).rename(tmp_path / KEY.filename)
+    with pytest.raises(BaselineError, match=r":2: got '# torch=2\.12\.1\+cpu .*, expected '# torch="):
+        baseline.load(tmp_path, KEY)
+
+
+def test_a_wrong_result_fails_whether_the_cell_is_known_or_new() -> None:
+    wrong = Entry(deterministic.WRONG, reason="the result is not float64 truth: relative error 0.5")
+    for base in ({CELL: BASE}, {}):
+        (found,) = deterministic.compare(base, {CELL: wrong})
+        assert (found.kind, found.level, found.metric) == ("wrong", "error", "result")
+        assert "relative error 0.5" in found.text
 
 
 def test_files_by_key(tmp_path: Path) -> None:

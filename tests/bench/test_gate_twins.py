@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gate_fakes as fakes
 import pytest
-from hograd_bench.gate import live, run, sides, twins
+from hograd_bench.gate import baseline, live, run, sides, twins
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.outcome import Exit
 from hograd_bench.gate.policy import Policy
@@ -164,9 +165,72 @@ def test_the_baseline_gate_end_to_end(tmp_path: Path) -> None:
     assert run.against_baseline(grown, cells, folder, tolerance={"peak_bytes": 0.01}).exit == Exit.PASS
 
 
+def test_part_of_a_baseline_is_compared_and_written_by_itself(tmp_path: Path) -> None:
+    side = fakes.side(tmp_path, "a", behaviour())
+    grown = fakes.side(tmp_path, "b", behaviour(two={"peak": 101}))
+    folder, cells = tmp_path / "baselines", [fakes.cell_id(n) for n in NAMES]
+    only: Any = {"concerns": lambda cell: cell == cells[0]}
+    run.against_baseline(side, cells, folder, update=True)
+    (file,) = folder.iterdir()
+    whole = file.read_text()
+    one = run.against_baseline(grown, cells[:1], folder, **only)
+    assert (one.exit, one.counted, one.findings) == (Exit.PASS, 1, [])
+    assert run.against_baseline(grown, cells[:1], folder, update=True, **only).exit == Exit.PASS
+    assert file.read_text() == whole, "the others are as they were"
+    file.write_text(whole.replace(cells[0], cells[0].replace("/one/", "/gone/")))
+    none = run.against_baseline(side, cells[:1], folder, **only)
+    assert none.exit == Exit.NOT_COMPARABLE
+    assert "has none of these cells; --update adds them" in none.findings[0].text
+
+
+def test_a_damaged_baseline_can_be_written_anew_as_a_whole_only(tmp_path: Path) -> None:
+    side, folder, cell = fakes.side(tmp_path, "a", behaviour()), tmp_path / "baselines", fakes.cell_id("one")
+    run.against_baseline(side, [cell], folder, update=True)
+    (file,) = folder.iterdir()
+    file.write_text("damaged")
+    for options in ({}, {"update": True, "concerns": lambda cell: True}):
+        with pytest.raises(baseline.BaselineError):
+            run.against_baseline(side, [cell], folder, **options)
+    assert run.against_baseline(side, [cell], folder, update=True).exit == Exit.PASS
+    assert run.against_baseline(side, [cell], folder).counted == 1
+
+
+def test_results_are_compared_where_only_exact_metrics_are(tmp_path: Path) -> None:
+    outcome, _ = compare(tmp_path, behaviour(), behaviour(two={"result": [1.0, 3.0]}), timing=False)
+    assert outcome.exit == Exit.REGRESSION
+    assert [(f.kind, f.cell, f.metric) for f in outcome.findings] == [("wrong", "two", "result")]
+
+
+def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
+    left, right = fakes.side(tmp_path, "a", behaviour()), fakes.side(tmp_path, "b", behaviour())
+    for side, methods in ((left, "one two lost three"), (right, "one two three fresh")):
+        core = Path(side.roots[0]) / "hograd_core" / "__init__.py"
+        core.write_text(
+            f"class op:\n  name = 'op'\n  methods = {methods.split()!r}\ndef operators(): return {{'op': op}}\n"
+        )
+    twins_of = [twin(n) for n in NAMES]
+    whole, _ = run.sides_against(left, right, twins_of, FEW, seed=1, timing=False, whole=True)
+    assert [(f.kind, f.cell) for f in whole.findings] == [("missing", "op/lost")]
+    assert "renamed to op/fresh?" in whole.findings[0].text
+    part, _ = run.sides_against(left, right, twins_of, FEW, seed=1, timing=False)
+    assert part.exit == Exit.PASS
+
+
+def test_counting_ends_soon_after_it_is_stopped(tmp_path: Path) -> None:
+    side, asked = fakes.side(tmp_path, "a", behaviour()), []
+    found = run.count(side, [fakes.cell_id(n) for n in NAMES], stop=lambda: asked.append(1) or len(asked) > 2)
+    assert len(found.entries) == 1
+
+
+def test_what_is_no_interpreter_is_named(tmp_path: Path) -> None:
+    echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
+    with pytest.raises(sides.NotComparableError, match=r"echo, no answer of a worker; is it a Python interpreter\?"):
+        run.count(echo, [fakes.cell_id("one")])
+
+
 def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
     side = fakes.side(tmp_path, "a", behaviour(two={"status": "crash"}))
-    _, entries = run.count(side, [fakes.cell_id(n) for n in NAMES])
+    entries = run.count(side, [fakes.cell_id(n) for n in NAMES]).entries
     assert [e.status for e in entries.values()] == ["ok", "crashed", "ok"]
 
 
@@ -174,7 +238,7 @@ def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
     plugin = "import os, hograd_bench.metrics as m\nfor does in m.BEHAVIOUR.values(): does['peak'] = 7\n"
     side = fakes.side(tmp_path, "a", behaviour(), ("plug.py",))
     (tmp_path / "a" / "plug.py").write_text(plugin)
-    _, entries = run.count(side, [fakes.cell_id("one")])
+    entries = run.count(side, [fakes.cell_id("one")]).entries
     assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
     lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))
     with pytest.raises(sides.NotComparableError, match=r"plug\.py does not exist"):

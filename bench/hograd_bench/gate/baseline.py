@@ -19,6 +19,7 @@ from pathlib import Path
 from hograd_bench.gate.deterministic import Entry
 
 HEADER = "# hograd gate baseline 1"
+STATUSES = ("ok", "unsupported", "failed", "crashed", "timeout")
 _SAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
@@ -78,8 +79,13 @@ def _pairs(table: Mapping[str, int]) -> str:
     return " ".join(f"{name}={table[name]}" for name in sorted(table))
 
 
-def parse(text: str, where: str) -> dict[str, Entry]:
+def parse(text: str, where: str, key: Key | None = None) -> dict[str, Entry]:
     """Entries by cell.
+
+    Args:
+        text: of the file.
+        where: its name, for messages.
+        key: what the file must say that it is about; None: whatever.
 
     Raises:
         BaselineError: the text is not a baseline, or a line is damaged; the message names ``where`` and the line.
@@ -90,6 +96,11 @@ def parse(text: str, where: str) -> dict[str, Entry]:
             f"{where}:1: got {lines[0][:60]!r}, expected {HEADER!r}"
             if lines
             else f"{where}: empty; restore it from git"
+        )
+    if key is not None and (len(lines) < 2 or lines[1].strip() != f"# {key}"):
+        said = lines[1][:120] if len(lines) > 1 else ""
+        raise BaselineError(
+            f"{where}:2: got {said!r}, expected '# {key}', as the file's name says; restore it from git"
         )
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -102,6 +113,10 @@ def parse(text: str, where: str) -> dict[str, Entry]:
                 f"{place}: got {line[:80]!r}, expected 'cell | status | metrics [| ops ...] [| peak ...]'"
             )
         cell, status, metrics, *tables = fields
+        if status not in STATUSES:
+            raise BaselineError(f"{place}: got status {status!r}, expected one of {', '.join(STATUSES)}")
+        if status == "ok" and not metrics:
+            raise BaselineError(f"{place}: {cell} is ok and has no metrics; restore it from git, or --update")
         if cell in entries:
             raise BaselineError(f"{place}: {cell} stands here twice; a merge gone wrong? Remove one or --update")
         named: dict[str, dict[str, int]] = {}
@@ -111,6 +126,8 @@ def parse(text: str, where: str) -> dict[str, Entry]:
                 raise BaselineError(f"{place}: got table {label!r}, expected ops or peak, once each")
             named[label] = _read(rest, place)
         entries[cell] = Entry(status, _read(metrics, place), named.get("ops", {}), named.get("peak", {}))
+    if not entries:
+        raise BaselineError(f"{where}: holds no cell; restore it from git, or --update")
     return entries
 
 
@@ -118,8 +135,10 @@ def _read(text: str, place: str) -> dict[str, int]:
     table: dict[str, int] = {}
     for part in text.split():
         name, equals, value = part.rpartition("=")
-        if not equals or not re.fullmatch(r"-?[0-9]+", value, re.ASCII):
-            raise BaselineError(f"{place}: got {part!r}, expected name=integer")
+        if not equals or not re.fullmatch(r"[0-9]+", value, re.ASCII):
+            raise BaselineError(f"{place}: got {part!r}, expected name=integer from 0")
+        if name in table:
+            raise BaselineError(f"{place}: {name} stands here twice")
         table[name] = int(value)
     return table
 
@@ -134,7 +153,7 @@ def load(folder: Path, key: Key) -> dict[str, Entry] | None:
     if not path.is_file():
         return None
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return parse(path.read_text(encoding="utf-8"), str(path), key)
     except UnicodeDecodeError as error:
         raise BaselineError(f"{path}: not text ({error}); restore it from git") from error
 

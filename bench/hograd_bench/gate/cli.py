@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from hograd_bench.gate import output, sides
 from hograd_bench.gate.baseline import BaselineError
-from hograd_bench.gate.outcome import Exit, Outcome
+from hograd_bench.gate.outcome import Finding, Outcome
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.twins import Side
 
@@ -96,10 +96,17 @@ def gate(
         if len(chosen) > 1 or (update and chosen):
             given = ", ".join(chosen + ["--update"] * update)
             raise sides.UsageError(f"{given}: expected one of them at a time")
+        if no_counts and (no_time or not any((base, methods, pythons, torch))):
+            raise sides.UsageError("--no-counts: nothing would be left to compare; see --base")
+        if methods is not None and methods[0] == methods[1]:
+            raise sides.UsageError(f"--methods: got {methods[0]} twice, expected two methods of an operator")
+        if drift < 0:
+            raise sides.UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
         allowed = _tolerances(tolerance or [])
+        _make_room(paths)
         rules = Policy(matters=matters, same=same, alarm_rate=alarm_rate, max_seconds=max_seconds, max_pairs=max_pairs)
         top = sides.repository(repo)
-        plugins = tuple(plugin or ())
+        plugins = tuple(_inside(top, name) for name in plugin or ())
         folder = baseline or (top / ("bench/baselines" if sides.owns_suite(top) else ".hograd"))
         if since is not None:
             outcome = history.outcome(top, since, folder, drift, ledger=ledger, results=results)
@@ -109,7 +116,10 @@ def gate(
             names = [c.id for c in cells]
             if not chosen:
                 head = sides.working_tree(top, plugins)
-                outcome = run.against_baseline(head, names, folder, update=update, tolerance=allowed, tell=tell)
+                outcome = run.against_baseline(
+                    head, names, folder, update=update, concerns=_concerned(cell or [], only), tolerance=allowed,
+                    tell=tell,
+                )  # fmt: skip
             else:
                 a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, tell)
                 twins = [Twin(n, n, n) for n in names]
@@ -119,12 +129,13 @@ def gate(
                     to_time = twins = [Twin(y.id, x.id, y.id) for x, y in pairs]
                 outcome, timed = run.sides_against(
                     a, b, twins, rules, seed=run.draw_seed() if seed is None else seed, to_time=to_time,
-                    counts=not no_counts, timing=not no_time, tolerance=allowed, tell=tell,
+                    counts=not no_counts, timing=not no_time, whole=not (cell or only or methods), tolerance=allowed,
+                    tell=tell,
                 )  # fmt: skip
     except (sides.UsageError, BaselineError, ValueError) as error:
-        _fail(error, Exit.USAGE, as_json)
+        _fail(error, "usage", as_json, paths)
     except sides.NotComparableError as error:
-        _fail(error, Exit.NOT_COMPARABLE, as_json)
+        _fail(error, "not comparable", as_json, paths)
     if ledger is not None and a is not None and b is not None and timed.pairs:
         history.record(ledger, a, b, timed, Path(repo))
     _say(outcome, as_json=as_json, paths=paths, github=github)
@@ -150,7 +161,7 @@ def _sides(
         return named[0], named[1]
     if pythons is not None:
         for python in pythons:
-            if not os.access(python, os.X_OK):
+            if not os.path.isfile(python) or not os.access(python, os.X_OK):
                 raise sides.UsageError(f"--pythons: {python} is no executable; give the path of each interpreter")
         named = [sides.working_tree(top, plugins, os.path.abspath(p), name=p) for p in pythons]
         return named[0], named[1]
@@ -163,7 +174,39 @@ def _sides(
     return named[0], named[1]
 
 
+def _concerned(ids: Sequence[str], only: str) -> Callable[[str], bool] | None:
+    """Which cells of a baseline were asked about; None: all."""
+    return (lambda cell: only in cell and (not ids or cell in ids)) if ids or only else None
+
+
+def _inside(top: Path, plugin: str) -> str:
+    """A plugin's file as every side has its own: by its place in the repository."""
+    path = Path(plugin)
+    if plugin.endswith(".py") and path.is_absolute() and path.resolve().is_relative_to(top.resolve()):
+        return str(path.resolve().relative_to(top.resolve()))
+    return plugin
+
+
+def _make_room(paths: dict[str, Path | None]) -> None:
+    """Folders for the files that are wanted, before minutes are spent on what goes into them."""
+    for kind, path in paths.items():
+        option = "--json-file" if kind == "json" else f"--{kind}"
+        if path is not None and path.is_dir():
+            raise sides.UsageError(f"{option}: {path} is a folder, expected a file")
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            paths[kind] = None  # or saying so would fail as well
+            raise sides.UsageError(f"{option}: {path} cannot be written ({error.strerror})") from None
+
+
 def _tolerances(given: Sequence[str]) -> dict[str, float]:
+    from hograd_bench import metrics
+    from hograd_bench.gate.run import UNITS, WITHOUT
+
+    families = [f for name, f in metrics.families().items() if name not in WITHOUT]
+    known = sorted({m.name for f in families for m in f.METRICS if m.deterministic and m.unit in UNITS})
     allowed = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -173,6 +216,8 @@ def _tolerances(given: Sequence[str]) -> dict[str, float]:
             equals = ""
         if not equals or not name or not 0 <= allowed[name] < 1:
             raise sides.UsageError(f"--tolerance: got {text!r}, expected METRIC=FRACTION, such as peak_bytes=0.01")
+        if name not in known:
+            raise sides.UsageError(f"--tolerance: got the metric {name!r}, expected one of {', '.join(known)}")
     return allowed
 
 
@@ -184,21 +229,29 @@ def _teller(quiet: bool) -> Callable[[str], None]:
     return tell
 
 
-def _fail(error: Exception, code: Exit, as_json: bool) -> NoReturn:
+def _fail(error: Exception, kind: str, as_json: bool, paths: dict[str, Path | None]) -> NoReturn:
+    """Say why there is no comparison: on stderr, and wherever an outcome is waited for."""
+    outcome = Outcome("no comparison", [Finding(kind, "", "", str(error))])
     if as_json:
-        outcome: dict[str, Any] = {"exit": int(code), "outcome": code.name.lower(), "error": str(error)}
-        print(output.json_text(outcome), end="")
+        print(output.to_json(outcome).rstrip("\n"))
     print(f"hograd gate: {error}", file=sys.stderr)
-    raise typer.Exit(int(code))
+    _write(outcome, paths)
+    raise typer.Exit(int(outcome.exit))
+
+
+def _write(outcome: Outcome, paths: dict[str, Path | None]) -> None:
+    makers = {"json": output.to_json, "junit": output.junit, "markdown": output.markdown}
+    for kind, path in paths.items():
+        if path is not None:
+            try:
+                path.write_text(makers[kind](outcome), encoding="utf-8")
+            except OSError as error:
+                print(f"hograd gate: {path} cannot be written ({error.strerror})", file=sys.stderr)
 
 
 def _say(outcome: Outcome, *, as_json: bool, paths: dict[str, Path | None], github: bool) -> None:
     print(output.to_json(outcome).rstrip("\n") if as_json else output.text(outcome))
-    makers = {"json": output.to_json, "junit": output.junit, "markdown": output.markdown}
-    for kind, path in paths.items():
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(makers[kind](outcome), encoding="utf-8")
+    _write(outcome, paths)
     if github:
         if not as_json and outcome.findings:
             print(output.github(outcome))

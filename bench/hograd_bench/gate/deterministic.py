@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hograd_bench.gate.outcome import Finding, by_weight
 
 OK = "ok"
+WRONG = "wrong"
 _SILENT = ("", "", "")
 
 
@@ -63,6 +64,8 @@ def compare(
         after = head.get(cell)
         if after is None:
             found.append(_missing(cell, before, {name: head[name] for name in added}, gone))
+        elif after.status == WRONG:
+            found.append(Finding("wrong", cell, "result", after.reason))
         elif before.status == OK and after.status != OK:
             why = f": {after.reason}" if after.reason else ""
             found.append(Finding("broken", cell, "status", f"was ok, is {after.status} now{why}"))
@@ -73,6 +76,9 @@ def compare(
         else:
             found += _metrics(cell, before, after, allowed, bank)
     for cell in added:
+        if head[cell].status == WRONG:
+            found.append(Finding("wrong", cell, "result", head[cell].reason))
+            continue
         found.append(Finding("new", cell, "", f"was not there before ({head[cell].status} now){add}"))
     return by_weight(found)
 

@@ -33,7 +33,7 @@ def baselines(repo: Path, revision: str, file: Path) -> list[tuple[str, dict[str
         BaselineError: a version of the file is damaged.
         UsageError: no such revision.
     """
-    sha = sides.commit(repo, revision)
+    sha = sides.commit(repo, revision, "--since")
     path = file.resolve().relative_to(repo.resolve()).as_posix()
     log = _git(repo, "log", "--reverse", "--format=%H", f"{sha}..HEAD", "--", path) or ""
     history = []
@@ -71,6 +71,7 @@ def outcome(
     if results is not None:
         _stored(found, start, drift, results)
         return found
+    sides.commit(repo, start, "--since")
     names = baseline.available(folder)
     for name in names:
         history = baselines(repo, start, folder / name)
@@ -82,7 +83,7 @@ def outcome(
         if not ledger.is_file():
             raise sides.UsageError(f"--ledger: {ledger} does not exist; `hograd gate --base REV --ledger` writes it")
         ratios = since.parse_ledger(ledger.read_text(encoding="utf-8"), str(ledger))
-        anchor, head = sides.commit(repo, start), sides.commit(repo, "HEAD")
+        anchor, head = sides.commit(repo, start, "--since"), sides.commit(repo, "HEAD")
         findings, compared = since.time_drift(ratios, anchor, head, drift)
         found.findings += findings
         found.counted += compared

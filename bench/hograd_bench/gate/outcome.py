@@ -27,6 +27,7 @@ KINDS: Mapping[str, tuple[str, Exit]] = {
     "broken": ("error", Exit.REGRESSION),
     "inconclusive": ("warning", Exit.INCONCLUSIVE),
     "not comparable": ("error", Exit.NOT_COMPARABLE),
+    "usage": ("error", Exit.USAGE),
     "improvement": ("warning", Exit.PASS),
     "faster": ("notice", Exit.PASS),
     "new": ("notice", Exit.PASS),
@@ -34,7 +35,7 @@ KINDS: Mapping[str, tuple[str, Exit]] = {
 }
 
 # Which code wins when findings ask for several: a certain regression is never hidden by what could not be had.
-_RANK = (Exit.PASS, Exit.INCONCLUSIVE, Exit.NOT_COMPARABLE, Exit.REGRESSION)
+_RANK = (Exit.PASS, Exit.INCONCLUSIVE, Exit.NOT_COMPARABLE, Exit.USAGE, Exit.REGRESSION)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import baseline, deterministic, live, sides
+from hograd_bench.gate import baseline, deterministic, live, results, sides
 from hograd_bench.gate.baseline import Key
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Timed, Twin
@@ -29,57 +30,93 @@ def _silent(line: str) -> None:
     """Hear nothing."""
 
 
-def count(side: Side, cells: Sequence[str], tell: Tell = _silent) -> tuple[Key, dict[str, Entry]]:
+@dataclass
+class Counted:
+    """What a side's exact metrics are.
+
+    Attributes:
+        key: what the figures depend on besides the code.
+        methods: "operator/method" of all that the side has registered.
+        entries: by cell; cells that the side does not know are left out.
+        results: by cell, the file of its result and what the worker said of it, where a folder for them was given.
+    """
+
+    key: Key
+    methods: frozenset[str]
+    entries: dict[str, Entry] = field(default_factory=dict)
+    results: dict[str, tuple[Path, dict[str, Any]]] = field(default_factory=dict)
+
+
+def count(
+    side: Side,
+    cells: Sequence[str],
+    tell: Tell = _silent,
+    *,
+    keep: Path | None = None,
+    truth: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Counted:
     """Exact metrics of cells on a side, each cell after the same warm-up, in one process.
 
     Args:
         side: what to measure.
         cells: ids.
         tell: hears a line per ten cells.
+        keep: folder for the cells' results.
+        truth: whether to compare results with float64 truth, where there is one; what is wrong has that status.
+        stop: asked before every cell whether to give up.
 
     Returns:
-        The key that the figures depend on, and entries by cell; cells that the side does not know are left out.
+        See :class:`Counted`.
 
     Raises:
         NotComparableError: the side has no suite or does not start.
     """
-    entries: dict[str, Entry] = {}
-    key: Key | None = None
+    found: Counted | None = None
     left = list(cells)
-    while left:
+    while left and not stop():
         # A crash takes the process with it: the next worker goes on behind the cell that crashed.
         with Worker(side, environment(1, hash_seed=1, padding=0), timeout=180.0) as worker:
-            key = _greet(worker, cells)
-            while left:
+            greeted = _greet(worker, cells)
+            found = found or greeted
+            while left and not stop():
                 cell = left.pop(0)
+                path = None if keep is None else keep / f"{len(left)}.f64"
                 try:
-                    reply = worker.ask("count", cell=cell, units=UNITS, without=WITHOUT)
+                    reply = worker.ask(
+                        "count", cell=cell, units=UNITS, without=WITHOUT, truth=truth, result=path and str(path)
+                    )
                 except WorkerError as error:
                     if error.status != "missing":
-                        entries[cell] = Entry(error.status, reason=str(error))
+                        found.entries[cell] = Entry(error.status, reason=str(error))
                     if error.status in ("crashed", "timeout"):
                         break
                 else:
-                    entries[cell] = entry(reply)
+                    found.entries[cell] = entry(reply)
+                    if path is not None:
+                        found.results[cell] = (path, reply)
                 if len(left) % 10 == 0:
                     tell(f"{side.name}: exact metrics, {len(left)} cells left")
-    if key is None:
+    if found is None:
         raise sides.NotComparableError("no cells: nothing to measure; see --cells")
-    return key, entries
+    return found
 
 
-def _greet(worker: Worker, cells: Sequence[str]) -> Key:
+def _greet(worker: Worker, cells: Sequence[str]) -> Counted:
     side = worker.side
     try:
         said = worker.ask("hello", plugins=list(side.plugins), own_suite=side.own_suite)
     except WorkerError as error:
         raise sides.NotComparableError(f"{side.name} cannot be measured ({error.status}): {error}") from error
     gpu = any("/cuda/" in cell for cell in cells)
-    return Key(said["torch"], said["machine"], said["isa"], (said["gpu"] or "no GPU") if gpu else "cpu")
+    key = Key(said["torch"], said["machine"], said["isa"], (said["gpu"] or "no GPU") if gpu else "cpu")
+    return Counted(key, frozenset(said["methods"]))
 
 
 def entry(reply: Mapping[str, Any]) -> Entry:
     """A baseline entry from a worker's counts."""
+    if reply.get("wrong"):
+        return Entry(deterministic.WRONG, reason=f"the result is not float64 truth: {reply['wrong']}")
     details = reply["details"]
     peak: dict[str, int] = {}
     for row in details.get("peak_attribution") or ():
@@ -97,15 +134,17 @@ def _plain(name: str) -> str:
 
 def against_baseline(
     side: Side, cells: Sequence[str], folder: Path, *, update: bool = False,
+    concerns: Callable[[str], bool] | None = None,
     tolerance: Mapping[str, float] | None = None, tell: Tell = _silent,
 ) -> Outcome:  # fmt: skip
-    """Exact metrics of a side against the committed baseline of this machine's key.
+    """Exact metrics of a side against the committed baseline of this machine's key, and results against truth.
 
     Args:
         side: what to measure.
         cells: ids of the gate's cells.
         folder: where baselines lie.
-        update: write what was measured as the new baseline.
+        update: write what was measured into the baseline.
+        concerns: which of the baseline's cells are asked about, all where None; the others stay as they are.
         tolerance: metric -> relative growth allowed.
         tell: hears progress.
 
@@ -117,18 +156,35 @@ def against_baseline(
         NotComparableError: the side has no suite.
     """
     start = time.monotonic()
-    key, head = count(side, cells, tell)
+    counted = count(side, cells, tell, truth=True)
+    key, head = counted.key, counted.entries
     outcome = Outcome(f"exact metrics against the baseline {key.filename}", sides={"head": {"name": side.name}})
-    base = baseline.load(folder, key)
-    if base is not None:
-        outcome.findings = deterministic.compare(base, head, tolerance)
-        outcome.counted = sum(e.status == deterministic.OK for e in head.values())
+    stored = None
+    if not update or concerns is not None:  # a damaged one is no obstacle to writing all of it anew
+        stored = baseline.load(folder, key)
+    others = {c: e for c, e in (stored or {}).items() if concerns is not None and not concerns(c)}
+    base = {c: e for c, e in (stored or {}).items() if c not in others}
+    outcome.findings = deterministic.compare(base, head, tolerance)
+    wrong = [f for f in outcome.findings if f.kind == "wrong"]
+    outcome.counted = _compared(base, head)
     if update:
-        path = baseline.save(folder, key, head)
-        outcome.findings = []
+        outcome.findings = wrong
         outcome.counted = len(head)
-        tell(f"wrote {path}: {len(head)} cells; read the diff, then commit it")
-    elif base is None:
+        if wrong:
+            tell("nothing written: a baseline holds no wrong results")
+        else:
+            path = baseline.save(folder, key, {**others, **head})
+            kept = f", {len(others)} others as they were" if others else ""
+            tell(f"wrote {path}: {len(head)} cells{kept}; read the diff, then commit it")
+    elif base and not outcome.counted and not wrong:
+        outcome.findings.append(
+            Finding("not comparable", "", "", f"none of these cells is ok both in {key.filename} and now")
+        )
+    elif not base and stored is not None and not wrong:
+        outcome.findings.append(
+            Finding("not comparable", "", "", f"{key.filename} has none of these cells; --update adds them")
+        )
+    elif stored is None and not wrong:
         known = baseline.available(folder)
         outcome.findings = [
             Finding(
@@ -138,8 +194,19 @@ def against_baseline(
                 f"{', '.join(known) or 'none'}",
             )
         ]  # fmt: skip
+    outcome.findings = by_weight(outcome.findings)
     outcome.seconds = time.monotonic() - start
     return outcome
+
+
+def _compared(base: Mapping[str, Entry], head: Mapping[str, Entry]) -> int:
+    """How many cells run on both sides and have a metric in common."""
+    return sum(
+        base[cell].status == entry.status == deterministic.OK
+        and not base[cell].metrics.keys().isdisjoint(entry.metrics)
+        for cell, entry in head.items()
+        if cell in base
+    )
 
 
 def sides_against(
@@ -152,6 +219,7 @@ def sides_against(
     to_time: Sequence[Twin] | None = None,
     counts: bool = True,
     timing: bool = True,
+    whole: bool = False,
     tolerance: Mapping[str, float] | None = None,
     plants: dict[str, float] | None = None,
     tell: Tell = _silent,
@@ -167,6 +235,7 @@ def sides_against(
         to_time: those of the cells whose time is compared; all where None.
         counts: whether to compare exact metrics.
         timing: whether to compare time.
+        whole: whether the cells are meant to cover every method, so that one that only A has is missing.
         tolerance: metric -> relative growth allowed.
         plants: cell -> slowdown planted on B, for the study.
         tell: hears progress.
@@ -182,18 +251,7 @@ def sides_against(
     timed = Timed()
     with sides.mirrored(a, b) as (left, right):
         if counts:
-            # Exact figures do not care who else runs: both sides at once.
-            with ThreadPoolExecutor(2) as pool:
-                counting = [
-                    pool.submit(count, side, names, tell)
-                    for side, names in ((left, [t.a for t in cells]), (right, [t.b for t in cells]))
-                ]
-                (key_a, base), (key_b, head) = (c.result() for c in counting)
-            outcome.sides = {"A": {"name": a.name, **asdict(key_a)}, "B": {"name": b.name, **asdict(key_b)}}
-            named_a = {t.name: base[t.a] for t in cells if t.a in base}
-            named_b = {t.name: head[t.b] for t in cells if t.b in head}
-            outcome.findings += deterministic.compare(named_a, named_b, tolerance, stored=False)
-            outcome.counted = sum(named_a[name].status == "ok" for name in named_a if name in named_b)
+            _count_both(outcome, (a, left), (b, right), cells, tolerance, whole, tell)
         if timing:
             # A loaded machine may spend the budget on exact metrics; time still gets a quarter of it.
             left_over = max(rules.max_seconds - (time.monotonic() - start), rules.max_seconds / 4)
@@ -225,6 +283,62 @@ def sides_against(
     outcome.findings = by_weight(outcome.findings)
     outcome.seconds = time.monotonic() - start
     return outcome, timed
+
+
+def _count_both(
+    outcome: Outcome,
+    a: tuple[Side, Side],
+    b: tuple[Side, Side],
+    cells: Sequence[Twin],
+    tolerance: Mapping[str, float] | None,
+    whole: bool,
+    tell: Tell,
+) -> None:
+    """Exact metrics and results of both sides, each as it is named and as it is reached, into the outcome."""
+    stopped = threading.Event()
+    with sides.scratch() as folder, ThreadPoolExecutor(2) as pool:
+        counting = []
+        # Exact figures do not care who else runs: both sides at once.
+        for letter, (_, side), names in (("a", a, [t.a for t in cells]), ("b", b, [t.b for t in cells])):
+            (folder / letter).mkdir()
+            counting.append(pool.submit(count, side, names, tell, keep=folder / letter, stop=stopped.is_set))
+        try:
+            base, head = (c.result() for c in counting)
+        except BaseException:  # Ctrl-C among others: the pool waits for its threads, so that they must end soon
+            stopped.set()
+            raise
+        outcome.findings += _disagreements(cells, base, head)
+    outcome.sides = {"A": {"name": a[0].name, **asdict(base.key)}, "B": {"name": b[0].name, **asdict(head.key)}}
+    named_a = {t.name: base.entries[t.a] for t in cells if t.a in base.entries}
+    named_b = {t.name: head.entries[t.b] for t in cells if t.b in head.entries}
+    outcome.findings += deterministic.compare(named_a, named_b, tolerance, stored=False)
+    outcome.counted = _compared(named_a, named_b)
+    if whole:
+        outcome.findings += _gone(base.methods, head.methods)
+
+
+def _disagreements(cells: Sequence[Twin], base: Counted, head: Counted) -> list[Finding]:
+    """Cells whose results differ between the sides by more than rounding, or than the method allows itself."""
+    found = []
+    for twin in cells:
+        if twin.a in base.results and twin.b in head.results:
+            (path_a, said_a), (path_b, said_b) = base.results[twin.a], head.results[twin.b]
+            allowed = results.tolerance(said_a, said_b)
+            why = results.disagreement(path_a, path_b, said_a["shapes"], said_b["shapes"], allowed)
+            if why is not None:
+                found.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
+    return found
+
+
+def _gone(before: frozenset[str], now: frozenset[str]) -> list[Finding]:
+    """Methods that only the base has: no cell of the head speaks of them."""
+    found = []
+    for name in sorted(before - now):
+        operator = name.partition("/")[0]
+        fresh = sorted(n for n in now - before if n.startswith(f"{operator}/"))
+        hint = f"; renamed to {fresh[0]}?" if fresh else ""
+        found.append(Finding("missing", name, "", f"the method was there before, is gone now{hint}"))
+    return found
 
 
 def finding(name: str, verdict: Verdict) -> list[Finding]:

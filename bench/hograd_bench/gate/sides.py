@@ -65,8 +65,8 @@ def repository(start: Path) -> Path:
         raise UsageError(f"repository: {start} is in no git repository ({error}); run the gate inside one") from None
 
 
-def commit(repo: Path, revision: str) -> str:
-    """Full hash of a revision.
+def commit(repo: Path, revision: str, option: str = "--base") -> str:
+    """Full hash of a revision, that an option named.
 
     Raises:
         UsageError: the repository has no such revision; the message says how to get it.
@@ -75,7 +75,7 @@ def commit(repo: Path, revision: str) -> str:
         return _git(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except UsageError:
         raise UsageError(
-            f"--base: {revision!r} is no revision of {repo.name}; `git fetch origin` gets remote branches, and a "
+            f"{option}: {revision!r} is no revision of {repo.name}; `git fetch origin` gets remote branches, and a "
             "shallow clone lacks history (actions/checkout: fetch-depth: 0)"
         ) from None
 

@@ -33,7 +33,7 @@ def exact_drift(history: Sequence[tuple[str, Mapping[str, Entry]]], allowed: flo
 
     Returns:
         Findings for metrics that grew by more, largest first, each with the steps that made it; and the number
-        of (cell, metric) pairs that were compared.
+        of cells that were compared.
 
     Raises:
         ValueError: fewer than two revisions.
@@ -47,11 +47,11 @@ def exact_drift(history: Sequence[tuple[str, Mapping[str, Entry]]], allowed: flo
         new = last.get(cell)
         if new is None or old.status != OK or new.status != OK:
             continue
+        compared += not old.metrics.keys().isdisjoint(new.metrics)
         for name, before in old.metrics.items():
             after = new.metrics.get(name)
             if after is None:
                 continue
-            compared += 1
             growth = after / before - 1 if before else math.inf if after > 0 else 0.0
             if growth > allowed:
                 steps = _steps(history, cell, name)

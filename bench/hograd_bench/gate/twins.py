@@ -135,7 +135,11 @@ class Worker:
                 raise WorkerError("crashed", self._how_it_ended(), self)
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError:
+            got = f"{self.side.name}: got {line[:60].decode(errors='replace')!r} from {self.side.python}"
+            raise WorkerError("failed", f"{got}, no answer of a worker; is it a Python interpreter?", self) from None
         if not reply.pop("ok"):
             raise WorkerError(reply["status"], reply["reason"], self)
         return reply

@@ -7,7 +7,8 @@ only ``Cell.parse``, ``Subject(cell).call()`` and ``metrics.families()``. It die
 and on Linux by a signal of the kernel.
 
 Requests: {"do": "hello", "plugins": [...]} | {"do": "prepare", "cell", "result"} | {"do": "turns", "cell", "calls",
-"turns", "begins", "patience"} | {"do": "count", "cell"} | {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}.
+"turns", "begins", "patience"} | {"do": "count", "cell", "result", "truth"} | {"do": "plant", "cells": {cell: factor}}
+| {"do": "quit"}.
 Each gets one reply with "ok": true, or "ok": false with "status" and "reason". During "turns" the two workers of a
 pair hand the turn to each other through the pipes READ and WRITE (-1: there is no other side).
 """
@@ -139,6 +140,7 @@ class Worker:
             "machine": os.uname().machine if hasattr(os, "uname") else sys.platform,
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "suite": os.path.dirname(found),
+            "methods": methods_of(core),
         }
 
     def _subject(self, cell_id: str) -> Any:
@@ -167,16 +169,7 @@ class Worker:
         self.calls[cell_id] = subject.call
         taken = self.timed(cell_id, 3)
         gc.freeze()  # what the first calls imported and cached stays: collections between turns remain short
-        method, dtype = subject.method, subject.dtype
-        own = method.tolerance(torch.finfo(dtype).eps, subject.cell.order) if method.tolerance else None
-        return {
-            "call_ns": min(taken),
-            "shapes": shapes,
-            "eps": torch.finfo(dtype).eps,
-            "order": subject.cell.order,
-            "exact": bool(method.exact),
-            "tolerance": own,
-        }
+        return {"call_ns": min(taken), "shapes": shapes, **rounding_of(subject)}
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call a prepared cell again and leave its result in a file: it must still be right after its turns."""
@@ -274,7 +267,11 @@ class Worker:
 
         subject = self._subject(request["cell"])
         torch.set_num_threads(subject.cell.threads)
-        attempt(subject.call)  # the instruments warm up themselves; this says whether the cell runs at all
+        result = attempt(subject.call)  # the instruments warm up themselves; this says whether the cell runs at all
+        said: dict[str, Any] = {"wrong": untrue(subject)} if request.get("truth") else {}
+        if request.get("result"):
+            said |= {"shapes": self.save(result, request["result"]), **rounding_of(subject)}
+        del result
         values: dict[str, int] = {}
         missing: dict[str, str] = {}
         details: dict[str, Any] = {}
@@ -290,7 +287,32 @@ class Worker:
                 elif value is not None and not isinstance(value, float | bool | str):
                     missing[name] = str(getattr(value, "reason", value))
             details.update(read.details)
-        return {"values": values, "missing": missing, "details": details}
+        return {"values": values, "missing": missing, "details": details, **said}
+
+
+def methods_of(core: Any) -> list[str]:
+    """``operator/method`` of everything registered; empty where the suite is too old to say."""
+    operators: dict[str, Any] = getattr(core, "operators", dict)()
+    return sorted(f"{operator.name}/{method}" for operator in operators.values() for method in operator.methods)
+
+
+def rounding_of(subject: Any) -> dict[str, Any]:
+    """What decides how far two sides' results of a cell may lie apart."""
+    import torch
+
+    method, eps, order = subject.method, torch.finfo(subject.dtype).eps, subject.cell.order
+    own = method.tolerance(eps, order) if method.tolerance else None
+    return {"eps": eps, "order": order, "exact": bool(method.exact), "tolerance": own}
+
+
+def untrue(subject: Any) -> str:
+    """Why a cell's result is no float64 truth's; empty where it is, or where the suite knows no truth of it."""
+    try:
+        from hograd_bench.metrics import accuracy
+    except ImportError:
+        return ""
+    judged = attempt(lambda: accuracy.judge(subject))
+    return "" if judged.unknown is not None else str(accuracy.verdict(subject) or "")
 
 
 def attempt(call: Callable[[], Any]) -> Any:
