@@ -191,3 +191,10 @@ def along_v(instance: Instance, order: int) -> torch.Tensor:
 def test_rosenbrock_refuses_one_variable() -> None:
     with pytest.raises(ValueError, match=r"^n: got 1, expected >= 2"):
         package.get("rosenbrock").instance(Spec(1))
+
+
+@pytest.mark.parametrize("name", ["<script>", "a b", "a/b", "", "x" * 61, "-x", "quote'"])
+def test_a_name_that_could_be_no_part_of_an_id_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="problem: got the name .*, expected letters, digits"):
+        package.problem(name, formula="f", source="mine", family="dense", sizes={"n": "n"})
+    assert name not in package.problems()

@@ -14,9 +14,10 @@ import pytest
 import report_fakes as fakes
 from hograd_bench import report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
+from hograd_bench.report.cells import command
 from hograd_bench.report.figures import figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, shown
-from hograd_bench.report.style import spread
+from hograd_bench.report.style import log_ticks, spread
 from rich.console import Console
 
 
@@ -238,6 +239,23 @@ def test_advice_depends_on_memory(two_ways: pd.DataFrame) -> None:
 def test_advice_leaves_approximations_out(two_ways: pd.DataFrame) -> None:
     loose = two_ways.assign(tolerance=[1e-1, 1e-4, 1e-4, 1e-4])
     assert advice.advise(loose)[0].situations[0].picks[-1].method == "b"
+
+
+def test_the_command_names_files_of_ones_own_and_is_quoted() -> None:
+    environment = {"plan": {"problem_files": ["my loss.py", "b.py"]}}
+    assert command("a/b", environment) == "hograd run --problem-file 'my loss.py' --problem-file b.py --cell a/b"
+    for nothing in (None, {}, {"plan": 3}, {"plan": {"problem_files": "x"}}):
+        assert command("a b", nothing) == "hograd run --cell 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "base"), [(1e-9, 1e3, 10), (2, 3, 10), (0.97, 1.04, 10), (8, 9, 2), (1, 2**40, 2)]
+)
+def test_a_logarithmic_axis_has_ticks_to_read(low: float, high: float, base: int) -> None:
+    ticks = log_ticks(low, high, base)
+    assert 3 <= len(ticks) <= 9
+    assert ticks == sorted(set(ticks))
+    assert low <= ticks[0] <= ticks[-1] <= high
 
 
 def test_advice_says_where_bytes_were_not_measured(two_ways: pd.DataFrame) -> None:

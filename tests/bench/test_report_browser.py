@@ -87,6 +87,42 @@ def test_choosers_change_the_picture(page: Any) -> None:
     assert before != after
 
 
+def test_choosers_offer_what_there_is_and_leave_what_is_further_left(page: Any) -> None:
+    """Whatever is chosen, in whatever order, the choices further left stay as they were."""
+    having = (
+        "[...document.querySelectorAll('section')].filter(s => s.querySelector('.pictures .filters')).map(s => s.id)"
+    )
+    for section in script(page, having):
+        chosen = f"[...document.querySelectorAll('#{section} .pictures .filters select')].map(s => s.value)"
+        options = f"[...document.querySelectorAll('#{section} .pictures .filters select')].map(s => s.options.length)"
+        for place, count in enumerate(script(page, options)):
+            for option in range(count):
+                before = script(page, chosen)
+                page.execute_script(
+                    f"const s = document.querySelectorAll('#{section} .pictures .filters select')[{place}];"
+                    f"if ({option} < s.options.length) {{ s.selectedIndex = {option};"
+                    "s.dispatchEvent(new Event('change')); }"
+                )
+                assert script(page, chosen)[:place] == before[:place], section
+                shown = f"[...document.querySelectorAll('#{section} figure')].filter(f => !f.hidden).length"
+                assert script(page, shown) == 1
+
+
+def test_missing_figures_come_last_whichever_way_is_sorted(page: Any) -> None:
+    time = script(
+        page, "[...document.querySelectorAll('#cell-table thead th')].findIndex(h => h.title === 'seconds_min')"
+    )
+    page.execute_script(
+        "const s = document.querySelector('.dt-length select'); s.value = '500'; s.dispatchEvent(new Event('change'))"
+    )
+    for _ in range(2):
+        page.execute_script("document.querySelectorAll('#cell-table thead th')[arguments[0]].click()", time)
+        shown = first_column(page, time)
+        missing = shown.count("–")
+        assert 0 < missing < len(shown)
+        assert shown[-missing:] == ["–"] * missing
+
+
 def test_table_sorts_filters_and_searches(page: Any) -> None:
     head = "[...document.querySelectorAll('#cell-table thead th')].findIndex(h => h.title === arguments[0])"
     n, time = script(page, head, "n"), script(page, head, "seconds_min")
