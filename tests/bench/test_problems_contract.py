@@ -195,6 +195,6 @@ def test_rosenbrock_refuses_one_variable() -> None:
 
 @pytest.mark.parametrize("name", ["<script>", "a b", "a/b", "", "x" * 61, "-x", "quote'"])
 def test_a_name_that_could_be_no_part_of_an_id_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="problem: got the name .*, expected letters, digits"):
+    with pytest.raises(ValueError, match=r"problem: got the name .*, expected letters, digits"):
         package.problem(name, formula="f", source="mine", family="dense", sizes={"n": "n"})
     assert name not in package.problems()
