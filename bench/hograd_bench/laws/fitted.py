@@ -9,6 +9,7 @@ that a single size (a cache step, a bad minute) cannot decide.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,9 +63,8 @@ class FittedLaw:
         sizes, values: the points.
         weights: weight of each point (below 1: treated as an outlier).
         regime: the sizes at which b·nᵖ is at least a: the asymptotic regime.
-        evidence: named growth -> its share of the evidence among the named ones, overhead allowed.
+        guess: the noise that was guessed beforehand.
         grid: the posterior of the exponent, outliers weighted down.
-        outlook: the posterior that predictions are made from: every point counts, since new ones may be outliers too.
     """
 
     metric: str
@@ -80,9 +80,20 @@ class FittedLaw:
     values: tuple[float, ...]
     weights: tuple[float, ...]
     regime: tuple[float, ...]
-    evidence: dict[str, float]
+    guess: float
     grid: Posterior
-    outlook: Posterior
+
+    # Not every reader of a law asks for these two, and they take a third of its time.
+    @functools.cached_property
+    def evidence(self) -> dict[str, float]:
+        """Named growth -> its share of the evidence among the named ones, overhead allowed."""
+        return _named(np.array(self.sizes), np.log(self.values), self.guess, self.grid.overhead)
+
+    @functools.cached_property
+    def outlook(self) -> Posterior:
+        """The posterior that predictions are made from: every point counts, since new ones may be outliers too."""
+        highest = float(self.grid.theta.max())
+        return _fit(np.array(self.sizes), np.log(self.values), self.guess, self.grid.overhead, highest, robust=False)
 
     @property
     def formula(self) -> str:
@@ -185,9 +196,8 @@ def fit_power(
         values=tuple(float(v) for v in y),
         weights=tuple(float(w) for w in fit.point_weights),
         regime=tuple(float(v) for v in np.unique(x) if coefficient * v**exponent >= a),
-        evidence=_named(x, np.log(y), noise, grids),
+        guess=noise,
         grid=fit,
-        outlook=_fit(x, np.log(y), noise, grids, max_exponent, robust=False),
     )
 
 

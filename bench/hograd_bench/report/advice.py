@@ -25,6 +25,10 @@ FITS = 0.9
 LOOSER = 2.0
 """A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
 _POINT = ["problem", "n", "depth", "batch", "order", "machine"]
+_SPOKEN = [
+    "operator", "method", *_POINT, "dtype", "device", "threads", "numel", "tolerance", "seconds_min", "peak_bytes",
+    "anchor",
+]  # fmt: skip
 _PRODUCTS = (("one product Dᵏf·v⋯v", 1), ("ten such products", 10), ("n products, or all of the tensor", None))
 
 
@@ -90,7 +94,7 @@ def advise(ok: pd.DataFrame) -> list[Need]:
     speak, and no approximations (:data:`LOOSER`): a finite difference is fast, and is no answer to a question about
     derivatives.
     """
-    timed = positive(ok, "seconds_min")
+    timed = positive(ok[[c for c in _SPOKEN if c in ok]], "seconds_min")
     sizes = timed.groupby(["machine", "device"], observed=True).size().sort_values(ascending=False, kind="stable")
     places = sorted(sizes.index[:MOST_PLACES])
     machines, devices = len({m for m, _ in places}), len({d for _, d in places})

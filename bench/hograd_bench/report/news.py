@@ -51,7 +51,7 @@ def news(shown: Shown, anchors: Mapping[str, str]) -> list[News]:
 def earlier(rows: pd.DataFrame) -> pd.DataFrame:
     """The newest rows as they were before the latest run of each machine."""
     latest = rows.groupby("machine", observed=True)["run"].transform("max")
-    return store.newest(rows[rows["run"] != latest])
+    return store.newest(rows, (rows["run"] != latest).to_numpy(dtype=bool))
 
 
 def verdict_changes(

@@ -195,8 +195,16 @@ class Builder:
 _of_row = operator.itemgetter(*Builder._OF_ROW)
 
 
-def newest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The latest row of every cell of each machine: what a report or a law speaks about."""
-    ordered = rows.sort_values(["run", "line"], kind="stable")
-    latest: pd.DataFrame = ordered.drop_duplicates(["machine", "cell"], keep="last").reset_index(drop=True)
+def newest(rows: pd.DataFrame, among: np.ndarray[Any, Any] | None = None) -> pd.DataFrame:
+    """The latest row of every cell of each machine: what a report or a law speaks about.
+
+    Args:
+        rows: rows of any runs.
+        among: mask of the rows that count; None: all.
+    """
+    # Of a hundred thousand rows few are taken: only what decides is sorted.
+    keys = rows[["run", "line", "machine", "cell"]].reset_index(drop=True)
+    ordered = (keys if among is None else keys[among]).sort_values(["run", "line"], kind="stable")
+    last = ordered.drop_duplicates(["machine", "cell"], keep="last").index
+    latest: pd.DataFrame = rows.iloc[last].reset_index(drop=True)
     return latest

@@ -13,7 +13,7 @@ from hograd_bench.report.shown import Shown, setting_of
 SIZES = ("n", "order", "depth", "batch")
 SETTING = ("dtype", "device", "threads", "preparation", "machine")
 SYMBOLS = {"n": "n", "order": "k", "depth": "T", "batch": "B", "threads": "threads"}
-MOST = 6
+MOST = 5
 """Pictures of a section at most; a page is for reading."""
 
 
