@@ -18,7 +18,7 @@ from typing import Any
 
 import gate_fakes as fakes
 import pytest
-from hograd_bench.gate import baseline, live, run, sides, twins
+from hograd_bench.gate import baseline, counting, live, run, sides, twins
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.outcome import Exit
 from hograd_bench.gate.policy import Policy
@@ -218,19 +218,19 @@ def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
 
 def test_counting_ends_soon_after_it_is_stopped(tmp_path: Path) -> None:
     side, asked = fakes.side(tmp_path, "a", behaviour()), []
-    found = run.count(side, [fakes.cell_id(n) for n in NAMES], stop=lambda: asked.append(1) or len(asked) > 2)
+    found = counting.count(side, [fakes.cell_id(n) for n in NAMES], stop=lambda: asked.append(1) or len(asked) > 2)
     assert len(found.entries) == 1
 
 
 def test_what_is_no_interpreter_is_named(tmp_path: Path) -> None:
     echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
     with pytest.raises(sides.NotComparableError, match=r"echo, no answer of a worker; is it a Python interpreter\?"):
-        run.count(echo, [fakes.cell_id("one")])
+        counting.count(echo, [fakes.cell_id("one")])
 
 
 def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
     side = fakes.side(tmp_path, "a", behaviour(two={"status": "crash"}))
-    entries = run.count(side, [fakes.cell_id(n) for n in NAMES]).entries
+    entries = counting.count(side, [fakes.cell_id(n) for n in NAMES]).entries
     assert [e.status for e in entries.values()] == ["ok", "crashed", "ok"]
 
 
@@ -238,11 +238,11 @@ def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
     plugin = "import os, hograd_bench.metrics as m\nfor does in m.BEHAVIOUR.values(): does['peak'] = 7\n"
     side = fakes.side(tmp_path, "a", behaviour(), ("plug.py",))
     (tmp_path / "a" / "plug.py").write_text(plugin)
-    entries = run.count(side, [fakes.cell_id("one")]).entries
+    entries = counting.count(side, [fakes.cell_id("one")]).entries
     assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
     lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))
     with pytest.raises(sides.NotComparableError, match=r"plug\.py does not exist"):
-        run.count(lacking, [fakes.cell_id("one")])
+        counting.count(lacking, [fakes.cell_id("one")])
 
 
 def test_time_is_bounded(tmp_path: Path) -> None:

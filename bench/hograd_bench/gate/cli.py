@@ -203,7 +203,7 @@ def _make_room(paths: dict[str, Path | None]) -> None:
 
 def _tolerances(given: Sequence[str]) -> dict[str, float]:
     from hograd_bench import metrics
-    from hograd_bench.gate.run import UNITS, WITHOUT
+    from hograd_bench.gate.counting import UNITS, WITHOUT
 
     families = [f for name, f in metrics.families().items() if name not in WITHOUT]
     known = sorted({m.name for f in families for m in f.METRICS if m.deterministic and m.unit in UNITS})

@@ -8,134 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hograd_bench.gate import baseline, deterministic, live, results, sides
-from hograd_bench.gate.baseline import Key
+from hograd_bench.gate.counting import Counted, Tell, count, silent
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Timed, Twin
 from hograd_bench.gate.outcome import Finding, Outcome, by_weight
 from hograd_bench.gate.policy import Policy, Verdict
-from hograd_bench.gate.twins import Side, Worker, WorkerError, environment
-
-# Integer metrics of these units: smaller is better for all of them. Accuracy has its own check.
-UNITS = ("B", "1", "FLOP")
-WITHOUT = ("accuracy",)
-Tell = Callable[[str], None]
-
-
-def _silent(line: str) -> None:
-    """Hear nothing."""
-
-
-@dataclass
-class Counted:
-    """What a side's exact metrics are.
-
-    Attributes:
-        key: what the figures depend on besides the code.
-        methods: "operator/method" of all that the side has registered.
-        entries: by cell; cells that the side does not know are left out.
-        results: by cell, the file of its result and what the worker said of it, where a folder for them was given.
-    """
-
-    key: Key
-    methods: frozenset[str]
-    entries: dict[str, Entry] = field(default_factory=dict)
-    results: dict[str, tuple[Path, dict[str, Any]]] = field(default_factory=dict)
-
-
-def count(
-    side: Side,
-    cells: Sequence[str],
-    tell: Tell = _silent,
-    *,
-    keep: Path | None = None,
-    truth: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-) -> Counted:
-    """Exact metrics of cells on a side, each cell after the same warm-up, in one process.
-
-    Args:
-        side: what to measure.
-        cells: ids.
-        tell: hears a line per ten cells.
-        keep: folder for the cells' results.
-        truth: whether to compare results with float64 truth, where there is one; what is wrong has that status.
-        stop: asked before every cell whether to give up.
-
-    Returns:
-        See :class:`Counted`.
-
-    Raises:
-        NotComparableError: the side has no suite or does not start.
-    """
-    found: Counted | None = None
-    left = list(cells)
-    while left and not stop():
-        # A crash takes the process with it: the next worker goes on behind the cell that crashed.
-        with Worker(side, environment(1, hash_seed=1, padding=0), timeout=180.0) as worker:
-            greeted = _greet(worker, cells)
-            found = found or greeted
-            while left and not stop():
-                cell = left.pop(0)
-                path = None if keep is None else keep / f"{len(left)}.f64"
-                try:
-                    reply = worker.ask(
-                        "count", cell=cell, units=UNITS, without=WITHOUT, truth=truth, result=path and str(path)
-                    )
-                except WorkerError as error:
-                    if error.status != "missing":
-                        found.entries[cell] = Entry(error.status, reason=str(error))
-                    if error.status in ("crashed", "timeout"):
-                        break
-                else:
-                    found.entries[cell] = entry(reply)
-                    if path is not None:
-                        found.results[cell] = (path, reply)
-                if len(left) % 10 == 0:
-                    tell(f"{side.name}: exact metrics, {len(left)} cells left")
-    if found is None:
-        raise sides.NotComparableError("no cells: nothing to measure; see --cells")
-    return found
-
-
-def _greet(worker: Worker, cells: Sequence[str]) -> Counted:
-    side = worker.side
-    try:
-        said = worker.ask("hello", plugins=list(side.plugins), own_suite=side.own_suite)
-    except WorkerError as error:
-        raise sides.NotComparableError(f"{side.name} cannot be measured ({error.status}): {error}") from error
-    gpu = any("/cuda/" in cell for cell in cells)
-    key = Key(said["torch"], said["machine"], said["isa"], (said["gpu"] or "no GPU") if gpu else "cpu")
-    return Counted(key, frozenset(said["methods"]))
-
-
-def entry(reply: Mapping[str, Any]) -> Entry:
-    """A baseline entry from a worker's counts."""
-    if reply.get("wrong"):
-        return Entry(deterministic.WRONG, reason=f"the result is not float64 truth: {reply['wrong']}")
-    details = reply["details"]
-    peak: dict[str, int] = {}
-    for row in details.get("peak_attribution") or ():
-        name = _plain(f"{row['phase']}/{row['op']}")
-        peak[name] = peak.get(name, 0) + int(row["bytes"])
-    ops = {_plain(op): int(n) for op, n in (details.get("aten_by_op") or {}).items()}
-    return Entry(deterministic.OK, dict(reply["values"]), ops, peak)
-
-
-def _plain(name: str) -> str:
-    """An op's or phase's name without its namespace and without characters that the baseline reserves."""
-    kept = name.replace("aten::", "").removeprefix("aten.")
-    return "".join("_" if c.isspace() or c in "=|" else c for c in kept)
+from hograd_bench.gate.twins import Side, WorkerError
 
 
 def against_baseline(
     side: Side, cells: Sequence[str], folder: Path, *, update: bool = False,
     concerns: Callable[[str], bool] | None = None,
-    tolerance: Mapping[str, float] | None = None, tell: Tell = _silent,
+    tolerance: Mapping[str, float] | None = None, tell: Tell = silent,
 ) -> Outcome:  # fmt: skip
     """Exact metrics of a side against the committed baseline of this machine's key, and results against truth.
 
@@ -222,7 +111,7 @@ def sides_against(
     whole: bool = False,
     tolerance: Mapping[str, float] | None = None,
     plants: dict[str, float] | None = None,
-    tell: Tell = _silent,
+    tell: Tell = silent,
 ) -> tuple[Outcome, Timed]:
     """Both gates on two sides measured here and now.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hograd_bench.gate import live, preset, recording, run, sides
+from hograd_bench.gate import counting, live, preset, recording, run, sides
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Study, WholeRun
@@ -164,16 +164,16 @@ def exact(data: Data = DATA) -> None:
     study = _existing(data)
     top = sides.repository(Path.cwd())
     cells = [c.id for c in preset.cells()]
-    base = run.count(sides.working_tree(top), cells, _tell).entries
+    base = counting.count(sides.working_tree(top), cells, _tell).entries
     measured = [c for c, e in base.items() if e.status == deterministic.OK]
-    again = run.count(sides.working_tree(top), cells, _tell).entries
+    again = counting.count(sides.working_tree(top), cells, _tell).entries
     study.exact["none (identical code)"] = (
         len(measured), len({f.cell for f in deterministic.compare(base, again)})
     )  # fmt: skip
     metric = {"extra_vector": "peak_bytes", "extra_call": "aten_calls", "extra_node": "graph_nodes"}
     os.environ["HOGRAD_PLANT"] = "*/*"
     for plant in PLANTS:
-        head = run.count(sides.working_tree(top, (str(RECIPES / f"{plant}.py"),)), measured, _tell).entries
+        head = counting.count(sides.working_tree(top, (str(RECIPES / f"{plant}.py"),)), measured, _tell).entries
         found = deterministic.compare({c: base[c] for c in measured}, head)
         caught = {f.cell for f in found if f.kind == "growth" and f.metric == metric[plant]}
         for cell in sorted(set(measured) - caught):
