@@ -228,6 +228,17 @@ def test_what_is_no_interpreter_is_named(tmp_path: Path) -> None:
         counting.count(echo, [fakes.cell_id("one")])
 
 
+def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(tmp_path: Path) -> None:
+    echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
+    with Worker(echo, environment(1, 1, 0)) as worker:
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(WorkerError, match="no answer of a worker"):
+            worker.ask("hello")
+        with pytest.raises(WorkerError, match="ended with exit status 0") as found:
+            worker.ask("hello")
+        assert found.value.status == "crashed"
+
+
 def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
     side = fakes.side(tmp_path, "a", behaviour(two={"status": "crash"}))
     entries = counting.count(side, [fakes.cell_id(n) for n in NAMES]).entries

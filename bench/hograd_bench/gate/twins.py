@@ -112,12 +112,13 @@ class Worker:
         return self._process.pid
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Send a request without waiting for the reply."""
-        try:
+        """Send a request without waiting for the reply.
+
+        That the worker is gone is left to :meth:`receive` to say: what it wrote before it went tells more.
+        """
+        with contextlib.suppress(BrokenPipeError):
             self._in.write((json.dumps(request) + "\n").encode())
             self._in.flush()
-        except (BrokenPipeError, OSError) as error:
-            raise WorkerError("crashed", self._how_it_ended(), self) from error
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
         """The reply to the oldest unanswered request, within ``timeout`` seconds (the worker's own where None).
