@@ -121,6 +121,25 @@ def test_baselines_survive_the_round_trip(entries: dict[str, Entry]) -> None:
     assert baseline.render(KEY, dict(sorted(entries.items(), reverse=True))) == text
 
 
+@given(st.data())
+def test_a_baseline_that_was_cut_short_is_damage_wherever_it_was_cut(data: st.DataObject) -> None:
+    text = baseline.render(KEY, {CELL: BASE, CELL.replace("rows", "columns"): BASE})
+    short = text[: data.draw(st.integers(0, len(text) - 2))]
+    with pytest.raises(BaselineError):
+        baseline.parse(short, "f.txt", KEY)
+
+
+def test_a_baseline_without_its_last_line_says_so() -> None:
+    lines = baseline.render(KEY, {CELL: BASE, CELL.replace("rows", "columns"): BASE}).splitlines()
+    with pytest.raises(BaselineError, match=r"expected '# end' as the last line: the file was cut short"):
+        baseline.parse("\n".join(lines[:-2]) + "\n", "f.txt")
+
+
+def test_the_first_format_which_had_no_last_line_is_read() -> None:
+    lines = baseline.render(KEY, {CELL: BASE}).splitlines()
+    assert baseline.parse("\n".join([baseline.FIRST, *lines[1:-1]]), "f.txt", KEY) == {CELL: BASE}
+
+
 def test_a_change_is_one_line_of_diff() -> None:
     cells = [CELL.replace("rows", f"m{i}") for i in range(20)]
     random.Random(1).shuffle(cells)
@@ -130,7 +149,7 @@ def test_a_change_is_one_line_of_diff() -> None:
     ).splitlines()
     assert len(before) == len(after)
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
-    assert before[3:] == sorted(before[3:])
+    assert before[3:-1] == sorted(before[3:-1])
 
 
 @pytest.mark.parametrize(

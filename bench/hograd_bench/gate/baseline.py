@@ -1,10 +1,12 @@
 """Baselines as text: sorted, one line a cell, a file for everything the figures depend on but the code.
 
-    # hograd gate baseline 1
+    # hograd gate baseline 2
     # torch=2.13.0+cpu machine=x86_64 isa=AVX2 device=cpu
     derivative_tensor/rows/mlp/n=8,... | ok | allocations=12 peak_bytes=3456 | ops mm=3 tanh=1 | peak backward/mm=64
+    # end
 
-Threads are part of every cell's id, so one file holds cells of several thread counts.
+Threads are part of every cell's id, so one file holds cells of several thread counts. The last line tells a whole file
+from one that was cut short, whose lost cells would pass for new ones; unlike a count it survives a merge.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from pathlib import Path
 
 from hograd_bench.gate.deterministic import Entry
 
-HEADER = "# hograd gate baseline 1"
+HEADER = "# hograd gate baseline 2"
+FIRST = "# hograd gate baseline 1"  # had no last line; still read, because --since reads old commits
+END = "# end"
 STATUSES = ("ok", "unsupported", "failed", "crashed", "timeout")
 _SAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
@@ -69,7 +73,7 @@ def render(key: Key, entries: Mapping[str, Entry]) -> str:
         if "|" in cell or any(c.isspace() for c in cell):
             raise BaselineError(f"cell: {cell!r} holds a space or '|', which the baseline's format reserves")
         lines.append(" | ".join(fields))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, END]) + "\n"
 
 
 def _pairs(table: Mapping[str, int]) -> str:
@@ -91,7 +95,7 @@ def parse(text: str, where: str, key: Key | None = None) -> dict[str, Entry]:
         BaselineError: the text is not a baseline, or a line is damaged; the message names ``where`` and the line.
     """
     lines = text.splitlines()
-    if not lines or lines[0].strip() != HEADER:
+    if not lines or lines[0].strip() not in (HEADER, FIRST):
         raise BaselineError(
             f"{where}:1: got {lines[0][:60]!r}, expected {HEADER!r}"
             if lines
@@ -128,6 +132,11 @@ def parse(text: str, where: str, key: Key | None = None) -> dict[str, Entry]:
         entries[cell] = Entry(status, _read(metrics, place), named.get("ops", {}), named.get("peak", {}))
     if not entries:
         raise BaselineError(f"{where}: holds no cell; restore it from git, or --update")
+    if lines[0].strip() == HEADER and text.rstrip().splitlines()[-1] != END:
+        raise BaselineError(
+            f"{where}:{len(lines)}: ends with {lines[-1][-60:]!r}, expected {END!r} as the last line: the file was cut "
+            "short; restore it from git, or --update"
+        )
     return entries
 
 
