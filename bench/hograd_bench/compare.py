@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -85,6 +86,13 @@ class Comparison:
             "only_b": list(self.only_b), "comparability": rules, "not_compared": dict(self.not_compared),
             "note": TIME_NOTE,
         }  # fmt: skip
+
+
+def doubts(a: Path, b: Path) -> list[str]:
+    """What a person should know before believing a comparison of the runs in these folders."""
+    if a.resolve() != b.resolve():
+        return []
+    return [f"A and B are one run, {a.resolve().name}, so that nothing can differ; name two"]
 
 
 def compare(

@@ -209,7 +209,9 @@ class _Display:
         self._task = self._progress.add_task("cells", total=sum(self._weights.values()) or 1.0, cell="")
 
     def __enter__(self) -> _Display:
-        self._console.print(f"{self._cells} cells to settle; Ctrl-C keeps every finished row", markup=False)
+        self._console.print(
+            f"{self._cells} cell{'s' * (self._cells != 1)} to settle; Ctrl-C keeps every finished row", markup=False
+        )
         self._progress.start()
         return self
 

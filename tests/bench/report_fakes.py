@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html.parser
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,3 +124,26 @@ def write(results: Path, run: str, made: list[dict[str, Any]], machine: str = MA
     (folder / "environment.json").write_text(json.dumps({**ENVIRONMENT, **environment}), encoding="utf-8")
     (folder / "rows.jsonl").write_bytes(b"".join(schema.encode(r) for r in made))
     return folder
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, ids and links of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.text: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag in ("a", "use") and found.get("href"):
+            self.links.append(str(found["href"]))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)

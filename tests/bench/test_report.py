@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import html.parser
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import report_fakes as fakes
-from hograd_bench import report, store
+from hograd_bench import metrics, report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, shown
 from hograd_bench.report.style import log_ticks, spread
 from rich.console import Console
-
-
-class Page(html.parser.HTMLParser):
-    """Tags, ids and links of a page."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: list[tuple[str, dict[str, Any]]] = []
-        self.text: list[str] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.tags.append((tag, found))
-        if found.get("id"):
-            self.ids.append(str(found["id"]))
-        if tag in ("a", "use") and found.get("href"):
-            self.links.append(str(found["href"]))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_every_link_has_a_target_and_every_id_is_unique(built: tuple[Path, str]) -> None:
-    page = Page(built[1])
+    page = fakes.Page(built[1])
     inside = [link[1:] for link in page.links if link.startswith("#") and link != "#closed"]
     assert len(inside) > 100
     assert set(inside) <= set(page.ids)
@@ -67,16 +42,16 @@ def test_every_link_has_a_target_and_every_id_is_unique(built: tuple[Path, str])
 
 
 def test_nothing_is_loaded_from_anywhere(built: tuple[Path, str]) -> None:
-    for tag, attributes in Page(built[1]).tags:
+    for tag, attributes in fakes.Page(built[1]).tags:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag
         for key in ("src", "srcset", "data", "action", "poster"):
             assert key not in attributes, (tag, attributes)
-    links = {link for link in Page(built[1]).links if not link.startswith("#")}
+    links = {link for link in fakes.Page(built[1]).links if not link.startswith("#")}
     assert links == {"rows.csv", "rows.parquet", "summary.md"}
 
 
 def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
-    page = Page(built[1])
+    page = fakes.Page(built[1])
     assert [tag for tag, _ in page.tags].count("script") == 2
     assert not [a for _, a in page.tags if any(k.startswith("on") for k in a)]
     assert fakes.EVIL in "".join(page.text), "the name is shown as it is"
@@ -84,7 +59,7 @@ def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
 
 
 def test_every_kind_of_section_is_there(built: tuple[Path, str]) -> None:
-    ids = set(Page(built[1]).ids)
+    ids = set(fakes.Page(built[1]).ids)
     wanted = "answers advice news unsupported runs cells environment dimension length orders gradients pareto best"
     for name in f"{wanted} composition roofline accuracy history".split():
         assert name in ids, name
@@ -103,6 +78,15 @@ def test_evidence_has_samples_command_reasons_and_environment(built: tuple[Path,
         assert wanted in article[0], wanted
     commands = re.findall(r"<code class=\"cmd\">(.*?)</code>", built[1])
     assert any("&#39;derivative_vector_product/double_backward/&lt;img" in c for c in commands), "quoted for the shell"
+
+
+def test_evidence_answers_a_question_with_a_word(tmp_path: Path) -> None:
+    made = fakes.rows("a")
+    made[0]["metrics"]["noisy"] = True
+    made[1]["metrics"]["noisy"] = False
+    fakes.write(tmp_path / "results", "a", made)
+    page = report.build(tmp_path / "results", tmp_path, records=metrics.metrics()).path.read_text(encoding="utf-8")
+    assert re.findall(r"noisy\t\w+", page) == ["noisy\tyes", "noisy\tno"]
 
 
 def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
@@ -152,24 +136,6 @@ def test_terminal_shows_tables_and_no_markup(built: tuple[Path, str], tmp_path: 
     assert "any memory" in said
 
 
-def test_comparison_page(built: tuple[Path, str], tmp_path: Path) -> None:
-    made = report.build_comparison(built[0] / "results", tmp_path, "20260101", "20260102")
-    page = made.path.read_text(encoding="utf-8")
-    assert "torch.version: 2.13.0 against 2.14.0" in page
-    assert "nothing may be compared" in page
-    assert [tag for tag, _ in Page(page).tags].count("script") == 2
-    with pytest.raises(report.ReportError, match="no such run"):
-        report.build_comparison(built[0] / "results", tmp_path, "20260101", "1999")
-
-
-def test_comparison_of_comparable_runs_lists_differences(tmp_path: Path) -> None:
-    fakes.write(tmp_path / "results", "a", fakes.rows("a"))
-    fakes.write(tmp_path / "results", "b", fakes.rows("b", extra=64))
-    page = report.build_comparison(tmp_path / "results", tmp_path, "a", "b").path.read_text(encoding="utf-8")
-    assert "<b>24</b> differ" in page
-    assert "all metrics may be compared" in page
-
-
 def test_empty_results_are_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(report.ReportError, match="no such results folder"):
         report.build(tmp_path / "none", tmp_path / "out")
@@ -200,8 +166,8 @@ def test_cells_beyond_the_limit_are_said_to_be_cut(monkeypatch: pytest.MonkeyPat
     page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
     assert page.count('class="ev"') == 10
     assert "70 more cells are in rows.csv" in page
-    inside = {link[1:] for link in Page(page).links if link.startswith("#c") and link != "#closed"}
-    assert inside <= set(Page(page).ids)
+    inside = {link[1:] for link in fakes.Page(page).links if link.startswith("#c") and link != "#closed"}
+    assert inside <= set(fakes.Page(page).ids)
     assert MOST_CELLS >= 2000
 
 

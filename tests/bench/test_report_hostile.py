@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html.parser
 import re
-from typing import Any
+from pathlib import Path
 
 import pytest
 import report_fakes as fakes
@@ -20,21 +19,9 @@ NAMES = (
 MEGABYTE = "</script><img src=x onerror=alert(1)> " * 30_000
 
 
-class Tags(html.parser.HTMLParser):
-    """Elements with their attributes."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, Any]]] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report of two runs in which every name, reason and number is bad."""
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two runs in which every name, reason and number is bad."""
     base = tmp_path_factory.mktemp("hostile")
     for run in ("run-a", "run-b"):
         made = fakes.rows(run)
@@ -56,11 +43,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
             bad = Cell("derivative_vector_product", name, f"bad {name}", 8)
             made.append(schema.row(bad, "failed", MEGABYTE, numel=8, run=run, details={"traceback": MEGABYTE}))
         fakes.write(base / "results", run, made, cpu={"model": MEGABYTE}, note=NAMES[0], gpus=[{"name": NAMES[1]}])
+    return base
+
+
+@pytest.fixture(scope="module")
+def page(base: Path) -> str:
     return report.build(base / "results", base / "reports").path.read_text(encoding="utf-8")
 
 
-def test_no_name_becomes_markup_or_script(page: str) -> None:
-    found = Tags(page).found
+@pytest.fixture(scope="module")
+def comparison(base: Path) -> str:
+    made = report.build_comparison(base / "results", base / "reports", "run-a", "run-b")
+    return made.path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("which", ["page", "comparison"])
+def test_no_name_becomes_markup_or_script(which: str, request: pytest.FixtureRequest) -> None:
+    page = request.getfixturevalue(which)
+    found = fakes.Page(page).tags
     assert sum(tag == "script" for tag, _ in found) == 2
     assert not {tag for tag, _ in found} & {"img", "iframe", "object", "embed", "link", "base", "form"}
     assert not [a for _, a in found if any(k.startswith("on") for k in a)]

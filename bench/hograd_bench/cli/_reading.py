@@ -81,16 +81,19 @@ def compare(
     from hograd_bench import compare as comparing
     from hograd_bench import metrics
 
-    loaded = []
+    loaded, folders = [], []
     for name in (a, b):
         try:
-            found = store.load(store.find_run(results, name))
+            folders.append(store.find_run(results, name))
+            found = store.load(folders[-1])
         except store.StoreError as error:
             raise fail(str(error)) from None
         for warning in found.warnings:
             err.print(f"warning: {warning}", markup=False)
         (environment,) = found.environments.values()
         loaded.append((found.rows, environment))
+    for doubt in comparing.doubts(*folders):
+        err.print(f"warning: {doubt}", markup=False)
     (rows_a, env_a), (rows_b, env_b) = loaded
     found_out = comparing.compare(rows_a, rows_b, env_a, env_b, metrics.metrics(), deterministic_only=deterministic)
     if as_json:

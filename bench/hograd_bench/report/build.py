@@ -14,6 +14,7 @@ from rich.console import Console
 
 from hograd_bench import _parallel as parallel
 from hograd_bench import claims, store
+from hograd_bench import compare as comparing
 from hograd_bench._parallel import Crew
 from hograd_bench.environment import MetricRecord
 from hograd_bench.report import comparison, export, news, page, summary, terminal
@@ -153,7 +154,8 @@ def build_comparison(
     html = comparison.render(loaded[0], loaded[1], names[0], names[1], records)
     path = reports / f"compare-{export.file_name(names[0])}-{export.file_name(names[1])}.html"
     write(path, lambda staging: _text(staging, html))
-    return Built(path, warnings=[str(w) for one in loaded for w in one.warnings])
+    warnings = [str(w) for one in loaded for w in one.warnings]
+    return Built(path, warnings=[*comparing.doubts(*folders), *warnings])
 
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:

@@ -49,8 +49,9 @@ def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[d
         anchors: (machine, run) -> anchor of its environment.
     """
     names = store.metric_columns(shown.rows.drop(columns="anchor"))
+    truths = {name for name, record in shown.records.items() if record.unit == "bool"}
     for row in _records(shown):
-        have = [(n, text.metric(n, row[n])) for n in names if _has(row[n])]
+        have = [(n, text.metric(n, bool(row[n]) if n in truths else row[n])) for n in names if _has(row[n])]
         details, trouble = _details(row.get("details"))
         yield {
             "anchor": row["anchor"],

@@ -53,7 +53,7 @@ def render(
         **page.assets(),
         title=f"hograd: {name_b} against {name_a}",
         a=name_a, b=name_b, result=result, note=comparing.TIME_NOTE,
-        facts=[(label, *(_fact(e, section, key) for e in (env_a, env_b))) for label, section, key in _FACTS],
+        facts=_facts(env_a, env_b),
         by_metric=by_metric(result),
         differences=[(command(d[1]), *d[1:]) for d in differences],
         cut=max(0, len(result.differences) - len(differences)),
@@ -61,6 +61,12 @@ def render(
         only_a=result.only_a[:200], only_b=result.only_b[:200],
         picture=picture(a.rows, b.rows),
     )  # fmt: skip
+
+
+def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """What each run was made with, and whether that is a difference; two runs always differ in when."""
+    found = [(label, key, _fact(a, section, key), _fact(b, section, key)) for label, section, key in _FACTS]
+    return [(label, x, y, x != y and key != "recorded") for label, key, x, y in found]
 
 
 def by_metric(result: Comparison) -> list[dict[str, Any]]:

@@ -203,6 +203,11 @@ def curve(axes: Axes, law: Callable[[float], float], low: float, high: float, lo
     axes.plot(x[shown], y[shown], color=look.colour, linewidth=1.4, zorder=2)
 
 
+def joined(axes: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:
+    """Points joined for the eye: dotted, for only laws and bounds are drawn whole."""
+    axes.plot(x, y, color=look.colour, linewidth=1, linestyle=(0, (1.5, 2.5)), zorder=2)
+
+
 def heading(axes: Axes, title: str) -> None:
     """A panel's title, in the corner where reading starts."""
     # At a height of its own: to find one above all ticks, matplotlib would measure every label.

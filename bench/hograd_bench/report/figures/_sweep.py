@@ -68,7 +68,7 @@ def _panel(
         x, y = line[variable].astype(float).to_list(), line[metric].to_list()
         law = fit(line, metric, variable) if fitted else None
         if law is None:
-            axes.plot(x, y, color=look.colour, linewidth=1, linestyle=(0, (1.5, 2.5)), zorder=2)
+            style.joined(axes, x, y, look)
         else:
             style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
             residuals.append((metric, method, line, law))

@@ -99,7 +99,7 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
     for i, (where, cells) in enumerate(best.groupby("where", observed=True, sort=True)):
         look = ordinal(i)
         x, y = cells[variable].astype(float).to_list(), cells["seconds_min"].to_list()
-        axes.plot(x, y, color=look.colour, linewidth=1.2, zorder=2)
+        style.joined(axes, x, y, look)
         style.points(axes, x, y, look, cells["anchor"].to_list())
         ends[str(where)] = (x[-1], y[-1], look.colour)
         said.append(f"{where}: {units.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
@@ -122,7 +122,7 @@ def _methods(shown: Shown, cells: pd.DataFrame, metric: str, label: str, name: s
         best = mine.sort_values("value").drop_duplicates("where").sort_values("where")
         look = shown.palette[str(method)]
         x, y = [float(where.index(w)) for w in best["where"]], best["value"].to_list()
-        axes.plot(x, y, color=look.colour, linewidth=1)
+        style.joined(axes, x, y, look)
         style.points(axes, x, y, look, best["anchor"].to_list())
         ends[str(method)] = (x[-1], y[-1], look.colour)
         values = zip(best["where"], y, strict=True)

@@ -17,8 +17,8 @@ TITLE = "History"
 ABOUT = (
     "Each operator over the runs of a machine, against its first run: the geometric mean over the cells that two "
     "neighbouring runs share, chained. Bytes are exact, so that any step is a change of code or of torch; times in "
-    "gradients move with the machine's mood as well. Dashed: another torch. A line ends with the last run that shared "
-    "a cell with the run before."
+    "gradients move with the machine's mood as well. Dashed: another torch. A line only joins the runs, and "
+    "ends with the last that shared a cell with the run before."
 )
 _PANELS = (("peak_bytes", "Peak bytes, first run = 1"), ("gradient_equivalents", "Time in gradients, first run = 1"))
 

@@ -36,7 +36,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
             x, y = line["depth"].astype(float).to_list(), line["peak_bytes"].to_list()
             law = fit(line, "peak_bytes", "depth")
             if law is None:
-                axes.plot(x, y, color=look.colour, linewidth=1, linestyle=(0, (1.5, 2.5)))
+                style.joined(axes, x, y, look)
             else:
                 style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
                 notes.append(Note(look.index, f"order {order}", law.said, f"#{line['anchor'].iloc[-1]}"))
