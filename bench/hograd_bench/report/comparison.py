@@ -125,5 +125,5 @@ def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
     return panel(figure, name, f"{label}, B over A. " + "; ".join(said))
 
 
-def _fact(environment: dict[str, Any], section: str, key: str) -> str:
+def _fact(environment: Mapping[str, Any], section: str, key: str) -> str:
     return fact(environment, section, key) if section else text.clean(environment.get(key) or "unknown", 40)
