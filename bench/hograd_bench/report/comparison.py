@@ -11,7 +11,7 @@ import pandas as pd
 from hograd_bench import compare as comparing
 from hograd_bench import store, units
 from hograd_bench.compare import Comparison
-from hograd_bench.environment import MetricRecord
+from hograd_bench.environment import Environment, MetricRecord
 from hograd_bench.report import news, page, style, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import Drawn
@@ -63,7 +63,7 @@ def render(
     )  # fmt: skip
 
 
-def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+def _facts(a: Environment, b: Environment) -> list[tuple[str, str, str, bool]]:
     """What each run was made with, and whether that is a difference; two runs always differ in when."""
     found = [(label, key, _fact(a, section, key), _fact(b, section, key)) for label, section, key in _FACTS]
     return [(label, x, y, x != y and key != "recorded") for label, key, x, y in found]
@@ -125,5 +125,5 @@ def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
     return panel(figure, name, f"{label}, B over A. " + "; ".join(said))
 
 
-def _fact(environment: Mapping[str, Any], section: str, key: str) -> str:
+def _fact(environment: Environment, section: str, key: str) -> str:
     return fact(environment, section, key) if section else text.clean(environment.get(key) or "unknown", 40)
