@@ -15,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.markers import MarkerStyle
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import IdentityTransform
 
@@ -259,7 +261,7 @@ def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], tit
     x, line = 0.0, 0
     for name, look in names:
         shown = text.clean(name, 22)
-        length = 5.1 * len(shown) + 12
+        length = _width(f"■ {shown}", 8.5) + 9
         if x + length > width and line == 0:
             x, line = 0.0, 1
         axes.annotate(
@@ -267,6 +269,12 @@ def key_above(figure: Figure, axes: Axes, names: Sequence[tuple[str, Look]], tit
             textcoords="offset points", color=look.colour, fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
         x += length
+
+
+def _width(shown: str, size: float) -> float:
+    """Points that a text of that size takes."""
+    width, _, _ = text_to_path.get_text_width_height_descent(shown, FontProperties(size=size), ismath=False)
+    return float(width)
 
 
 def label_points(axes: Axes, named: Iterable[tuple[float, float, str, str]]) -> None:
