@@ -126,8 +126,9 @@ def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     left = fakes.side(tmp_path, "a", behaviour(one={"status": "hang"}))
-    with Worker(left, environment(1, 1, 0), timeout=1.5) as worker:
+    with Worker(left, environment(1, 1, 0)) as worker:
         worker.ask("hello", plugins=[])
+        worker.timeout = 0.5
         with pytest.raises(WorkerError, match="no answer within") as caught:
             worker.ask("prepare", cell=fakes.cell_id("one"), result=str(tmp_path / "r"))
     assert caught.value.status == "timeout"
@@ -377,7 +378,7 @@ def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> 
         workers = _until(lambda: [w for w in [_children(gate.pid)] if len(w) == 2])[0]
         time.sleep(0.5)  # into the hanging call
         gate.send_signal(how)
-        gate.wait(timeout=30)
+        gate.wait(timeout=120)
         assert _until(lambda: not any(_alive(w) for w in workers))
     finally:
         gate.kill()
@@ -389,7 +390,7 @@ def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> 
     assert not list((tmp_path / "tmp").glob("hograd-gate-*"))
 
 
-def _until(what: Any, seconds: float = 60.0) -> Any:
+def _until(what: Any, seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = what()
