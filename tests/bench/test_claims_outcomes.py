@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
+from pathlib import Path
 
 import claim_fakes as made
 import pandas as pd
 import pytest
-from hograd_bench import claims
+from hograd_bench import claims, store
+from hograd_bench.cells import Cell
 from hograd_bench.claims import HOLDS, INSUFFICIENT, PARTIAL, REFUTED
 
 CLAIMS = claims.load()
@@ -92,3 +95,21 @@ def test_verdicts_are_plain_json():
     assert [v.claim.id for v in verdicts] == [c.id for c in chosen]
     text = json.dumps([v.as_dict() for v in verdicts], allow_nan=False)
     assert json.loads(text)[0]["outcome"] == HOLDS
+
+
+def names_its_cell(finding):
+    """Whether the cell of the worst case has the sizes that its words name, and is one that the finding rests on."""
+    cell = Cell.parse(finding.worst_cell)
+    symbols = {"T": "depth", "B": "batch", "k": "order", "n": "n"}
+    named = re.findall(r"\b([nTBk])=(\S+?)(?=[,\s]|$)", finding.worst)
+    return finding.worst_cell in finding.cells and all(getattr(cell, symbols[s]) == int(size) for s, size in named)
+
+
+def test_the_worst_case_names_its_cell():
+    """On made rows and on real ones."""
+    real = store.load(Path(__file__).parents[2] / "results" / "reference", details=False).rows
+    parts = [judged(p.values[1].id, true) for p in PARTS for true in (True, False)]
+    parts += [p for verdict in claims.adjudicate(real) for p in verdict.parts]
+    worst = [(p.part.rule, f) for p in parts for f in p.findings if f.worst]
+    assert [f for _, f in worst if not names_its_cell(f)] == []
+    assert {rule for rule, _ in worst} >= {"bounded", "growth_at_most", "growth_equals", "beats", "step_at_least"}

@@ -55,9 +55,13 @@ def test_winner_that_becomes_clear_only_at_the_end():
     result = compare(lambda n: n, lambda n: n if n < 100 else n / 3, noise=0.05)
     assert result.kind == "crosses"
     assert (result.low, result.high) == (None, 128)
+    assert result.text("loop", "batch", "n") == "batch beats loop from n = 128 on; neither is clear below"
+    worse = compare(lambda n: n if n < 100 else n / 3, lambda n: n, noise=0.05)
+    assert worse.text("loop", "batch", "n") == "loop beats batch from n = 128 on; neither is clear below"
     mirrored = compare(lambda n: n, lambda n: n if n > 20 else n / 3, noise=0.05)
     assert mirrored.kind == "crosses back"
     assert (mirrored.low, mirrored.high) == (16, None)
+    assert mirrored.text("loop", "batch", "n") == "batch beats loop up to n = 16; neither is clear beyond"
 
 
 def test_changing_places_twice():

@@ -8,7 +8,17 @@ from typing import Any
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
 from hograd_bench.claims._rows import Place, Rows
 from hograd_bench.claims._rule import Data, Rule
-from hograd_bench.claims._series import SIZES, canonical, cell_ids, groups, noise_of, ok_rows, values_along, widest
+from hograd_bench.claims._series import (
+    SIZES,
+    canonical,
+    cell_at,
+    cell_ids,
+    groups,
+    noise_of,
+    ok_rows,
+    values_along,
+    widest,
+)
 from hograd_bench.laws import Crossover, InsufficientData, crossover
 from hograd_bench.laws.polynomial import SYMBOLS
 
@@ -97,8 +107,8 @@ def _compare(
     symbol = SYMBOLS.get(variable, variable)
     reason = f"by {part.metric}, {result.text(names[False], ours_name, symbol)}"
     even = {x: 1 / (r / (share * x if share else times)) for x, r in result.ratios.items()}
-    details = ", ".join(f"{symbol}={x:g}: {m:.3g}" for x, m in even.items())
-    fastest = ", ".join(f"{symbol}={x:g} {n.partition('/')[2]}" for x, (n, _) in theirs.items())
+    details = ", ".join(f"{symbol}={int(x)}: {m:.3g}" for x, m in even.items())
+    fastest = ", ".join(f"{symbol}={int(x)} {n.partition('/')[2]}" for x, (n, _) in theirs.items())
     worst_x = max(result.ratios, key=lambda x: result.ratios[x])
     return Finding(
         part.id,
@@ -110,9 +120,10 @@ def _compare(
         _interval(result),
         result.at if result.at is not None else even[worst_x],
         cell_ids(used),
-        worst=f"{ours_name} takes {result.ratios[worst_x]:.3g} times {names[False]} at {symbol}={worst_x:g}",
+        worst=f"{ours_name} takes {result.ratios[worst_x]:.3g} times {names[False]} at {symbol}={int(worst_x)}",
         lost=f"best of the others at each size: {fastest}" if len(rivals) > 1 else "",
-        points=tuple((f"{symbol}={x:g}", r) for x, r in result.ratios.items()),
+        points=tuple((f"{symbol}={int(x)}", r) for x, r in result.ratios.items()),
+        worst_cell=cell_at(ways[ours[int(worst_x)][0]], [variable, *_others(variable)], (int(worst_x), *line_of)),
     )
 
 

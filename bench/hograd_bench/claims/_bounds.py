@@ -14,6 +14,7 @@ from hograd_bench.claims._rows import Place, Rows, is_void, number
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
+    cell_at,
     cell_ids,
     groups,
     line,
@@ -97,6 +98,7 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
                 cell_ids(known),
                 worst=f"{what} = {values[worst]:.4g} at {shown[worst]}",
                 points=tuple(zip(shown, values, strict=True)),
+                worst_cell=cell_at(known, SIZES, list(merged)[worst]),
             )
         )
     return found
@@ -174,6 +176,7 @@ def decide_step(part: Part, data: Data) -> list[Finding]:
                 interval,
                 steps[least],
                 worst=f"×{steps[least]:.2f} from order {least} to {least + 1}",
+                worst_cell=cell_at(along, ["order"], (least + 1,)),
                 **common,
             )
         )

@@ -15,11 +15,13 @@ from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
+    cell_at,
     cell_ids,
     groups,
     line,
     measured_rows,
     noise_of,
+    size_text,
     values_along,
 )
 from hograd_bench.laws import (
@@ -155,12 +157,17 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: Rows, equal: b
         + ("; overhead dominates all but the largest sizes" if not settled else ""),
     }[outcome]
     worst, lost = _anchored(shown, series, limit, symbol, metric) if baseline is None else ("", "")
+    if worst:
+        # Where the line runs: the other sizes, at which the law has other values.
+        held = size_text({s: along[s][0] for s in SIZES if s in along and s != variable}, SIZES)
+        worst += "" if held == "n=1" else f", {held}"
     if isinstance(law, FittedLaw):
         shares = ", ".join(f"{k} {v:.0%}" for k, v in sorted(law.evidence.items(), key=lambda i: -i[1])[:3])
         lost = f"evidence among named growths, overhead allowed: {shares}"
     return Finding(
-        part.id, key, outcome, reason, text, None if exact else (low, high), degree, worst=worst, lost=lost, **common
-    )
+        part.id, key, outcome, reason, text, None if exact else (low, high), degree, worst=worst, lost=lost,
+        worst_cell=cell_at(along, [variable], (list(series)[-1],)) if worst else "", **common,
+    )  # fmt: skip
 
 
 def _anchored(

@@ -65,6 +65,7 @@ class Finding:
         value: the deciding number (a degree, an exponent, a base, a ratio).
         cells: ids of the cells that it rests on.
         worst: the counter-example or the worst case, as text.
+        worst_cell: id of the cell that the worst case was measured on, or "".
         lost: the alternative that lost and why.
         points: (x, measured) of the deciding series; x may be several sizes as text.
     """
@@ -80,6 +81,7 @@ class Finding:
     worst: str = ""
     lost: str = ""
     points: tuple[tuple[str, float], ...] = ()
+    worst_cell: str = ""
 
     @property
     def name(self) -> str:
@@ -104,6 +106,7 @@ class Finding:
             "interval": None if self.interval is None else [plain(v) for v in self.interval],
             "cells": list(self.cells),
             "worst": self.worst,
+            "worst_cell": self.worst_cell,
             "lost": self.lost,
             "points": [[x, plain(y)] for x, y in self.points],
         }

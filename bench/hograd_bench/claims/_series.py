@@ -188,6 +188,11 @@ def cell_ids(rows: Rows | pd.DataFrame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(Cell(**dict(zip(given, r, strict=True))).id for r in columns))
 
 
+def cell_at(rows: Rows, sizes: Sequence[str], place: Place) -> str:
+    """Id of the cell of these sizes, "" where there is none."""
+    return next(iter(cell_ids(rows.where(found == place for found in rows.tuples(sizes)))), "")
+
+
 class Baseline:
     """Rows of the baseline "operator/method", found by the problem, type and machine that they are compared on."""
 

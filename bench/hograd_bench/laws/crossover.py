@@ -34,7 +34,7 @@ class Crossover:
     def text(self, first: str, second: str, variable: str) -> str:
         """A sentence on who wins where."""
         x = list(self.ratios)
-        span = f"{variable} = {x[0]:g} to {x[-1]:g}"
+        span = f"{variable} = {x[0]:.10g} to {x[-1]:.10g}"
         if self.kind == "first wins":
             return f"{first} beats {second} at every {span}"
         if self.kind == "second wins":
@@ -43,8 +43,13 @@ class Crossover:
             return f"{first} and {second} are within {self.margin - 1:.0%} of each other at {span}"
         if self.kind == "several" or self.at is None:
             return f"{first} and {second} change places more than once over {span}"
-        interval = f"[{_bound(self.low, '…')}, {_bound(self.high, '…')}]"
-        at = f"{variable} ≈ {self.at:.3g} {interval}"
+        if self.low is None:
+            one, other = (second, first) if self.kind == "crosses" else (first, second)
+            return f"{one} beats {other} from {variable} = {self.at:.10g} on; neither is clear below"
+        if self.high is None:
+            one, other = (first, second) if self.kind == "crosses" else (second, first)
+            return f"{one} beats {other} up to {variable} = {self.at:.10g}; neither is clear beyond"
+        at = f"{variable} ≈ {self.at:.3g} [{self.low:.10g}, {self.high:.10g}]"
         return f"{second} beats {first} " + (f"from {at} on" if self.kind == "crosses" else f"up to {at} only")
 
 
@@ -130,7 +135,3 @@ def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else math.sqrt(ordered[middle - 1] * ordered[middle])
-
-
-def _bound(value: float | None, absent: str) -> str:
-    return absent if value is None else f"{value:.3g}"

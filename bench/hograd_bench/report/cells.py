@@ -146,10 +146,11 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def anchors_of(rows: pd.DataFrame) -> dict[str, str]:
-    """Cell -> the anchor of its evidence; of several machines' the first."""
-    known: dict[str, str] = {}
-    for cell, anchor in zip(rows["cell"], rows["anchor"], strict=True):
+def anchors_of(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(Machine, cell) -> the anchor of its evidence; under the machine "" the first that measured the cell."""
+    known: dict[tuple[str, str], str] = {}
+    for machine, cell, anchor in zip(rows["machine"], rows["cell"], rows["anchor"], strict=True):
         if anchor:
-            known.setdefault(cell, anchor)
+            known[machine, cell] = anchor
+            known.setdefault(("", cell), anchor)
     return known

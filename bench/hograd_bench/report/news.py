@@ -38,7 +38,7 @@ class News:
     statuses: tuple[tuple[str, str, str, str, str], ...]
 
 
-def news(shown: Shown, anchors: Mapping[str, str]) -> list[News]:
+def news(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> list[News]:
     """One entry a machine that has two runs or more."""
     found = []
     for machine, rows in shown.everything.groupby("machine", observed=True, sort=True):
@@ -67,14 +67,15 @@ def verdict_changes(
 
 
 def _between(
-    shown: Shown, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[str, str]
+    shown: Shown, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[tuple[str, str], str]
 ) -> News:
     was, now = (shown.environments.get((machine, run), {}) for run in (before, after))
+    mine = {cell: anchor for (on, cell), anchor in anchors.items() if on == machine}
     old, new = (rows[rows["run"] == run] for run in (before, after))
     result = compare(old, new, was, now, shown.records, deterministic_only=True)
     return News(
         machine, before, after, result, tuple(_facts(result, (was, now), old, new)),
-        tuple(changes(result, anchors)), tuple(statuses(result, anchors)),
+        tuple(changes(result, mine)), tuple(statuses(result, mine)),
     )  # fmt: skip
 
 

@@ -24,7 +24,11 @@ def mark(outcome: str) -> tuple[str, str, str]:
     return MARKS.get(outcome, ("open", "?", outcome))
 
 
-def views(verdicts: Sequence[claims.Verdict], anchors: Mapping[str, str]) -> list[dict[str, Any]]:
+Anchors = Mapping[tuple[str, str], str]
+"""(Machine, cell) -> anchor, from :func:`hograd_bench.report.cells.anchors_of`."""
+
+
+def views(verdicts: Sequence[claims.Verdict], anchors: Anchors) -> list[dict[str, Any]]:
     """The verdicts in their order, with anchors in place of cells."""
     return [_view(v, anchors) for v in verdicts]
 
@@ -35,7 +39,7 @@ def tally(verdicts: Sequence[claims.Verdict]) -> list[tuple[str, str, str, int]]
     return [(*mark(o), n) for o, n in counts.items() if n]
 
 
-def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]:
+def _view(verdict: claims.Verdict, anchors: Anchors) -> dict[str, Any]:
     parts = [_part(p, anchors) for p in verdict.parts]
     deciding = [f for p in parts if p["role"] == "claim" for f in p["findings"]]
     example = next((f for f in deciding if f["outcome"] == verdict.outcome and f["law"]), None)
@@ -51,7 +55,7 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
         "sentence": words,
         "law": example,
         "worst": verdict.worst,
-        "worst_link": next((f["worst_link"] for f in deciding if verdict.worst.startswith(f["name"] + ":")), ""),
+        "worst_link": next((f["worst_link"] for f in deciding if verdict.worst == f"{f['name']}: {f['worst']}"), ""),
         "gist": " ".join(f"{says}: {outcome}." for says, outcome in by_part)
         if split
         else text.gist(f"{example['name']}: {example['law']}" if example else words, GIST),
@@ -61,7 +65,7 @@ def _view(verdict: claims.Verdict, anchors: Mapping[str, str]) -> dict[str, Any]
     }
 
 
-def _part(part: claims.PartVerdict, anchors: Mapping[str, str]) -> dict[str, Any]:
+def _part(part: claims.PartVerdict, anchors: Anchors) -> dict[str, Any]:
     # Of too many cases those that decide are shown before those that do not, each kind in its order.
     chosen = sorted(part.findings, key=lambda f: f.outcome == claims.INSUFFICIENT)[:MOST_CASES]
     if len(chosen) == len(part.findings):
@@ -78,8 +82,10 @@ def _part(part: claims.PartVerdict, anchors: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _finding(finding: claims.Finding, anchors: Mapping[str, str]) -> dict[str, Any]:
-    links = [(anchors[c], _sizes(c)) for c in finding.cells if c in anchors]
+def _finding(finding: claims.Finding, anchors: Anchors) -> dict[str, Any]:
+    # A group names its machine where several measured the part; where it names none, one did.
+    machine = str(finding.group.get("machine", ""))
+    links = [(anchors[machine, c], _sizes(c)) for c in finding.cells if (machine, c) in anchors]
     interval = ""
     if finding.interval is not None:
         interval = f"{finding.interval[0]:.3g} to {finding.interval[1]:.3g}"
@@ -93,7 +99,7 @@ def _finding(finding: claims.Finding, anchors: Mapping[str, str]) -> dict[str, A
         "reason": finding.reason,
         "lost": finding.lost,
         "worst": finding.worst,
-        "worst_link": links[-1][0] if links else "",
+        "worst_link": anchors.get((machine, finding.worst_cell), ""),
         "interval": interval,
         "links": links[:MOST_LINKS],
         "others": max(0, len(finding.cells) - MOST_LINKS),
