@@ -14,7 +14,7 @@ from hograd_bench import metrics, report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import figures, pareto
-from hograd_bench.report.shown import MOST_CELLS, shown
+from hograd_bench.report.shown import MOST_CELLS, approximations, shown
 from hograd_bench.report.style import log_ticks, spread
 from rich.console import Console
 
@@ -233,12 +233,29 @@ def test_advice_says_where_bytes_were_not_measured(two_ways: pd.DataFrame) -> No
 
 
 def test_advice_holds_nothing_against_a_method_that_was_not_measured_somewhere(two_ways: pd.DataFrame) -> None:
-    dense_alone = two_ways[two_ways["operator"] == "derivative_tensor"]
-    more = [dense_alone.assign(problem=f"p{i}") for i in range(2)]
+    b_alone = two_ways[two_ways["method"] == "b"]
+    more = [b_alone.assign(problem=f"p{i}") for i in range(2)]
     assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "a"
     # One point of ten is no evidence.
-    more = [dense_alone.assign(problem=f"p{i}") for i in range(9)]
-    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "full"
+    more = [b_alone.assign(problem=f"p{i}") for i in range(9)]
+    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "b"
+
+
+def test_nothing_is_said_about_a_product_where_only_the_tensor_was_measured(two_ways: pd.DataFrame) -> None:
+    dense = two_ways[two_ways["operator"] == "derivative_tensor"]
+    assert not [n for n in advice.advise(dense) if "product" in n.title]
+    one = advice.advise(pd.concat([two_ways, *(dense.assign(problem=f"p{i}") for i in range(9))]))[0]
+    assert one.situations[0].picks[-1].points == 1
+    assert one.situations[0].picks[-1].method == "a"
+
+
+def test_an_approximation_stays_one_where_no_tolerance_was_recorded(two_ways: pd.DataFrame) -> None:
+    untold = two_ways.assign(tolerance=math.nan, n=64, numel=64.0)
+    told = two_ways.assign(tolerance=[1e-1, 1e-4, 1e-4, 1e-4])
+    assert approximations(pd.concat([told, untold])) == {("derivative_vector_product", "a")}
+    methods = {p.method for n in advice.advise(pd.concat([told, untold])) for s in n.situations for p in s.picks}
+    assert methods
+    assert "a" not in methods
 
 
 def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.DataFrame) -> None:

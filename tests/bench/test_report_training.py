@@ -97,6 +97,13 @@ def test_an_approximation_that_is_no_faster_is_not_offered_and_noise_is_marked(t
     assert re.search(r"≈ 8\.18×", page)
 
 
+def test_a_ratio_that_the_seconds_contradict_is_marked(tmp_path: Path) -> None:
+    made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick", "rough")]
+    made[1]["metrics"]["seconds_min"] *= 1.5
+    (critic,) = training.workloads(seen(tmp_path, made))
+    assert {w.method: w.noisy for w in critic.points[0].ways} == {"quick": True, "rough": False}
+
+
 def test_settings_are_not_mixed(tmp_path: Path) -> None:
     made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick")]
     made += [row("critic_training_step", "critic_loss", m, 4, 3.0, threads=2) for m in ("plain", "quick")]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import text
-from hograd_bench.report.shown import numbers, positive
+from hograd_bench.report.shown import exact, numbers, positive
 
 BANDS = (16, 128, 1024, 16384)
 """Upper ends of the ranges of dimension."""
@@ -22,11 +22,9 @@ SUPPORT = 1 / 3
 """Share of a situation's problems and sizes that a method was measured on at least, to be one to take."""
 FITS = 0.9
 """Share of those where it stays within the budget."""
-LOOSER = 2.0
-"""A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
 _POINT = ["problem", "n", "depth", "batch", "order", "machine"]
 _SPOKEN = [
-    "operator", "method", *_POINT, "dtype", "device", "threads", "numel", "tolerance", "seconds_min", "peak_bytes",
+    "operator", "method", *_POINT, "dtype", "device", "threads", "numel", "seconds_min", "peak_bytes",
     "anchor",
 ]  # fmt: skip
 _PRODUCTS = (("one product Dᵏf·v⋯v", 1), ("ten such products", 10), ("n products, or all of the tensor", None))
@@ -91,10 +89,9 @@ def advise(ok: pd.DataFrame) -> list[Need]:
     """Recommendations from rows that came out well.
 
     Each device of each machine is advised on by itself. Of it only the dtype and number of threads with the most rows
-    speak, and no approximations (:data:`LOOSER`): a finite difference is fast, and is no answer to a question about
-    derivatives.
+    speak, and no approximations.
     """
-    timed = positive(ok[[c for c in _SPOKEN if c in ok]], "seconds_min")
+    timed = positive(exact(ok)[[c for c in _SPOKEN if c in ok]], "seconds_min")
     sizes = timed.groupby(["machine", "device"], observed=True).size().sort_values(ascending=False, kind="stable")
     places = sorted(sizes.index[:MOST_PLACES])
     machines, devices = len({m for m, _ in places}), len({d for _, d in places})
@@ -132,18 +129,15 @@ def budgets_of(peaks: Sequence[float]) -> tuple[float, ...]:
 
 
 def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """One dtype, device and number of threads: that of most rows; without approximations."""
+    """One dtype, device and number of threads: that of most rows."""
     if rows.empty:
         return rows
     setting = rows.groupby(["dtype", "device", "threads"], observed=True).size().idxmax()
     mask = np.ones(len(rows), dtype=bool)
     for column, value in zip(("dtype", "device", "threads"), setting, strict=True):  # type: ignore[call-overload]
         mask &= (rows[column] == value).to_numpy()
-    rows = rows[mask]
-    tolerance = numbers(rows, "tolerance")
-    tightest = tolerance.groupby([rows[c] for c in ("operator", *_POINT)], observed=True).transform("min")
-    exact: pd.DataFrame = rows[~(tolerance > LOOSER * tightest)]
-    return exact
+    chosen: pd.DataFrame = rows[mask]
+    return chosen
 
 
 def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
@@ -153,11 +147,12 @@ def _products(rows: pd.DataFrame, count: int | None) -> pd.DataFrame:
     vector = vector.assign(cost=vector["seconds_min"] * (dimension if count is None else count))
     tensor = rows[rows["operator"] == "derivative_tensor"]
     both: pd.DataFrame = pd.concat([vector, tensor.assign(cost=tensor["seconds_min"])])
+    # Where only the tensor was measured, nothing can be said about a product; of several, neither where only that was.
+    points = both.groupby(_POINT, observed=True)["operator"]
+    spoken = points.transform("nunique") == 2
     if count == 1:
-        return both
-    # Where only one of the two ways was measured, nothing can be said about which to take.
-    ways = both.groupby(_POINT, observed=True)["operator"].transform("nunique")
-    compared: pd.DataFrame = both[ways == 2]
+        spoken |= both["operator"] == "derivative_vector_product"
+    compared: pd.DataFrame = both[spoken]
     return compared
 
 

@@ -19,6 +19,9 @@ MOST_CELLS = 2000
 
 PLAUSIBLE = (1e-30, 1e30)
 """No time, size, energy or ratio of them is beyond."""
+LOOSER = 2.0
+"""A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
+_CELL = ("operator", "problem", "order", "n", "depth", "batch", "dtype", "device", "threads", "machine")
 _SETTING = ("machine", "device", "threads", "dtype", "preparation")
 
 
@@ -57,6 +60,11 @@ class Shown:
         """The rows that came out well."""
         chosen: pd.DataFrame = self.rows[self.rows["status"] == "ok"]
         return chosen
+
+    @functools.cached_property
+    def exact(self) -> pd.DataFrame:
+        """Of those the rows of methods that are no approximations."""
+        return exact(self.ok)
 
     @functools.cached_property
     def telling(self) -> tuple[str, ...]:
@@ -114,6 +122,26 @@ def positive(rows: pd.DataFrame, *metrics: str) -> pd.DataFrame:
     made = rows.assign(**{m: numbers(rows, m) for m in metrics})
     values = made[list(metrics)]
     chosen: pd.DataFrame = made[((values > PLAUSIBLE[0]) & (values < PLAUSIBLE[1])).all(axis=1)]
+    return chosen
+
+
+def approximations(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    """(Operator, method) of the methods that are held to a looser tolerance than others on any cell (:data:`LOOSER`).
+
+    Of a method, not of a row: most rows do not say what their result was held to.
+    """
+    told = rows.assign(tolerance=numbers(rows, "tolerance"))
+    told = told[told["tolerance"].notna()]
+    tightest = told.groupby([told[c] for c in _CELL], observed=True)["tolerance"].transform("min")
+    loose = told[told["tolerance"] > LOOSER * tightest]
+    return set(zip(loose["operator"], loose["method"], strict=True))
+
+
+def exact(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without those of approximations: a finite difference is fast, and answers another question."""
+    loose = approximations(rows)
+    keep = np.array([way not in loose for way in zip(rows["operator"], rows["method"], strict=True)], dtype=bool)
+    chosen: pd.DataFrame = rows[keep]
     return chosen
 
 

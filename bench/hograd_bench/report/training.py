@@ -15,14 +15,16 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import text
-from hograd_bench.report.advice import LOOSER
 from hograd_bench.report.figures import Drawn
 from hograd_bench.report.figures._sweep import sweep
-from hograd_bench.report.shown import Shown, numbers, positive, setting_of, telling
+from hograd_bench.report.shown import Shown, approximations, numbers, positive, setting_of, telling
 
 SUFFIX, PLAIN = "_training_step", "plain"
 STEPS = "plain_steps"
 METRICS = ((STEPS, "Cost in plain steps"), ("peak_bytes", "Peak bytes"))
+DRIFT = 1.2
+"""A cost in plain steps is doubtful where the seconds give another, by this factor: the gradients that both were
+measured in differ by as much."""
 WORDS = {
     "critic_training_step": ("WGAN critic", "the gradient penalty"),
     "pinn_training_step": ("PINN", "the derivatives of the equation"),
@@ -47,7 +49,7 @@ class Way:
         growth: peak over the plain step's.
         deviation: from the exact step, relative to its largest entry, or NaN.
         exact: whether it computes the step itself, not an approximation of it.
-        noisy: whether the machine changed while it or the plain step was timed.
+        noisy: whether the machine changed while it or the plain step was timed, or between the two (:data:`DRIFT`).
     """
 
     method: str
@@ -132,7 +134,9 @@ def workloads(shown: Shown) -> list[Workload]:
     rows = steps_of(shown)
     if rows.empty:
         return []
-    rows = rows.assign(**{name: numbers(rows, name) for name in ("peak_bytes", "deviation", "tolerance", "noisy")})
+    rows = rows.assign(**{name: numbers(rows, name) for name in ("peak_bytes", "deviation", "noisy")})
+    loose = approximations(rows[rows["method"] != PLAIN])
+    rows = rows.assign(loose=[way in loose for way in zip(rows["operator"], rows["method"], strict=True)])
     order = {name: place for place, name in enumerate(WORDS)}
     found = []
     by = ["operator", "problem", *_POINT[5:]]
@@ -154,18 +158,17 @@ def _point(at: pd.DataFrame) -> Point | None:
     others = [r for r in records if r["method"] != PLAIN]
     if not others:
         return None
-    known = [r["tolerance"] for r in others if not math.isnan(r["tolerance"])]
-    loosest = LOOSER * min(known, default=math.inf)
-    ways = sorted((_way(r, plain, loosest) for r in others), key=lambda w: w.steps)
+    ways = sorted((_way(r, plain) for r in others), key=lambda w: w.steps)
     sizes = ", ".join(f"{s} = {plain[name]}" for name, s in _SIZES if plain[name] != 1 or name == "n")
-    return Point(sizes, _way(plain, plain, loosest), tuple(ways))
+    return Point(sizes, _way(plain, plain), tuple(ways))
 
 
-def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any], loosest: float) -> Way:
-    peak, exact = row["peak_bytes"], row["method"] != PLAIN and not row["tolerance"] > loosest
+def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any]) -> Way:
+    peak, exact = row["peak_bytes"], row["method"] != PLAIN and not row["loose"]
+    by_time = row["seconds_min"] / plain["seconds_min"] / row[STEPS]
     return Way(
         text.clean(row["method"], 40), row["anchor"], row["seconds_min"], row[STEPS], peak, peak / plain["peak_bytes"],
-        row["deviation"], exact, row["noisy"] == 1 or plain["noisy"] == 1,
+        row["deviation"], exact, row["noisy"] == 1 or plain["noisy"] == 1 or not 1 / DRIFT < by_time < DRIFT,
     )  # fmt: skip
 
 

@@ -17,14 +17,15 @@ ORDER = 75
 TITLE = "The best method, by dimension and memory budget"
 ABOUT = (
     "Find your dimension below and your budget at the side: the colour there is the fastest method whose peak stays "
-    "within the budget. Below the lowest block nothing fits. Borders are exact peaks, not a grid."
+    "within the budget. Below the lowest block nothing fits. Borders are exact peaks, not a grid. "
+    "Approximations are left out."
 )
 _ROOM = 4.0  # how far above the highest peak the map goes on: more memory changes nothing there
 
 
 def draw(shown: Shown) -> Iterator[Drawn]:
     """One picture a group of several methods that was swept over the dimension."""
-    rows = positive(shown.ok, "seconds_min", "peak_bytes")
+    rows = positive(shown.exact, "seconds_min", "peak_bytes")
     number = 0
     for named, part in groups(rows, "n", 2):
         if part["method"].nunique() < 2 or number >= MOST:
