@@ -11,8 +11,9 @@ import pandas as pd
 
 from hograd_bench.environment import Comparability, MetricRecord, comparable
 from hograd_bench.schema import NOT_ASKED
-from hograd_bench.store import metric_columns
+from hograd_bench.store import metric_columns, texts_of
 
+CHANGED = "the file that declares it has another text in the two runs"
 TIME_NOTE = (
     "ratios of metrics that are not deterministic are no evidence: two runs of the same code differ by "
     "tens of percent; `hograd gate` interleaves processes to tell"
@@ -37,6 +38,7 @@ class Comparison:
         only_b: ids of cells in the second run only.
         comparability: device -> how far its cells may be compared, and why no further.
         not_compared: metric -> why it was not, for metrics that some cell has.
+        changed: problems of one's own whose file had another text in the two runs; their cells are not compared.
         cells: number of cells compared.
         values: number of deterministic values compared.
     """
@@ -50,11 +52,12 @@ class Comparison:
     not_compared: Mapping[str, str]
     cells: int
     values: int
+    changed: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
         """Whether something was compared, and every cell is there twice with one status and equal metrics."""
-        differing = len(self.differences) + len(self.statuses) + len(self.only_a) + len(self.only_b)
+        differing = len(self.differences) + len(self.statuses) + len(self.only_a) + len(self.only_b) + len(self.changed)
         return self.values > 0 and differing == 0
 
     def summary(self) -> list[str]:
@@ -74,6 +77,7 @@ class Comparison:
             )
             if len(found)
         ]
+        lines += [f"not compared: problem {name}: {CHANGED}" for name in self.changed]
         lines += [f"not compared: {metric}: {why}" for metric, why in sorted(self.not_compared.items())]
         return lines
 
@@ -84,7 +88,7 @@ class Comparison:
         return {
             "same": self.same, "cells": self.cells, "values": self.values, **tables, "only_a": list(self.only_a),
             "only_b": list(self.only_b), "comparability": rules, "not_compared": dict(self.not_compared),
-            "note": TIME_NOTE,
+            "changed": list(self.changed), "note": TIME_NOTE,
         }  # fmt: skip
 
 
@@ -122,13 +126,16 @@ def compare(
         ValueError: a frame holds a cell twice; it is of more than one run.
     """
     a, b = _by_cell(rows_a, "rows_a"), _by_cell(rows_b, "rows_b")
+    texts_a, texts_b = texts_of(env_a), texts_of(env_b)
+    changed = tuple(sorted(n for n in texts_a.keys() & texts_b.keys() if texts_a[n] != texts_b[n]))
+    a, b = (one[~one["problem"].isin(changed)] for one in (a, b))
     both = a.index.intersection(b.index)
     paired_a, paired_b = a.loc[both], b.loc[both]
-    changed = paired_a["status"] != paired_b["status"]
-    was, now = paired_a[changed], paired_b[changed]
-    columns = (both[changed], was["status"], now["status"], was["reason"], now["reason"])
+    turned = paired_a["status"] != paired_b["status"]
+    was, now = paired_a[turned], paired_b[turned]
+    columns = (both[turned], was["status"], now["status"], was["reason"], now["reason"])
     statuses = pd.DataFrame({name: list(column) for name, column in zip(_STATUSES, columns, strict=True)}, dtype=object)
-    paired_a, paired_b = paired_a[~changed], paired_b[~changed]
+    paired_a, paired_b = paired_a[~turned], paired_b[~turned]
 
     rules = {str(device): comparable(env_a, env_b, str(device)) for device in sorted(paired_a["device"].unique())}
     differences: list[dict[str, Any]] = []
@@ -180,6 +187,7 @@ def compare(
         not_compared,
         len(paired_a),
         values,
+        changed,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, claims, environment, plan, store, workers
+from hograd_bench import ceilings, claims, environment, plan, problems, store, workers
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned
 from hograd_bench.workers import Limits as Limits
@@ -131,7 +131,9 @@ def run(
     console.print("recording the environment and the machine's ceilings …", markup=False)
     here = environment.record()
     try:
-        opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files))
+        opened = (
+            _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, len(plans)))
+        )
         troubled = _troubled(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
@@ -157,10 +159,11 @@ def run(
     return outcome
 
 
-def _complete(here: dict[str, Any], problem_files: Sequence[Path]) -> dict[str, Any]:
-    """The environment with the machine's ceilings, and with what it takes to measure a cell again."""
-    own = {"plan": {"problem_files": [str(file) for file in problem_files]}} if problem_files else {}
-    return {**here, **own, "ceilings": ceilings.measure()}
+def _complete(here: dict[str, Any], problem_files: Sequence[Path], cells: int) -> dict[str, Any]:
+    """The environment with the machine's ceilings, the number of cells, and what it takes to measure one again."""
+    files = [str(file) for file in problem_files]
+    own = {"problem_files": files, "problems": problems.texts()} if files else {}
+    return {**here, "plan": {"cells": cells, **own}, "ceilings": ceilings.measure()}
 
 
 def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
@@ -174,6 +177,13 @@ def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
     if verdict.level != "full":
         raise RunError(
             f"--resume: {newest.name} was made in another environment ({'; '.join(verdict.reasons)}); "
+            "start a new run without --resume"
+        )
+    now = problems.texts()
+    changed = [name for name, text in store.texts_of(opened.environment).items() if now.get(name, text) != text]
+    if changed:
+        raise RunError(
+            f"--resume: the file that declares {', '.join(changed)} has changed since {newest.name} began; "
             "start a new run without --resume"
         )
     return opened

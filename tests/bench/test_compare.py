@@ -108,6 +108,16 @@ def test_a_metric_on_one_side_only_is_a_difference(two: Any) -> None:
     assert found.differences["note"].tolist() == ["missing in A: not recorded"]
 
 
+def test_a_problem_whose_file_changed_is_not_compared(two: Any) -> None:
+    a, b = two([(cell(1), "ok", VALUES)], [(cell(1), "ok", {**VALUES, "peak_bytes": 1})])
+    envs = [{**ENV, "plan": {"problems": {"mlp": text}}} for text in ("old", "new")]
+    found = compare.compare(a, b, *envs, RECORDS)
+    assert (found.cells, found.changed, found.same) == (0, ("mlp",), False)
+    assert any("problem mlp: the file that declares it has another text" in line for line in found.summary())
+    assert compare.compare(a, b, envs[0], envs[0], RECORDS).cells == 1
+    assert compare.compare(a, b, ENV, envs[1], RECORDS).cells == 1, "nothing is known of one side"
+
+
 def test_what_one_run_was_not_to_measure_is_no_difference(two: Any) -> None:
     a, b = two(
         [(cell(1), "ok", {"peak_bytes": 3}), (cell(2), "ok", {"peak_bytes": 4})],

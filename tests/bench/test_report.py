@@ -126,6 +126,20 @@ def test_markdown_cannot_carry_markup(built: tuple[Path, str]) -> None:
     assert summary.escape("[a](b) | @team *x* `c`\n# t") == "\\[a\\](b) \\| @\u200bteam \\*x\\* \\`c\\` \\# t"
 
 
+def test_what_is_missing_is_said_on_the_page_and_in_the_summary(tmp_path: Path) -> None:
+    fakes.write(tmp_path / "results", "a", fakes.rows("a"), plan={"cells": 900})
+    folder = fakes.write(tmp_path / "results", "b", fakes.rows("b"), plan={"cells": 1000})
+    with open(folder / "rows.jsonl", "a", encoding="utf-8") as file:
+        file.write("no row\n")
+    made = report.build(tmp_path / "results", tmp_path)
+    unfinished, damaged = made.warnings
+    assert re.fullmatch(rf"{fakes.MACHINE}/b: \d+ of 1,000 planned cells are there; .*--resume.*", unfinished)
+    assert "rows.jsonl:" in damaged
+    for said in (made.path.read_text(encoding="utf-8"), (tmp_path / "summary.md").read_text(encoding="utf-8")):
+        assert "Not all of the data is here" in said
+        assert "of 1,000 planned cells are there" in said
+
+
 def test_terminal_shows_tables_and_no_markup(built: tuple[Path, str], tmp_path: Path) -> None:
     made = report.build(built[0] / "results", tmp_path)
     console = Console(width=120, record=True, file=open(tmp_path / "out", "w", encoding="utf-8"))  # noqa: SIM115

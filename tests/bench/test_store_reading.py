@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hograd_bench import _parallel, schema, store
+from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing
 from store_fakes import ENV, MACHINE, row
 
@@ -72,6 +73,25 @@ def test_the_same_cell_in_two_runs_is_two_rows(results: Path, run: store.Run) ->
     assert rows["run"].tolist() == ["r1", "r2"]
     assert store.load(results, runs=["r2"]).rows["run"].tolist() == ["r2"]
     assert len(store.load(results, machines=["other"]).rows) == 0
+
+
+def test_rows_of_another_text_of_a_problem_file_are_left_out(results: Path) -> None:
+    """Of one's own problem "mlp", whose file was changed between runs; other problems and older rows stay."""
+    other = schema.row(Cell("derivative_tensor", "rows", "sin_chain", 1), "ok", None)
+    for name, text, n in (("r1", "old", 1), ("r2", "old", 2), ("r3", "new", 1), ("r4", "", 3)):
+        plan = {"plan": {"problems": {"mlp": text}}} if text else {"plan": "damaged"}
+        with store.create_run(results, {**ENV, **plan}, name) as run:
+            run.append(row(n))
+            run.append(other)
+    found = store.load(results)
+    kept = found.rows[found.rows["problem"] == "mlp"]
+    assert list(zip(kept["run"], kept["n"], strict=True)) == [("r3", 1), ("r4", 3)]
+    assert (found.rows["problem"] == "sin_chain").sum() == 4
+    assert [str(w) for w in found.warnings] == [
+        f"{MACHINE}/{run}/rows.jsonl: 1 row of mlp left out: the file that declares it has changed since"
+        for run in ("r1", "r2")
+    ]
+    assert len(store.load(results, runs=["r1"]).rows) == 2, "alone it is what it is"
 
 
 def test_reference_results_count_only_where_pointed_at(results: Path, run: store.Run) -> None:

@@ -134,6 +134,18 @@ def test_a_killed_run_leaves_no_worker_and_resumes(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not any(_alive(c) for c in children)
 
+    (path,) = tmp_path.glob("*/*/environment.json")
+    environment = json.loads(path.read_text())
+    assert environment["plan"]["cells"] == 3
+    assert set(environment["plan"]["problems"]) >= {"fine", "hangs"}
+    environment["plan"]["problems"]["fine"] = "another text"
+    path.rename(path.with_suffix(".kept"))
+    path.write_text(json.dumps(environment))
+    refused = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "the file that declares fine has changed since" in " ".join(refused.stderr.split())
+    path.with_suffix(".kept").rename(path)
+
     again = subprocess.run([*command, "--resume", "--cell-timeout", "3"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     (path,) = tmp_path.glob("*/*/rows.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -17,6 +18,8 @@ from hograd_bench.problems._contract import Problem as Problem
 from hograd_bench.problems._contract import Spec as Spec
 from hograd_bench.problems._contract import problem as problem
 from hograd_bench.problems._contract import registered as _registered
+
+_TEXTS: dict[str, str] = {}
 
 
 @functools.cache
@@ -55,6 +58,7 @@ def load_file(path: str | Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"problem file: {path} does not exist")
     before = set(problems())
+    text = hashlib.sha256(path.read_bytes()).hexdigest()
     name = f"hograd_problem_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -68,4 +72,13 @@ def load_file(path: str | Path) -> list[str]:
     added = sorted(set(problems()) - before)
     if not added:
         raise ValueError(f"problem file: {path} declares no problem; decorate a factory with @problem(...)")
+    _TEXTS.update(dict.fromkeys(added, text))
     return added
+
+
+def texts() -> dict[str, str]:
+    """Problems of one's own -> SHA-256 of the file that declared them: what tells two functions of one name apart.
+
+    What such a file imports is not looked at.
+    """
+    return dict(_TEXTS)

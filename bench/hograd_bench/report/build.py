@@ -33,7 +33,7 @@ class Built:
     Attributes:
         path: the page.
         answers: what its top says; None for a comparison.
-        warnings: what could not be read.
+        warnings: what is missing from the data, was not read, or left out.
     """
 
     path: Path
@@ -102,9 +102,9 @@ def _built(
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
     drawing = page.begin(what, crew)
-    warnings = [str(w) for w in loaded.warnings]
+    warnings = [*news.unfinished(loaded.rows, loaded.environments), *(str(w) for w in loaded.warnings)]
     said = answers(what, verdicts, earlier)
-    words = summary.markdown(what, said)
+    words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)
     write(reports / "rows.csv", lambda staging: export.csv(table, staging))
     write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))

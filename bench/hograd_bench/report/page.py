@@ -46,7 +46,7 @@ def render(
     Args:
         shown: what it speaks about.
         said: verdicts, recommendations and what is new.
-        warnings: what could not be read.
+        warnings: what is missing from the data, was not read, or left out.
         source: where the rows were read from, for the commands shown.
         drawing: the figures, begun; None: they are drawn now.
     """

@@ -14,19 +14,23 @@ from hograd_bench.report.shown import Shown
 from hograd_bench.report.verdicts import mark
 
 LONGEST = 280
+MOST_WARNINGS = 5
 
 
-def markdown(shown: Shown, said: Answers) -> str:
-    """Statuses, verdicts, recommendations, and what is new; text from data is escaped."""
+def markdown(shown: Shown, said: Answers, warnings: Sequence[str] = ()) -> str:
+    """Statuses, what of the data is missing, verdicts, recommendations, what is new; text from data is escaped."""
     counts = Counter(shown.rows["status"]).most_common()
     lines = [
         "# hograd report",
         "",
         ", ".join(f"{n:,} {escape(s)}" for s, n in counts) + " cells.",
         "",
-        "## Verdicts",
-        "",
     ]
+    if warnings:
+        more = len(warnings) - MOST_WARNINGS
+        lines += ["**Not all of the data is here**:", "", *(f"- {escape(w)}" for w in warnings[:MOST_WARNINGS])]
+        lines += [f"- and {more:,} more, listed in the report"] * (more > 0) + [""]
+    lines += ["## Verdicts", ""]
     lines += table(
         ("", "claim", "in words"),
         ((" ".join(mark(v.outcome)[1:]), f"{v.claim.id} {v.claim.title}", short(v)) for v in said.verdicts),

@@ -16,6 +16,7 @@ from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
 from hograd_bench.store._frames import Builder
 from hograd_bench.store._reading import is_run, read_environment, read_lines
+from hograd_bench.store._texts import of_one_text
 
 _PORTION = 8
 """Runs that are read at a time."""
@@ -29,7 +30,7 @@ class Results:
     Attributes:
         rows: one row a cell and run; columns in docs/architecture.md, "The row".
         environments: (machine, run) -> its environment, {} where it could not be read.
-        warnings: what was skipped, and why.
+        warnings: what was skipped or left out, and why.
     """
 
     rows: pd.DataFrame
@@ -145,7 +146,8 @@ class Loading:
                 frame.absorb(part)
                 environments.update(recorded)
                 warnings += skipped
-            return Results(frame.build(), environments, warnings)
+            rows, outdated = of_one_text(frame.build(), environments)
+            return Results(rows, environments, warnings + outdated)
 
 
 def _begun(folders: Sequence[Path], crew: Crew, *, details: bool, strict: bool) -> Loading:
