@@ -166,6 +166,8 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--tolerance", "peak_byte=0.1"), "got the metric 'peak_byte', expected one of"),
         (("--methods", "rows", "rows"), "rows twice"),
         (("--since", "HEAD", "--drift", "-1"), "--drift: got -1"),
+        (("--since", "HEAD", "--drift", "nan"), "--drift: got nan, expected a growth from 0"),
+        (("--since", "HEAD", "--drift", "inf"), "--drift: got inf, expected a growth from 0"),
         (("--since", "no-such-revision"), "--since: 'no-such-revision' is no revision"),
         (("--no-counts",), "nothing would be left"),
         (("--base", "HEAD", "--no-counts", "--no-time"), "nothing would be left"),

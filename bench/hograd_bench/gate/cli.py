@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -100,7 +101,7 @@ def gate(
             raise sides.UsageError("--no-counts: nothing would be left to compare; see --base")
         if methods is not None and methods[0] == methods[1]:
             raise sides.UsageError(f"--methods: got {methods[0]} twice, expected two methods of an operator")
-        if drift < 0:
+        if not 0 <= drift < math.inf:
             raise sides.UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
         allowed = _tolerances(tolerance or [])
         _make_room(paths)
