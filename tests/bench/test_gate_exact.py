@@ -164,6 +164,8 @@ def test_a_change_is_one_line_of_diff() -> None:
         (f"{baseline.HEADER}\n<<<<<<< HEAD\n{CELL} | ok | a=1\n", "f.txt:2"),
         (f"{baseline.HEADER}\n{CELL} | ok | a=١\n", "integer"),
         (f"{baseline.HEADER}\n{CELL} | ok | a=-5\n", "integer from 0"),
+        (f"{baseline.HEADER}\n{CELL} | ok | a={'9' * 5000}\n", "f.txt:2: a has 5,000 digits, expected 30 at most"),
+        (f"{baseline.HEADER}\n{CELL} | ok | a=1 | ops mm={'9' * 31}\n", "f.txt:2: mm has 31 digits"),
         (f"{baseline.HEADER}\n{CELL} | ok | a=5 a=9\n", "f.txt:2: a stands here twice"),
         (f"{baseline.HEADER}\n{CELL} | okk | a=5\n", "got status 'okk', expected one of ok, unsupported"),
         (f"{baseline.HEADER}\n{CELL} | ok |  |\n", "is ok and has no metrics"),

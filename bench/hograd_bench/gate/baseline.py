@@ -24,6 +24,8 @@ HEADER = "# hograd gate baseline 2"
 FIRST = "# hograd gate baseline 1"  # had no last line; still read, because --since reads old commits
 END = "# end"
 STATUSES = ("ok", "unsupported", "failed", "crashed", "timeout")
+# Digits of a number: more than 64 bits can fill, fewer than what floats hold or int() reads.
+MOST_DIGITS = 30
 _SAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
@@ -145,7 +147,12 @@ def _read(text: str, place: str) -> dict[str, int]:
     for part in text.split():
         name, equals, value = part.rpartition("=")
         if not equals or not re.fullmatch(r"[0-9]+", value, re.ASCII):
-            raise BaselineError(f"{place}: got {part!r}, expected name=integer from 0")
+            raise BaselineError(f"{place}: got {part[:80]!r}, expected name=integer from 0")
+        if len(value) > MOST_DIGITS:
+            raise BaselineError(
+                f"{place}: {name[:80]} has {len(value):,} digits, expected {MOST_DIGITS} at most; restore it from git, "
+                "or --update"
+            )
         if name in table:
             raise BaselineError(f"{place}: {name} stands here twice")
         table[name] = int(value)
