@@ -194,10 +194,12 @@ def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
 def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "new" / "ledger.jsonl"
     turns = Turns([{"min": 100.0}], [{"min": 110.0}])
-    timed = Timed({"c": Verdict("slower", 1.1, 1.0, 1.2, 1)}, pairs=[{"c": turns}])
+    verdicts = {name: Verdict("slower", 1.1, 1.0, 1.2, 5) for name in ("c", "seldom")}
+    timed = Timed(verdicts, pairs=[{"c": turns, "seldom": turns}] * 4 + [{"c": turns}])
     base = Side("base", "python", (), commit="a" * 40)
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
     (read,) = since.parse_ledger(ledger.read_text(), "l")
+    assert (read.cell, read.pairs) == ("c", 5), "of fewer pairs the spread is not known"
     assert (read.a, read.b) == ("a" * 40, sides.commit(repo, "HEAD"))
     assert read.log_ratio == pytest.approx(0.0953, abs=1e-4)
     (repo / "README").write_text("changed\n")

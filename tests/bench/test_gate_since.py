@@ -115,10 +115,53 @@ def test_faster_is_said_too() -> None:
 
 
 def test_the_ledger_survives_the_round_trip() -> None:
-    made = since.ratio("a", "b", "x", [0.01, 0.02, 0.015, 9.0], "machine", "now")
+    made = since.ratio("a", "b", "x", [0.01, 0.02, 0.015, 9.0, 0.0175], "machine", "now")
     assert made.log_ratio == pytest.approx(0.0175)
+    assert made.error < 0.01, "one pair that is far off counts for little"
+    assert (made.pairs, made.freedom) == (5, 2)
     assert since.parse_ledger(made.to_line() + "\n\n", "l") == [made]
     assert since.ratio("a", "b", "x", [0.01] * 9).error == since.LEAST_ERROR
+
+
+def test_too_few_pairs_are_no_comparison() -> None:
+    with pytest.raises(ValueError, match="pairs: got 4, expected at least 5"):
+        since.ratio("a", "b", "x", [0.01] * 4)
+    lines = [Ratio("a", "b", "x", 0.1, 0.002, pairs=n).to_line() for n in (1, 4, 5)]
+    assert [r.pairs for r in since.parse_ledger("\n".join(lines), "l")] == [5]
+
+
+def test_an_older_ledger_is_read_and_trusted_as_the_fewest_pairs_are() -> None:
+    line = '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":0.1,"error":0.01,"machine":"m","when":"w"}'
+    (read,) = since.parse_ledger(line, "l")
+    assert (read.pairs, read.freedom) == (0, Ratio("a", "b", "c", 0.1, 0.01, pairs=since.LEAST_PAIRS).freedom)
+
+
+def measured(step: float, pairs: int, spread: float, rng: random.Random, *, anchored: bool) -> list[Ratio]:
+    """A ledger of five links of 34 cells, each of ``pairs`` process pairs; ``step`` is the drift of a link."""
+    links = [(f"c{i}", f"c{i + 1}", step) for i in range(5)] + [("c0", "c5", 5 * step)] * anchored
+    return [
+        since.ratio(a, b, f"cell{cell}", [rng.gauss(true, spread) for _ in range(pairs)])
+        for cell in range(34)
+        for a, b, true in links
+    ]
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize(("pairs", "spread"), [(5, 0.014), (5, 0.05), (13, 0.05)])
+def test_a_ledger_of_identical_code_raises_few_alarms(pairs: int, spread: float, anchored: bool) -> None:
+    """Errors that come from few pairs themselves: 1% of ledgers stated, even where any drift is worth a word."""
+    rng = random.Random(1)
+    ledgers = [measured(0.0, pairs, spread, rng, anchored=anchored) for _ in range(60)]
+    assert sum(bool(since.time_drift(ledger, "c0", "c5", 0.0)[0]) for ledger in ledgers) <= 2
+
+
+def test_a_real_drift_is_found_in_a_ledger_of_few_pairs() -> None:
+    ledger = measured(0.03, 13, 0.014, random.Random(2), anchored=False)
+    findings, cells = since.time_drift(ledger, "c0", "c5", 0.05)
+    assert [f.kind for f in findings] == ["slower"] * cells
+    assert cells == 34
+    few = measured(0.05, 5, 0.014, random.Random(2), anchored=False)
+    assert len(since.time_drift(few, "c0", "c5", 0.05)[0]) > 17
 
 
 @pytest.mark.parametrize(
@@ -127,6 +170,8 @@ def test_the_ledger_survives_the_round_trip() -> None:
         "{", "[]", "7", '{"schema": 2}', '{"schema": 1}',
         '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":NaN,"error":1}',
         '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":0,"error":0}',
+        '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":0,"error":1,"pairs":-1}',
+        '{"schema":1,"a":"a","b":"b","cell":"c","log_ratio":0,"error":1,"pairs":"many"}',
     ],
 )  # fmt: skip
 def test_damage_in_the_ledger_names_the_line(line: str) -> None:

@@ -123,6 +123,8 @@ def _stored(found: Outcome, start: str, drift: float, results: Path) -> None:
 def record(ledger: Path, a: Side, b: Side, timed: live.Timed, repo: Path) -> int:
     """Append a run's ratios to the ledger; only between commits, and only from a clean working tree.
 
+    Cells of fewer than ``since.LEAST_PAIRS`` pairs are left out: how far their ratio is off is not known.
+
     Args:
         ledger: the file, made where it does not exist.
         a: the base.
@@ -142,7 +144,7 @@ def record(ledger: Path, a: Side, b: Side, timed: live.Timed, repo: Path) -> int
     lines = []
     for name in timed.verdicts:
         pairs = [reading(p[name].log_ratios()).ratio for p in timed.pairs if name in p]
-        if pairs:
+        if len(pairs) >= since.LEAST_PAIRS:
             lines.append(since.ratio(a.commit, head, name, pairs, machine, now).to_line())
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with ledger.open("a", encoding="utf-8") as file:

@@ -3,7 +3,8 @@
 Two sources. Exact metrics: baselines of an earlier revision, or rows of stored runs; every banked growth is
 listed with the total. Time: A/B log-ratios between commits, recorded by gate runs; a chain of them, or a
 net with direct comparisons against an anchor such as the last release, is solved by weighted least squares, so
-direct ("anchored") measurements keep the error of a long chain from growing.
+direct ("anchored") measurements keep the error of a long chain from growing. How far an error from few pairs can be
+trusted is kept with it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from hograd_bench.gate.deterministic import OK, Entry, blame
 from hograd_bench.gate.outcome import Finding
+from scipy import special
 
 SCHEMA = 1
 # A ratio is never trusted to better than this, whatever the spread of its pairs: layouts differ between builds.
 LEAST_ERROR = 0.002
+# Fewer say nothing of their own spread.
+LEAST_PAIRS = 5
 
 
 def exact_drift(history: Sequence[tuple[str, Mapping[str, Entry]]], allowed: float) -> tuple[list[Finding], int]:
@@ -104,10 +107,11 @@ class Ratio:
     Attributes:
         a, b: commits.
         cell: id.
-        log_ratio: median over process pairs of log(time b / time a).
+        log_ratio: trimmed mean over process pairs of log(time b / time a).
         error: standard error of it.
         machine: what ran it; ratios of one machine chain, those of several are mixed at the reader's risk.
         when: UTC time, ISO.
+        pairs: how many; 0 where an older ledger does not say.
     """
 
     a: str
@@ -117,27 +121,46 @@ class Ratio:
     error: float
     machine: str = ""
     when: str = ""
+    pairs: int = 0
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the error; of the fewest pairs where their number is not known."""
+        pairs = self.pairs or LEAST_PAIRS
+        return pairs - 2 * _cut(pairs) - 1
 
     def to_line(self) -> str:
         """One JSON line."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
 
 
+def _cut(pairs: int) -> int:
+    """How many pairs are trimmed at either end: a fifth."""
+    return pairs // 5
+
+
 def ratio(a: str, b: str, cell: str, pairs: Sequence[float], machine: str = "", when: str = "") -> Ratio:
     """A recorded comparison from the log-ratios of its process pairs.
 
-    The standard error of a median of n is 1.2533 s/sqrt(n) (normal); s is estimated by the interquartile range,
-    which outliers do not move, and the error is never below :data:`LEAST_ERROR`.
+    The mean without the lowest and the highest fifth, which outliers do not move, and its standard error from the
+    winsorized spread (Tukey & McLaughlin 1963), never below :data:`LEAST_ERROR`.
+
+    Raises:
+        ValueError: fewer than :data:`LEAST_PAIRS` pairs.
     """
-    values = np.asarray(pairs, dtype=float)
-    low, high = np.percentile(values, [25, 75])
-    spread = float(high - low) / 1.349
-    error = max(1.2533 * spread / math.sqrt(len(values)), LEAST_ERROR)
-    return Ratio(a, b, cell, float(np.median(values)), error, machine, when)
+    if len(pairs) < LEAST_PAIRS:
+        raise ValueError(f"pairs: got {len(pairs)}, expected at least {LEAST_PAIRS}, or their spread is not known")
+    cut = _cut(len(pairs))
+    values = np.sort(np.asarray(pairs, dtype=float))
+    kept = values[cut : len(values) - cut]
+    winsorized = np.clip(values, kept[0], kept[-1])
+    squares = float(np.sum((winsorized - winsorized.mean()) ** 2))
+    error = max(math.sqrt(squares / (len(kept) * (len(kept) - 1))), LEAST_ERROR)
+    return Ratio(a, b, cell, float(kept.mean()), error, machine, when, len(values))
 
 
 def parse_ledger(text: str, where: str) -> list[Ratio]:
-    """Recorded comparisons of a ledger file.
+    """Recorded comparisons of a ledger file, without those that say they are of fewer than :data:`LEAST_PAIRS` pairs.
 
     Raises:
         ValueError: a line is damaged or of a newer schema; the message names file and line.
@@ -154,25 +177,30 @@ def parse_ledger(text: str, where: str) -> list[Ratio]:
             read = Ratio(**data)
             if not (math.isfinite(read.log_ratio) and math.isfinite(read.error) and read.error > 0):
                 raise ValueError("log_ratio and error must be finite, error above 0")
+            if type(read.pairs) is not int or read.pairs < 0:
+                raise ValueError(f"pairs: got {read.pairs!r}, expected a whole number from 0")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{where}:{number}: {error}; remove the line or restore the file from git") from error
-        ratios.append(read)
+        if read.pairs == 0 or read.pairs >= LEAST_PAIRS:
+            ratios.append(read)
     return ratios
 
 
 @dataclass(frozen=True)
 class Level:
-    """Log time of a commit relative to the anchor, and its standard error."""
+    """Log time of a commit relative to the anchor, its standard error, and the error's degrees of freedom."""
 
     log: float
     error: float
+    freedom: float
 
 
 def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
     """Time of every commit that measured ratios connect to the anchor, for one cell.
 
     Weighted least squares of x_b - x_a = log_ratio with weights 1/error², x_anchor = 0 (the Gauss-Markov estimate
-    of independent differences; Mandel & Lashof 1974, "The interlaboratory evaluation of testing methods").
+    of independent differences; Mandel & Lashof 1974, "The interlaboratory evaluation of testing methods"). Degrees of
+    freedom by Welch-Satterthwaite: a level is trusted as far as the errors that make up most of its own.
 
     Args:
         ratios: of one cell.
@@ -200,8 +228,11 @@ def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
                 design[row, column[commit]] += sign / edge.error
     measured = np.array([e.log_ratio / e.error for e in edges])
     covariance = np.linalg.inv(design.T @ design)
-    solved = covariance @ design.T @ measured
-    return {c: Level(float(solved[i]), float(math.sqrt(covariance[i, i]))) for c, i in column.items()}
+    gains = covariance @ design.T
+    solved = gains @ measured
+    variance = np.sum(gains**2, axis=1)
+    freedom = variance**2 / (gains**4 @ np.array([1 / e.freedom for e in edges]))
+    return {c: Level(float(solved[i]), math.sqrt(variance[i]), float(freedom[i])) for c, i in column.items()}
 
 
 def time_drift(
@@ -214,7 +245,7 @@ def time_drift(
         anchor: commit to start from, as the ledger names it.
         head: commit to end with.
         allowed: relative change that is not worth a word.
-        alarm_rate: family-wise over the cells (Bonferroni; normal approximation for sums of medians).
+        alarm_rate: family-wise over the cells (Bonferroni; Student's t for sums of trimmed means).
 
     Returns:
         Findings, largest first, and the number of cells whose head is connected to the anchor.
@@ -225,11 +256,11 @@ def time_drift(
     ends = {cell: found[head] for cell, own in by_cell.items() if head in (found := levels(own, anchor))}
     if not ends:
         return [], 0
-    z = NormalDist().inv_cdf(1 - alarm_rate / (2 * len(ends)))
     bar = math.log1p(allowed)
     found_all = []
     for cell, level in ends.items():
-        low, high = level.log - z * level.error, level.log + z * level.error
+        reach = float(special.stdtrit(level.freedom, 1 - alarm_rate / (2 * len(ends)))) * level.error
+        low, high = level.log - reach, level.log + reach
         if low > bar or high < -bar:
             kind = "slower" if low > bar else "faster"
             text = (
