@@ -173,6 +173,9 @@ def test_banked_growth_since_a_revision(repo: Path) -> None:
     before = history.outcome(repo, f"{start}~1", repo / "bench" / "baselines", 0.05)
     assert f"since {start[:10]}" in before.findings[0].text, "the file begins later than was asked for"
     assert history.outcome(repo, start, repo / "nowhere", 0.05).exit == 4
+    save(repo / "bench" / "baselines", KEY, {"d": Entry("ok", {"peak_bytes": 100})})
+    gone = history.outcome(repo, start, repo / "bench" / "baselines", 0.10)
+    assert [(f.kind, f.cell, int(gone.exit)) for f in gone.findings] == [("missing", "c", 1)]
 
 
 def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def baselines(repo: Path, revision: str, file: Path) -> list[tuple[str, dict[str
 def outcome(
     repo: Path, start: str, folder: Path, drift: float, *, ledger: Path | None = None, results: Path | None = None
 ) -> Outcome:
-    """What grew since ``start``, added up.
+    """What grew or went since ``start``, added up.
 
     Args:
         repo: the repository's top.
@@ -87,8 +87,8 @@ def outcome(
         findings, compared = since.time_drift(ratios, anchor, head, drift)
         found.findings += findings
         found.counted += compared
-    if not found.counted:
-        what = f"no baseline in {folder} that existed at {start}" if names else f"no baseline in {folder}"
+    if not found.counted and not found.findings:
+        what = f"no baseline in {folder} with an earlier version since {start}" if names else f"no baseline in {folder}"
         found.findings.append(
             Finding("not comparable", "", "", f"{what}, and no chain of ratios reaches HEAD: nothing to add up")
         )
@@ -117,7 +117,8 @@ def _stored(found: Outcome, start: str, drift: float, results: Path) -> None:
             Finding("not comparable", "", "", f"no later run in {results} is comparable with {first.name}")
         )
         return
-    found.findings, found.counted = since.exact_drift(history, drift)
+    # A run measures what it was asked for: what it lacks need not be gone.
+    found.findings, found.counted = since.exact_drift(history, drift, whole=False)
 
 
 def record(ledger: Path, a: Side, b: Side, timed: live.Timed, repo: Path) -> int:

@@ -27,46 +27,79 @@ LEAST_ERROR = 0.002
 LEAST_PAIRS = 5
 
 
-def exact_drift(history: Sequence[tuple[str, Mapping[str, Entry]]], allowed: float) -> tuple[list[Finding], int]:
-    """Growth of exact metrics from the first to the last of several baselines.
+History = Sequence[tuple[str, Mapping[str, Entry]]]
+
+
+def exact_drift(history: History, allowed: float, *, whole: bool = True) -> tuple[list[Finding], int]:
+    """Growth of exact metrics to the last of several baselines, of each metric from where it first appears.
 
     Args:
         history: (revision, entries), oldest first; at least two.
         allowed: relative growth over the whole span that is not worth a word.
+        whole: whether an entry that the last revision lacks is gone; False where it may not have been asked for.
 
     Returns:
-        Findings for metrics that grew by more, largest first, each with the steps that made it; and the number
-        of cells that were compared.
+        Findings: metrics that grew by more, largest first, each with the steps that made it; then what was there and
+        is gone, or runs no more. And the number of the last revision's cells that have a metric in common with an
+        earlier one.
 
     Raises:
         ValueError: fewer than two revisions.
     """
     if len(history) < 2:
         raise ValueError(f"history: got {len(history)} revisions, expected at least two")
-    (_, first), (_, last) = history[0], history[-1]
-    found: list[tuple[float, Finding]] = []
+    last = history[-1][1]
+    grown: list[tuple[float, Finding]] = []
+    gone: list[Finding] = []
     compared = 0
-    for cell, old in first.items():
+    for cell, born in _births(history[:-1]).items():
         new = last.get(cell)
-        if new is None or old.status != OK or new.status != OK:
+        if new is None or new.status != OK:
+            kind, metric = ("missing", "") if new is None else ("broken", "status")
+            now = "is there no more" if new is None else f"is {new.status} now"
+            if new is not None or whole:
+                gone.append(Finding(kind, cell, metric, f"was ok at {_latest(history, cell)}, {now}{_LATER}"))
             continue
-        compared += not old.metrics.keys().isdisjoint(new.metrics)
-        for name, before in old.metrics.items():
-            after = new.metrics.get(name)
+        compared += not born.keys().isdisjoint(new.metrics)
+        for name, (revision, old) in born.items():
+            before, after = old.metrics[name], new.metrics.get(name)
             if after is None:
+                if whole:
+                    text = f"{name} is measured no more (was {before:,} at {revision}){_LATER}"
+                    gone.append(Finding("missing", cell, name, text, before))
                 continue
             growth = after / before - 1 if before else math.inf if after > 0 else 0.0
             if growth > allowed:
                 steps = _steps(history, cell, name)
                 text = (
-                    f"{name} {before:,} -> {after:,} ({growth:+.1%}) since {history[0][0]}, in {len(steps)} "
+                    f"{name} {before:,} -> {after:,} ({growth:+.1%}) since {revision}, in {len(steps)} "
                     f"step{'s' * (len(steps) != 1)}: {', '.join(steps)}{blame(name, old, new)}"
                 )
-                found.append((growth, Finding("growth", cell, name, text, before, after)))
-    return [f for _, f in sorted(found, key=lambda x: -x[0])], compared
+                grown.append((growth, Finding("growth", cell, name, text, before, after)))
+    return [f for _, f in sorted(grown, key=lambda x: -x[0])] + gone, compared
 
 
-def _steps(history: Sequence[tuple[str, Mapping[str, Entry]]], cell: str, metric: str) -> list[str]:
+_LATER = "; if that is meant, start --since at a later revision"
+
+
+def _births(history: History) -> dict[str, dict[str, tuple[str, Entry]]]:
+    """For every cell that ever ran: its metrics, each with the revision and the entry of its first appearance."""
+    births: dict[str, dict[str, tuple[str, Entry]]] = {}
+    for revision, entries in history:
+        for cell, entry in entries.items():
+            if entry.status == OK:
+                own = births.setdefault(cell, {})
+                for name in entry.metrics:
+                    own.setdefault(name, (revision, entry))
+    return births
+
+
+def _latest(history: History, cell: str) -> str:
+    """The last revision at which a cell ran."""
+    return next(revision for revision, entries in reversed(history) if cell in entries and entries[cell].status == OK)
+
+
+def _steps(history: History, cell: str, metric: str) -> list[str]:
     steps, previous = [], None
     for revision, entries in history:
         entry = entries.get(cell)
@@ -96,7 +129,9 @@ def from_rows(rows: Iterable[Mapping[str, Any]], deterministic: Iterable[str]) -
             for k, v in row["metrics"].items()
             if k in wanted and isinstance(v, int | float) and not isinstance(v, bool) and float(v).is_integer()
         }
-        runs.setdefault(row["run"], {})[row["cell"]] = Entry(row["status"], numbers)
+        entries = runs.setdefault(row["run"], {})
+        if row["status"] != "skipped":  # never tried: nothing is known of it
+            entries[row["cell"]] = Entry(row["status"], numbers)
     return list(runs.items())
 
 
