@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,40 @@ def test_environments_are_built_once_per_requirements(repo: Path, monkeypatch: p
     assert len(calls) == 2, "a failed build is tried again, a complete one is kept"
     assert Path(calls[1][1]).read_text() == "numpy==2.0\ntorch==2.12.1\n"
     assert sides.environment(repo, cache, "2.13.0", install) != first
+
+
+def test_two_gates_that_build_one_environment_do_it_once(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first installs; it waits, and finds everything that the first installed."""
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
+    first_installs, second_came = threading.Event(), threading.Event()
+    installs: list[Path] = []
+
+    def install(python: Path, arguments: list[str]) -> None:
+        installs.append(python)
+        python.parent.mkdir(parents=True)
+        python.touch()
+        first_installs.set()
+        assert second_came.wait(60)
+
+    def tell(line: str) -> None:
+        if line.startswith("another gate builds this environment"):
+            second_came.set()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(sides.environment, repo, repo / "cache", None, install, tell)
+        assert first_installs.wait(60)
+        second = pool.submit(sides.environment, repo, repo / "cache", None, install, tell)
+        assert first.result(60) == second.result(60)
+    assert installs == [Path(first.result())]
+    assert installs[0].is_file()
+
+
+def test_without_locks_an_environment_is_built_all_the_same(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
+    monkeypatch.setattr(sides, "fcntl", None)
+    built = sides.environment(repo, repo / "cache", None, lambda python, arguments: python.parent.mkdir(parents=True))
+    assert Path(built).parent.is_dir()
 
 
 def test_the_roots_of_other_projects(tmp_path: Path) -> None:

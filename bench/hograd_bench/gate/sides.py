@@ -24,6 +24,11 @@ from typing import NoReturn
 
 from hograd_bench.gate.twins import Side
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 SUITE = Path("bench/hograd_bench/metrics/_contract.py")
 KEPT_TREES = 4
 IN_USE_SECONDS = 3600.0
@@ -166,6 +171,24 @@ def scratch() -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def _locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One gate at a time; ``waits`` is called where another has to be waited for.
+
+    The lock goes with the process that holds it, however that ends. Where there are no such locks it is done without.
+    """
+    with path.open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+        yield
+
+
 def revision(repo: Path, name: str, cache: Path, plugins: Sequence[str] = (), python: str | None = None) -> Side:
     """The side of a revision: its tree, and the current interpreter unless its requirements differ.
 
@@ -230,6 +253,7 @@ def environment(
     cache: Path,
     torch: str | None = None,
     install: Callable[[Path, list[str]], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Interpreter of a cached virtual environment for a tree's requirements.
 
@@ -238,6 +262,7 @@ def environment(
         cache: see :func:`cache_folder`.
         torch: this release of torch instead of the constrained one.
         install: runs pip with these arguments in an environment (for tests).
+        tell: hears what is waited for.
 
     Returns:
         Path of the interpreter. Minutes the first time, nothing afterwards.
@@ -254,17 +279,26 @@ def environment(
     # An environment cannot be moved once made, so a mark says that it is complete.
     mark = target / "complete"
     if not mark.is_file():
-        shutil.rmtree(target, ignore_errors=True)
-        lines = (folder / "constraints.txt").read_text().splitlines() if (folder / "constraints.txt").is_file() else []
-        if torch is not None:  # a release brings its own companions
-            lines = [x for x in lines if not x.lower().startswith(("torch=", "triton", "nvidia-", "sympy="))]
-            lines.append(f"torch=={torch}")
-        constraints = envs / f"{digest}.txt"
-        constraints.write_text("\n".join(lines) + "\n")
-        subprocess.run([sys.executable, "-m", "venv", str(target)], check=True, capture_output=True)
-        (install or _pip)(interpreter, ["-c", str(constraints), f"{folder}[bench]"])
-        mark.touch()
+        # Two gates at once would each clear away what the other has installed: the second waits and finds the mark.
+        with _locked(envs / f"{digest}.lock", lambda: tell("another gate builds this environment: waiting for it")):
+            if not mark.is_file():
+                _build(target, interpreter, folder, torch, install or _pip)
+                mark.touch()
     return str(interpreter)
+
+
+def _build(
+    target: Path, interpreter: Path, folder: Path, torch: str | None, install: Callable[[Path, list[str]], None]
+) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    lines = (folder / "constraints.txt").read_text().splitlines() if (folder / "constraints.txt").is_file() else []
+    if torch is not None:  # a release brings its own companions
+        lines = [x for x in lines if not x.lower().startswith(("torch=", "triton", "nvidia-", "sympy="))]
+        lines.append(f"torch=={torch}")
+    constraints = target.with_name(f"{target.name}.txt")
+    constraints.write_text("\n".join(lines) + "\n")
+    subprocess.run([sys.executable, "-m", "venv", str(target)], check=True, capture_output=True)
+    install(interpreter, ["-c", str(constraints), f"{folder}[bench]"])
 
 
 def _pip(python: Path, arguments: list[str]) -> None:
