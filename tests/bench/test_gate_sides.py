@@ -119,10 +119,22 @@ def test_outside_of_a_repository(tmp_path: Path) -> None:
 def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo / "constraints.txt").write_text("torch==2.14.0\n")
     built = []
-    monkeypatch.setattr(sides, "environment", lambda folder, cache: built.append(folder) or "/other/python")
+    monkeypatch.setattr(sides, "environment", lambda folder, cache, **how: built.append(folder) or "/other/python")
     assert sides.revision(repo, "HEAD", sides.cache_folder(repo)).python == "/other/python"
     assert len(built) == 1
     assert sides.revision(repo, "HEAD", sides.cache_folder(repo), python="/this").python == "/this"
+
+
+def test_building_the_environment_of_a_base_is_announced(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "constraints.txt").write_text("torch==2.14.0\n")
+    events: list[str] = []
+    monkeypatch.setattr(sides, "_build", lambda target, *rest: (target.mkdir(), events.append("built")))
+    for _ in range(2):
+        sides.revision(repo, "HEAD", sides.cache_folder(repo), tell=events.append)
+    told, built = events
+    assert built == "built", "said before minutes go by, and only where they do"
+    assert "building an environment for HEAD (" in told
+    assert "whose constraints.txt is another: minutes the first time, then cached in" in told
 
 
 def test_environments_are_built_once_per_requirements(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def _sides(
     head = sides.working_tree(top, plugins)
     if base is not None:
         cache = sides.cache_folder(top)
-        return sides.revision(top, base, cache, plugins, sys.executable if same_env else None), head
+        return sides.revision(top, base, cache, plugins, sys.executable if same_env else None, tell), head
     if methods is not None:
         named = [sides.working_tree(top, plugins, name=f"method {m}") for m in methods]
         return named[0], named[1]
@@ -169,8 +169,7 @@ def _sides(
     cache = sides.cache_folder(top)
     named = []
     for release in torch or ():
-        tell(f"environment of torch {release}: minutes the first time, then cached in {cache}")
-        python = sides.environment(top, cache, release)
+        python = sides.environment(top, cache, release, tell=tell, name=f"torch {release}")
         named.append(sides.working_tree(top, plugins, python, name=f"torch {release}"))
     return named[0], named[1]
 

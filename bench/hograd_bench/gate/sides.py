@@ -189,7 +189,14 @@ def _locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[No
         yield
 
 
-def revision(repo: Path, name: str, cache: Path, plugins: Sequence[str] = (), python: str | None = None) -> Side:
+def revision(
+    repo: Path,
+    name: str,
+    cache: Path,
+    plugins: Sequence[str] = (),
+    python: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Side:
     """The side of a revision: its tree, and the current interpreter unless its requirements differ.
 
     Args:
@@ -198,6 +205,7 @@ def revision(repo: Path, name: str, cache: Path, plugins: Sequence[str] = (), py
         cache: see :func:`cache_folder`.
         plugins: modules or files that register operators, methods or problems.
         python: interpreter to use whatever the requirements say.
+        tell: hears what takes minutes, before it begins.
 
     Returns:
         The side.
@@ -208,12 +216,14 @@ def revision(repo: Path, name: str, cache: Path, plugins: Sequence[str] = (), py
     """
     sha = commit(repo, name)
     folder = tree(repo, sha, cache)
-    own = owns_suite(repo)
+    own, shown = owns_suite(repo), f"{name} ({sha[:10]})"
     if own and not owns_suite(folder):
         raise NotComparableError(_no_suite(repo, name, sha))
     if python is None:
-        python = sys.executable if _same_requirements(repo, folder) else environment(folder, cache)
-    return Side(f"{name} ({sha[:10]})", python, roots(folder), tuple(plugins), own, sha)
+        what = f"{shown}, whose constraints.txt is another"
+        same = _same_requirements(repo, folder)
+        python = sys.executable if same else environment(folder, cache, tell=tell, name=what)
+    return Side(shown, python, roots(folder), tuple(plugins), own, sha)
 
 
 def working_tree(repo: Path, plugins: Sequence[str] = (), python: str | None = None, name: str = "") -> Side:
@@ -254,6 +264,7 @@ def environment(
     torch: str | None = None,
     install: Callable[[Path, list[str]], None] | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    name: str = "",
 ) -> str:
     """Interpreter of a cached virtual environment for a tree's requirements.
 
@@ -262,7 +273,8 @@ def environment(
         cache: see :func:`cache_folder`.
         torch: this release of torch instead of the constrained one.
         install: runs pip with these arguments in an environment (for tests).
-        tell: hears what is waited for.
+        tell: hears what takes minutes, before it begins.
+        name: what the environment is for, in words.
 
     Returns:
         Path of the interpreter. Minutes the first time, nothing afterwards.
@@ -282,6 +294,7 @@ def environment(
         # Two gates at once would each clear away what the other has installed: the second waits and finds the mark.
         with _locked(envs / f"{digest}.lock", lambda: tell("another gate builds this environment: waiting for it")):
             if not mark.is_file():
+                tell(f"building an environment for {name or folder}: minutes the first time, then cached in {cache}")
                 _build(target, interpreter, folder, torch, install or _pip)
                 mark.touch()
     return str(interpreter)
