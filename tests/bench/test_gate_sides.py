@@ -69,6 +69,22 @@ def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
     assert [p.name for p in (cache / "trees").iterdir()] == [sha]
 
 
+@pytest.mark.parametrize("damage", ["removed", "changed"])
+def test_a_damaged_tree_is_written_anew(repo: Path, damage: str) -> None:
+    cache = sides.cache_folder(repo)
+    sha = sides.commit(repo, "HEAD")
+    file = sides.tree(repo, sha, cache) / "hograd_core" / "__init__.py"
+    if damage == "removed":
+        file.unlink()
+        file.parent.rmdir()
+    else:
+        file.write_text("VERSION = 0\n")
+    sides.tree(repo, sha, cache)
+    assert file.read_text() == "VERSION = 1\n"
+    assert [p.name for p in (cache / "trees").iterdir()] == [sha]
+    assert git(repo, "status", "--porcelain") == ""
+
+
 def test_what_a_dead_gate_left_is_cleared_and_a_living_ones_is_not(repo: Path) -> None:
     cache = sides.cache_folder(repo)
     trees = cache / "trees"

@@ -94,8 +94,26 @@ def cache_folder(repo: Path) -> Path:
     return (common if common.is_absolute() else repo / common) / "hograd-gate"
 
 
+@contextmanager
+def _locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One gate at a time; ``waits`` is called where another has to be waited for.
+
+    The lock goes with the process that holds it, however that ends. Where there are no such locks it is done without.
+    """
+    with path.open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+        yield
+
+
 def tree(repo: Path, sha: str, cache: Path) -> Path:
-    """A folder with the files of a commit, from the cache or written now.
+    """A folder with the files of a commit, from the cache or written now; a cached one that was damaged, anew.
 
     Args:
         repo: the repository.
@@ -107,25 +125,43 @@ def tree(repo: Path, sha: str, cache: Path) -> Path:
     """
     trees = cache / "trees"
     trees.mkdir(parents=True, exist_ok=True)
-    clear_stale(trees)
     target = trees / sha
-    if not target.is_dir():
-        scratch = Path(tempfile.mkdtemp(dir=trees, prefix=f"{_SCRATCH}{os.getpid()}-"))
-        try:
-            index = scratch / "index"
-            _git(repo, "read-tree", sha, index=index)
-            _git(repo, "checkout-index", "--all", "--quiet", f"--prefix={scratch / 'tree'}{os.sep}", index=index)
-            (scratch / "tree").mkdir(exist_ok=True)
-            try:
-                os.replace(scratch / "tree", target)
-            except OSError:
-                if not target.is_dir():  # not another gate that was faster
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    os.utime(target)
-    _forget_old(trees)
+    with _locked(cache / "trees.lock"):
+        clear_stale(trees)
+        _write(repo, sha, target)
+        os.utime(target)
+        _forget_old(trees)
     return target
+
+
+def _write(repo: Path, sha: str, target: Path) -> None:
+    """Make ``target`` hold the files of a commit; what stands there stays unless some of them are gone or changed."""
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{_SCRATCH}{os.getpid()}-"))
+    try:
+        index = scratch / "index"
+        _git(repo, "read-tree", sha, index=index)
+        if target.is_dir():
+            if _whole(repo, target, index):
+                return
+            os.replace(target, scratch / "damaged")
+        _git(repo, "checkout-index", "--all", "--quiet", f"--prefix={scratch / 'tree'}{os.sep}", index=index)
+        (scratch / "tree").mkdir(exist_ok=True)
+        try:
+            os.replace(scratch / "tree", target)
+        except OSError:
+            if not target.is_dir():  # not another gate that was faster, where there are no locks
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _whole(repo: Path, folder: Path, index: Path) -> bool:
+    """Whether a folder holds every file of an index as git would write it; more files are no matter."""
+    try:
+        _git(repo, f"--work-tree={folder}", "diff", "--quiet", "--no-ext-diff", "--ignore-submodules", index=index)
+    except UsageError:
+        return False
+    return True
 
 
 def _forget_old(trees: Path) -> None:
@@ -169,24 +205,6 @@ def scratch() -> Iterator[Path]:
     clear_stale(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as name:
         yield Path(name)
-
-
-@contextmanager
-def _locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """One gate at a time; ``waits`` is called where another has to be waited for.
-
-    The lock goes with the process that holds it, however that ends. Where there are no such locks it is done without.
-    """
-    with path.open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waits()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks
-                pass
-        yield
 
 
 def revision(
