@@ -22,8 +22,16 @@ class Tensor:
     def to(self, *a): return self
     def contiguous(self): return self
     def numpy(self): import array; return array.array("d", self.values)
+    def is_floating_point(self): return True
+    def mul_(self, factor): self.values = [factor * v for v in self.values]
 def as_tensor(x): return x if isinstance(x, Tensor) else Tensor([x])
 def set_num_threads(n): pass
+def manual_seed(n): pass
+class no_grad:
+    def __enter__(self): pass
+    def __exit__(self, *e): pass
+class nn:
+    class Module: pass
 float64 = float32 = "float"
 class finfo:
     def __init__(self, dtype): self.eps = 1e-7
@@ -57,6 +65,7 @@ class Subject:
     def __init__(self, cell):
         if cell.id not in BEHAVIOUR: raise ValueError(f"method: got {cell.id!r}, expected another")
         self.cell, self.does, self.calls = cell, BEHAVIOUR[cell.id], 0
+        self.arguments = (torch.Tensor([1.0]),)
     def call(self):
         self.calls += 1
         does = self.does
@@ -65,7 +74,9 @@ class Subject:
         if "log" in does:
             with open(does["log"][0], "a") as file: file.write(does["log"][1])
         clock[0] += int(does["ns"] * (1 + does.get("noise", 0.0) * noise.random()))
-        return torch.Tensor(does.get("result", [1.0, 2.0]))
+        scale = 1.0 if does.get("remembers") else self.arguments[0].values[0]
+        if self.calls >= does.get("wrong_from", 10**9): scale = 0.0
+        return torch.Tensor([scale * r for r in does.get("result", [1.0, 2.0])])
     @staticmethod
     def misbehave(does):
         if does.get("status") == "unsupported": raise UnsupportedError("x")

@@ -202,6 +202,64 @@ def test_results_are_compared_where_only_exact_metrics_are(tmp_path: Path) -> No
     assert [(f.kind, f.cell, f.metric) for f in outcome.findings] == [("wrong", "two", "result")]
 
 
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        ({"remembers": True}, "after its arguments were halved in place, results differ"),
+        ({"wrong_from": 2}, "a later call with the same arguments gives another result"),
+    ],
+)
+def test_a_kernel_that_is_right_at_first_and_wrong_later_is_wrong(
+    tmp_path: Path, plant: dict[str, Any], says: str
+) -> None:
+    outcome, _ = compare(tmp_path, behaviour(), behaviour(two=plant), timing=False)
+    assert [(f.kind, f.cell) for f in outcome.findings] == [("wrong", "two")]
+    assert says in outcome.findings[0].text
+
+
+def test_a_kernel_that_goes_wrong_during_its_turns_is_wrong(tmp_path: Path) -> None:
+    late = behaviour(two={"wrong_from": 40})
+    outcome, timed = compare(tmp_path, behaviour(), late)
+    assert [(f.kind, f.cell) for f in outcome.findings] == [("wrong", "two")]
+    assert "agree at first, and disagree after many calls" in outcome.findings[0].text
+    assert "two" not in timed.verdicts
+
+
+def test_what_failed_once_is_said(tmp_path: Path) -> None:
+    loop = live._Loop(fakes.side(tmp_path, "a", {}), fakes.side(tmp_path, "b", {}), FEW, random.Random(1), tmp_path)
+    loop.found.pairs += [{}, {}, {}]
+    for side in "AB":
+        loop.strike(twin("one"), side, WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
+    assert [(f.kind, f.level, f.text) for f in loop.once()] == [
+        ("unsteady", "warning", "side B, in 1 of 3 process pairs, failed: kaputt")
+    ]
+    assert loop.found.findings == []
+    loop.strike(twin("one"), "B", WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
+    assert loop.once() == []
+    assert [f.kind for f in loop.found.findings] == ["broken"]
+
+
+def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: Path) -> None:
+    """A method that lost an order is broken; a cell that only moved elsewhere in the preset is compared as before."""
+    a = {**behaviour(), "lost": {"ns": MS}, "moved": {"ns": MS}, "grown": {"ns": MS}}
+    b = {**behaviour(), "lost": {"ns": MS, "status": "unsupported"}, "moved": {"ns": MS},
+         "grown": {"ns": MS, "peak": 101}}  # fmt: skip
+    left, right = fakes.side(tmp_path, "a", a), fakes.side(tmp_path, "b", b)
+    gate = Path(left.roots[0]) / "bench" / "hograd_bench" / "gate"
+    gate.mkdir()
+    (gate / "__init__.py").write_text("")
+    (gate / "preset.py").write_text(
+        f"class C:\n  def __init__(self, id): self.id = id\n"
+        f"def cells(): return [C(i) for i in {[fakes.cell_id(n) for n in a]!r}]\n"
+    )
+    cells = [Twin(fakes.cell_id(n), fakes.cell_id(n), fakes.cell_id(n)) for n in NAMES]
+    outcome, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False, whole=True)
+    assert kinds(outcome) == {fakes.cell_id("lost"): "broken", fakes.cell_id("grown"): "growth"}
+    assert outcome.counted == 5
+    part, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False)
+    assert (part.exit, part.counted) == (Exit.PASS, 3)
+
+
 def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
     left, right = fakes.side(tmp_path, "a", behaviour()), fakes.side(tmp_path, "b", behaviour())
     for side, methods in ((left, "one two lost three"), (right, "one two three fresh")):
@@ -219,14 +277,16 @@ def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
 
 def test_counting_ends_soon_after_it_is_stopped(tmp_path: Path) -> None:
     side, asked = fakes.side(tmp_path, "a", behaviour()), []
-    found = counting.count(side, [fakes.cell_id(n) for n in NAMES], stop=lambda: asked.append(1) or len(asked) > 2)
+    found = counting.count(
+        side, [fakes.cell_id(n) for n in NAMES], tmp_path, stop=lambda: asked.append(1) or len(asked) > 2
+    )
     assert len(found.entries) == 1
 
 
 def test_what_is_no_interpreter_is_named(tmp_path: Path) -> None:
     echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
     with pytest.raises(sides.NotComparableError, match=r"echo, no answer of a worker; is it a Python interpreter\?"):
-        counting.count(echo, [fakes.cell_id("one")])
+        counting.count(echo, [fakes.cell_id("one")], tmp_path)
 
 
 def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(tmp_path: Path) -> None:
@@ -242,7 +302,7 @@ def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(
 
 def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
     side = fakes.side(tmp_path, "a", behaviour(two={"status": "crash"}))
-    entries = counting.count(side, [fakes.cell_id(n) for n in NAMES]).entries
+    entries = counting.count(side, [fakes.cell_id(n) for n in NAMES], tmp_path).entries
     assert [e.status for e in entries.values()] == ["ok", "crashed", "ok"]
 
 
@@ -250,11 +310,11 @@ def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
     plugin = "import os, hograd_bench.metrics as m\nfor does in m.BEHAVIOUR.values(): does['peak'] = 7\n"
     side = fakes.side(tmp_path, "a", behaviour(), ("plug.py",))
     (tmp_path / "a" / "plug.py").write_text(plugin)
-    entries = counting.count(side, [fakes.cell_id("one")]).entries
+    entries = counting.count(side, [fakes.cell_id("one")], tmp_path).entries
     assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
     lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))
     with pytest.raises(sides.NotComparableError, match=r"plug\.py does not exist"):
-        counting.count(lacking, [fakes.cell_id("one")])
+        counting.count(lacking, [fakes.cell_id("one")], tmp_path)
 
 
 def test_time_is_bounded(tmp_path: Path) -> None:

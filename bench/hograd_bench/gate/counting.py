@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import deterministic, sides
+from hograd_bench.gate import deterministic, results, sides
 from hograd_bench.gate.baseline import Key
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.twins import Side, Worker, WorkerError, environment
@@ -30,11 +30,13 @@ class Counted:
         key: what the figures depend on besides the code.
         methods: "operator/method" of all that the side has registered.
         entries: by cell; cells that the side does not know are left out.
-        results: by cell, the file of its result and what the worker said of it, where a folder for them was given.
+        preset: ids of the gate's cells by the side's own suite, where it was asked for them.
+        results: by cell, the file of its result and what the worker said of it.
     """
 
     key: Key
     methods: frozenset[str]
+    preset: tuple[str, ...] = ()
     entries: dict[str, Entry] = field(default_factory=dict)
     results: dict[str, tuple[Path, dict[str, Any]]] = field(default_factory=dict)
 
@@ -42,10 +44,11 @@ class Counted:
 def count(
     side: Side,
     cells: Sequence[str],
+    keep: Path,
     tell: Tell = silent,
     *,
-    keep: Path | None = None,
     truth: bool = False,
+    preset: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Counted:
     """Exact metrics of cells on a side, each cell after the same warm-up, in one process.
@@ -53,9 +56,10 @@ def count(
     Args:
         side: what to measure.
         cells: ids.
-        tell: hears a line per ten cells.
         keep: folder for the cells' results.
+        tell: hears a line per ten cells.
         truth: whether to compare results with float64 truth, where there is one; what is wrong has that status.
+        preset: whether to ask the side's suite for the gate's cells.
         stop: asked before every cell whether to give up.
 
     Returns:
@@ -69,24 +73,22 @@ def count(
     while left and not stop():
         # A crash takes the process with it: the next worker goes on behind the cell that crashed.
         with Worker(side, environment(1, hash_seed=1, padding=0), timeout=180.0) as worker:
-            greeted = _greet(worker, cells)
+            greeted = _greet(worker, cells, preset)
             found = found or greeted
             while left and not stop():
                 cell = left.pop(0)
-                path = None if keep is None else keep / f"{len(left)}.f64"
+                path = keep / f"{len(left)}.f64"
                 try:
-                    reply = worker.ask(
-                        "count", cell=cell, units=UNITS, without=WITHOUT, truth=truth, result=path and str(path)
-                    )
+                    reply = worker.ask("count", cell=cell, units=UNITS, without=WITHOUT, truth=truth, result=str(path))
                 except WorkerError as error:
                     if error.status != "missing":
                         found.entries[cell] = Entry(error.status, reason=str(error))
                     if error.status in ("crashed", "timeout"):
                         break
                 else:
-                    found.entries[cell] = entry(reply)
-                    if path is not None:
-                        found.results[cell] = (path, reply)
+                    changed = results.unsteady(path, reply)
+                    found.entries[cell] = entry(reply) if changed is None else unsteady(changed)
+                    found.results[cell] = (path, reply)
                 if len(left) % 10 == 0:
                     tell(f"{side.name}: exact metrics, {len(left)} cells left")
     if found is None:
@@ -94,15 +96,20 @@ def count(
     return found
 
 
-def _greet(worker: Worker, cells: Sequence[str]) -> Counted:
+def _greet(worker: Worker, cells: Sequence[str], preset: bool) -> Counted:
     side = worker.side
     try:
-        said = worker.ask("hello", plugins=list(side.plugins), own_suite=side.own_suite)
+        said = worker.ask("hello", plugins=list(side.plugins), own_suite=side.own_suite, preset=preset)
     except WorkerError as error:
         raise sides.NotComparableError(f"{side.name} cannot be measured ({error.status}): {error}") from error
     gpu = any("/cuda/" in cell for cell in cells)
     key = Key(said["torch"], said["machine"], said["isa"], (said["gpu"] or "no GPU") if gpu else "cpu")
-    return Counted(key, frozenset(said["methods"]))
+    return Counted(key, frozenset(said["methods"]), tuple(said["preset"]))
+
+
+def unsteady(why: str) -> Entry:
+    """The entry of a cell whose later calls give something else than its first."""
+    return Entry(deterministic.WRONG, reason=f"a later call with the same arguments gives another result: {why}")
 
 
 def entry(reply: Mapping[str, Any]) -> Entry:

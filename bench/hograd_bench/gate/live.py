@@ -54,18 +54,14 @@ class _Loop:
     folder: Path
     found: Timed = field(default_factory=Timed)
     call_ns: dict[str, float] = field(default_factory=dict)
-    strikes: dict[tuple[str, str], int] = field(default_factory=dict)
+    strikes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    allowed: dict[str, float] = field(default_factory=dict)
     plants: dict[str, float] = field(default_factory=dict)
     seconds_per_pair: float = twins.SECONDS_PER_PAIR
 
     def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
-        paths = self.folder / "a.f64", self.folder / "b.f64"
-        asked = [(a, twin.a, paths[0]), (b, twin.b, paths[1])]
-        self.rng.shuffle(asked)  # whatever comes first or second must be so by a coin: the rule assumes nothing else
-        for worker, cell, path in asked:
-            worker.send({"do": "prepare", "cell": cell, "result": str(path)})
-        said = [twins.reply(a), twins.reply(b)]
+        paths, said = self.ask(a, b, twin, "prepare")
         for reply in said:
             if isinstance(reply, WorkerError) and reply.status in ("crashed", "timeout"):
                 raise reply
@@ -73,13 +69,37 @@ class _Loop:
             self.found.findings.append(_unprepared(twin, *said))
             return False
         first, second = (r for r in said if isinstance(r, dict))
-        allowed = results.tolerance(first, second)
+        self.allowed[twin.name] = allowed = results.tolerance(first, second)
         why = results.disagreement(*paths, first["shapes"], second["shapes"], allowed)
         if why is None and twin.name not in self.call_ns:
             self.call_ns[twin.name] = min(first["call_ns"], second["call_ns"])
         if why is not None:
             self.found.findings.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
         return why is None
+
+    def check(self, a: Worker, b: Worker, twin: Twin) -> None:
+        """Compare results once more, after the turns: a kernel may have gone wrong on the way."""
+        paths, said = self.ask(a, b, twin, "check")
+        for reply in said:
+            if isinstance(reply, WorkerError):
+                raise reply
+        first, second = (r for r in said if isinstance(r, dict))
+        why = results.disagreement(*paths, first["shapes"], second["shapes"], self.allowed[twin.name])
+        if why is not None:
+            self.found.findings.append(
+                Finding("wrong", twin.name, "result", f"the sides agree at first, and disagree after many calls: {why}")
+            )
+
+    def ask(
+        self, a: Worker, b: Worker, twin: Twin, do: str
+    ) -> tuple[tuple[Path, Path], list[dict[str, Any] | WorkerError]]:
+        """Ask both sides for a result of a twin: its files, and what A and B said."""
+        paths = self.folder / "a.f64", self.folder / "b.f64"
+        asked = [(a, twin.a, paths[0]), (b, twin.b, paths[1])]
+        self.rng.shuffle(asked)  # whatever comes first or second must be so by a coin: the rule assumes nothing else
+        for worker, cell, path in asked:
+            worker.send({"do": do, "cell": cell, "result": str(path)})
+        return paths, [twins.reply(a), twins.reply(b)]
 
     def pair(self, left: Sequence[Twin]) -> dict[str, Turns]:
         """One fresh process pair over the twins that are left."""
@@ -114,6 +134,9 @@ class _Loop:
                         kept = seen.setdefault(twin.name, Turns())
                         kept.a += stretch.a
                         kept.b += stretch.b
+                for twin in ready:
+                    current = twin
+                    self.check(a, b, twin)
         except WorkerError as error:
             if current is None:
                 raise
@@ -122,12 +145,19 @@ class _Loop:
 
     def strike(self, twin: Twin, side: str, error: WorkerError) -> None:
         """A side failed, died or hung on a twin: after the second time it leaves the run."""
-        self.strikes[twin.name, side] = count = self.strikes.get((twin.name, side), 0) + 1
-        if count >= STRIKES:
+        said = self.strikes.setdefault((twin.name, side), [])
+        said.append(f"{error.status}: {error}")
+        if len(said) >= STRIKES:
             kind = "broken" if side == "B" else "skipped"
             self.found.findings.append(
-                Finding(kind, twin.name, "", f"side {side} {error.status} in {count} process pairs: {error}")
+                Finding(kind, twin.name, "", f"side {side}, in {len(said)} process pairs, {said[-1]}")
             )
+
+    def once(self) -> list[Finding]:
+        """What B did wrong in a single process pair: too little to leave the run, too much to be silent about."""
+        struck = [(name, said) for (name, side), said in self.strikes.items() if side == "B" and len(said) < STRIKES]
+        pairs = len(self.found.pairs)
+        return [Finding("unsteady", name, "", f"side B, in 1 of {pairs} process pairs, {s[0]}") for name, s in struck]
 
 
 def _unprepared(twin: Twin, a: dict[str, Any] | WorkerError, b: dict[str, Any] | WorkerError) -> Finding:
@@ -201,5 +231,6 @@ def compare(
         for t in cells
         if t.name not in dropped and t.name not in found.verdicts
     ]
+    found.findings += [f for f in loop.once() if f.cell not in dropped]
     found.seconds = time.monotonic() - start
     return found

@@ -29,6 +29,7 @@ KINDS: Mapping[str, tuple[str, Exit]] = {
     "not comparable": ("error", Exit.NOT_COMPARABLE),
     "usage": ("error", Exit.USAGE),
     "improvement": ("warning", Exit.PASS),
+    "unsteady": ("warning", Exit.PASS),
     "faster": ("notice", Exit.PASS),
     "new": ("notice", Exit.PASS),
     "skipped": ("notice", Exit.PASS),

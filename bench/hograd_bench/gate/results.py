@@ -67,6 +67,30 @@ def disagreement(
     return None
 
 
+def between(first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, Any]]) -> str | None:
+    """Why the results of one cell on two sides differ, or None: of the first call, then at halved arguments.
+
+    Args:
+        first: file of A's result and what the worker said of the cell when it counted it.
+        second: the same of B.
+    """
+    (path_a, said_a), (path_b, said_b) = first, second
+    allowed = tolerance(said_a, said_b)
+    why = disagreement(path_a, path_b, said_a["shapes"], said_b["shapes"], allowed)
+    if why is not None or "moved" not in said_a:
+        return why
+    if "moved" not in said_b:
+        return "with halved arguments it still runs on A, and fails on B"
+    moved = Path(f"{path_a}.moved"), Path(f"{path_b}.moved")
+    why = disagreement(*moved, said_a["moved"], said_b["moved"], allowed)
+    return f"after its arguments were halved in place, {why}" if why else None
+
+
+def unsteady(path: Path, said: dict[str, Any]) -> str | None:
+    """Why a side's own result of a cell changed from its first call to a later one; None where it did not."""
+    return disagreement(path, Path(f"{path}.again"), said["shapes"], said["again"], tolerance(said, said))
+
+
 def _tensor(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], allowed: float) -> str | None:
     finite_a, finite_b = np.isfinite(a), np.isfinite(b)
     if not np.array_equal(a[~finite_a], b[~finite_a], equal_nan=True) or not np.array_equal(finite_a, finite_b):

@@ -45,7 +45,8 @@ def against_baseline(
         NotComparableError: the side has no suite.
     """
     start = time.monotonic()
-    counted = count(side, cells, tell, truth=True)
+    with sides.scratch() as results_of:
+        counted = count(side, cells, results_of, tell, truth=True)
     key, head = counted.key, counted.entries
     outcome = Outcome(f"exact metrics against the baseline {key.filename}", sides={"head": {"name": side.name}})
     stored = None
@@ -124,7 +125,7 @@ def sides_against(
         to_time: those of the cells whose time is compared; all where None.
         counts: whether to compare exact metrics.
         timing: whether to compare time.
-        whole: whether the cells are meant to cover every method, so that one that only A has is missing.
+        whole: whether the cells are the gate's own on B: those of A's suite are added, and what only A has is missing.
         tolerance: metric -> relative growth allowed.
         plants: cell -> slowdown planted on B, for the study.
         tell: hears progress.
@@ -184,19 +185,16 @@ def _count_both(
     tell: Tell,
 ) -> None:
     """Exact metrics and results of both sides, each as it is named and as it is reached, into the outcome."""
-    stopped = threading.Event()
-    with sides.scratch() as folder, ThreadPoolExecutor(2) as pool:
-        counting = []
-        # Exact figures do not care who else runs: both sides at once.
-        for letter, (_, side), names in (("a", a, [t.a for t in cells]), ("b", b, [t.b for t in cells])):
-            (folder / letter).mkdir()
-            counting.append(pool.submit(count, side, names, tell, keep=folder / letter, stop=stopped.is_set))
-        try:
-            base, head = (c.result() for c in counting)
-        except BaseException:  # Ctrl-C among others: the pool waits for its threads, so that they must end soon
-            stopped.set()
-            raise
-        outcome.findings += _disagreements(cells, base, head)
+    base, head, wrong = _measured(a[1], b[1], cells, whole, tell)
+    if whole and (others := [c for c in base.preset if c not in {t.a for t in cells}]):
+        # The gate's cells of A that are none of B's: a method that lost an order, a problem that moved.
+        tell(f"{len(others)} cells of {a[0].name}'s gate are not in {b[0].name}'s: measured on both")
+        added = [Twin(c, c, c) for c in others]
+        more_base, more_head, more_wrong = _measured(a[1], b[1], added, False, tell)
+        base.entries.update(more_base.entries)
+        head.entries.update(more_head.entries)
+        cells, wrong = [*cells, *added], wrong + more_wrong
+    outcome.findings += wrong
     outcome.sides = {"A": {"name": a[0].name, **asdict(base.key)}, "B": {"name": b[0].name, **asdict(head.key)}}
     named_a = {t.name: base.entries[t.a] for t in cells if t.a in base.entries}
     named_b = {t.name: head.entries[t.b] for t in cells if t.b in head.entries}
@@ -206,14 +204,44 @@ def _count_both(
         outcome.findings += _gone(base.methods, head.methods)
 
 
+def _measured(
+    a: Side, b: Side, cells: Sequence[Twin], whole: bool, tell: Tell
+) -> tuple[Counted, Counted, list[Finding]]:
+    """Counts of both sides, and where their results disagree."""
+    stopped = threading.Event()
+    with sides.scratch() as folder, ThreadPoolExecutor(2) as pool:
+        counting = []
+        # Exact figures do not care who else runs: both sides at once. Truth is asked of the head alone: the base is
+        # what it is, and two sides that agree within rounding may both be a little off.
+        for letter, side, names in (("a", a, [t.a for t in cells]), ("b", b, [t.b for t in cells])):
+            (folder / letter).mkdir()
+            counting.append(
+                pool.submit(
+                    count, side, names, folder / letter, tell, truth=letter == "b",
+                    preset=whole and letter == "a" and not side.plugins, stop=stopped.is_set,
+                )
+            )  # fmt: skip
+        try:
+            base, head = (c.result() for c in counting)
+        except BaseException:  # Ctrl-C among others: the pool waits for its threads, so that they must end soon
+            stopped.set()
+            raise
+        return base, head, _disagreements(cells, base, head)
+
+
 def _disagreements(cells: Sequence[Twin], base: Counted, head: Counted) -> list[Finding]:
-    """Cells whose results differ between the sides by more than rounding, or than the method allows itself."""
+    """Cells whose results differ between the sides by more than rounding, or than the method allows itself.
+
+    Those that are wrong by themselves, against truth or their own first call, say so by their entry.
+    """
     found = []
     for twin in cells:
-        if twin.a in base.results and twin.b in head.results:
-            (path_a, said_a), (path_b, said_b) = base.results[twin.a], head.results[twin.b]
-            allowed = results.tolerance(said_a, said_b)
-            why = results.disagreement(path_a, path_b, said_a["shapes"], said_b["shapes"], allowed)
+        right = all(
+            c in side.results and side.entries[c].status != deterministic.WRONG
+            for side, c in ((base, twin.a), (head, twin.b))
+        )
+        if right:
+            why = results.between(base.results[twin.a], head.results[twin.b])
             if why is not None:
                 found.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
     return found

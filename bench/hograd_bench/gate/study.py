@@ -14,12 +14,14 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from hograd_bench.gate import counting, live, preset, recording, run, sides
+from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.recording import Study, WholeRun
@@ -156,6 +158,11 @@ def _busy(seconds: float) -> threading.Event:
     return stop
 
 
+def _counted(side: Side, cells: Sequence[str]) -> dict[str, Entry]:
+    with sides.scratch() as folder:
+        return counting.count(side, cells, folder, _tell).entries
+
+
 @app.command()
 def exact(data: Data = DATA) -> None:
     """Plant one more vector, ATen call and graph node into every kernel and see in how many cells they are caught."""
@@ -164,16 +171,16 @@ def exact(data: Data = DATA) -> None:
     study = _existing(data)
     top = sides.repository(Path.cwd())
     cells = [c.id for c in preset.cells()]
-    base = counting.count(sides.working_tree(top), cells, _tell).entries
+    base = _counted(sides.working_tree(top), cells)
     measured = [c for c, e in base.items() if e.status == deterministic.OK]
-    again = counting.count(sides.working_tree(top), cells, _tell).entries
+    again = _counted(sides.working_tree(top), cells)
     study.exact["none (identical code)"] = (
         len(measured), len({f.cell for f in deterministic.compare(base, again)})
     )  # fmt: skip
     metric = {"extra_vector": "peak_bytes", "extra_call": "aten_calls", "extra_node": "graph_nodes"}
     os.environ["HOGRAD_PLANT"] = "*/*"
     for plant in PLANTS:
-        head = counting.count(sides.working_tree(top, (str(RECIPES / f"{plant}.py"),)), measured, _tell).entries
+        head = _counted(sides.working_tree(top, (str(RECIPES / f"{plant}.py"),)), measured)
         found = deterministic.compare({c: base[c] for c in measured}, head)
         caught = {f.cell for f in found if f.kind == "growth" and f.metric == metric[plant]}
         for cell in sorted(set(measured) - caught):

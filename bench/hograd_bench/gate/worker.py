@@ -3,12 +3,13 @@
 Run as a script (``python worker.py PARENT READ WRITE ROOT [ROOT...]``) by the gate of the current tree, against the
 ``hograd_core`` and ``hograd_bench`` of ROOT, which may be an older revision, another environment or another
 project. So it needs nothing but the standard library until it imports that side's suite, and uses of that suite
-only ``Cell.parse``, ``Subject(cell).call()`` and ``metrics.families()``. It dies with its parent: on end of input,
+only ``Cell.parse``, ``Subject(cell)`` with ``call()`` and ``arguments``, and ``metrics.families()``; what it looks for
+beyond that may be missing. It dies with its parent: on end of input,
 and on Linux by a signal of the kernel.
 
-Requests: {"do": "hello", "plugins": [...]} | {"do": "prepare", "cell", "result"} | {"do": "turns", "cell", "calls",
-"turns", "begins", "patience"} | {"do": "count", "cell", "result", "truth"} | {"do": "plant", "cells": {cell: factor}}
-| {"do": "quit"}.
+Requests: {"do": "hello", "plugins": [...], "preset"} | {"do": "prepare", "cell", "result"} | {"do": "turns", "cell",
+"calls", "turns", "begins", "patience"} | {"do": "check", "cell", "result"} | {"do": "count", "cell", "result", "truth"}
+| {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}.
 Each gets one reply with "ok": true, or "ok": false with "status" and "reason". During "turns" the two workers of a
 pair hand the turn to each other through the pipes READ and WRITE (-1: there is no other side).
 """
@@ -141,6 +142,7 @@ class Worker:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "suite": os.path.dirname(found),
             "methods": methods_of(core),
+            "preset": preset_of() if request.get("preset") else [],
         }
 
     def _subject(self, cell_id: str) -> Any:
@@ -261,17 +263,21 @@ class Worker:
         return {}
 
     def count(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Deterministic integer metrics of a cell, and where they come from."""
+        """Deterministic integer metrics of a cell, where they come from, and whether its results can be trusted.
+
+        Three results are left in files: of the first call, of one after all others (".again"), and of one whose
+        arguments were changed in place (".moved"): what a kernel remembers of calls before is wrong there.
+        """
         import torch
         from hograd_bench import metrics
 
         subject = self._subject(request["cell"])
         torch.set_num_threads(subject.cell.threads)
-        result = attempt(subject.call)  # the instruments warm up themselves; this says whether the cell runs at all
-        said: dict[str, Any] = {"wrong": untrue(subject)} if request.get("truth") else {}
-        if request.get("result"):
-            said |= {"shapes": self.save(result, request["result"]), **rounding_of(subject)}
-        del result
+        path = request["result"]
+        # The instruments warm up themselves; this says whether the cell runs at all.
+        said: dict[str, Any] = {"shapes": self.save(attempt(lambda: seeded(subject)), path), **rounding_of(subject)}
+        if request.get("truth"):
+            said["wrong"] = untrue(subject)
         values: dict[str, int] = {}
         missing: dict[str, str] = {}
         details: dict[str, Any] = {}
@@ -287,7 +293,51 @@ class Worker:
                 elif value is not None and not isinstance(value, float | bool | str):
                     missing[name] = str(getattr(value, "reason", value))
             details.update(read.details)
+        said["again"] = self.save(attempt(lambda: seeded(subject)), f"{path}.again")
+        said |= self.moved(subject, f"{path}.moved", truth=bool(request.get("truth")) and not said["wrong"])
+        del self.subjects[request["cell"]]
         return {"values": values, "missing": missing, "details": details, **said}
+
+    def moved(self, subject: Any, path: str, *, truth: bool) -> dict[str, Any]:
+        """The result at half of every argument, which any binary format holds exactly; nothing where that fails."""
+        arguments = getattr(subject, "arguments", ())
+        try:
+            halve(arguments)
+            result = attempt(lambda: seeded(subject))
+        except (RefusalError, RuntimeError):  # singular there, say; the other side will tell
+            return {}
+        wrong = {"wrong": untrue_at_half(subject, result)} if truth else {}
+        return {"moved": self.save(result, path), **wrong}
+
+
+def seeded(subject: Any) -> Any:
+    """The cell's call from the same random numbers each time."""
+    import torch
+
+    torch.manual_seed(0)
+    return subject.call()
+
+
+def halve(arguments: tuple[Any, ...]) -> None:
+    """Halve floating-point tensors, and the parameters of modules, in place."""
+    import torch
+
+    for argument in arguments:
+        parameters = argument.parameters() if isinstance(argument, torch.nn.Module) else [argument]
+        for tensor in parameters:
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                with torch.no_grad():
+                    tensor.mul_(0.5)
+
+
+def preset_of() -> list[str]:
+    """Ids of the gate's cells on this side; empty where its suite has no gate yet."""
+    try:
+        from hograd_bench.gate import preset
+
+        return [cell.id for cell in preset.cells()]
+    except Exception:  # of an older gate, whatever it was like: the head's own cells are left
+        return []
 
 
 def methods_of(core: Any) -> list[str]:
@@ -313,6 +363,18 @@ def untrue(subject: Any) -> str:
         return ""
     judged = attempt(lambda: accuracy.judge(subject))
     return "" if judged.unknown is not None else str(accuracy.verdict(subject) or "")
+
+
+def untrue_at_half(subject: Any, result: Any) -> str:
+    """Why a result at halved arguments is no float64 truth's there; empty where it is, or where none is known."""
+    try:
+        from hograd_bench.metrics import accuracy
+    except ImportError:
+        return ""
+    exact = subject.precise_arguments()
+    halve(exact)
+    why = accuracy.against(subject, result, exact, "half")
+    return f"after its arguments were halved in place, as if it remembered earlier calls: {why}" if why else ""
 
 
 def attempt(call: Callable[[], Any]) -> Any:

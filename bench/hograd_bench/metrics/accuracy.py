@@ -94,6 +94,32 @@ def _judge(subject: Subject) -> Judgement:
     )
 
 
+def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -> str | None:
+    """Why a result of the subject is not the truth at other arguments than its own.
+
+    Args:
+        subject: the cell made callable.
+        result: what it gave there.
+        exact: the arguments in float64 on the CPU, at exactly the values that it saw.
+        where: a name of them, by which the truth is remembered.
+
+    Returns:
+        A sentence; None where the result is right, or no truth is known (none at all, in doubt, or not finite).
+    """
+    if not has_truth(subject.operator.name):
+        return None
+    order = subject.operator.order if subject.operator.order is not None else subject.cell.order
+    try:
+        truth = _truth(subject, exact, where)
+    except (TruthError, RuntimeError):
+        return None
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)):
+        return None
+    return _excess(
+        relative_error(result, truth.value, truth.scale), tolerance(subject.method, subject.dtype, order), subject
+    )
+
+
 def asymmetry(result: Any, order: int) -> float | Missing:
     """How far a derivative tensor is from symmetric (Schwarz's theorem), as it was computed.
 
@@ -120,14 +146,14 @@ def asymmetry(result: Any, order: int) -> float | Missing:
     return max(float((tensor - tensor.transpose(i, i + 1)).abs().max()) for i in range(order - 1)) / largest
 
 
-def _truth(subject: Subject) -> Truth:
+def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = "") -> Truth:
     cell = subject.cell
     # dtype is in the key because truth is taken at the rounded point.
-    key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype)
+    key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
     if key in _truths:
         _truths.move_to_end(key)
         return _truths[key]
-    arguments = subject.precise_arguments()
+    arguments = subject.precise_arguments() if exact is None else exact
     order = cell.order if subject.operator.takes_order else None
     truth: Truth = repeatable(lambda: true_value(subject.operator.name, *arguments, order=order))()
     if sum(leaf.numel() * 8 for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
@@ -168,8 +194,12 @@ def verdict(subject: Subject) -> str | None:
     judgement = judge(subject)
     if judgement.unknown is not None:
         return judgement.unknown
-    if judgement.error <= judgement.allowed:
+    return _excess(judgement.error, judgement.allowed, subject)
+
+
+def _excess(error: float, allowed: float, subject: Subject) -> str | None:
+    if error <= allowed:
         return None
-    if not math.isfinite(judgement.error):
+    if not math.isfinite(error):
         return "the result is not finite, or of another shape than truth"
-    return f"relative error {judgement.error:.3g} exceeds the tolerance {judgement.allowed:.3g} of {subject.cell.dtype}"
+    return f"relative error {error:.3g} exceeds the tolerance {allowed:.3g} of {subject.cell.dtype}"
