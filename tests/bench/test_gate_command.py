@@ -7,13 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hograd_bench.gate import cli
+from hograd_bench.gate import cli, preset
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +177,9 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--junit", "/proc/nope/x.xml"), "--junit: /proc/nope/x.xml cannot be written"),
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
+        (("--json-file", "/tmp/hograd-x", "--junit", "/tmp/hograd-x"), "is --json-file's file already"),
+        (("--ledger", "/tmp", "--base", "HEAD"), "--ledger: /tmp is a folder"),
+        (("--baseline", __file__), "expected the folder of the baselines"),
     ],
 )
 def test_usage_errors(repo: Path, options: tuple[str, ...], says: str) -> None:
@@ -194,6 +198,50 @@ def test_a_refusal_is_in_the_files_too(repo: Path, tmp_path: Path) -> None:
     assert "no-such-revision" in files["junit"].read_text()
     assert gate(repo, "--base", "HEAD~1", *options).exit_code == 4
     assert json.loads(files["json"].read_text())["exit"] == 4
+
+
+def test_plugins_concern_what_they_brought_and_nothing_else() -> None:
+    """A baseline's other cells are neither missing nor removed by --update."""
+    preset.load_plugins([], [])
+    mine = CELLS[0].replace("double_backward", "mine"), CELLS[1].replace("mlp", "my_loss")
+    concerns = cli._concerned([], "", ["plugin.py"])
+    assert concerns is not None
+    assert [concerns(cell) for cell in (*CELLS, *mine)] == [False, False, True, True]
+    assert cli._concerned([], "", []) is None
+    named = cli._concerned([CELLS[0]], "", ["plugin.py"])
+    assert named is not None
+    assert [named(cell) for cell in (*CELLS, *mine)] == [True, False, False, False]
+
+
+def test_a_cell_that_is_named_twice_is_one() -> None:
+    assert [c.id for c in preset.chosen([CELLS[0], CELLS[1], CELLS[0]], "")] == list(CELLS)
+
+
+def test_a_refusal_is_annotated(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    done = gate(repo, "--base", "no-such-revision", "--github")
+    assert "::error title=hograd gate%3A usage::--base: 'no-such-revision'" in done.stdout
+    assert "no-such-revision" in summary.read_text()
+
+
+def test_code_that_does_not_import_is_no_regression_and_leaves_no_old_verdict(repo: Path, tmp_path: Path) -> None:
+    """In a process of its own: the suite is imported there."""
+    target, kept = repo / "bench" / "hograd_bench" / "problems" / "mlp.py", tmp_path / "gate.json"
+    text = target.read_text()
+    kept.write_text('{"outcome": "pass"}')
+    target.write_text("no Python\n" + text)
+    command = [sys.executable, "-m", "hograd_bench", "gate", "--repo", str(repo), "--json-file", str(kept)]
+    try:
+        path = os.pathsep.join((str(repo / "bench"), str(repo)))
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, cwd=repo, capture_output=True, text=True, check=False
+        )
+    finally:
+        target.write_text(text)
+    assert done.returncode == 4, done.stderr
+    assert "nothing was compared: SyntaxError" in done.stderr
+    assert json.loads(kept.read_text())["outcome"] == "not_comparable"
 
 
 @pytest.mark.parametrize("planted", ["faster_wrong"], indirect=True)

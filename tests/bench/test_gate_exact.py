@@ -272,7 +272,7 @@ def test_many_new_cells_take_one_line() -> None:
 def test_junit_and_headline_say_what_happened() -> None:
     made = outcome("growth", "inconclusive", "new")
     root = ElementTree.fromstring(output.junit(made))[0]
-    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("4", "1", "1")
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("5", "1", "1")
     assert output.headline(made).startswith("regression (exit 1): B against A; exact metrics of 3 cells; 1 cells timed")
     nothing = ElementTree.fromstring(output.junit(Outcome("empty")))[0]
     assert nothing.get("failures") == "1"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from hograd_bench.gate import output, sides
+from hograd_bench.gate import sides
 from hograd_bench.gate.baseline import BaselineError
-from hograd_bench.gate.outcome import Finding, Outcome
 from hograd_bench.gate.policy import Policy
+from hograd_bench.gate.saying import Saying
 from hograd_bench.gate.twins import Side
+
+if TYPE_CHECKING:
+    from hograd_bench.gate.live import Timed
 
 Pair = tuple[str, str]
 
@@ -83,15 +87,19 @@ def gate(
     Without --base: exact metrics (bytes, allocations, dispatches, nodes, FLOPs) against the committed baseline.
     With --base: both sides measured here, exact metrics and time (docs/gate.md says how alarms are controlled).
     """
-    # What runs kernels is imported here: every other command of hograd starts without torch.
-    from hograd_bench.gate import history, preset, run
-    from hograd_bench.gate.live import Timed, Twin
-
     sides.end_cleanly()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal lacks costs no verdict
     tell = _teller(quiet=as_json)
-    paths = {"json": json_file, "junit": junit, "markdown": markdown}
-    timed, a, b = Timed(), None, None
+    files = {"--json-file": json_file, "--junit": junit, "--markdown": markdown}
+    saying = Saying(as_json, {option: path for option, path in files.items() if path is not None}, github)
+    measured: tuple[Side, Side, Timed] | None = None
     try:
+        # What runs kernels is imported here: every other command of hograd starts without torch.
+        from hograd_bench.gate import history, preset, run
+        from hograd_bench.gate.live import Twin
+
         chosen = [n for n, v in (("--base", base), ("--methods", methods), ("--pythons", pythons),
                                  ("--torch", torch), ("--since", since)) if v is not None]  # fmt: skip
         if len(chosen) > 1 or (update and chosen):
@@ -104,10 +112,12 @@ def gate(
         if not 0 <= drift < math.inf:
             raise sides.UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
         allowed = _tolerances(tolerance or [])
-        _make_room(paths)
+        saying.make_room({"--ledger": ledger})
         rules = Policy(matters=matters, same=same, alarm_rate=alarm_rate, max_seconds=max_seconds, max_pairs=max_pairs)
         top = sides.repository(repo)
         plugins = tuple(_inside(top, name) for name in plugin or ())
+        if baseline is not None and baseline.is_file():
+            raise sides.UsageError(f"--baseline: {baseline} is a file, expected the folder of the baselines")
         folder = baseline or (top / ("bench/baselines" if sides.owns_suite(top) else ".hograd"))
         if since is not None:
             outcome = history.outcome(top, since, folder, drift, ledger=ledger, results=results)
@@ -118,8 +128,8 @@ def gate(
             if not chosen:
                 head = sides.working_tree(top, plugins)
                 outcome = run.against_baseline(
-                    head, names, folder, update=update, concerns=_concerned(cell or [], only), tolerance=allowed,
-                    tell=tell,
+                    head, names, folder, update=update, concerns=_concerned(cell or [], only, plugins),
+                    tolerance=allowed, tell=tell,
                 )  # fmt: skip
             else:
                 a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, tell)
@@ -128,18 +138,24 @@ def gate(
                 if methods is not None:
                     pairs = preset.with_methods(cells, *methods)
                     to_time = twins = [Twin(y.id, x.id, y.id) for x, y in pairs]
-                outcome, timed = run.sides_against(
+                outcome, times = run.sides_against(
                     a, b, twins, rules, seed=run.draw_seed() if seed is None else seed, to_time=to_time,
                     counts=not no_counts, timing=not no_time, whole=not (cell or only or methods), tolerance=allowed,
                     tell=tell,
                 )  # fmt: skip
+                measured = a, b, times
     except (sides.UsageError, BaselineError, ValueError) as error:
-        _fail(error, "usage", as_json, paths)
+        raise typer.Exit(int(saying.fail(error, "usage").exit)) from None
     except sides.NotComparableError as error:
-        _fail(error, "not comparable", as_json, paths)
-    if ledger is not None and a is not None and b is not None and timed.pairs:
-        history.record(ledger, a, b, timed, Path(repo))
-    _say(outcome, as_json=as_json, paths=paths, github=github)
+        raise typer.Exit(int(saying.fail(error, "not comparable").exit)) from None
+    except Exception as error:
+        raise typer.Exit(int(saying.surprised(error).exit)) from None
+    saying.say(outcome)
+    if ledger is not None and measured is not None and measured[2].pairs:
+        try:
+            history.record(ledger, *measured, Path(repo))
+        except OSError as error:
+            print(f"hograd gate: --ledger: {ledger} cannot be written ({error.strerror})", file=sys.stderr)
     raise typer.Exit(int(outcome.exit))
 
 
@@ -174,9 +190,13 @@ def _sides(
     return named[0], named[1]
 
 
-def _concerned(ids: Sequence[str], only: str) -> Callable[[str], bool] | None:
-    """Which cells of a baseline were asked about; None: all."""
-    return (lambda cell: only in cell and (not ids or cell in ids)) if ids or only else None
+def _concerned(ids: Sequence[str], only: str, plugins: Sequence[str]) -> Callable[[str], bool] | None:
+    """Which cells of a baseline were asked about: those named, or what plugins brought; None: all."""
+    from hograd_bench.gate import preset
+
+    if not (ids or only or plugins):
+        return None
+    return lambda cell: only in cell and (cell in ids if ids else not plugins or preset.foreign(cell))
 
 
 def _inside(top: Path, plugin: str) -> str:
@@ -185,20 +205,6 @@ def _inside(top: Path, plugin: str) -> str:
     if plugin.endswith(".py") and path.is_absolute() and path.resolve().is_relative_to(top.resolve()):
         return str(path.resolve().relative_to(top.resolve()))
     return plugin
-
-
-def _make_room(paths: dict[str, Path | None]) -> None:
-    """Folders for the files that are wanted, before minutes are spent on what goes into them."""
-    for kind, path in paths.items():
-        option = "--json-file" if kind == "json" else f"--{kind}"
-        if path is not None and path.is_dir():
-            raise sides.UsageError(f"{option}: {path} is a folder, expected a file")
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            paths[kind] = None  # or saying so would fail as well
-            raise sides.UsageError(f"{option}: {path} cannot be written ({error.strerror})") from None
 
 
 def _tolerances(given: Sequence[str]) -> dict[str, float]:
@@ -227,38 +233,6 @@ def _teller(quiet: bool) -> Callable[[str], None]:
             print(f"  {line}", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _fail(error: Exception, kind: str, as_json: bool, paths: dict[str, Path | None]) -> NoReturn:
-    """Say why there is no comparison: on stderr, and wherever an outcome is waited for."""
-    outcome = Outcome("no comparison", [Finding(kind, "", "", str(error))])
-    if as_json:
-        print(output.to_json(outcome).rstrip("\n"))
-    print(f"hograd gate: {error}", file=sys.stderr)
-    _write(outcome, paths)
-    raise typer.Exit(int(outcome.exit))
-
-
-def _write(outcome: Outcome, paths: dict[str, Path | None]) -> None:
-    makers = {"json": output.to_json, "junit": output.junit, "markdown": output.markdown}
-    for kind, path in paths.items():
-        if path is not None:
-            try:
-                path.write_text(makers[kind](outcome), encoding="utf-8")
-            except OSError as error:
-                print(f"hograd gate: {path} cannot be written ({error.strerror})", file=sys.stderr)
-
-
-def _say(outcome: Outcome, *, as_json: bool, paths: dict[str, Path | None], github: bool) -> None:
-    print(output.to_json(outcome).rstrip("\n") if as_json else output.text(outcome))
-    _write(outcome, paths)
-    if github:
-        if not as_json and outcome.findings:
-            print(output.github(outcome))
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with open(summary, "a", encoding="utf-8") as file:
-                file.write(output.markdown(outcome))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -100,7 +100,10 @@ def _code(words: str) -> str:
 
 
 def junit(outcome: Outcome) -> str:
-    """JUnit XML: a test case per finding and per cell that is the same; errors fail, warnings are skipped tests."""
+    """JUnit XML: a test case per finding, per cell that is the same in time, and one for all exact metrics.
+
+    Errors fail, warnings are skipped tests.
+    """
     suite = ElementTree.Element("testsuite", name="hograd gate")
     failures = skips = 0
     for found in outcome.findings:
@@ -113,6 +116,10 @@ def junit(outcome: Outcome) -> str:
         elif found.level == "warning":
             skips += 1
             ElementTree.SubElement(case, "skipped", message=_xml(f"{found.kind}: {found.text}"))
+    if outcome.counted:
+        ElementTree.SubElement(
+            suite, "testcase", classname="run", name=f"exact metrics compared in {outcome.counted} cells"
+        )
     for name, verdict in outcome.timing.items():
         if verdict["verdict"] == "same":
             ElementTree.SubElement(suite, "testcase", classname=_xml(name), name="time")

@@ -149,6 +149,12 @@ def added() -> list[Cell]:
     return list(dict.fromkeys(fresh))
 
 
+def foreign(cell: str) -> bool:
+    """Whether the method or the problem of a cell's id is none of hograd's own: a plugin brings it, or brought it."""
+    operator, method, problem, *_ = [*cell.split("/"), "", ""]
+    return f"{operator}/{method}" not in _BUILTIN["methods"] or problem not in _BUILTIN["problems"]
+
+
 def chosen(ids: Sequence[str], only: str, *, restricted: bool = False) -> list[Cell]:
     """The cells that a person asked for.
 
@@ -165,7 +171,7 @@ def chosen(ids: Sequence[str], only: str, *, restricted: bool = False) -> list[C
     """
     preset = added if restricted else cells
     picked = [Cell.parse(text) for text in ids] if ids else preset()
-    kept = [c for c in picked if only in c.id]
+    kept = [c for c in dict.fromkeys(picked) if only in c.id]  # named twice, a cell would count every pair twice
     if not kept:
         raise ValueError(f"cells: no id of {len(picked)} cells contains {only!r}; `--only ''` keeps all of them")
     return kept

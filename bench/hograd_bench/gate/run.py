@@ -266,7 +266,14 @@ def finding(name: str, verdict: Verdict) -> list[Finding]:
         f"{verdict.change:+.1%} (interval {show(verdict.low)} to {show(verdict.high)}, {verdict.pairs} process pairs)"
     )
     if verdict.verdict == "inconclusive":
-        return [Finding("inconclusive", name, "time", f"time undecided: {seen}; the machine was too noisy or busy")]
+        return [
+            Finding(
+                "inconclusive",
+                name,
+                "time",
+                f"time undecided: {seen}; more pairs (--max-seconds) or a quieter machine would tell",
+            )
+        ]
     return [Finding(str(verdict.verdict), name, "time", f"{verdict.verdict} by {seen}", 1.0, verdict.ratio)]
 
 
