@@ -22,3 +22,4 @@ from hograd_bench.claims._model import Part as Part
 from hograd_bench.claims._model import PartVerdict as PartVerdict
 from hograd_bench.claims._model import Verdict as Verdict
 from hograd_bench.claims._rules import RULES as RULES
+from hograd_bench.claims._series import operations_of as operations_of

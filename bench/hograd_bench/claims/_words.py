@@ -23,7 +23,7 @@ def outcome_of(findings: Sequence[Finding]) -> str:
 def part_sentence(outcome: str, findings: Sequence[Finding]) -> str:
     """One or two sentences on a part: for how many groups, for which, and the figure that shows it."""
     if not findings:
-        return "Nothing has been measured for it."
+        return "None of the cells that it is judged by was measured."
     by = {o: [f for f in findings if f.outcome == o] for o in (HOLDS, REFUTED, PARTIAL, INSUFFICIENT)}
     total = len(findings)
     open_cases = (
@@ -49,7 +49,9 @@ def part_sentence(outcome: str, findings: Sequence[Finding]) -> str:
 
 
 def _count(chosen: Sequence[Finding], total: int) -> str:
-    return f"all {total} cases" if len(chosen) == total and total > 1 else f"{len(chosen)} of {total} cases"
+    if total == 1:
+        return "the one case" if chosen else "0 of 1 case"
+    return f"all {total} cases" if len(chosen) == total else f"{len(chosen)} of {total} cases"
 
 
 def _evidence(findings: Sequence[Finding]) -> str:

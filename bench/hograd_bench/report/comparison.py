@@ -52,7 +52,7 @@ def render(
     return page.template("compare.html.j2").render(
         **page.assets(),
         title=f"hograd: {name_b} against {name_a}",
-        a=name_a, b=name_b, result=result, note=comparing.TIME_NOTE, changed=comparing.CHANGED,
+        a=name_a, b=name_b, result=result, note=comparing.TIME_NOTE.replace("`", ""), changed=comparing.CHANGED,
         facts=_facts(env_a, env_b),
         by_metric=by_metric(result),
         differences=[(command(d[1]), *d[1:]) for d in differences],

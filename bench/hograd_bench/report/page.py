@@ -200,7 +200,7 @@ def _present(shown: Shown) -> list[tuple[str, str]]:
 
 def _last(shown: Shown) -> str:
     """When the latest row was measured: ``2026-11-23 18:16``."""
-    return text.minute(max(shown.rows["started"].dropna().astype(str), default="unknown"))
+    return text.minute(max(filter(text.is_moment, shown.rows["started"]), default="unknown"))
 
 
 def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:

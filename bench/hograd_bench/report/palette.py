@@ -18,7 +18,7 @@ DARK = (
     "#56b4e9", "#ff8f4d", "#35c79a", "#e79ac6", "#a79bff", "#e6b24c", "#8fe3ef", "#f2728f", "#b4bbc4", "#cbce5c",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
-SIGNS = dict(zip(MARKERS, "●■▲◆▼✚✖⬟◀▶", strict=True))
+SIGNS = dict(zip((*MARKERS, "d"), "●■▲◆▼✚✖⬟◀▶♦", strict=True))
 """Marker -> the letter that looks like it, for keys."""
 
 
@@ -33,6 +33,11 @@ class Look:
     def colour(self) -> str:
         """The colour to draw with."""
         return LIGHT[self.index]
+
+    @property
+    def sign(self) -> str:
+        """The letter that looks like the marker: names are told apart by it where colours are not."""
+        return SIGNS[self.marker]
 
 
 class Palette:

@@ -145,8 +145,8 @@ def bars(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colours
     axes.add_collection(PolyCollection(corners, facecolors=list(colours), linewidths=0, **looks), autolim=False)
 
 
-def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
-    """Names at the right of the axes, at the height of (x, y) in their colour, moved apart where they would overlap.
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, Look]]) -> None:
+    """Names at the right of the axes, at the height of (x, y) with their look, moved apart where they would overlap.
 
     Call it last, when the limits are final.
     """
@@ -154,14 +154,14 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None
     assert figure is not None
     _ = (axes.get_xlim(), axes.get_ylim())  # settles limits that are due to be computed
     height = axes.get_window_extent().height
-    places = [(float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]), n, c)
-              for n, (x, y, c) in ends.items()]  # fmt: skip
-    places.sort()
+    places = [(float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]), n, look)
+              for n, (x, y, look) in ends.items()]  # fmt: skip
+    places.sort(key=lambda place: place[:2])
     gap = 11.5 * figure.dpi / 72 / height
-    for (_, name, colour), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
+    for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
-            text.clean(name, 26), (1, at), xycoords="axes fraction", xytext=(7, 0), textcoords="offset points",
-            color=colour, fontsize=8.5, va="center", annotation_clip=False,
+            f"{look.sign} {text.clean(name, 26)}", (1, at), xycoords="axes fraction", xytext=(7, 0),
+            textcoords="offset points", color=look.colour, fontsize=8.5, va="center", annotation_clip=False,
         )  # fmt: skip
 
 

@@ -40,6 +40,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def is_moment(value: Any) -> bool:
+    """Whether it is a time in ISO form."""
+    return isinstance(value, str) and _MOMENT.match(value) is not None
+
+
 def minute(moment: Any) -> str:
     """A time in ISO form to the minute, in UTC as it was recorded; of anything else as much as fits."""
     kept = clean(moment, 40)

@@ -11,6 +11,7 @@ from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, groups, keys_of
 from hograd_bench.report.figures.pareto import front
+from hograd_bench.report.palette import Look
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 75
@@ -40,7 +41,7 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
     sizes = sorted(part["n"].unique())
     figure, axes = style.canvas(7.2, 3.6, right=0.78)
     top = part["peak_bytes"].max() * _ROOM
-    ends: dict[str, tuple[float, float, str]] = {}
+    ends: dict[str, tuple[float, float, Look]] = {}
     said, boxes, colours, links = [], [], [], []
     for i, n in enumerate(sizes):
         on = front(part[part["n"] == n])[["method", "peak_bytes", "anchor"]].to_dict("records")
@@ -50,7 +51,7 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
             boxes.append((i - 0.47, row["peak_bytes"], 0.94, high - row["peak_bytes"]))
             colours.append(look.colour)
             links.append(f"#{row['anchor']}" if row["anchor"] else None)
-            ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, look.colour)
+            ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, Look(look.index, "s"))
         said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {units.binary(r['peak_bytes'])}" for r in on))
     style.bars(axes, boxes, colours, alpha=0.82, urls=links)
     axes.set_xlabel("n")

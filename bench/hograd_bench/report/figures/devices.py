@@ -101,7 +101,7 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
         x, y = cells[variable].astype(float).to_list(), cells["seconds_min"].to_list()
         style.joined(axes, x, y, look)
         style.points(axes, x, y, look, cells["anchor"].to_list())
-        ends[str(where)] = (x[-1], y[-1], look.colour)
+        ends[str(where)] = (x[-1], y[-1], look)
         said.append(f"{where}: {units.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
                     f"{units.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
     held = zip(others, chosen, strict=True)
@@ -124,7 +124,7 @@ def _methods(shown: Shown, cells: pd.DataFrame, metric: str, label: str, name: s
         x, y = [float(where.index(w)) for w in best["where"]], best["value"].to_list()
         style.joined(axes, x, y, look)
         style.points(axes, x, y, look, best["anchor"].to_list())
-        ends[str(method)] = (x[-1], y[-1], look.colour)
+        ends[str(method)] = (x[-1], y[-1], look)
         values = zip(best["where"], y, strict=True)
         said.append(f"{method}: " + ", ".join(f"{w} {text.metric(metric, v)}" for w, v in values))
     axes.set_xticks(range(len(where)), ["\n".join(textwrap.wrap(w, 16)[:3]) for w in where])

@@ -15,9 +15,8 @@ ORDER = 60
 TITLE = "How many gradients does it cost?"
 ABOUT = (
     "Time over the time of the same problem's gradient, taken around it in the same process; each point is a cell, "
-    "a bar the median. Dashed, for the HVP: the 2 to 4 gradients that it is said to take. Griewank and Walther (2008) "
-    "bound the operations of a gradient by 5 evaluations of f and those of an HVP by 10: at least 2 gradients where "
-    "the gradient uses up its bound."
+    "a bar the median. Dashed, for the HVP: the 2 to 4 gradients that it is said to take. The bounds of "
+    "Griewank and Walther (2008) are on operations, in evaluations of f: they have a section of their own."
 )
 _FOLKLORE = (2.0, 4.0)
 

@@ -60,7 +60,7 @@ def _panel(
         axes.plot(xs, ys, color=look.colour, linewidth=1.4, drawstyle="steps-post" if len(runs) > 12 else "default")
         if len(runs) <= 40:
             style.points(axes, xs, ys, look, [""] * len(xs), 14)
-        ends[text.operator_name(str(operator))] = (xs[-1], ys[-1], look.colour)
+        ends[text.operator_name(str(operator))] = (xs[-1], ys[-1], look)
         said.append(f"{operator} ends at {ys[-1]:.3g}")
         seen += ys
     for i in range(1, len(runs)):

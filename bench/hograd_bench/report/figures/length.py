@@ -41,7 +41,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
                 style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
                 notes.append(Note(look.index, f"order {order}", law.said, f"#{line['anchor'].iloc[-1]}"))
             style.points(axes, x, y, look, line["anchor"].to_list())
-            ends[f"k = {order}"] = (x[-1], y[-1], look.colour)
+            ends[f"k = {order}"] = (x[-1], y[-1], look)
             said.append(f"order {order}: {law.said if law else units.binary(y[-1])}")
         axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
         style.values(axes, "peak_bytes", log=False)

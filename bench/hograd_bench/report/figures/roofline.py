@@ -9,7 +9,7 @@ import pandas as pd
 
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel
-from hograd_bench.report.palette import SIGNS, ordinal
+from hograd_bench.report.palette import Look, ordinal
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 90
@@ -43,15 +43,11 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     figure, axes = style.canvas(8.6, 4.8, left=0.13, right=0.72)
     x = part["flops"] / part["moved_bytes"]
     y = part["flops"] / part["seconds_min"]
-    ends: dict[str, tuple[float, float, str]] = {}
+    ends: dict[str, tuple[float, float, Look]] = {}
     for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
         look = ordinal(i)
         style.points(axes, x[cells.index].to_list(), y[cells.index].to_list(), look, cells["anchor"].to_list(), 13)
-        ends[f"{SIGNS[look.marker]} {text.operator_name(str(operator))}"] = (
-            0.0,
-            float(y[cells.index].median()),
-            look.colour,
-        )
+        ends[text.operator_name(str(operator))] = (0.0, float(y[cells.index].median()), look)
     axes.set_xscale("log")
     low, high = x.min() / 2, max(x.max() * 2, 4.0)
     rates = _section(ceiling, "matmul_flop_per_s")
@@ -82,7 +78,7 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     style.powers(axes, "x", "")
     axes.set_xlabel("operations a byte moved")
     style.heading(axes, "Operations a second")
-    style.label_ends(axes, {k: (low, v, c) for k, (_, v, c) in ends.items()})
+    style.label_ends(axes, {k: (low, v, look) for k, (_, v, look) in ends.items()})
     return panel(figure, name, "Roofline. " + "; ".join(said) + ".")
 
 
