@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_fakes as fakes
-from hograd_bench import metrics, report, store
+from hograd_bench import claims, metrics, report, store
 from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.cells import command
-from hograd_bench.report.figures import figures, pareto
+from hograd_bench.report.figures import best, bounds, figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, approximations, shown
 from hograd_bench.report.style import log_ticks, spread
 from rich.console import Console
@@ -281,6 +281,33 @@ def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.Data
     between = [method for limit, method in picks.items() if 8e3 <= limit < 8e6]
     assert between == ["b"] * len(between)
     assert between
+
+
+def test_the_map_of_best_methods_has_no_approximation(tmp_path: Path) -> None:
+    made = fakes.rows("a")
+    for row in made:
+        if row["metrics"] and "/jvp_of_grad/" in row["cell"]:
+            row["metrics"].update(seconds_min=1e-9, peak_bytes=1, tolerance=0.1)
+    fakes.write(tmp_path / "results", "a", made)
+    what = shown(store.load(tmp_path / "results"))
+    drawn = [panel for figure in best.draw(what) for panel in figure.panels]
+    assert drawn
+    assert not [panel for panel in drawn if "jvp_of_grad" in panel]
+
+
+def test_bounds_are_in_evaluations_of_f(tmp_path: Path) -> None:
+    """Of f's operations as they were counted by hand; a problem that nobody has counted is left out."""
+    made = [r for r in fakes.rows("a") if r["status"] == "ok" and "/n=16," in r["cell"]]
+    fakes.write(tmp_path / "results", "a", made)
+    what = shown(store.load(tmp_path / "results"))
+    (drawn,) = bounds.draw(what)
+    hvp = what.ok[(what.ok["operator"] == "derivative_vector_product") & (what.ok["order"] == 2)]
+    ratios = {
+        row["flops"] / claims.operations_of(row["problem"], row["n"], row["depth"], row["batch"])
+        for row in hvp[hvp["method"] == "double_backward"].to_dict("records")
+    }
+    assert f"double_backward: {min(ratios):.3g} to {max(ratios):.3g}" in drawn.panels[0]
+    assert "HVP 10" in drawn.panels[0]
 
 
 def test_pareto_front() -> None:

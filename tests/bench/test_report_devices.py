@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import report_fakes as fakes
-from hograd_bench import report, store
-from hograd_bench.report import advice
+from hograd_bench import claims, report, store
+from hograd_bench.report import advice, news
+from hograd_bench.report.cells import anchors_of
 from hograd_bench.report.figures import devices
 from hograd_bench.report.shown import shown
+from hograd_bench.report.verdicts import views
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,37 @@ def test_table_and_evidence_show_the_device_and_its_metrics(page: str) -> None:
     for wanted in ("cuda_warm_seconds_min", "cuda_peak_requested_bytes", "gpu_joules_per_call", "gpu_throttling"):
         assert f"{wanted}\t" in evidence, wanted
     assert "gpu_celsius: NVML does not report a temperature" in evidence
+
+
+def test_the_evidence_of_a_verdict_is_of_the_machine_it_speaks_about(tmp_path: Path) -> None:
+    """Two machines measured the same cells, one with three times the bytes: each case links to its own rows."""
+    for machine, factor in (("aaa", 1), ("zzz", 3)):
+        made = fakes.rows(f"run-{machine}")
+        for row in made:
+            if isinstance(row["metrics"].get("peak_bytes"), int):
+                row["metrics"]["peak_bytes"] *= factor
+        fakes.write(tmp_path, f"run-{machine}", made, machine)
+    loaded = store.load(tmp_path)
+    verdicts = claims.adjudicate(store.newest(loaded.rows))
+    cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
+    what = shown(loaded, first=cited)
+    machine_of = dict(zip(what.rows["anchor"], what.rows["machine"], strict=True))
+    checked = 0
+    for view in views(verdicts, anchors_of(what.rows)):
+        for finding in (f for p in view["parts"] for f in p["findings"]):
+            for machine in ("aaa", "zzz"):
+                if f"machine {machine}" in finding["name"]:
+                    links = [anchor for anchor, _ in finding["links"]] + [finding["worst_link"]]
+                    assert {machine_of[anchor] for anchor in links if anchor} == {machine}
+                    checked += 1
+    assert checked >= 4
+
+
+def test_news_of_a_machine_link_to_its_own_rows(tmp_path: Path) -> None:
+    for machine in ("aaa", "zzz"):
+        for run, extra in (("r1", 0), ("r2", 64)):
+            fakes.write(tmp_path, run, fakes.rows(run, extra=extra), machine)
+    what = shown(store.load(tmp_path))
+    machine_of = dict(zip(what.rows["anchor"], what.rows["machine"], strict=True))
+    told = {n.machine: {machine_of[c[0]] for c in n.changes} for n in news.news(what, anchors_of(what.rows))}
+    assert told == {"aaa": {"aaa"}, "zzz": {"zzz"}}

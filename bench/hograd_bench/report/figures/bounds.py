@@ -62,6 +62,8 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         )  # fmt: skip
     axes.set_yticks(range(len(problems)), [text.clean(p, 22) for p in problems])
     axes.set_ylim(-0.6, len(problems) - 0.4)
+    axes.set_xscale("log")
+    axes.set_xlim(min(rows["ratio"].min(), BOUNDS[0][1]) / 1.2, max(rows["ratio"].max(), BOUNDS[-1][1]) * 1.2)
     style.values(axes, "ratio", axis="x", label="operations, in evaluations of f (logarithmic)")
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
