@@ -15,7 +15,7 @@ from hograd_bench.report import advice, export, history, palette, summary, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import best, bounds, figures, pareto
 from hograd_bench.report.shown import MOST_CELLS, approximations, shown
-from hograd_bench.report.style import log_ticks, spread
+from hograd_bench.report.style import log_ticks, spread, style
 from rich.console import Console
 
 
@@ -283,6 +283,15 @@ def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.Data
     assert between
 
 
+def test_a_point_where_nothing_fits_is_held_against_no_method(two_ways: pd.DataFrame) -> None:
+    """ "a" does not fit where nobody fits; "full" was never tried there, and is no better for it."""
+    a, full = (two_ways[two_ways["method"] == m] for m in ("a", "full"))
+    large = [a.assign(problem=f"p{i}", peak_bytes=1e9) for i in range(2)]
+    need = advice.advise(pd.concat([a, full, *large]))[0]
+    for budget, pick in zip(need.budgets, need.situations[0].picks, strict=True):
+        assert pick.method == ("a" if budget >= 8e3 else "")
+
+
 def test_the_map_of_best_methods_has_no_approximation(tmp_path: Path) -> None:
     made = fakes.rows("a")
     for row in made:
@@ -300,7 +309,8 @@ def test_bounds_are_in_evaluations_of_f(tmp_path: Path) -> None:
     made = [r for r in fakes.rows("a") if r["status"] == "ok" and "/n=16," in r["cell"]]
     fakes.write(tmp_path / "results", "a", made)
     what = shown(store.load(tmp_path / "results"))
-    (drawn,) = bounds.draw(what)
+    with style():
+        (drawn,) = bounds.draw(what)
     hvp = what.ok[(what.ok["operator"] == "derivative_vector_product") & (what.ok["order"] == 2)]
     ratios = {
         row["flops"] / claims.operations_of(row["problem"], row["n"], row["depth"], row["batch"])

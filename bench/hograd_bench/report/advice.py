@@ -202,25 +202,26 @@ def _pick(
 ) -> Pick:
     """The method to take within a budget.
 
-    Of the points that can speak, whose bytes are known where there is a limit, a method was measured on some. What it
-    was not measured on says nothing against it; a point where it does not fit does.
+    Of the points that can speak, where some method fits, a method was measured on some. What it was not measured on says
+    nothing against it; a point where it does not fit does.
     """
     known = np.full(len(point), True) if math.isinf(budget) else np.isfinite(peak)
     fits = known & (math.isinf(budget) | (peak <= budget))
-    points = len(set(point[known]))
     best = np.full(point.max() + 1, math.inf)
     np.minimum.at(best, point[fits], cost[fits])
+    possible = known & np.isfinite(best[point])  # where nothing fits, no method can be told from another
+    points = len(set(point[possible]))
     slower = cost / best[point]
     summary = []
     for key, members in sorted(ways.items()):
-        measured = [i for i in members if known[i]]
+        measured = [i for i in members if possible[i]]
         mine = np.array([i for i in measured if fits[i]], dtype=int)
         if len(mine):
             share = len(mine) / len(measured)
             rank = (len(measured) < SUPPORT * points, max(0.0, FITS - share), float(np.log(slower[mine]).mean()))
             summary.append((rank, key, mine))
     if not summary:
-        return Pick("", "", points, 0, math.nan, why="nothing fits" if points else "bytes not measured")
+        return Pick("", "", 0, 0, math.nan, why="nothing fits" if known.any() else "bytes not measured")
     _, (operator, method), mine = min(summary, key=lambda s: s[0])
     mine = mine[np.argsort(slower[mine], kind="stable")]
     anchors = tuple(
