@@ -202,8 +202,8 @@ def _pick(
 ) -> Pick:
     """The method to take within a budget.
 
-    Of the points that can speak, where some method fits, a method was measured on some. What it was not measured on says
-    nothing against it; a point where it does not fit does.
+    Of the points that can speak, where some method fits, a method was measured on some. What it was not measured on
+    says nothing against it; a point where it does not fit does.
     """
     known = np.full(len(point), True) if math.isinf(budget) else np.isfinite(peak)
     fits = known & (math.isinf(budget) | (peak <= budget))
