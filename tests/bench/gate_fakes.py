@@ -65,7 +65,7 @@ class Subject:
     def __init__(self, cell):
         if cell.id not in BEHAVIOUR: raise ValueError(f"method: got {cell.id!r}, expected another")
         self.cell, self.does, self.calls = cell, BEHAVIOUR[cell.id], 0
-        self.arguments = (torch.Tensor([1.0]),)
+        if not self.does.get("old"): self.arguments = (torch.Tensor([1.0]),)
     def call(self):
         self.calls += 1
         does = self.does
@@ -74,7 +74,7 @@ class Subject:
         if "log" in does:
             with open(does["log"][0], "a") as file: file.write(does["log"][1])
         clock[0] += int(does["ns"] * (1 + does.get("noise", 0.0) * noise.random()))
-        scale = 1.0 if does.get("remembers") else self.arguments[0].values[0]
+        scale = 1.0 if does.get("remembers") or does.get("old") else self.arguments[0].values[0]
         if self.calls >= does.get("wrong_from", 10**9): scale = 0.0
         return torch.Tensor([scale * r for r in does.get("result", [1.0, 2.0])])
     @staticmethod

@@ -217,6 +217,11 @@ def test_a_kernel_that_is_right_at_first_and_wrong_later_is_wrong(
     assert says in outcome.findings[0].text
 
 
+def test_an_older_base_that_shows_no_arguments_accuses_nobody(tmp_path: Path) -> None:
+    outcome, _ = compare(tmp_path, behaviour(two={"old": True}), behaviour(), timing=False)
+    assert outcome.exit == Exit.PASS
+
+
 def test_a_kernel_that_goes_wrong_during_its_turns_is_wrong(tmp_path: Path) -> None:
     late = behaviour(two={"wrong_from": 40})
     outcome, timed = compare(tmp_path, behaviour(), late)
