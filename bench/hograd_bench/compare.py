@@ -127,7 +127,8 @@ def compare(
     """
     a, b = _by_cell(rows_a, "rows_a"), _by_cell(rows_b, "rows_b")
     texts_a, texts_b = texts_of(env_a), texts_of(env_b)
-    changed = tuple(sorted(n for n in texts_a.keys() & texts_b.keys() if texts_a[n] != texts_b[n]))
+    met = set(a["problem"]) & set(b["problem"])
+    changed = tuple(sorted(n for n in met & texts_a.keys() & texts_b.keys() if texts_a[n] != texts_b[n]))
     a, b = (one[~one["problem"].isin(changed)] for one in (a, b))
     both = a.index.intersection(b.index)
     paired_a, paired_b = a.loc[both], b.loc[both]

@@ -180,11 +180,12 @@ def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
             "start a new run without --resume"
         )
     now = problems.texts()
-    changed = [name for name, text in store.texts_of(opened.environment).items() if now.get(name, text) != text]
+    then = store.texts_of(opened.environment)
+    changed = [name for name, text in now.items() if then.get(name) != text]
     if changed:
         raise RunError(
-            f"--resume: the file that declares {', '.join(changed)} has changed since {newest.name} began; "
-            "start a new run without --resume"
+            f"--resume: {newest.name} began without the file that declares {', '.join(changed)}, or with another text "
+            "of it; start a new run without --resume"
         )
     return opened
 

@@ -121,7 +121,7 @@ def make(folder: Path, behaviour: dict[str, dict[str, Any]]) -> Path:
     for name, text in {
         "torch/__init__.py": TORCH,
         "torch/utils/__init__.py": "",
-        "torch/utils/_pytree.py": "def tree_leaves(x): return [x]\n",
+        "torch/utils/_pytree.py": "def tree_leaves(x): return list(x) if isinstance(x, tuple) else [x]\n",
         "hograd_core/__init__.py": "",
         "bench/hograd_bench/__init__.py": "",
         "bench/hograd_bench/cells.py": CELLS,

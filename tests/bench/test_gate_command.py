@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hograd_bench.gate import cli, preset
+from hograd_bench.gate import cli, preset, saying
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,17 @@ def test_plugins_concern_what_they_brought_and_nothing_else() -> None:
 
 def test_a_cell_that_is_named_twice_is_one() -> None:
     assert [c.id for c in preset.chosen([CELLS[0], CELLS[1], CELLS[0]], "")] == list(CELLS)
+
+
+def test_a_file_that_is_named_twice_is_not_touched(repo: Path, tmp_path: Path) -> None:
+    ledger, pipe = tmp_path / "ledger.jsonl", tmp_path / "pipe"
+    ledger.write_text("years of work\n")
+    done = gate(repo, "--base", "HEAD", "--ledger", str(ledger), "--json-file", str(ledger))
+    assert done.exit_code == 2
+    assert ledger.read_text() == "years of work\n"
+    os.mkfifo(pipe)
+    saying.Saying(False, {"--json-file": pipe}, False).make_room({})
+    assert pipe.is_fifo()
 
 
 def test_a_refusal_is_annotated(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
-from hograd_bench.gate import baseline, deterministic, output
+from hograd_bench.gate import baseline, deterministic, output, results
 from hograd_bench.gate.baseline import BaselineError, Key
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.outcome import KINDS, Exit, Finding, Outcome
@@ -267,6 +268,20 @@ def test_markdown_escapes_what_people_did_not_write() -> None:
 def test_many_new_cells_take_one_line() -> None:
     made = Outcome("t", [Finding("new", f"c{i}", "", "x") for i in range(50)], counted=1)
     assert len(output.text(made).splitlines()) == 2
+
+
+def test_a_side_that_is_proved_right_at_halved_arguments_need_not_agree_there(tmp_path: Path) -> None:
+    """The base may be the one that remembers: a change that mends it is no regression."""
+    said = {"shapes": [[2]], "moved": [[2]], "eps": 1e-7, "order": 2, "exact": True, "tolerance": None}
+    a, b = tmp_path / "a", tmp_path / "b"
+    for path, moved in ((a, [1.0, 2.0]), (b, [0.5, 1.0])):
+        np.array([1.0, 2.0]).tofile(path)
+        np.array(moved).tofile(f"{path}.moved")
+    assert "halved" in str(results.between((a, said), (b, said)))
+    assert results.between((a, said), (b, {**said, "proved": True})) is None
+    without = {k: v for k, v in said.items() if k != "moved"}
+    assert "fails on B" in str(results.between((a, said), (b, without)))
+    assert results.between((a, without), (b, said)) is None
 
 
 def test_junit_and_headline_say_what_happened() -> None:

@@ -171,9 +171,11 @@ def test_an_older_ledger_is_read_and_trusted_as_the_fewest_pairs_are() -> None:
     assert (read.pairs, read.freedom) == (0, Ratio("a", "b", "c", 0.1, 0.01, pairs=since.LEAST_PAIRS).freedom)
 
 
-def measured(step: float, pairs: int, spread: float, rng: random.Random, *, anchored: bool) -> list[Ratio]:
-    """A ledger of five links of 34 cells, each of ``pairs`` process pairs; ``step`` is the drift of a link."""
-    links = [(f"c{i}", f"c{i + 1}", step) for i in range(5)] + [("c0", "c5", 5 * step)] * anchored
+def measured(
+    step: float, pairs: int, spread: float, rng: random.Random, *, anchored: bool, times: int = 1
+) -> list[Ratio]:
+    """A ledger of five links of 34 cells, each measured so often in so many process pairs; ``step``: a link's drift."""
+    links = times * ([(f"c{i}", f"c{i + 1}", step) for i in range(5)] + [("c0", "c5", 5 * step)] * anchored)
     return [
         since.ratio(a, b, f"cell{cell}", [rng.gauss(true, spread) for _ in range(pairs)])
         for cell in range(34)
@@ -188,6 +190,23 @@ def test_a_ledger_of_identical_code_raises_few_alarms(pairs: int, spread: float,
     rng = random.Random(1)
     ledgers = [measured(0.0, pairs, spread, rng, anchored=anchored) for _ in range(60)]
     assert sum(bool(since.time_drift(ledger, "c0", "c5", 0.0)[0]) for ledger in ledgers) <= 2
+
+
+@pytest.mark.parametrize("times", [3, 8])
+def test_links_that_were_measured_many_times_raise_no_more_alarms(times: int) -> None:
+    """Weighed by their own errors, lines that look exact by luck would win, and the more of them the surer."""
+    rng = random.Random(1)
+    ledgers = [measured(0.0, 5, 0.05, rng, anchored=False, times=times) for _ in range(40)]
+    assert sum(bool(since.time_drift(ledger, "c0", "c5", 0.0)[0]) for ledger in ledgers) <= 2
+
+
+def test_a_link_measured_backwards_counts_as_well() -> None:
+    there = Ratio("a", "b", "x", 0.10, 0.01, pairs=5)
+    back = Ratio("b", "a", "x", -0.20, 0.01, pairs=5)
+    level = since.levels([there, back], "a")["b"]
+    assert level.log == pytest.approx(0.15)
+    assert level.error == pytest.approx(0.01 / 2**0.5)
+    assert level.freedom == pytest.approx(there.freedom + back.freedom)
 
 
 def test_a_real_drift_is_found_in_a_ledger_of_few_pairs() -> None:

@@ -91,7 +91,11 @@ def test_rows_of_another_text_of_a_problem_file_are_left_out(results: Path) -> N
         f"{MACHINE}/{run}/rows.jsonl: 1 row of mlp left out: the file that declares it has changed since"
         for run in ("r1", "r2")
     ]
+    assert found.outdated == {(MACHINE, "r1"): 1, (MACHINE, "r2"): 1}
     assert len(store.load(results, runs=["r1"]).rows) == 2, "alone it is what it is"
+    with store.create_run(results, {**ENV, "plan": {"problems": {"mlp": "newest", "sin_chain": "x"}}}, "r5") as run:
+        run.append(other)
+    assert len(store.load(results).rows) == len(found.rows) + 1, "a run that did not measure mlp replaces none of it"
 
 
 def test_reference_results_count_only_where_pointed_at(results: Path, run: store.Run) -> None:

@@ -154,8 +154,8 @@ def gate(
     if ledger is not None and measured is not None and measured[2].pairs:
         try:
             history.record(ledger, *measured, Path(repo))
-        except OSError as error:
-            print(f"hograd gate: --ledger: {ledger} cannot be written ({error.strerror})", file=sys.stderr)
+        except (OSError, ValueError) as error:  # the verdict is said already, and stays what it is
+            print(f"hograd gate: --ledger: nothing was added to {ledger} ({error})", file=sys.stderr)
     raise typer.Exit(int(outcome.exit))
 
 

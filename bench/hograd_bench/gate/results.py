@@ -37,7 +37,12 @@ def _one(side: dict[str, Any]) -> float:
 
 
 def disagreement(
-    path_a: Path, path_b: Path, shapes_a: Sequence[Sequence[int]], shapes_b: Sequence[Sequence[int]], allowed: float
+    path_a: Path,
+    path_b: Path,
+    shapes_a: Sequence[Sequence[int]],
+    shapes_b: Sequence[Sequence[int]],
+    allowed: float,
+    names: tuple[str, str] = ("on A", "on B"),
 ) -> str | None:
     """Why two results differ, or None where they agree.
 
@@ -47,20 +52,21 @@ def disagreement(
         shapes_a: shapes of A's tensors, in order.
         shapes_b: the same of B.
         allowed: bound on max|a - b| / max(|a|, |b|) of each tensor.
+        names: of the two, for the sentence.
 
     Returns:
         A sentence, or None. NaN and infinities must stand in the same places.
     """
     if [list(s) for s in shapes_a] != [list(s) for s in shapes_b]:
-        return f"shapes differ: {_show(shapes_a)} on A, {_show(shapes_b)} on B"
+        return f"shapes differ: {_show(shapes_a)} {names[0]}, {_show(shapes_b)} {names[1]}"
     a, b = np.fromfile(path_a, dtype="<f8"), np.fromfile(path_b, dtype="<f8")
     if a.size != b.size:  # complex on one side only
-        return f"sizes differ: {a.size} numbers on A, {b.size} on B"
+        return f"sizes differ: {a.size} numbers {names[0]}, {b.size} {names[1]}"
     start = 0
     sizes = [int(np.prod(s, dtype=np.int64)) for s in shapes_a]
     for number, size in enumerate(sizes):
         stop = start + size
-        why = _tensor(a[start:stop], b[start:stop], allowed)
+        why = _tensor(a[start:stop], b[start:stop], allowed, names)
         if why is not None:
             return why if len(sizes) == 1 else f"tensor {number} of the result: {why}"
         start = stop
@@ -77,7 +83,7 @@ def between(first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, An
     (path_a, said_a), (path_b, said_b) = first, second
     allowed = tolerance(said_a, said_b)
     why = disagreement(path_a, path_b, said_a["shapes"], said_b["shapes"], allowed)
-    if why is not None or "moved" not in said_a:
+    if why is not None or "moved" not in said_a or said_b.get("proved"):  # A may be the one that was wrong there
         return why
     if "moved" not in said_b:
         return "with halved arguments it still runs on A, and fails on B"
@@ -88,13 +94,14 @@ def between(first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, An
 
 def unsteady(path: Path, said: dict[str, Any]) -> str | None:
     """Why a side's own result of a cell changed from its first call to a later one; None where it did not."""
-    return disagreement(path, Path(f"{path}.again"), said["shapes"], said["again"], tolerance(said, said))
+    again = Path(f"{path}.again")
+    return disagreement(path, again, said["shapes"], said["again"], tolerance(said, said), ("at first", "later"))
 
 
-def _tensor(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], allowed: float) -> str | None:
+def _tensor(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], allowed: float, names: tuple[str, str]) -> str | None:
     finite_a, finite_b = np.isfinite(a), np.isfinite(b)
     if not np.array_equal(a[~finite_a], b[~finite_a], equal_nan=True) or not np.array_equal(finite_a, finite_b):
-        return f"{int((~finite_a).sum())} entries are not finite on A, {int((~finite_b).sum())} on B"
+        return f"{int((~finite_a).sum())} entries are not finite {names[0]}, {int((~finite_b).sum())} {names[1]}"
     if not finite_a.any():
         return None
     a, b = a[finite_a], b[finite_a]

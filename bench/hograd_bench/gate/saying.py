@@ -36,20 +36,24 @@ class Saying:
             others: further options and their files.
 
         Raises:
-            UsageError: a path is a folder, cannot be written, or is given twice.
+            UsageError: a path is a folder, cannot be written, or is given twice; nothing was touched then.
         """
-        wanted = {**self.files, **{option: path for option, path in others.items() if path is not None}}
+        # Others first: where one file is named twice, the outcome does not overwrite what must be kept.
+        wanted = [(option, path) for option, path in others.items() if path is not None] + list(self.files.items())
         seen: dict[Path, str] = {}
-        for option, path in wanted.items():
+        for option, path in wanted:
+            twin = seen.setdefault(path.resolve(), option)
+            if twin != option:
+                self.files.pop(option, None)
+                raise sides.UsageError(f"{option}: {path} is {twin}'s file already, expected another")
+            if path.is_dir():
+                self.files.pop(option, None)
+                raise sides.UsageError(f"{option}: {path} is a folder, expected a file")
+        for option, path in wanted:
             try:
-                if path.is_dir():
-                    raise sides.UsageError(f"{option}: {path} is a folder, expected a file")
-                twin = seen.setdefault(path.resolve(), option)
-                if twin != option:
-                    raise sides.UsageError(f"{option}: {path} is {twin}'s file already, expected another")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if option in self.files:
-                    path.unlink(missing_ok=True)
+                if option in self.files and path.is_file() and not path.is_symlink():  # not a pipe or a device
+                    path.unlink()
             except OSError as error:
                 self.files.pop(option, None)  # or saying so would fail as well
                 raise sides.UsageError(f"{option}: {path} cannot be written ({error.strerror})") from None

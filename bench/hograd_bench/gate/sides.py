@@ -8,6 +8,7 @@ What is half-written carries the writer's process id and is cleared by the next 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -136,16 +137,19 @@ def tree(repo: Path, sha: str, cache: Path) -> Path:
 
 def _write(repo: Path, sha: str, target: Path) -> None:
     """Make ``target`` hold the files of a commit; what stands there stays unless some of them are gone or changed."""
+    written = target.parent.parent / "written" / f"{sha}.json"
+    if target.is_dir() and _whole(target, written):
+        return
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{_SCRATCH}{os.getpid()}-"))
     try:
+        if target.is_dir():
+            os.replace(target, scratch / "damaged")
         index = scratch / "index"
         _git(repo, "read-tree", sha, index=index)
-        if target.is_dir():
-            if _whole(repo, target, index):
-                return
-            os.replace(target, scratch / "damaged")
         _git(repo, "checkout-index", "--all", "--quiet", f"--prefix={scratch / 'tree'}{os.sep}", index=index)
         (scratch / "tree").mkdir(exist_ok=True)
+        written.parent.mkdir(exist_ok=True)
+        written.write_text(json.dumps(_stamps(scratch / "tree")))
         try:
             os.replace(scratch / "tree", target)
         except OSError:
@@ -155,13 +159,24 @@ def _write(repo: Path, sha: str, target: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _whole(repo: Path, folder: Path, index: Path) -> bool:
-    """Whether a folder holds every file of an index as git would write it; more files are no matter."""
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change of every file: what git wrote, whatever its attributes make of line ends."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() or path.is_symlink():
+            seen = path.lstat()
+            found[path.relative_to(folder).as_posix()] = [seen.st_size, seen.st_mtime_ns]
+    return found
+
+
+def _whole(folder: Path, written: Path) -> bool:
+    """Whether a folder holds every file as it was written; more files are no matter."""
     try:
-        _git(repo, f"--work-tree={folder}", "diff", "--quiet", "--no-ext-diff", "--ignore-submodules", index=index)
-    except UsageError:
+        before = json.loads(written.read_text())
+    except (OSError, ValueError):
         return False
-    return True
+    now = _stamps(folder)
+    return isinstance(before, dict) and all(now.get(path) == stamp for path, stamp in before.items())
 
 
 def _forget_old(trees: Path) -> None:
@@ -169,6 +184,7 @@ def _forget_old(trees: Path) -> None:
     for old in known[KEPT_TREES:]:
         if time.time() - _modified(old) > IN_USE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
+            (trees.parent / "written" / f"{old.name}.json").unlink(missing_ok=True)
 
 
 def _modified(path: Path) -> float:

@@ -230,6 +230,37 @@ class Level:
     freedom: float
 
 
+@dataclass(frozen=True)
+class _Edge:
+    """Everything that was measured between two commits."""
+
+    a: str
+    b: str
+    log: float
+    error: float
+    freedom: float
+
+
+def _pooled(ratios: Iterable[Ratio]) -> list[_Edge]:
+    """One edge for each two commits: lines weigh by their pairs, and share one estimate of the pairs' spread.
+
+    Weighed by their own errors, which few pairs estimate badly, those lines would count most that look exact by luck.
+    """
+    lines: dict[tuple[str, str], list[tuple[float, Ratio]]] = {}
+    for r in ratios:
+        if r.a != r.b:
+            a, b = sorted((r.a, r.b))
+            lines.setdefault((a, b), []).append((r.log_ratio if a == r.a else -r.log_ratio, r))
+    edges = []
+    for (a, b), found in lines.items():
+        pairs = [r.pairs or LEAST_PAIRS for _, r in found]
+        freedom = sum(r.freedom for _, r in found)
+        spread = sum(r.freedom * n * r.error**2 for n, (_, r) in zip(pairs, found, strict=True)) / freedom
+        mean = sum(n * log for n, (log, _) in zip(pairs, found, strict=True)) / sum(pairs)
+        edges.append(_Edge(a, b, mean, max(math.sqrt(spread / sum(pairs)), LEAST_ERROR), freedom))
+    return edges
+
+
 def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
     """Time of every commit that measured ratios connect to the anchor, for one cell.
 
@@ -244,7 +275,7 @@ def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
     Returns:
         Level by commit; empty where nothing connects to the anchor.
     """
-    edges = [r for r in ratios if r.a != r.b]
+    edges = _pooled(ratios)
     reached = {anchor}
     while True:
         more = {x for r in edges for x in (r.a, r.b) if (r.a in reached) != (r.b in reached)} - reached
@@ -261,7 +292,7 @@ def levels(ratios: Iterable[Ratio], anchor: str) -> dict[str, Level]:
         for commit, sign in ((edge.b, 1.0), (edge.a, -1.0)):
             if commit in column:
                 design[row, column[commit]] += sign / edge.error
-    measured = np.array([e.log_ratio / e.error for e in edges])
+    measured = np.array([e.log / e.error for e in edges])
     covariance = np.linalg.inv(design.T @ design)
     gains = covariance @ design.T
     solved = gains @ measured

@@ -16,6 +16,7 @@ pair hand the turn to each other through the pipes READ and WRITE (-1: there is 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -165,7 +166,7 @@ class Worker:
         torch.set_num_threads(subject.cell.threads)
         if subject.cell.device == "cuda":
             torch.cuda.synchronize()
-        shapes = self.save(attempt(subject.call), request["result"])
+        shapes = self.save(attempt(lambda: seeded(subject)), request["result"])
         for _ in range(WARM_CALLS):
             attempt(subject.call)
         self.calls[cell_id] = subject.call
@@ -175,7 +176,7 @@ class Worker:
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call a prepared cell again and leave its result in a file: it must still be right after its turns."""
-        return {"shapes": self.save(attempt(self.calls[request["cell"]]), request["result"])}
+        return {"shapes": self.save(attempt(lambda: seeded(self.subjects[request["cell"]])), request["result"])}
 
     @staticmethod
     def save(result: Any, path: str) -> list[list[int]]:
@@ -299,17 +300,21 @@ class Worker:
         return {"values": values, "missing": missing, "details": details, **said}
 
     def moved(self, subject: Any, path: str, *, truth: bool) -> dict[str, Any]:
-        """The result at half of every argument, which any binary format holds exactly; nothing where that fails."""
+        """The result at half of every argument, which any binary format holds exactly; nothing where that fails.
+
+        "proved" says that it is the truth there, so that the other side's need not agree.
+        """
         arguments = getattr(subject, "arguments", None)
         if arguments is None:  # an older suite
             return {}
         try:
             halve(arguments)
             result = attempt(lambda: seeded(subject))
-        except (RefusalError, RuntimeError):  # singular there, say; the other side will tell
+        except RefusalError:  # singular there, say; the other side will tell
             return {}
-        wrong = {"wrong": untrue_at_half(subject, result)} if truth else {}
-        return {"moved": self.save(result, path), **wrong}
+        why = untrue_at_half(subject, result) if truth else None
+        judged = {"wrong": why, "proved": not why} if why is not None else {}
+        return {"moved": self.save(result, path), **judged}
 
 
 def seeded(subject: Any) -> Any:
@@ -321,15 +326,21 @@ def seeded(subject: Any) -> Any:
 
 
 def halve(arguments: tuple[Any, ...]) -> None:
-    """Halve floating-point tensors, and the parameters of modules, in place."""
-    import torch
+    """Halve floating-point tensors, in tuples, lists and mappings too, and the parameters of modules, in place.
 
-    for argument in arguments:
-        parameters = argument.parameters() if isinstance(argument, torch.nn.Module) else [argument]
-        for tensor in parameters:
+    Once each, however often they are met; one that cannot be written to (an expanded one, say) stays.
+    """
+    import torch
+    from torch.utils import _pytree
+
+    found: dict[int, Any] = {}
+    for leaf in _pytree.tree_leaves(arguments):
+        for tensor in leaf.parameters() if isinstance(leaf, torch.nn.Module) else [leaf]:
             if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                with torch.no_grad():
-                    tensor.mul_(0.5)
+                found[id(tensor)] = tensor
+    for tensor in found.values():
+        with torch.no_grad(), contextlib.suppress(RuntimeError):
+            tensor.mul_(0.5)
 
 
 def preset_of() -> list[str]:
@@ -367,16 +378,16 @@ def untrue(subject: Any) -> str:
     return "" if judged.unknown is not None else str(accuracy.verdict(subject) or "")
 
 
-def untrue_at_half(subject: Any, result: Any) -> str:
-    """Why a result at halved arguments is no float64 truth's there; empty where it is, or where none is known."""
+def untrue_at_half(subject: Any, result: Any) -> str | None:
+    """Why a result at halved arguments is no float64 truth's there; empty where it is, None where none is known."""
     try:
-        from hograd_bench.metrics import accuracy
-    except ImportError:
-        return ""
+        from hograd_bench.metrics.accuracy import against
+    except ImportError:  # an older suite
+        return None
     exact = subject.precise_arguments()
     halve(exact)
-    why = accuracy.against(subject, result, exact, "half")
-    return f"after its arguments were halved in place, as if it remembered earlier calls: {why}" if why else ""
+    why = against(subject, result, exact, "half")
+    return f"after its arguments were halved in place, as if it remembered earlier calls: {why}" if why else why
 
 
 def attempt(call: Callable[[], Any]) -> Any:

@@ -104,7 +104,7 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
         where: a name of them, by which the truth is remembered.
 
     Returns:
-        A sentence; None where the result is right, or no truth is known (none at all, in doubt, or not finite).
+        A sentence, "" where the result is right; None where no truth is known (none at all, in doubt, not finite).
     """
     if not has_truth(subject.operator.name):
         return None
@@ -115,9 +115,8 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
         return None
     if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)):
         return None
-    return _excess(
-        relative_error(result, truth.value, truth.scale), tolerance(subject.method, subject.dtype, order), subject
-    )
+    error = relative_error(result, truth.value, truth.scale)
+    return _excess(error, tolerance(subject.method, subject.dtype, order), subject) or ""
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:

@@ -102,7 +102,7 @@ def _built(
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
     drawing = page.begin(what, crew)
-    warnings = [*news.unfinished(loaded.rows, loaded.environments), *(str(w) for w in loaded.warnings)]
+    warnings = [*news.unfinished(loaded.rows, loaded.environments, loaded.outdated), *(str(w) for w in loaded.warnings)]
     said = answers(what, verdicts, earlier)
     words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)

@@ -54,14 +54,16 @@ def earlier(rows: pd.DataFrame) -> pd.DataFrame:
     return store.newest(rows, (rows["run"] != latest).to_numpy(dtype=bool))
 
 
-def unfinished(rows: pd.DataFrame, environments: Mapping[tuple[str, str], Environment]) -> list[str]:
-    """A sentence for each machine whose latest run has fewer rows than it was begun for."""
+def unfinished(
+    rows: pd.DataFrame, environments: Mapping[tuple[str, str], Environment], outdated: Mapping[tuple[str, str], int]
+) -> list[str]:
+    """A sentence for each machine whose latest run has fewer rows than it was begun for, those left out included."""
     said = []
     latest: dict[str, str] = dict(sorted(environments))
     for machine, run in latest.items():
         plan = environments[machine, run].get("plan")
         wanted = plan.get("cells") if isinstance(plan, Mapping) else None
-        have = int(((rows["machine"] == machine) & (rows["run"] == run)).sum())
+        have = int(((rows["machine"] == machine) & (rows["run"] == run)).sum()) + outdated.get((machine, run), 0)
         if isinstance(wanted, int) and have < wanted:
             said.append(
                 f"{machine}/{run}: {have:,} of {wanted:,} planned cells are there; `hograd run --resume` goes on"

@@ -16,7 +16,7 @@ from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
 from hograd_bench.store._frames import Builder
 from hograd_bench.store._reading import is_run, read_environment, read_lines
-from hograd_bench.store._texts import of_one_text
+from hograd_bench.store._texts import of_one_text, warnings_of
 
 _PORTION = 8
 """Runs that are read at a time."""
@@ -31,11 +31,13 @@ class Results:
         rows: one row a cell and run; columns in docs/architecture.md, "The row".
         environments: (machine, run) -> its environment, {} where it could not be read.
         warnings: what was skipped or left out, and why.
+        outdated: (machine, run) -> number of rows left out, of problems whose file has changed since.
     """
 
     rows: pd.DataFrame
     environments: dict[tuple[str, str], dict[str, Any]]
     warnings: list[Problem] = field(default_factory=list)
+    outdated: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def environment(self, machine: str, run: str) -> dict[str, Any]:
         """The environment of a run, {} where unknown."""
@@ -146,8 +148,11 @@ class Loading:
                 frame.absorb(part)
                 environments.update(recorded)
                 warnings += skipped
-            rows, outdated = of_one_text(frame.build(), environments)
-            return Results(rows, environments, warnings + outdated)
+            rows, lost = of_one_text(frame.build(), environments)
+            outdated: dict[tuple[str, str], int] = {}
+            for (machine, run, _), count in lost.items():
+                outdated[machine, run] = outdated.get((machine, run), 0) + count
+            return Results(rows, environments, warnings + warnings_of(lost), outdated)
 
 
 def _begun(folders: Sequence[Path], crew: Crew, *, details: bool, strict: bool) -> Loading:
