@@ -58,7 +58,9 @@ class Outcome:
         """How many cells ended how, and where the rows are."""
         said = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
         console.print(
-            f"{self.finished} cells in {self.seconds:.0f} s: {said or 'nothing was left to do'}", markup=False
+            f"{self.finished} cell{'s' * (self.finished != 1)} in {self.seconds:.0f} s: "
+            f"{said or 'nothing was left to do'}",
+            markup=False,
         )
         for reason, count in self.reasons.most_common(8):
             console.print(f"  {count} × {reason}", markup=False)

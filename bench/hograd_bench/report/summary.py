@@ -23,7 +23,7 @@ def markdown(shown: Shown, said: Answers, warnings: Sequence[str] = ()) -> str:
     lines = [
         "# hograd report",
         "",
-        ", ".join(f"{n:,} {escape(s)}" for s, n in counts) + " cells.",
+        "Cells: " + ", ".join(f"{n:,} {escape(s)}" for s, n in counts) + ".",
         "",
     ]
     if warnings:
