@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hograd_bench import problems
 from hograd_bench.cells import Cell
-from hograd_bench.gate import history, preset, sides, since
+from hograd_bench.gate import environments, history, preset, revisions, sides, since, trees
 from hograd_bench.gate.baseline import Key, save
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Timed
+from hograd_bench.gate.outcome import NotComparableError, UsageError
 from hograd_bench.gate.policy import Verdict
 from hograd_bench.gate.twins import Side, Turns
 
@@ -56,13 +57,13 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
-    cache = sides.cache_folder(repo)
-    sha = sides.commit(repo, "HEAD")
+    cache = trees.cache_folder(repo)
+    sha = revisions.commit(repo, "HEAD")
     (repo / "hograd_core" / "__init__.py").write_text("VERSION = 2\n")
-    tree = sides.tree(repo, sha, cache)
+    tree = trees.tree(repo, sha, cache)
     assert (tree / "hograd_core" / "__init__.py").read_text() == "VERSION = 1\n"
     (tree / "mark").touch()
-    assert sides.tree(repo, sha, cache) == tree
+    assert trees.tree(repo, sha, cache) == tree
     assert (tree / "mark").exists()
     assert len(git(repo, "worktree", "list").splitlines()) == 1
     assert git(repo, "status", "--porcelain").split() == ["M", "hograd_core/__init__.py"]
@@ -71,37 +72,37 @@ def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])
 def test_a_damaged_tree_is_written_anew(repo: Path, damage: str) -> None:
-    cache = sides.cache_folder(repo)
-    sha = sides.commit(repo, "HEAD")
-    file = sides.tree(repo, sha, cache) / "hograd_core" / "__init__.py"
+    cache = trees.cache_folder(repo)
+    sha = revisions.commit(repo, "HEAD")
+    file = trees.tree(repo, sha, cache) / "hograd_core" / "__init__.py"
     if damage == "removed":
         file.unlink()
         file.parent.rmdir()
     else:
         file.write_text("VERSION = 0\n")
-    sides.tree(repo, sha, cache)
+    trees.tree(repo, sha, cache)
     assert file.read_text() == "VERSION = 1\n"
     assert [p.name for p in (cache / "trees").iterdir()] == [sha]
     assert git(repo, "status", "--porcelain") == ""
 
 
 def test_what_a_dead_gate_left_is_cleared_and_a_living_ones_is_not(repo: Path) -> None:
-    cache = sides.cache_folder(repo)
-    trees = cache / "trees"
-    dead, living, foreign = (trees / f"hograd-gate-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
-    for folder in (dead, living, foreign):
-        (folder / "tree").mkdir(parents=True)
-    sides.tree(repo, sides.commit(repo, "HEAD"), cache)
+    cache = trees.cache_folder(repo)
+    folder = cache / "trees"
+    dead, living, foreign = (folder / f"hograd-gate-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
+    for left in (dead, living, foreign):
+        (left / "tree").mkdir(parents=True)
+    trees.tree(repo, revisions.commit(repo, "HEAD"), cache)
     assert (dead.exists(), living.exists(), foreign.exists()) == (False, True, True)
 
 
 def test_old_trees_are_forgotten_but_not_those_in_use(repo: Path) -> None:
-    cache = sides.cache_folder(repo)
+    cache = trees.cache_folder(repo)
     shas = []
-    for i in range(sides.KEPT_TREES + 3):
+    for i in range(trees.KEPT_TREES + 3):
         (repo / "README").write_text(f"{i}\n")
         shas.append(commit(repo))
-        tree = sides.tree(repo, shas[-1], cache)
+        tree = trees.tree(repo, shas[-1], cache)
         if i < 2:
             os.utime(tree, (1.0 + i, 1.0 + i))
     kept = {p.name for p in (cache / "trees").iterdir()}
@@ -109,44 +110,44 @@ def test_old_trees_are_forgotten_but_not_those_in_use(repo: Path) -> None:
 
 
 def test_a_revision_is_a_side_with_the_current_interpreter(repo: Path) -> None:
-    side = sides.revision(repo, "HEAD", sides.cache_folder(repo))
-    assert side.commit == sides.commit(repo, "HEAD")
+    side = sides.revision(repo, "HEAD", trees.cache_folder(repo))
+    assert side.commit == revisions.commit(repo, "HEAD")
     assert side.own_suite
     assert [Path(r).name for r in side.roots] == [side.commit, "bench"]
 
 
 def test_a_base_without_the_suite_says_what_to_do(repo: Path) -> None:
     first = git(repo, "rev-parse", "--short", "HEAD")
-    with pytest.raises(sides.NotComparableError, match=f"no hograd_bench.*--base {first}"):
-        sides.revision(repo, "HEAD~1", sides.cache_folder(repo))
+    with pytest.raises(NotComparableError, match=f"no hograd_bench.*--base {first}"):
+        sides.revision(repo, "HEAD~1", trees.cache_folder(repo))
 
 
 @pytest.mark.parametrize("name", ["no-such-branch", "HEAD~99", "--output=x", ""])
 def test_an_unknown_revision_is_a_usage_error(repo: Path, name: str) -> None:
-    with pytest.raises(sides.UsageError, match="fetch"):
-        sides.commit(repo, name)
+    with pytest.raises(UsageError, match="fetch"):
+        revisions.commit(repo, name)
 
 
 def test_outside_of_a_repository(tmp_path: Path) -> None:
-    with pytest.raises(sides.UsageError, match="no git repository"):
-        sides.repository(tmp_path)
+    with pytest.raises(UsageError, match="no git repository"):
+        revisions.repository(tmp_path)
 
 
 def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo / "constraints.txt").write_text("torch==2.14.0\n")
     built = []
     monkeypatch.setattr(sides, "environment", lambda folder, cache, **how: built.append(folder) or "/other/python")
-    assert sides.revision(repo, "HEAD", sides.cache_folder(repo)).python == "/other/python"
+    assert sides.revision(repo, "HEAD", trees.cache_folder(repo)).python == "/other/python"
     assert len(built) == 1
-    assert sides.revision(repo, "HEAD", sides.cache_folder(repo), python="/this").python == "/this"
+    assert sides.revision(repo, "HEAD", trees.cache_folder(repo), python="/this").python == "/this"
 
 
 def test_building_the_environment_of_a_base_is_announced(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo / "constraints.txt").write_text("torch==2.14.0\n")
     events: list[str] = []
-    monkeypatch.setattr(sides, "_build", lambda target, *rest: (target.mkdir(), events.append("built")))
+    monkeypatch.setattr(environments, "_build", lambda target, *rest: (target.mkdir(), events.append("built")))
     for _ in range(2):
-        sides.revision(repo, "HEAD", sides.cache_folder(repo), tell=events.append)
+        sides.revision(repo, "HEAD", trees.cache_folder(repo), tell=events.append)
     told, built = events
     assert built == "built", "said before minutes go by, and only where they do"
     assert "building an environment for HEAD (" in told
@@ -154,30 +155,30 @@ def test_building_the_environment_of_a_base_is_announced(repo: Path, monkeypatch
 
 
 def test_environments_are_built_once_per_requirements(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
+    monkeypatch.setattr(environments.subprocess, "run", lambda *a, **k: None)  # no real environment
     calls: list[list[str]] = []
 
     def install(python: Path, arguments: list[str]) -> None:
         calls.append(arguments)
         python.parent.mkdir(parents=True)
         if len(calls) == 1:
-            raise sides.NotComparableError("pip failed")
+            raise NotComparableError("pip failed")
 
     (repo / "constraints.txt").write_text("torch==2.13.0\nnvidia-cublas==1\nnumpy==2.0\n")
     cache = repo / "cache"
-    with pytest.raises(sides.NotComparableError):
-        sides.environment(repo, cache, "2.12.1", install)
-    first = sides.environment(repo, cache, "2.12.1", install)
-    assert sides.environment(repo, cache, "2.12.1", install) == first
+    with pytest.raises(NotComparableError):
+        environments.environment(repo, cache, "2.12.1", install)
+    first = environments.environment(repo, cache, "2.12.1", install)
+    assert environments.environment(repo, cache, "2.12.1", install) == first
     assert len(calls) == 2, "a failed build is tried again, a complete one is kept"
     assert Path(calls[1][1]).read_text() == "numpy==2.0\ntorch==2.12.1\n"
-    assert sides.environment(repo, cache, "2.13.0", install) != first
+    assert environments.environment(repo, cache, "2.13.0", install) != first
 
 
 def test_two_gates_that_build_one_environment_do_it_once(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second comes while the first installs; it waits, and finds everything that the first installed."""
     pytest.importorskip("fcntl")
-    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
+    monkeypatch.setattr(environments.subprocess, "run", lambda *a, **k: None)  # no real environment
     first_installs, second_came = threading.Event(), threading.Event()
     installs: list[Path] = []
 
@@ -193,18 +194,20 @@ def test_two_gates_that_build_one_environment_do_it_once(repo: Path, monkeypatch
             second_came.set()
 
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(sides.environment, repo, repo / "cache", None, install, tell)
+        first = pool.submit(environments.environment, repo, repo / "cache", None, install, tell)
         assert first_installs.wait(60)
-        second = pool.submit(sides.environment, repo, repo / "cache", None, install, tell)
+        second = pool.submit(environments.environment, repo, repo / "cache", None, install, tell)
         assert first.result(60) == second.result(60)
     assert installs == [Path(first.result())]
     assert installs[0].is_file()
 
 
 def test_without_locks_an_environment_is_built_all_the_same(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sides.subprocess, "run", lambda *a, **k: None)  # no real environment
-    monkeypatch.setattr(sides, "fcntl", None)
-    built = sides.environment(repo, repo / "cache", None, lambda python, arguments: python.parent.mkdir(parents=True))
+    monkeypatch.setattr(environments.subprocess, "run", lambda *a, **k: None)  # no real environment
+    monkeypatch.setattr(trees, "fcntl", None)
+    built = environments.environment(
+        repo, repo / "cache", None, lambda python, arguments: python.parent.mkdir(parents=True)
+    )
     assert Path(built).parent.is_dir()
 
 
@@ -254,7 +257,7 @@ def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
     (found,) = outcome.findings
     assert (found.kind, found.metric) == ("slower", "time")
     assert "+12.7%" in found.text
-    with pytest.raises(sides.UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=tmp_path / "none")
 
 
@@ -267,7 +270,7 @@ def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Pat
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
     (read,) = since.parse_ledger(ledger.read_text(), "l")
     assert (read.cell, read.pairs) == ("c", 5), "of fewer pairs the spread is not known"
-    assert (read.a, read.b) == ("a" * 40, sides.commit(repo, "HEAD"))
+    assert (read.a, read.b) == ("a" * 40, revisions.commit(repo, "HEAD"))
     assert read.log_ratio == pytest.approx(0.0953, abs=1e-4)
     (repo / "README").write_text("changed\n")
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 0

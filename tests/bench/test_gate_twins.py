@@ -18,9 +18,9 @@ from typing import Any
 
 import gate_fakes as fakes
 import pytest
-from hograd_bench.gate import baseline, counting, live, run, sides, twins
+from hograd_bench.gate import baseline, counting, live, run, sides, trees, twins
 from hograd_bench.gate.live import Twin
-from hograd_bench.gate.outcome import Exit
+from hograd_bench.gate.outcome import Exit, NotComparableError
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.twins import Worker, WorkerError, environment
 
@@ -141,7 +141,7 @@ def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "old" / "bench" / "hograd_bench")
     good = fakes.side(tmp_path, "b", behaviour())
     for counts in (True, False):
-        with pytest.raises(sides.NotComparableError, match="no suite"):
+        with pytest.raises(NotComparableError, match="no suite"):
             run.sides_against(lacking, good, [twin("one")], FEW, seed=1, counts=counts, timing=not counts)
 
 
@@ -263,6 +263,11 @@ def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: 
     assert outcome.counted == 5
     part, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False)
     assert (part.exit, part.counted) == (Exit.PASS, 3)
+    (gate / "preset.py").write_text("def cells(): raise KeyError('mlp')\n")
+    unlisted, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False, whole=True)
+    (found,) = unlisted.findings
+    assert (found.level, unlisted.counted) == ("warning", 3)
+    assert "a cannot list its gate's cells (KeyError: 'mlp')" in found.text
 
 
 def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
@@ -290,7 +295,7 @@ def test_counting_ends_soon_after_it_is_stopped(tmp_path: Path) -> None:
 
 def test_what_is_no_interpreter_is_named(tmp_path: Path) -> None:
     echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
-    with pytest.raises(sides.NotComparableError, match=r"echo, no answer of a worker; is it a Python interpreter\?"):
+    with pytest.raises(NotComparableError, match=r"echo, no answer of a worker; is it a Python interpreter\?"):
         counting.count(echo, [fakes.cell_id("one")], tmp_path)
 
 
@@ -318,7 +323,7 @@ def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
     entries = counting.count(side, [fakes.cell_id("one")], tmp_path).entries
     assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
     lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))
-    with pytest.raises(sides.NotComparableError, match=r"plug\.py does not exist"):
+    with pytest.raises(NotComparableError, match=r"plug\.py does not exist"):
         counting.count(lacking, [fakes.cell_id("one")], tmp_path)
 
 
@@ -451,7 +456,7 @@ def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> 
         gate.stdout.close()
     left = list((tmp_path / "tmp").glob("hograd-gate-*"))
     if how == signal.SIGKILL:  # nobody could clean up then; the next start does
-        assert sides.clear_stale(tmp_path / "tmp") == left
+        assert trees.clear_stale(tmp_path / "tmp") == left
     assert not list((tmp_path / "tmp").glob("hograd-gate-*"))
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from hograd_bench.gate import sides
+from hograd_bench.gate import environments, revisions, sides, trees
 from hograd_bench.gate.baseline import BaselineError
+from hograd_bench.gate.outcome import NotComparableError, UsageError
 from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.saying import Saying
 from hograd_bench.gate.twins import Side
@@ -104,20 +105,20 @@ def gate(
                                  ("--torch", torch), ("--since", since)) if v is not None]  # fmt: skip
         if len(chosen) > 1 or (update and chosen):
             given = ", ".join(chosen + ["--update"] * update)
-            raise sides.UsageError(f"{given}: expected one of them at a time")
+            raise UsageError(f"{given}: expected one of them at a time")
         if no_counts and (no_time or not any((base, methods, pythons, torch))):
-            raise sides.UsageError("--no-counts: nothing would be left to compare; see --base")
+            raise UsageError("--no-counts: nothing would be left to compare; see --base")
         if methods is not None and methods[0] == methods[1]:
-            raise sides.UsageError(f"--methods: got {methods[0]} twice, expected two methods of an operator")
+            raise UsageError(f"--methods: got {methods[0]} twice, expected two methods of an operator")
         if not 0 <= drift < math.inf:
-            raise sides.UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
+            raise UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
         allowed = _tolerances(tolerance or [])
         saying.make_room({"--ledger": ledger})
         rules = Policy(matters=matters, same=same, alarm_rate=alarm_rate, max_seconds=max_seconds, max_pairs=max_pairs)
-        top = sides.repository(repo)
+        top = revisions.repository(repo)
         plugins = tuple(_inside(top, name) for name in plugin or ())
         if baseline is not None and baseline.is_file():
-            raise sides.UsageError(f"--baseline: {baseline} is a file, expected the folder of the baselines")
+            raise UsageError(f"--baseline: {baseline} is a file, expected the folder of the baselines")
         folder = baseline or (top / ("bench/baselines" if sides.owns_suite(top) else ".hograd"))
         if since is not None:
             outcome = history.outcome(top, since, folder, drift, ledger=ledger, results=results)
@@ -144,9 +145,9 @@ def gate(
                     tell=tell,
                 )  # fmt: skip
                 measured = a, b, times
-    except (sides.UsageError, BaselineError, ValueError) as error:
+    except (UsageError, BaselineError, ValueError) as error:
         raise typer.Exit(int(saying.fail(error, "usage").exit)) from None
-    except sides.NotComparableError as error:
+    except NotComparableError as error:
         raise typer.Exit(int(saying.fail(error, "not comparable").exit)) from None
     except Exception as error:
         raise typer.Exit(int(saying.surprised(error).exit)) from None
@@ -171,7 +172,7 @@ def _sides(
 ) -> tuple[Side, Side]:
     head = sides.working_tree(top, plugins)
     if base is not None:
-        cache = sides.cache_folder(top)
+        cache = trees.cache_folder(top)
         return sides.revision(top, base, cache, plugins, sys.executable if same_env else None, tell), head
     if methods is not None:
         named = [sides.working_tree(top, plugins, name=f"method {m}") for m in methods]
@@ -179,13 +180,13 @@ def _sides(
     if pythons is not None:
         for python in pythons:
             if not os.path.isfile(python) or not os.access(python, os.X_OK):
-                raise sides.UsageError(f"--pythons: {python} is no executable; give the path of each interpreter")
+                raise UsageError(f"--pythons: {python} is no executable; give the path of each interpreter")
         named = [sides.working_tree(top, plugins, os.path.abspath(p), name=p) for p in pythons]
         return named[0], named[1]
-    cache = sides.cache_folder(top)
+    cache = trees.cache_folder(top)
     named = []
     for release in torch or ():
-        python = sides.environment(top, cache, release, tell=tell, name=f"torch {release}")
+        python = environments.environment(top, cache, release, tell=tell, name=f"torch {release}")
         named.append(sides.working_tree(top, plugins, python, name=f"torch {release}"))
     return named[0], named[1]
 
@@ -221,9 +222,9 @@ def _tolerances(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals or not name or not 0 <= allowed[name] < 1:
-            raise sides.UsageError(f"--tolerance: got {text!r}, expected METRIC=FRACTION, such as peak_bytes=0.01")
+            raise UsageError(f"--tolerance: got {text!r}, expected METRIC=FRACTION, such as peak_bytes=0.01")
         if name not in known:
-            raise sides.UsageError(f"--tolerance: got the metric {name!r}, expected one of {', '.join(known)}")
+            raise UsageError(f"--tolerance: got the metric {name!r}, expected one of {', '.join(known)}")
     return allowed
 
 

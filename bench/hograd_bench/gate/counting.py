@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import deterministic, results, sides
+from hograd_bench.gate import deterministic, results
 from hograd_bench.gate.baseline import Key
 from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.outcome import NotComparableError
 from hograd_bench.gate.twins import Side, Worker, WorkerError, environment
 
 # Integer metrics of these units: smaller is better for all of them. Accuracy has its own check.
@@ -31,12 +32,14 @@ class Counted:
         methods: "operator/method" of all that the side has registered.
         entries: by cell; cells that the side does not know are left out.
         preset: ids of the gate's cells by the side's own suite, where it was asked for them.
+        unlisted: why it could not list them, or "".
         results: by cell, the file of its result and what the worker said of it.
     """
 
     key: Key
     methods: frozenset[str]
     preset: tuple[str, ...] = ()
+    unlisted: str = ""
     entries: dict[str, Entry] = field(default_factory=dict)
     results: dict[str, tuple[Path, dict[str, Any]]] = field(default_factory=dict)
 
@@ -92,7 +95,7 @@ def count(
                 if len(left) % 10 == 0:
                     tell(f"{side.name}: exact metrics, {len(left)} cells left")
     if found is None:
-        raise sides.NotComparableError("no cells: nothing to measure; see --cells")
+        raise NotComparableError("no cells: nothing to measure; see --cells")
     return found
 
 
@@ -101,10 +104,10 @@ def _greet(worker: Worker, cells: Sequence[str], preset: bool) -> Counted:
     try:
         said = worker.ask("hello", plugins=list(side.plugins), own_suite=side.own_suite, preset=preset)
     except WorkerError as error:
-        raise sides.NotComparableError(f"{side.name} cannot be measured ({error.status}): {error}") from error
+        raise NotComparableError(f"{side.name} cannot be measured ({error.status}): {error}") from error
     gpu = any("/cuda/" in cell for cell in cells)
     key = Key(said["torch"], said["machine"], said["isa"], (said["gpu"] or "no GPU") if gpu else "cpu")
-    return Counted(key, frozenset(said["methods"]), tuple(said["preset"]))
+    return Counted(key, frozenset(said["methods"]), tuple(said.get("preset", ())), said.get("unlisted", ""))
 
 
 def unsteady(why: str) -> Entry:

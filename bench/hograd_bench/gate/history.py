@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from hograd_bench import environment
-from hograd_bench.gate import baseline, live, sides, since
+from hograd_bench.gate import baseline, live, revisions, since
 from hograd_bench.gate.deterministic import Entry
-from hograd_bench.gate.outcome import Finding, Outcome
+from hograd_bench.gate.outcome import Finding, Outcome, UsageError
 from hograd_bench.gate.twins import Side, reading
 
 
@@ -33,7 +33,7 @@ def baselines(repo: Path, revision: str, file: Path) -> list[tuple[str, dict[str
         BaselineError: a version of the file is damaged.
         UsageError: no such revision.
     """
-    sha = sides.commit(repo, revision, "--since")
+    sha = revisions.commit(repo, revision, "--since")
     path = file.resolve().relative_to(repo.resolve()).as_posix()
     log = _git(repo, "log", "--reverse", "--format=%H", f"{sha}..HEAD", "--", path) or ""
     history = []
@@ -71,7 +71,7 @@ def outcome(
     if results is not None:
         _stored(found, start, drift, results)
         return found
-    sides.commit(repo, start, "--since")
+    revisions.commit(repo, start, "--since")
     names = baseline.available(folder)
     for name in names:
         history = baselines(repo, start, folder / name)
@@ -81,9 +81,9 @@ def outcome(
             found.counted += compared
     if ledger is not None:
         if not ledger.is_file():
-            raise sides.UsageError(f"--ledger: {ledger} does not exist; `hograd gate --base REV --ledger` writes it")
+            raise UsageError(f"--ledger: {ledger} does not exist; `hograd gate --base REV --ledger` writes it")
         ratios = since.parse_ledger(ledger.read_text(encoding="utf-8"), str(ledger))
-        anchor, head = sides.commit(repo, start, "--since"), sides.commit(repo, "HEAD")
+        anchor, head = revisions.commit(repo, start, "--since"), revisions.commit(repo, "HEAD")
         findings, compared = since.time_drift(ratios, anchor, head, drift)
         found.findings += findings
         found.counted += compared
@@ -102,7 +102,7 @@ def _stored(found: Outcome, start: str, drift: float, results: Path) -> None:
         folders = store.run_folders(results)
         first = store.find_run(results, start)
     except store.StoreError as error:
-        raise sides.UsageError(f"--since: {error}") from error
+        raise UsageError(f"--since: {error}") from error
     anchor = store.open_run(first).environment
     names = [m.name for m in metrics.metrics().values() if m.deterministic and m.unit in ("B", "1", "FLOP")]
     rows = []
@@ -137,7 +137,7 @@ def record(ledger: Path, a: Side, b: Side, timed: live.Timed, repo: Path) -> int
         Number of lines written.
     """
     clean = _git(repo, "status", "--porcelain", "--untracked-files=no") == ""
-    head = b.commit or (sides.commit(repo, "HEAD") if clean else None)
+    head = b.commit or (revisions.commit(repo, "HEAD") if clean else None)
     if a.commit is None or head is None:
         return 0
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

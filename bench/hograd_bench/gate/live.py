@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import policy, results, sides, twins
+from hograd_bench.gate import policy, results, trees, twins
 from hograd_bench.gate.outcome import Finding
 from hograd_bench.gate.policy import Policy, Verdict
 from hograd_bench.gate.twins import Side, Turns, Worker, WorkerError
@@ -203,7 +203,7 @@ def compare(
         WorkerError: a side cannot even start ("no suite", "crashed", "timeout").
     """
     start = time.monotonic()
-    with sides.scratch() as folder:
+    with trees.scratch() as folder:
         loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}))
         loop.seconds_per_pair = seconds_per_pair
         progress = policy.Progress([t.name for t in cells], rules)

@@ -18,6 +18,14 @@ class Exit(enum.IntEnum):
     NOT_COMPARABLE = 4
 
 
+class NotComparableError(RuntimeError):
+    """A side cannot be had; the message says what to do instead (exit code 4)."""
+
+
+class UsageError(ValueError):
+    """What was asked for does not exist (exit code 2)."""
+
+
 # kind -> (level, exit code it asks for)
 KINDS: Mapping[str, tuple[str, Exit]] = {
     "growth": ("error", Exit.REGRESSION),

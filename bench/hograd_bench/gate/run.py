@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import baseline, deterministic, live, results, sides
+from hograd_bench.gate import baseline, deterministic, live, results, sides, trees
 from hograd_bench.gate.counting import Counted, Tell, count, silent
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Timed, Twin
-from hograd_bench.gate.outcome import Finding, Outcome, by_weight
+from hograd_bench.gate.outcome import Finding, NotComparableError, Outcome, by_weight
 from hograd_bench.gate.policy import Policy, Verdict
 from hograd_bench.gate.twins import Side, WorkerError
 
@@ -45,7 +45,7 @@ def against_baseline(
         NotComparableError: the side has no suite.
     """
     start = time.monotonic()
-    with sides.scratch() as results_of:
+    with trees.scratch() as results_of:
         counted = count(side, cells, results_of, tell, truth=True)
     key, head = counted.key, counted.entries
     outcome = Outcome(f"exact metrics against the baseline {key.filename}", sides={"head": {"name": side.name}})
@@ -151,7 +151,7 @@ def sides_against(
                     left, right, cells if to_time is None else to_time, rules, seed=seed, plants=plants, tell=tell
                 )
             except WorkerError as error:
-                raise sides.NotComparableError(f"a side cannot be measured ({error.status}): {error}") from error
+                raise NotComparableError(f"a side cannot be measured ({error.status}): {error}") from error
             said = {(f.kind, f.cell) for f in outcome.findings}
             outcome.findings += [f for f in timed.findings if (f.kind, f.cell) not in said]
             outcome.findings += [f for name, v in timed.verdicts.items() for f in finding(name, v)]
@@ -186,6 +186,9 @@ def _count_both(
 ) -> None:
     """Exact metrics and results of both sides, each as it is named and as it is reached, into the outcome."""
     base, head, wrong = _measured(a[1], b[1], cells, whole, tell)
+    if base.unlisted:
+        said = f"{a[0].name} cannot list its gate's cells ({base.unlisted}): what only it has is not measured"
+        outcome.findings.append(Finding("unsteady", "", "", said))
     if whole and (others := [c for c in base.preset if c not in {t.a for t in cells}]):
         # The gate's cells of A that are none of B's: a method that lost an order, a problem that moved.
         tell(f"{len(others)} cells of {a[0].name}'s gate are not in {b[0].name}'s: measured on both")
@@ -209,7 +212,7 @@ def _measured(
 ) -> tuple[Counted, Counted, list[Finding]]:
     """Counts of both sides, and where their results disagree."""
     stopped = threading.Event()
-    with sides.scratch() as folder, ThreadPoolExecutor(2) as pool:
+    with trees.scratch() as folder, ThreadPoolExecutor(2) as pool:
         counting = []
         # Exact figures do not care who else runs: both sides at once. Truth is asked of the head alone: the base is
         # what it is, and two sides that agree within rounding may both be a little off.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hograd_bench.gate import output, sides
-from hograd_bench.gate.outcome import Finding, Outcome
+from hograd_bench.gate import output
+from hograd_bench.gate.outcome import Finding, Outcome, UsageError
 
 _MAKERS = {"--json-file": output.to_json, "--junit": output.junit, "--markdown": output.markdown}
 
@@ -45,10 +45,10 @@ class Saying:
             twin = seen.setdefault(path.resolve(), option)
             if twin != option:
                 self.files.pop(option, None)
-                raise sides.UsageError(f"{option}: {path} is {twin}'s file already, expected another")
+                raise UsageError(f"{option}: {path} is {twin}'s file already, expected another")
             if path.is_dir():
                 self.files.pop(option, None)
-                raise sides.UsageError(f"{option}: {path} is a folder, expected a file")
+                raise UsageError(f"{option}: {path} is a folder, expected a file")
         for option, path in wanted:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class Saying:
                     path.unlink()
             except OSError as error:
                 self.files.pop(option, None)  # or saying so would fail as well
-                raise sides.UsageError(f"{option}: {path} cannot be written ({error.strerror})") from None
+                raise UsageError(f"{option}: {path} cannot be written ({error.strerror})") from None
 
     def say(self, outcome: Outcome) -> None:
         """Write it everywhere: the files first, which no terminal can spoil."""

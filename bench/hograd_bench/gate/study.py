@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hograd_bench.gate import counting, live, preset, recording, run, sides
+from hograd_bench.gate import counting, live, preset, recording, revisions, run, sides, trees
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.live import Twin
 from hograd_bench.gate.policy import Policy
@@ -67,8 +67,8 @@ def _twins() -> list[Twin]:
 
 def _sides(revision: str) -> tuple[Side, Side]:
     """Twice the same commit: files that change while the study records would be a difference between the sides."""
-    top = sides.repository(Path.cwd())
-    same = sides.revision(top, revision, sides.cache_folder(top), python=sys.executable)
+    top = revisions.repository(Path.cwd())
+    same = sides.revision(top, revision, trees.cache_folder(top), python=sys.executable)
     return replace(same, name="A"), replace(same, name="B")
 
 
@@ -159,7 +159,7 @@ def _busy(seconds: float) -> threading.Event:
 
 
 def _counted(side: Side, cells: Sequence[str]) -> dict[str, Entry]:
-    with sides.scratch() as folder:
+    with trees.scratch() as folder:
         return counting.count(side, cells, folder, _tell).entries
 
 
@@ -169,7 +169,7 @@ def exact(data: Data = DATA) -> None:
     from hograd_bench.gate import deterministic
 
     study = _existing(data)
-    top = sides.repository(Path.cwd())
+    top = revisions.repository(Path.cwd())
     cells = [c.id for c in preset.cells()]
     base = _counted(sides.working_tree(top), cells)
     measured = [c for c, e in base.items() if e.status == deterministic.OK]

@@ -143,7 +143,7 @@ class Worker:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "suite": os.path.dirname(found),
             "methods": methods_of(core),
-            "preset": preset_of() if request.get("preset") else [],
+            **(preset_of() if request.get("preset") else {}),
         }
 
     def _subject(self, cell_id: str) -> Any:
@@ -343,14 +343,16 @@ def halve(arguments: tuple[Any, ...]) -> None:
             tensor.mul_(0.5)
 
 
-def preset_of() -> list[str]:
-    """Ids of the gate's cells on this side; empty where its suite has no gate yet."""
+def preset_of() -> dict[str, Any]:
+    """Ids of the gate's cells on this side; none where its suite has no gate yet, with the reason where that fails."""
     try:
         from hograd_bench.gate import preset
-
-        return [cell.id for cell in preset.cells()]
-    except Exception:  # of an older gate, whatever it was like: the head's own cells are left
-        return []
+    except ImportError:
+        return {}
+    try:
+        return {"preset": [cell.id for cell in preset.cells()]}
+    except Exception as error:  # the head's own cells are left to compare, and the gate says so
+        return {"unlisted": f"{type(error).__name__}: {error}"}
 
 
 def methods_of(core: Any) -> list[str]:

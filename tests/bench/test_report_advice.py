@@ -1,0 +1,100 @@
+"""Which method the report advises, from frames of a few rows."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from hograd_bench.report import advice
+from hograd_bench.report.shown import approximations
+
+
+@pytest.fixture
+def two_ways() -> pd.DataFrame:
+    """HVP: 1 s, 8 kB; Hessian: 5 s, 80 kB; at n = 32."""
+    common = {"problem": "p", "n": 32, "depth": 1, "batch": 1, "order": 2, "machine": "m", "dtype": "float32",
+              "device": "cpu", "threads": 1, "numel": 32.0, "anchor": "c0", "tolerance": 1e-4}  # fmt: skip
+    ways = [
+        ("derivative_vector_product", "a", 1.0, 8e3), ("derivative_vector_product", "b", 1.5, 4e3),
+        ("derivative_tensor", "full", 5.0, 8e4), ("derivative_tensor", "lean", 9.0, 2e4),
+    ]  # fmt: skip
+    return pd.DataFrame(
+        [{**common, "operator": o, "method": m, "seconds_min": s, "peak_bytes": b} for o, m, s, b in ways]
+    )
+
+
+def test_advice_depends_on_the_number_of_products(two_ways: pd.DataFrame) -> None:
+    picks = {n.title: n.situations[0].picks[-1].method for n in advice.advise(two_ways)}
+    assert picks == {
+        "one product Dᵏf·v⋯v": "a",
+        "ten such products": "full",
+        "n products, or all of the tensor": "full",
+    }
+
+
+def test_advice_depends_on_memory(two_ways: pd.DataFrame) -> None:
+    need = advice.advise(two_ways)[0]
+    for budget, pick in zip(need.budgets, need.situations[0].picks, strict=True):
+        fits = two_ways[two_ways["peak_bytes"] <= budget]
+        best = fits.loc[fits["seconds_min"].idxmin(), "method"] if len(fits) else ""
+        assert pick.method == best
+
+
+def test_advice_leaves_approximations_out(two_ways: pd.DataFrame) -> None:
+    loose = two_ways.assign(tolerance=[1e-1, 1e-4, 1e-4, 1e-4])
+    assert advice.advise(loose)[0].situations[0].picks[-1].method == "b"
+
+
+def test_advice_says_where_bytes_were_not_measured(two_ways: pd.DataFrame) -> None:
+    elsewhere = two_ways.assign(n=300, numel=300.0, peak_bytes=math.nan)
+    small, large = advice.advise(pd.concat([two_ways, elsewhere]))[0].situations
+    assert {p.why for p in small.picks} <= {"", "nothing fits"}
+    assert [p.why for p in large.picks] == ["bytes not measured"] * (len(large.picks) - 1) + [""]
+    assert len(large.picks) > 1
+
+
+def test_advice_holds_nothing_against_a_method_that_was_not_measured_somewhere(two_ways: pd.DataFrame) -> None:
+    b_alone = two_ways[two_ways["method"] == "b"]
+    more = [b_alone.assign(problem=f"p{i}") for i in range(2)]
+    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "a"
+    # One point of ten is no evidence.
+    more = [b_alone.assign(problem=f"p{i}") for i in range(9)]
+    assert advice.advise(pd.concat([two_ways, *more]))[0].situations[0].picks[-1].method == "b"
+
+
+def test_nothing_is_said_about_a_product_where_only_the_tensor_was_measured(two_ways: pd.DataFrame) -> None:
+    dense = two_ways[two_ways["operator"] == "derivative_tensor"]
+    assert not [n for n in advice.advise(dense) if "product" in n.title]
+    one = advice.advise(pd.concat([two_ways, *(dense.assign(problem=f"p{i}") for i in range(9))]))[0]
+    assert one.situations[0].picks[-1].points == 1
+    assert one.situations[0].picks[-1].method == "a"
+
+
+def test_an_approximation_stays_one_where_no_tolerance_was_recorded(two_ways: pd.DataFrame) -> None:
+    untold = two_ways.assign(tolerance=math.nan, n=64, numel=64.0)
+    told = two_ways.assign(tolerance=[1e-1, 1e-4, 1e-4, 1e-4])
+    assert approximations(pd.concat([told, untold])) == {("derivative_vector_product", "a")}
+    methods = {p.method for n in advice.advise(pd.concat([told, untold])) for s in n.situations for p in s.picks}
+    assert methods
+    assert "a" not in methods
+
+
+def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.DataFrame) -> None:
+    a, b, *_ = (two_ways[two_ways["method"] == m] for m in ("a", "b"))
+    larger = pd.concat([a.assign(problem="q", peak_bytes=8e6), b.assign(problem="q")])
+    need = advice.advise(pd.concat([a, b, larger]))[0]
+    picks = {limit: pick.method for limit, pick in zip(need.budgets, need.situations[0].picks, strict=True)}
+    assert picks.pop(math.inf) == "a"
+    between = [method for limit, method in picks.items() if 8e3 <= limit < 8e6]
+    assert between == ["b"] * len(between)
+    assert between
+
+
+def test_a_point_where_nothing_fits_is_held_against_no_method(two_ways: pd.DataFrame) -> None:
+    """ "a" does not fit where nobody fits; "full" was never tried there, and is no better for it."""
+    a, full = (two_ways[two_ways["method"] == m] for m in ("a", "full"))
+    large = [a.assign(problem=f"p{i}", peak_bytes=1e9) for i in range(2)]
+    need = advice.advise(pd.concat([a, full, *large]))[0]
+    for budget, pick in zip(need.budgets, need.situations[0].picks, strict=True):
+        assert pick.method == ("a" if budget >= 8e3 else "")
