@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hograd_bench.gate import run
+from hograd_bench.gate.live import Twin
+from hograd_bench.gate.policy import Policy
 from hograd_bench.gate.twins import Side
+
+MS = 1_000_000
+FEW = Policy(max_pairs=16)
+NAMES = ("one", "two", "three")
 
 TORCH = """
 __version__ = "0.fake"
@@ -138,3 +145,25 @@ def side(folder: Path, name: str, behaviour: dict[str, dict[str, Any]], plugins:
     """A side on a fake tree."""
     tree = make(folder / name, behaviour)
     return Side(name, sys.executable, (str(tree), str(tree / "bench")), plugins)
+
+
+def twin(name: str) -> Twin:
+    """A cell against itself."""
+    return Twin(name, cell_id(name), cell_id(name))
+
+
+def behaviour(**changed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Three cells that take a millisecond, with what some do otherwise."""
+    return {name: {"ns": MS, "noise": 0.02, **changed.get(name, {})} for name in NAMES}
+
+
+def compare(folder: Path, a: dict[str, Any], b: dict[str, Any], rules: Policy = FEW, **options: Any) -> Any:
+    """A gate run on two fake sides: its outcome, and the timing gate's record."""
+    left, right = side(folder, "a", a), side(folder, "b", b)
+    names = sorted({*a, *b})
+    return run.sides_against(left, right, [twin(n) for n in names], rules, seed=1, **options)
+
+
+def kinds(outcome: Any) -> dict[str, str]:
+    """Kind of finding by cell."""
+    return {f.cell: f.kind for f in outcome.findings}
