@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core._entrance import callback
+
 ScalarFunction = Callable[[Tensor], Tensor]
 
 
@@ -117,9 +119,10 @@ def scalar_function(f: Any) -> ScalarFunction:
     """
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")
+    evaluate = callback(f)
 
     def checked(x: Tensor) -> Tensor:
-        y = f(x)
+        y = evaluate(x)
         if not isinstance(y, Tensor):
             raise TypeError(
                 f"f: returned {type(y).__name__}, expected a 0-dimensional tensor; "

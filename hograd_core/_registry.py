@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from hograd_core._checks import check_order
+from hograd_core._entrance import entered
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 
 
@@ -138,8 +139,7 @@ class Operator:
             options["order"] = order
         _load_forward_mode()
         try:
-            # Leaves inference mode and no_grad alike: methods always run with grad and forward AD enabled.
-            with torch.inference_mode(False):
+            with entered():
                 checked = self.guard(*bound.args, **bound.kwargs)
                 return chosen.function(*checked, **options)
         except UnsupportedError:
