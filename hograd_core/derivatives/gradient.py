@@ -41,7 +41,5 @@ def autograd(f: ScalarFunction, x: Tensor) -> Tensor:
 @method(gradient, "func", mode="reverse", source="torch.func.grad", functorch=True)
 def func(f: ScalarFunction, x: Tensor) -> Tensor:
     """The same sweep by the functional transform."""
-    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
-    with torch.no_grad():
-        derivative: Tensor = torch.func.grad(f)(x)
-    return derivative.detach()
+    derivative: Tensor = torch.func.grad(f)(x)
+    return derivative
