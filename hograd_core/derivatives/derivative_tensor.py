@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
+from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
 
-@operator(result="x * order", default="rows", aliases={"hessian": 2})
+@operator(result="x * order", default="rows", aliases={"hessian": 2}, verification=check_derivative)
 def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any, ...]:
     """All entries of the derivative of ``order``.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
@@ -18,7 +19,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(result="x", default="double_backward", aliases={"hvp": 2})
+@operator(result="x", default="double_backward", aliases={"hvp": 2}, verification=check_derivative)
 def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 

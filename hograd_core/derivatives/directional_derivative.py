@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
 from hograd_core._unsupported import UnsupportedError
@@ -17,7 +18,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_d
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
-@operator(result="scalar", default="nested_grad")
+@operator(result="scalar", default="nested_grad", verification=check_derivative)
 def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 
