@@ -33,7 +33,7 @@ def test_a_run_is_there_whole_with_its_environment(results: Path) -> None:
     assert run.path == results / MACHINE / run.id
     assert sorted(os.listdir(results / MACHINE)) == [run.id]
     assert sorted(os.listdir(run.path)) == ["environment.json", "rows.jsonl"]
-    recorded = json.loads((run.path / "environment.json").read_text())
+    recorded = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
     assert recorded == {"schema": schema.ENVIRONMENT_SCHEMA, **ENV, "odd": None} == run.environment
 
 
@@ -171,7 +171,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing(results: Path, monkeypatch:
 
 
 def test_a_file_in_place_of_the_results_folder(results: Path) -> None:
-    results.write_text("I am a file")
+    results.write_text("I am a file", encoding="utf-8")
     with pytest.raises(store.StoreError, match="a file stands where a folder is needed; move it or choose another"):
         store.create_run(results, ENV)
 
