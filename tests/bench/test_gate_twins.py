@@ -187,7 +187,14 @@ def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("guilty", [0, 1])
-@pytest.mark.parametrize(("how", "status"), [("crash", "crashed"), ("failed", "failed"), ("hang", "timeout")])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("crash", "crashed"),
+        ("failed", "failed"),
+        pytest.param("hang", "timeout", marks=pytest.mark.slow),
+    ],
+)
 def test_who_ends_a_stretch_is_blamed(tmp_path: Path, how: str, status: str, guilty: int, seed: int) -> None:
     fine, bad = {"ns": MS}, {"ns": MS, "status": how, "from_call": 12}
     with prepared(tmp_path, *((bad, fine) if guilty == 0 else (fine, bad))) as workers:
@@ -256,6 +263,7 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}

@@ -69,7 +69,9 @@ def test_a_forgotten_run_closes_its_file(results: Path) -> None:
 
 def test_a_line_torn_anywhere_loses_itself_alone(results: Path) -> None:
     whole = [schema.encode({**row(n, details={"s": "é" * n}), "run": "r1"}) for n in (1, 2)]
-    for length in range(len(whole[1])):
+    for length in sorted(
+        {*range(0, len(whole[1]), 7), len(whole[1]) - 1}
+    ):  # anywhere: no byte of it is special but the last
         run = store.create_run(results / str(length), ENV, "r1")
         run.close()
         rows = run.path / "rows.jsonl"
