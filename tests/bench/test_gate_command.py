@@ -28,7 +28,9 @@ pytestmark = pytest.mark.slow
 
 def git(repo: Path, *arguments: str) -> str:
     named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 

@@ -27,7 +27,9 @@ DEAD = 2**22 + 1  # above any pid that Linux gives
 
 def git(repo: Path, *arguments: str) -> str:
     named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 
@@ -130,7 +132,7 @@ def test_an_unknown_revision_is_a_usage_error(repo: Path, name: str) -> None:
 def test_in_a_hook_of_another_repository(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """git exports to its hooks which repository they run for; the one that is named counts."""
     head = revisions.commit(repo, "HEAD")
-    other = tmp_path / "öther repo"
+    other = tmp_path / "other repo"
     other.mkdir()
     git(other, "init", "-q")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
