@@ -60,9 +60,16 @@ def _gradient(f: ScalarFunction, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Slope:
-    """What differences say of a number u·Dᵏf(x)[v, …, v, ·]: its value, how well it is known, whether it is."""
+    """What differences say of a derivative: its value, how well it is known, whether it is.
 
-    value: float
+    Attributes:
+        value: Dᵏf(x)[v, …, v, ·], flat, or its product with one more direction, of one element.
+        doubt: by how much the differences at two steps disagree.
+        scale: what errors are relative to.
+        allowed: relative error that differences may have.
+    """
+
+    value: Tensor
     doubt: float
     scale: float
     allowed: float
@@ -72,53 +79,60 @@ class Slope:
         """Whether both steps agree."""
         return self.doubt <= self.allowed / 4 * self.scale
 
-    def error(self, got: float) -> float:
-        """Relative error of a number that should be this one."""
-        return abs(got - self.value) / self.scale if math.isfinite(got) else math.inf
+    def error(self, got: Tensor) -> float:
+        """Relative error of a tensor that should be this one."""
+        deviation = float(torch.linalg.vector_norm(got.reshape(-1).to(self.value) - self.value))
+        return deviation / self.scale if math.isfinite(deviation) else math.inf
 
 
-def slope(f: ScalarFunction, x: Tensor, v: Tensor, u: Tensor, order: int, size: float) -> Slope:
-    """u·Dᵏf(x)[v, …, v, ·] by central differences of k-1-st order of gradients, at two steps; of values for order 1.
+def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | None, size: float) -> Slope:
+    """Dᵏf(x)[v, …, v, ·] by central differences of k-1-st order of gradients, at two steps.
 
     Args:
         f: scalar function.
         x: the point.
         v: the direction that fills the slots, like x.
-        u: the direction that the last slot is contracted with, like x.
-        order: k >= 1.
-        size: magnitude that the number may be expected to have; what is far below counts as zero.
+        order: k >= 1; 1 is by differences of values along ``into``.
+        into: a direction that the last slot is contracted with; None: left open.
+        size: magnitude that the result may be expected to have; what is far below counts as zero.
     """
     allowed = tolerance(x.dtype)
     x = _in_float64(f, x.detach())
-    v, u = v.to(x.dtype), u.to(x.dtype)
     m = 1 if order == 1 else order - 1
+    last = None if into is None else into.to(x.dtype)
+    along = last if order == 1 and last is not None else v.to(x.dtype)
 
-    def below(point: Tensor) -> float:
-        return float(f(point).detach()) if order == 1 else float((_gradient(f, point) * u).sum())
+    def below(point: Tensor) -> Tensor:
+        if order == 1:
+            return f(point).detach().reshape(1)
+        g = _gradient(f, point).reshape(-1)
+        return g if last is None else (g * last.reshape(-1)).sum().reshape(1)
 
-    # Order 1 is differenced along u itself: the gradient's product with u.
-    along = u if order == 1 else v
     length = float(torch.linalg.vector_norm(along.double())) or 1.0
-    best = torch.finfo(x.dtype).eps ** (1 / (m + 2)) * (1 + float(torch.linalg.vector_norm(x.double()))) / length
+    eps = torch.finfo(x.dtype).eps
+    best = eps ** (1 / (m + 2)) * (1 + float(torch.linalg.vector_norm(x.double()))) / length
     found, noise = [], 0.0
     for h in (best, best / 3):
         terms = [(-1) ** j * math.comb(m, j) * below(x + (m / 2 - j) * h * along) for j in range(m + 1)]
-        noise = 30 * torch.finfo(x.dtype).eps * sum(abs(t) for t in terms) / h**m
-        found.append(sum(terms) / h**m)
-    value = found[0]
-    scale = max(abs(value), size, noise / allowed, torch.finfo(x.dtype).tiny)
-    doubt = abs(found[0] - found[1]) if all(math.isfinite(s) for s in found) else math.inf
-    return Slope(value, doubt, scale, allowed)
+        noise = 30 * eps * sum(float(torch.linalg.vector_norm(t)) for t in terms) / h**m
+        found.append(torch.stack(terms).sum(0) / h**m)
+    scale = max(float(torch.linalg.vector_norm(found[0])), size, noise / allowed, torch.finfo(x.dtype).tiny)
+    doubt = float(torch.linalg.vector_norm(found[0] - found[1]))
+    known = math.isfinite(doubt) and math.isfinite(scale)
+    return Slope(found[0], doubt if known else math.inf, scale if known else 1.0, allowed)
 
 
-def check_derivative(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:
+def check_derivative(
+    where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None, *, slots: int | None
+) -> None:
     """Hold a derivative operator's result against differences; what ``verify=True`` does.
 
     Args:
         where: operator and method, for messages.
-        result: a tensor of x's shape once for each slot that is left, or a 0-dimensional one.
-        arguments: f, x and, for products, v.
+        result: the derivative, v in all of its slots but ``slots``.
+        arguments: f, x and, where slots are filled, v.
         order: the derivative's order; None: 1.
+        slots: how many are left open; None: all.
 
     Raises:
         VerificationError: it disagrees at both steps.
@@ -128,22 +142,17 @@ def check_derivative(where: str, result: Tensor, arguments: tuple[Any, ...], ord
     order = order or 1
     if kept():
         raise TypeError(f"verify: {where} is called from inside another derivative; verify the outer one")
-    n = x.numel()
-    v = arguments[2] if len(arguments) > 2 else probe(x, 1)
-    if result.dim() == 0 and len(arguments) > 2:
-        got, u = result.double(), v
-    else:
-        u = probe(x, 2)
-        flat = result.detach().double().reshape(n, -1) if result.numel() > n else result.detach().double().reshape(1, n)
-        while flat.numel() > n:
-            flat = (v.double().reshape(1, n) @ flat).reshape(n, -1)
-        got = (flat.reshape(-1) * u.double().reshape(-1)).sum()
-        size = float(torch.linalg.vector_norm(flat))
-    if result.dim() == 0 and len(arguments) > 2:
-        size = abs(float(got))
+    v = probe(x, 1) if slots is None else arguments[2]
+    left = result.detach().double()
+    for _ in range(order - 1 if slots is None else 0):
+        left = v.double().reshape(1, -1) @ left.reshape(x.numel(), -1)
+    into = v if slots == 0 else None
+    if order == 1 and slots != 0:
+        into = probe(x, 2)
+        left = (left.reshape(-1) * into.double().reshape(-1)).sum()
     with unguarded():
-        true = slope(f, x, v, u, order, size)
-    error = true.error(float(got))
+        true = slope(f, x, v, order, into, float(torch.linalg.vector_norm(left)))
+    error = true.error(left)
     if error <= true.allowed:
         return
     if not true.known:
@@ -154,8 +163,8 @@ def check_derivative(where: str, result: Tensor, arguments: tuple[Any, ...], ord
             stacklevel=3,
         )
         return
+    against = "values" if order == 1 else "gradients"
     raise VerificationError(
-        f"{where}: its result is wrong by {error:.2g} of its size along a random direction: {float(got):.6g}, where "
-        f"differences of {'values' if order == 1 else 'gradients'} give {true.value:.6g}; hograd_core.verify(f, x) "
-        "names the operator and the modes that are at fault"
+        f"{where}: its result is wrong by {error:.2g} of its size, by differences of {against} along a random "
+        "direction; hograd_core.verify(f, x) names the operator and the modes that are at fault"
     )

@@ -147,10 +147,12 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
         here.inside = False
         here.evaluating += 1
         try:
-            if not autocast and around is None:
+            if not autocast and around is None and torch.is_grad_enabled():
                 result = function(*args, **kwargs)
             else:
                 with contextlib.ExitStack() as stack:
+                    # Formulas of PyTorch that look at the grad mode choose a first-order shortcut without it.
+                    stack.enter_context(torch.enable_grad())
                     if around is not None:
                         stack.enter_context(around)
                     for device, dtype in autocast:
