@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -168,27 +168,23 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-@contextlib.contextmanager
-def watched(watch: Watch | None) -> Iterator[None]:
-    """Have ``watch`` look at every callback of the block, or leave things as they are."""
-    outer = _STATE.watch
+def watched_by(watch: Watch | None) -> None:
+    """Have ``watch`` look at callbacks until the public function under way ends; None: leave things as they are."""
     if watch is not None:
         _STATE.watch = watch
-    try:
-        yield
-    finally:
-        _STATE.watch = outer
 
 
-@contextlib.contextmanager
-def unguarded() -> Iterator[None]:
+class unguarded:  # noqa: N801 (a context manager, used like a function)
     """Watch nothing in the block."""
-    outer = (_STATE.watch, _STATE.unwatched)
-    _STATE.watch, _STATE.unwatched = None, True
-    try:
-        yield
-    finally:
-        _STATE.watch, _STATE.unwatched = outer
+
+    __slots__ = ("_outer",)
+
+    def __enter__(self) -> None:
+        self._outer = (_STATE.watch, _STATE.unwatched)
+        _STATE.watch, _STATE.unwatched = None, True
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch, _STATE.unwatched = self._outer
 
 
 def released(result: Any) -> Any:

@@ -153,12 +153,11 @@ def guard(where: str, amounts: tuple[Amount, ...], *, repair: bool = False, cons
 @contextmanager
 def guarded(where: str, *amounts: Amount, repair: bool = False, constant: bool = False) -> Iterator[None]:
     """For public functions that are no operators: what the block computes amounts to these methods and orders."""
-    with _entrance.watched(guard(where, amounts, repair=repair, constant=constant)):
+    with _entrance.entered():
+        _entrance.watched_by(guard(where, amounts, repair=repair, constant=constant))
         yield
 
 
-@contextmanager
-def ignored() -> Iterator[None]:
-    """Run without the guard: results may be wrong. For measuring what PyTorch does, and nothing else."""
-    with _entrance.unguarded():
-        yield
+def ignored() -> _entrance.unguarded:
+    """Run the block without the guard: results may be wrong. For measuring what PyTorch does, and nothing else."""
+    return _entrance.unguarded()
