@@ -74,7 +74,7 @@ def hutchinson(
     *,
     probes: int = 32,
     distribution: str = "rademacher",
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -99,7 +99,7 @@ def hutch_plus_plus(
     x: Tensor,
     *,
     products: int = 30,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -122,7 +122,7 @@ def xtrace(
     x: Tensor,
     *,
     products: int = 30,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
