@@ -77,11 +77,11 @@ def check_order(order: Any, minimum: int = 1, maximum: int | None = None) -> int
         TypeError: not an integer.
         ValueError: outside ``[minimum, maximum]``.
     """
-    order = check_integer(order, "order", f"an int >= {minimum}")
-    if order < minimum or (maximum is not None and order > maximum):
+    checked = check_integer(order, "order", f"an int >= {minimum}")
+    if checked < minimum or (maximum is not None and checked > maximum):
         bound = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise ValueError(f"order: got {order}, expected {bound}")
-    return order
+    return checked
 
 
 def check_positive(value: Any, name: str) -> int:
@@ -91,10 +91,10 @@ def check_positive(value: Any, name: str) -> int:
         TypeError: not an integer.
         ValueError: below 1.
     """
-    value = check_integer(value, name, "an int >= 1")
-    if value < 1:
+    checked = check_integer(value, name, "an int >= 1")
+    if checked < 1:
         raise ValueError(f"{name}: got {value}, expected an int >= 1")
-    return value
+    return checked
 
 
 def check_number(value: Any, name: str, *, minimum: float | None = None, positive: bool = False) -> float:

@@ -70,9 +70,8 @@ class LanczosProcess:
 
     def __init__(self, operator: SymmetricOperator, start: Tensor) -> None:
         self._operator = operator = widen(operator)
-        if not isinstance(start, Tensor) or start.shape != (operator.n,):
-            got = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
-            raise ValueError(f"start: got {got}, expected a torch.Tensor of shape ({operator.n},)")
+        if start.shape != (operator.n,):
+            raise ValueError(f"start: got shape {tuple(start.shape)}, expected ({operator.n},)")
         start = start.detach().to(operator.dtype)
         # Scaled first: the squares of large entries overflow where the entries do not.
         largest = float(start.abs().max())
@@ -109,14 +108,14 @@ class LanczosProcess:
         q = self._next
         self._basis[:, j] = q
         basis = self._basis[:, : j + 1]
-        w = self._operator.matvec(q)
+        w = product = self._operator.matvec(q)
         refuse_derivative(w, "Lanczos process")
         alpha = float(q @ w)
         for _ in range(2):
             w = w - basis @ (basis.T @ w)
         beta = float(torch.linalg.vector_norm(w))
         if not math.isfinite(alpha + beta):
-            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({not_finite(w)})")
+            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({not_finite(product)})")
         self._alphas.append(alpha)
         scale = max(max(map(abs, self._alphas)), max(self._betas, default=0.0))
         negligible = beta <= 4 * math.sqrt(self._operator.n) * self._eps * scale

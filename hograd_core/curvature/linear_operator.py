@@ -72,8 +72,8 @@ def check_operand(v: Any, operator: SymmetricOperator) -> Tensor:
         raise TypeError(f"v: got dtype {v.dtype}, expected {operator.dtype} like the operator; convert with .to")
     if v.device != operator.device:
         raise ValueError(f"v: got device {v.device}, expected {operator.device} like the operator; move it with .to")
-    v = v if kept() else v.detach()
-    return v.clone() if v.is_inference() else v
+    held: Tensor = v if kept() else v.detach()
+    return held.clone() if held.is_inference() else held
 
 
 class MatrixOperator(OperatorBase):
@@ -101,7 +101,7 @@ class MatrixOperator(OperatorBase):
         self._matrix: Tensor | None = None
 
     @classmethod
-    def dense(cls, matrix: Tensor) -> MatrixOperator:
+    def dense(cls, matrix: Any) -> MatrixOperator:
         """The operator of a square matrix, which is taken to be symmetric.
 
         Raises:
@@ -130,7 +130,7 @@ class MatrixOperator(OperatorBase):
             product: Tensor = released(self._matrix @ v)
             return product
         assert self._product is not None
-        found = in_autocast(self._product)(v)
+        found: Any = in_autocast(self._product)(v)
         if not isinstance(found, Tensor) or (found.shape, found.dtype, found.device) != (v.shape, v.dtype, v.device):
             got = (
                 f"shape {tuple(found.shape)}, {found.dtype}, on {found.device}"
@@ -138,12 +138,12 @@ class MatrixOperator(OperatorBase):
                 else type(found).__name__
             )
             raise TypeError(
-                f"product: returned {got}, expected shape ({self.n},), {v.dtype}, on {v.device} as declared; convert it, "
-                "and compute in that dtype (under autocast a matrix product comes in a lower one)"
+                f"product: returned {got}, expected shape ({self.n},), {v.dtype}, on {v.device} as declared; convert "
+                "it, and compute in that dtype (under autocast a matrix product comes in a lower one)"
             )
         # A product that hands back v itself would let an in-place step of an iteration change both.
         product = released(found)
-        return product.clone() if product.data_ptr() == v.data_ptr() else product
+        return product.clone() if found is v else product
 
 
 def adopted(operator: Any) -> Any:
@@ -268,8 +268,8 @@ def unit_vector(operator: SymmetricOperator, i: int) -> Tensor:
 class ArrayOperator(OperatorBase):
     """A symmetric operator in the protocol of ``scipy.sparse.linalg.aslinearoperator``.
 
-    ``shape``, ``dtype`` (by name), ``matvec``, ``rmatvec``, ``matmat`` and ``@`` over NumPy arrays; nothing here imports
-    NumPy or SciPy. Example::
+    ``shape``, ``dtype`` (by name), ``matvec``, ``rmatvec``, ``matmat`` and ``@`` over NumPy arrays; nothing here
+    imports NumPy or SciPy. Example::
 
         with HessianOperator(f, x) as hessian:
             values, vectors = scipy.sparse.linalg.eigsh(aslinearoperator(ArrayOperator(hessian)), k=4)
