@@ -1,6 +1,9 @@
 """hograd_core: higher-order derivatives in PyTorch, every known way, side by side. Depends on torch alone."""
 
 # The machinery.
+from hograd_core._differences import NotVerifiedWarning as NotVerifiedWarning
+from hograd_core._differences import VerificationError as VerificationError
+from hograd_core._finite import NotFiniteWarning as NotFiniteWarning
 from hograd_core._registry import Method as Method
 from hograd_core._registry import Operator as Operator
 from hograd_core._registry import operators as operators
@@ -110,3 +113,7 @@ from hograd_core.training.steps import meta_training_step as meta_training_step
 from hograd_core.training.steps import natural_training_step as natural_training_step
 from hograd_core.training.steps import newton_training_step as newton_training_step
 from hograd_core.training.steps import pinn_training_step as pinn_training_step
+
+# Whether derivatives are right.
+from hograd_core.verification import Verification as Verification
+from hograd_core.verification import verify as verify

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._entrance import callback
+from hograd_core._entrance import callback, kept
 
 ScalarFunction = Callable[[Tensor], Tensor]
 
@@ -31,8 +31,20 @@ def check_point(x: Any, name: str = "x") -> Tensor:
         )
     if x.numel() == 0:
         raise ValueError(f"{name}: got an empty tensor of shape {tuple(x.shape)}, expected at least one element")
-    # An inference tensor cannot be saved for backward; its clone can.
-    return x.clone() if x.is_inference() else x.detach()
+    return _own(x)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that derivatives can be taken at: detached, unless its graph is part of a larger derivative.
+
+    Copied where it was made in inference mode (it cannot be saved for backward), and where entries share memory
+    (``expand``): forward mode writes tangents of the same strides.
+    """
+    if not kept():
+        tensor = tensor.detach()
+    if tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
 
 
 def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
@@ -50,7 +62,7 @@ def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
         raise TypeError(f"{name}: got dtype {v.dtype}, expected {x.dtype} like x; convert with v.to(x.dtype)")
     if v.device != x.device:
         raise ValueError(f"{name}: got device {v.device}, expected {x.device} like x; move it with v.to(x.device)")
-    return v.clone() if v.is_inference() else v.detach()
+    return _own(v)
 
 
 def _plain(value: Any) -> Any:
