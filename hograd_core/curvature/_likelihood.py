@@ -95,8 +95,8 @@ def _observations(kind: str, options: dict[str, Any], targets: Tensor) -> int:
     counts = (targets != options["ignore_index"]).reshape(len(targets), -1).sum(1)
     if not bool((counts == counts[0]).all()) or int(counts[0]) == 0:
         raise ValueError(
-            "targets: ignored ones leave samples with different numbers of positions, or none, and then reduction='mean' "
-            "couples samples; use reduction='sum'"
+            "targets: ignored ones leave samples with different numbers of positions, or none; reduction='mean' "
+            "couples samples then; use reduction='sum'"
         )
     return int(counts[0])
 

@@ -58,6 +58,7 @@ def columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2 (univariate second directional derivatives); torch.func.jvp",
     functorch=True,
+    amounts_to=(("nested_jvp", 2),),
 )
 def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     """d²/dt² f(x + t e_i) for every i, without any tape.

@@ -2,10 +2,10 @@
 
 s_n is the negative log-likelihood of sample n, the sum over its positions or output elements, and R the weight of one
 of them in the loss: with T a sample, 1/(N T) under ``reduction="mean"`` and 1 under ``"sum"``, as for the true
-Fisher matrix. So E is the Fisher matrix in expectation over labels drawn from the model; at the data's labels it is no estimate
-of it, and agrees only where the model's distribution is the data's (Kunstner, Hennig & Balles 2019, §3). With l_n the
-loss of sample n as a batch of one, s_n = T l_n under a mean, so that E = (T/N) sum of grad l_n grad l_n^T. A loss other
-than those that :mod:`.fisher` knows names no observations within a sample: s_n is l_n, T = 1.
+Fisher matrix. So E is the Fisher matrix in expectation over labels drawn from the model; at the data's labels it is no
+estimate of it, and agrees only where the model's distribution is the data's (Kunstner, Hennig & Balles 2019, §3). With
+l_n the loss of sample n as a batch of one, s_n = T l_n under a mean, so that E = (T/N) sum of grad l_n grad l_n^T. A
+loss other than those that :mod:`.fisher` knows names no observations within a sample: s_n is l_n, T = 1.
 """
 
 from __future__ import annotations

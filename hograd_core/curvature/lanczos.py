@@ -115,7 +115,8 @@ class LanczosProcess:
             w = w - basis @ (basis.T @ w)
         beta = float(torch.linalg.vector_norm(w))
         if not math.isfinite(alpha + beta):
-            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({not_finite(product)})")
+            why = not_finite(product)
+            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({why})")
         self._alphas.append(alpha)
         scale = max(max(map(abs, self._alphas)), max(self._betas, default=0.0))
         negligible = beta <= 4 * math.sqrt(self._operator.n) * self._eps * scale

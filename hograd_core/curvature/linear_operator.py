@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_number, check_point, check_positive, scalar_function
-from hograd_core._entrance import entrance, in_autocast, kept, released
+from hograd_core._entrance import entrance, in_autocast, kept, released, watched
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
+from hograd_core.hazards import guard
 
 LINEARISED = "linearised"
 
@@ -189,6 +190,7 @@ class HessianOperator(OperatorBase):
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: unknown method, a damping that is not finite, or f's result is not 0-dimensional.
+        UnsupportedError: PyTorch differentiates f wrongly by this method; others are told at the first product.
     """
 
     @entrance
@@ -205,7 +207,9 @@ class HessianOperator(OperatorBase):
         self.products = 0
         keep = method == LINEARISED
         point = leaf(self._x)
-        value = self._f(point)
+        # The other methods are guarded at every product.
+        with watched(guard("HessianOperator[linearised]", (("double_backward", 2),)) if keep else None):
+            value = self._f(point)
         gradient = grad_or_zeros(value, point, create_graph=keep)
         self.value: Tensor = released(value)
         self.gradient: Tensor = released(gradient).reshape(-1)

@@ -311,3 +311,13 @@ def test_traces_inside_a_larger_derivative() -> None:
         torch.testing.assert_close(found, 24 * x)
     with pytest.raises(hg.UnsupportedError, match="cannot be differentiated further"):
         hg.gradient(lambda y: hg.hessian_extreme_eigenvalues(lambda z: (z**4).sum(), y).sum(), x)
+
+
+def test_functions_that_pytorch_differentiates_wrongly_are_refused() -> None:
+    g = normal(3, 1, seed=7)
+    norm = lambda v: torch._weight_norm(v.reshape(3, 2), g, 0).square().sum() ** 2 + (v**3).sum()  # noqa: E731
+    with pytest.raises(hg.UnsupportedError, match=r"HessianOperator\[linearised\].*weight_norm"):
+        hg.hessian_trace(lambda v: norm(v) + torch._weight_norm(v.reshape(3, 2), g, 0).sin().sum(), normal(6))
+    layer = nn.LayerNorm(6).double()
+    with pytest.raises(hg.UnsupportedError, match="layer_norm"):
+        hg.hessian_diagonal(lambda v: (layer(v) ** 3).sum(), normal(6), method="forward_over_forward")
