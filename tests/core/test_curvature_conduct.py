@@ -313,11 +313,28 @@ def test_traces_inside_a_larger_derivative() -> None:
         hg.gradient(lambda y: hg.hessian_extreme_eigenvalues(lambda z: (z**4).sum(), y).sum(), x)
 
 
-def test_functions_that_pytorch_differentiates_wrongly_are_refused() -> None:
-    g = normal(3, 1, seed=7)
-    norm = lambda v: torch._weight_norm(v.reshape(3, 2), g, 0).square().sum() ** 2 + (v**3).sum()  # noqa: E731
-    with pytest.raises(hg.UnsupportedError, match=r"HessianOperator\[linearised\].*weight_norm"):
-        hg.hessian_trace(lambda v: norm(v) + torch._weight_norm(v.reshape(3, 2), g, 0).sin().sum(), normal(6))
-    layer = nn.LayerNorm(6).double()
-    with pytest.raises(hg.UnsupportedError, match="layer_norm"):
-        hg.hessian_diagonal(lambda v: (layer(v) ** 3).sum(), normal(6), method="forward_over_forward")
+def test_the_operator_watches_f() -> None:
+    layer = nn.Linear(2, 1).double()
+    with pytest.raises(ValueError, match="does not depend on its argument"):
+        hg.HessianOperator(lambda w: layer(normal(3, 2)).square().sum(), layer.weight)
+
+
+@pytest.mark.parametrize(
+    "name", ["fisher_matrix", "fisher_diagonal", "empirical_fisher_diagonal", "gauss_newton_matrix"]
+)
+def test_curvature_of_a_model_inside_a_larger_derivative(name: str) -> None:
+    """Derivative by the scale of the inputs, against a difference of values."""
+    module, loss, inputs, targets = network()
+    at, step = torch.tensor(0.7, dtype=torch.float64), 1e-5
+    for method, record in hg.operators()[name].methods.items():
+        if not record.exact:
+            continue
+
+        def f(t: Tensor, method: str = method) -> Tensor:
+            value: Tensor = hg.operators()[name](module, loss, inputs * t, targets, method=method).square().sum()
+            return value
+
+        difference = (f(at + step) - f(at - step)) / (2 * step)
+        torch.testing.assert_close(hg.gradient(f, at), difference, rtol=1e-6, atol=1e-8)
+    with pytest.raises(hg.UnsupportedError, match="kfac"):
+        hg.gradient(lambda t: hg.kfac(module, loss, inputs * t, targets).diagonal().sum(), at)
