@@ -190,3 +190,19 @@ class unguarded:  # noqa: N801 (a context manager, used like a function)
 def released(result: Any) -> Any:
     """A result as the caller gets it: detached, unless it is part of a larger derivative (:func:`kept`)."""
     return result if _STATE.kept or not isinstance(result, torch.Tensor) else result.detach()
+
+
+def in_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """A linear map that the caller wrote (a product with a matrix, say), in the caller's autocast.
+
+    Unlike :func:`callback` it is no function that is differentiated: operators called within it give plain results.
+    """
+    autocast = _STATE.autocast
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with contextlib.ExitStack() as stack:
+            for device, dtype in autocast:
+                stack.enter_context(torch.autocast(device, dtype=dtype))
+            return function(*args, **kwargs)
+
+    return called if autocast else function

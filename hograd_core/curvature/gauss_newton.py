@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hograd_core._entrance import released
 from hograd_core._registry import method, operator
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
@@ -21,7 +22,7 @@ from hograd_core.curvature._jacobian import (
     pull,
     push,
 )
-from hograd_core.curvature._model import Loss, Model, check_model, check_vector
+from hograd_core.curvature._model import Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
 
 
@@ -126,15 +127,15 @@ def matrix_columns(model: Model) -> Tensor:
     gauss_newton_matrix,
     "hessian_of_linearised",
     mode="forward over reverse of the loss of the linearised network",
-    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.hessian",
+    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.jacfwd of grad",
 )
 def matrix_linearised(model: Model) -> Tensor:
-    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.hessian takes."""
+    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.jacfwd takes."""
     outputs, jacobian = full_jacobian(model)
 
     def linearised(step: Tensor) -> Tensor:
-        return model.loss(outputs + jacobian @ step, model.targets)
+        return scalar_loss(model.loss, outputs + jacobian @ step, model.targets)
 
-    with torch.no_grad():
-        matrix: Tensor = torch.func.hessian(linearised)(torch.zeros_like(model.point))
-    return matrix
+    # jacfwd of the gradient, not torch.func.hessian, whose jacrev has a vmap of its own.
+    matrix: Tensor = released(torch.func.jacfwd(torch.func.grad(linearised))(torch.zeros_like(model.point)))
+    return matrix.to(model.point.dtype)
