@@ -75,6 +75,11 @@ def enclosing() -> int:
     return _STATE.enclosing
 
 
+def watching() -> Watch | None:
+    """What looks at the callbacks of the call under way."""
+    return _STATE.watch
+
+
 def unwatched() -> bool:
     """Whether the guard is off (:func:`hograd_core.hazards.ignored`)."""
     return _STATE.unwatched
