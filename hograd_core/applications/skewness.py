@@ -62,7 +62,9 @@ def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor) -> tuple[Any, 
     return scalar_function(f), point, check_direction(v, point)
 
 
-@method(directional_skewness, "taylor", mode="Taylor", source="Griewank & Walther 2008, §13.2", amounts_to=(("taylor", 3),))
+@method(
+    directional_skewness, "taylor", mode="Taylor", source="Griewank & Walther 2008, §13.2", amounts_to=(("taylor", 3),)
+)
 def taylor(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     """Both derivatives from one pass of degree 3."""
     _, _, second, third = derivatives_along(f, x, v, 3)

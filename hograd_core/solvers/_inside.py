@@ -19,6 +19,6 @@ def refuse_inside_derivative(where: str, *tensors: Any) -> None:
     if kept() and (in_transform() or any(isinstance(t, Tensor) and t.requires_grad for t in tensors)):
         raise UnsupportedError(
             where,
-            "its result cannot be differentiated further; detach its arguments, or differentiate the equation it solves "
-            "(implicit function theorem)",
+            "its result cannot be differentiated further; detach its arguments, or differentiate the equation it "
+            "solves (implicit function theorem)",
         )

@@ -102,7 +102,9 @@ def conjugate_gradient(
     if b.shape != (operator.n,):
         raise ValueError(f"b: got shape {tuple(b.shape)}, expected ({operator.n},)")
     if b.dtype != operator.dtype:
-        raise TypeError(f"b: got dtype {b.dtype}, expected {operator.dtype} like the operator; use b.to(operator.dtype)")
+        raise TypeError(
+            f"b: got dtype {b.dtype}, expected {operator.dtype} like the operator; use b.to(operator.dtype)"
+        )
     if b.device != operator.device:
         raise ValueError(f"b: got device {b.device}, expected {operator.device} like the operator; use b.to(...)")
     refuse_inside_derivative("conjugate_gradient", b)
@@ -126,7 +128,7 @@ def conjugate_gradient(
         raise FloatingPointError("b: holds a value that is not finite")
     if size and not 0 < _norm(b) ** 2 < math.inf:
         raise FloatingPointError(
-            f"b: its squared norm over- or underflows in {b.dtype}, with a largest entry of {size:.3g}; scale the system"
+            f"b: its squared norm over- or underflows in {b.dtype}, with a largest entry of {size:.3g}; scale b"
         )
 
     p = torch.zeros_like(b)

@@ -228,10 +228,9 @@ def minimize_cubic_newton(
     x = check_point(x0).detach().clone()
     check_positive(max_iterations, "max_iterations")
     eps = torch.finfo(x.dtype).eps
-    flat = eps**0.5 if gradient_tolerance is None else check_number(gradient_tolerance, "gradient_tolerance", minimum=0)
-    bent = (
-        eps**0.25 if curvature_tolerance is None else check_number(curvature_tolerance, "curvature_tolerance", minimum=0)
-    )
+    flat = check_number(eps**0.5 if gradient_tolerance is None else gradient_tolerance, "gradient_tolerance", minimum=0)
+    bent = eps**0.25 if curvature_tolerance is None else curvature_tolerance
+    bent = check_number(bent, "curvature_tolerance", minimum=0)
     m, products, status = check_regularisation(regularisation), 0, "max_iterations"
     value = float(function(x).detach())
     slope, multiplier, steps = math.inf, 0.0, 0

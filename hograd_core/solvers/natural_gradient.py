@@ -115,8 +115,8 @@ def by_cg(
     if not result.converged:
         reached = result.residuals[-1] / result.residuals[0]
         message = (
-            f"conjugate gradients stopped ({result.status}) after {result.iterations} iterations at a relative residual "
-            f"of {reached:.2g}, {goal:.2g} was asked for; raise damping or max_iterations, or use float64 or "
+            f"conjugate gradients stopped ({result.status}) after {result.iterations} iterations at a relative "
+            f"residual of {reached:.2g}, {goal:.2g} was asked for; raise damping or max_iterations, or use float64 or "
             "method='dense'"
         )
         if max_iterations is None:

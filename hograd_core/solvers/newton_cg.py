@@ -56,7 +56,10 @@ def newton_cg(
     """
     refuse_inside_derivative("newton_cg", x)
     point = check_point(x)
-    with guarded("newton_cg", (product_of(hvp_method), 2)), HessianOperator(f, point, method=hvp_method, damping=check_damping(damping)) as hessian:
+    with (
+        guarded("newton_cg", (product_of(hvp_method), 2)),
+        HessianOperator(f, point, method=hvp_method, damping=check_damping(damping)) as hessian,
+    ):
         return conjugate_gradient(
             hessian,
             -hessian.gradient,
