@@ -75,6 +75,11 @@ def enclosing() -> int:
     return _STATE.enclosing
 
 
+def watching() -> Watch | None:
+    """What looks at the callbacks of the call under way."""
+    return _STATE.watch
+
+
 def unwatched() -> bool:
     """Whether the guard is off (:func:`hograd_core.hazards.ignored`)."""
     return _STATE.unwatched
@@ -172,6 +177,22 @@ def watched_by(watch: Watch | None) -> None:
     """Have ``watch`` look at callbacks until the public function under way ends; None: leave things as they are."""
     if watch is not None:
         _STATE.watch = watch
+
+
+class watched:  # noqa: N801 (a context manager, used like a function)
+    """Have ``watch`` look at every callback of the block; None: leave things as they are."""
+
+    __slots__ = ("_outer", "_watch")
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._outer = _STATE.watch
+        watched_by(self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch = self._outer
 
 
 class unguarded:  # noqa: N801 (a context manager, used like a function)

@@ -158,6 +158,21 @@ def guarded(where: str, *amounts: Amount, repair: bool = False, constant: bool =
         yield
 
 
+@contextmanager
+def narrowed(*amounts: Amount) -> Iterator[None]:
+    """Within a call that is watched already: the block amounts to these methods and orders, as its arguments show."""
+    watch = _entrance.watching()
+    if not isinstance(watch, Guard):
+        yield
+        return
+    around = _entrance.enclosing()
+    if around:
+        amounts = (("*", around + max(order for _, order in amounts)),)
+    repair, constant = Repairing in watch._around, ConstantUnderNoGrad in watch._around
+    with _entrance.watched(Guard(watch.where, amounts, repair=repair, constant=constant)):
+        yield
+
+
 def ignored() -> _entrance.unguarded:
     """Run the block without the guard: results may be wrong. For measuring what PyTorch does, and nothing else."""
     return _entrance.unguarded()
