@@ -326,7 +326,8 @@ def _solve_triangular(a: Operand, b: Operand, *, upper: bool, left: bool = True,
     primal: Any = a.primal if isinstance(a, Series) else a
 
     def solve(r: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(primal, r, upper=upper, unitriangular=unitriangular)
+        solution: Tensor = torch.linalg.solve_triangular(primal, r, upper=upper, unitriangular=unitriangular)
+        return solution
 
     if not isinstance(a, Series):
         return b.map(solve)  # type: ignore[union-attr]

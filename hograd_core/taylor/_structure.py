@@ -37,7 +37,8 @@ for _operation in (
     # A detach that arrives here is autograd's own, of a tensor that it saves.
     aten.detach, aten.alias, aten.clone, aten.sum, aten.mean, aten.cumsum, aten.split, aten.split_with_sizes,
     aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unsafe_chunk, aten.unbind,
-    aten.index_select, aten.gather, aten.take, aten.index, aten.embedding, aten.masked_select, aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d,
+    aten.index_select, aten.gather, aten.take, aten.index, aten.embedding, aten.masked_select,
+    aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d,
     aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.reflection_pad1d, aten.reflection_pad2d,
     aten.replication_pad1d, aten.replication_pad2d, aten.upsample_nearest1d, aten.upsample_nearest2d,
     aten.upsample_bilinear2d, aten.upsample_linear1d, aten.upsample_bicubic2d, aten.im2col, aten.col2im,
@@ -261,4 +262,4 @@ def _copy(base: Any, source: Any, non_blocking: bool = False) -> Any:
 
 @rule(aten.complex)
 def _complex(real: Any, imaginary: Any) -> Series:
-    return jointly([real, imaginary], lambda parts: torch.complex(*torch.broadcast_tensors(*parts)))
+    return jointly([real, imaginary], lambda parts: torch.complex(*torch.broadcast_tensors(*parts)))  # type: ignore[no-untyped-call]

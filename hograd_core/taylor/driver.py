@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order
-from hograd_core.taylor import _attention, _compound, _elementwise, _products, _selection, _structure  # noqa: F401 (fill the table)
+from hograd_core.taylor import _attention, _compound, _elementwise, _products, _selection, _special, _structure  # noqa: F401 (fill the table)
 from hograd_core.taylor._jet import Jet, new_level
 from hograd_core.taylor._series import Series
 
