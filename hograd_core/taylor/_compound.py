@@ -36,7 +36,8 @@ def _safe_softmax(u: Series, dim: int, dtype: torch.dtype | None = None) -> Seri
     if dtype is not None:
         u = u.map(lambda c: c.to(dtype))
     dead = (u.primal == -math.inf).all(dim, keepdim=True)
-    # A row that is wholly masked out is zero, not NaN.
+    # A row that is wholly masked out is zero, not NaN, and so is its gradient: the softmax there is one of zeros.
+    u = Series([torch.where(dead, 0.0, u.primal), *u.c[1:]])
     return _softmax(u, dim).map(lambda c: torch.where(dead, 0.0, c))
 
 

@@ -66,7 +66,7 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> 
     return distances
 
 
-for _function in (torch.sinc, Tensor.sinc, torch.special.sinc):  # type: ignore[assignment]
+for _function in (torch.sinc, Tensor.sinc, torch.special.sinc):
     REWRITTEN[_function] = _sinc
 REWRITTEN[torch.cdist] = _cdist
 
