@@ -97,7 +97,7 @@ def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | No
         into: a direction that the last slot is contracted with; None: left open.
         size: magnitude that the result may be expected to have; what is far below counts as zero.
     """
-    allowed = tolerance(x.dtype)
+    allowed, eps = tolerance(x.dtype), torch.finfo(x.dtype).eps
     x = _in_float64(f, x.detach())
     m = 1 if order == 1 else order - 1
     last = None if into is None else into.to(x.dtype)
@@ -110,7 +110,12 @@ def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | No
         return g if last is None else (g * last.reshape(-1)).sum().reshape(1)
 
     value, doubt, noise = differenced(below, x, along, m)
-    return judged(value, doubt, noise, size, allowed)
+    # What a method rounds away where terms cancel: of the size that a derivative has by f, its gradient and x.
+    radius = 1 + float(torch.linalg.vector_norm(x.double()))
+    natural = (abs(float(f(x).detach())) + radius * float(torch.linalg.vector_norm(_gradient(f, x).double()))) / radius
+    lengths = float(torch.linalg.vector_norm(v.double())) / radius, 1.0 if last is None else float(last.double().norm())
+    rounding = 100 * eps * natural * lengths[0] ** (order - 1) * lengths[1]
+    return judged(value, doubt, max(noise, rounding), size, allowed)
 
 
 def differenced(g: Callable[[Tensor], Tensor], x: Tensor, along: Tensor, m: int = 1) -> tuple[Tensor, float, float]:
