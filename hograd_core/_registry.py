@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, released, unguarded, watched_by
+from hograd_core._entrance import entered, released, repair, unguarded, watched_by
 from hograd_core._finite import check_finite_result
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.hazards import guard
@@ -178,7 +178,9 @@ class Operator:
         try:
             with entered():
                 amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
-                watch = guard(where, amounts, repair=given["repair"], constant=chosen.through_forward)
+                if given["repair"]:
+                    repair()
+                watch = guard(where, amounts, constant=chosen.through_forward)
                 watched_by(watch)
                 checked = self.guard(*bound.args, **bound.kwargs)
                 result = released(chosen.function(*checked, **options))

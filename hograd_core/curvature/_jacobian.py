@@ -29,7 +29,7 @@ def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: b
     """
     z = leaf(outputs)
     # The loss is differentiated twice, the module once.
-    with guarded("Hessian of the loss", ("double_backward", 2)):
+    with guarded("Hessian of the loss", ("batched_rows" if batched else "double_backward", 2)):
         value = scalar_loss(model.loss, z, model.targets)
     gradient = grad_or_zeros(value, z, create_graph=True)
     return grad_or_zeros(gradient, z, create_graph=False, grad_outputs=u, batched=batched)
