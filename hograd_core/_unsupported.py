@@ -28,6 +28,7 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for kind, pattern in (
         ("no forward-mode formula", r"^Trying to use forward AD with \S+ that does not support it"),
         ("no forward-mode formula", r"^You must implement the jvp function for custom autograd\.Function"),
+        ("no forward-mode formula", r"^Trying to set a forward gradient that has a different size"),
         ("ZeroTensors", r"^ZeroTensors are immutable"),
         ("no derivative formula", r"^(the )?derivative for '?[^']+'? is not implemented"),
         (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class Guard:
         """
         if self._untraced:
             self._untraced = False
-            with _entrance.unguarded():
+            with _entrance.unguarded(), self.around() or nullcontext():
                 arguments, result = _graph.traced(function, arguments)
         elif self._forward_only:
             return

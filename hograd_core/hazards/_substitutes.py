@@ -221,7 +221,7 @@ def _householder_product(A: Tensor, tau: Tensor, *, out: None = None) -> Tensor:
 @_instead_of(torch.masked_select, Tensor.masked_select)
 def _masked_select(input: Tensor, mask: Tensor, *, out: None = None) -> Tensor:
     whole: tuple[Tensor, Tensor] = torch.broadcast_tensors(input, mask)  # type: ignore[no-untyped-call]
-    return torch.masked_select(*whole)
+    return whole[0][whole[1]]
 
 
 @_instead_of(torch.cumprod, Tensor.cumprod)

@@ -54,6 +54,10 @@ def _by_product(node: Any) -> bool:
     return bool(node._saved_reduce == "prod")
 
 
+def _mask_is_broadcast(node: Any) -> bool:
+    return bool(node._saved_mask.shape != node._saved_self.shape)
+
+
 def _once_differentiable(node: Any) -> bool:
     function = _graph.custom_function(node)
     code = getattr(getattr(function, "backward", None), "__code__", None)
@@ -102,7 +106,7 @@ HAZARDS: tuple[Hazard, ...] = (
     Hazard(
         "cholesky_inverse",
         ("CholeskyInverseBackward0",),
-        _FACTORED,
+        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
         "cholesky_inverse_jvp is not differentiable as it is written",
         TESTED,
     ),
@@ -167,6 +171,7 @@ HAZARDS: tuple[Hazard, ...] = (
         _from(2, ("jacrev_of_grad",)),
         "the batching rule of its backward scatters into the mask's shape",
         TESTED,
+        when=_mask_is_broadcast,
     ),
     Hazard(
         "a torch.autograd.Function with @once_differentiable",
