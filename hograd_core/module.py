@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import ScalarFunction
+from hograd_core._functional import Functional, ordinary
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -18,12 +19,14 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
 
     ``f(x)`` splits x into the parameters, in the order of ``module.named_parameters()`` (a tied parameter once), and
     evaluates ``loss(module(inputs), targets)`` with them. Parameters with ``requires_grad=False`` are constants, not in
-    x. Buffers enter as clones, fresh at each call: f is pure, and batch statistics that the module would
-    update in training mode are updated on the clones and dropped. Training or evaluation mode is the module's at
-    the time of the call; dropout in training mode is random, so that derivatives of its loss are not defined.
+    x. Every call runs on a light copy of the module with those parameters, and the loss sees that copy wherever it
+    refers to the module (``model.penalty``, a closure over the model): f is pure and may be called from threads; what
+    forward writes (batch statistics, counters) goes to the copy and is dropped. Training or evaluation mode is the
+    module's at the time of the call; dropout in training mode is random, so that derivatives of its loss are not
+    defined. A part compiled by torch.compile runs in its eager form.
 
     Args:
-        module: any module; neither its parameters nor their ``.grad`` nor its buffers are changed.
+        module: any module; neither its parameters nor their ``.grad``, its buffers or its attributes are changed.
         loss: (output, targets) -> 0-dimensional tensor; ``torch.nn.functional.mse_loss`` has no forward-over-reverse
             derivative in PyTorch 2.13 (pytorch/pytorch#123996), ``((a - b) ** 2).mean()`` has.
         inputs: the module's argument; a tuple is spread over its positional arguments.
@@ -36,7 +39,9 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
     Raises:
         TypeError: ``module`` is not a module, ``loss`` is not callable, or a trainable parameter is not a real
             floating tensor.
-        ValueError: there is no trainable parameter, or they differ in dtype or device.
+        ValueError: there is no trainable parameter, or they differ in dtype or device; the module cannot be called with
+            other parameters (a scripted or lazy one, one on several devices, an embedding with ``max_norm``); later,
+            when f is called: it uses its own parameters by a way that a copy cannot follow (a global variable).
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
@@ -56,32 +61,16 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
         raise TypeError(f"module: got parameters of dtype {dtype}, expected a real floating dtype")
     shapes = {name: p.shape for name, p in trainable.items()}
     sizes = [shape.numel() for shape in shapes.values()]
-    names = _names_by_tensor(module)
-    aliases = [names[id(p)] for p in trainable.values()]
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    functional = Functional(module, loss)
 
     def f(x: Tensor) -> Tensor:
         pieces = torch.split(x.reshape(-1), sizes)
-        state: dict[str, Tensor] = {}
-        for every_name, piece, shape in zip(aliases, pieces, shapes.values(), strict=True):
-            value = piece.reshape(shape)
-            state.update(dict.fromkeys(every_name, value))
-        clones: dict[int, Tensor] = {}
-        for name, buffer in module.named_buffers(remove_duplicate=False):
-            if id(buffer) not in clones:
-                clones[id(buffer)] = buffer.clone()
-            state[name] = clones[id(buffer)]
-        return loss(torch.func.functional_call(module, state, arguments, tie_weights=False), targets)
+        values = {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        value: Tensor = functional(values, lambda module, loss: loss(module(*arguments), wanted), arguments)
+        return value
 
-    # Outside inference mode, so that autograd may save x.
+    # Outside inference mode, so that autograd may save them.
     with torch.inference_mode(False):
+        arguments, wanted = ordinary(inputs if isinstance(inputs, tuple) else (inputs,)), ordinary(targets)
         x = torch.cat([p.detach().reshape(-1) for p in trainable.values()])
     return f, x
-
-
-def _names_by_tensor(module: nn.Module) -> dict[int, list[str]]:
-    """Every name that each parameter has in the module; tied ones have several."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return names

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hograd_core._checks import check_number
 from hograd_core._entrance import callback, kept
+from hograd_core._functional import Functional
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -30,9 +30,8 @@ class Model:
         module: the network; its own parameters and buffers are never written.
         names, shapes: the trainable parameters, in the order of the flat vector.
         point: their values, a detached vector of P elements.
-        frozen: parameters with ``requires_grad=False``.
-        buffers: the module's; every evaluation gets copies, so that batch norm in training mode, which writes its
-            running statistics, leaves the module as it is.
+        functional: module and loss with other parameters; what forward writes (batch norm its running statistics) goes
+            to a copy.
         inputs: positional arguments of the module, batch first.
         targets: the second argument of the loss, batch first.
         loss: (outputs, targets) -> 0-dimensional tensor.
@@ -42,8 +41,7 @@ class Model:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     point: Tensor
-    frozen: dict[str, Tensor]
-    buffers: dict[str, Tensor]
+    functional: Functional
     inputs: tuple[Tensor, ...]
     targets: Tensor
     loss: Loss
@@ -68,10 +66,16 @@ class Model:
 
         Raises:
             TypeError: the module does not return one real floating tensor.
+            ValueError: it computes with its own parameters.
         """
-        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        values = {**self.frozen, **copies, **self.unflatten(flat)}
-        result = callback(functional_call)(self.module, values, self.inputs if inputs is None else inputs)
+        values = self.unflatten(flat)
+        result = self.outputs_of(self.functional.bound(values)[0], inputs)
+        self.functional.check(result, values, self.inputs if inputs is None else inputs)
+        return result
+
+    def outputs_of(self, module: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
+        """The outputs of a copy of the module."""
+        result = callback(_evaluate)(module, self.inputs if inputs is None else inputs)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
@@ -80,17 +84,27 @@ class Model:
 
     def value(self, flat: Tensor) -> Tensor:
         """The loss of the batch at parameters ``flat``."""
-        return scalar_loss(self.loss, self.outputs(flat), self.targets)
+        return self._value(flat, self.inputs, self.targets)
+
+    def _value(self, flat: Tensor, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        values = self.unflatten(flat)
+        module, loss = self.functional.bound(values)
+        result = scalar_loss(loss, self.outputs_of(module, inputs), targets)
+        self.functional.check(result, values, inputs, what="loss")
+        return result
 
     def sample_value(self, flat: Tensor, target: Tensor, *sample: Tensor) -> Tensor:
         """The loss of one sample (no batch axis) as a batch of one; for ``torch.func.vmap``."""
-        outputs = self.outputs(flat, tuple(part.unsqueeze(0) for part in sample))
-        return scalar_loss(self.loss, outputs, target.unsqueeze(0))
+        return self._value(flat, tuple(part.unsqueeze(0) for part in sample), target.unsqueeze(0))
 
     def gradient(self) -> Tensor:
         """Gradient of the batch loss, (P,)."""
         flat = leaf(self.point)
         return grad_or_zeros(self.value(flat), flat, create_graph=False)
+
+
+def _evaluate(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    return module(*inputs)
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -172,8 +186,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         tuple(trainable),
         tuple(p.shape for p in trainable.values()),
         torch.cat([p.detach().reshape(-1) for p in trainable.values()]),
-        {name: _held(p) for name, p in module.named_parameters() if not p.requires_grad},
-        {name: _held(buffer) for name, buffer in module.named_buffers()},
+        Functional(module, loss),
         tuple(_held(part) for part in arguments),
         _held(targets),
         loss,
