@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,7 @@ def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | No
         into: a direction that the last slot is contracted with; None: left open.
         size: magnitude that the result may be expected to have; what is far below counts as zero.
     """
-    allowed = tolerance(x.dtype)
+    allowed, eps = tolerance(x.dtype), torch.finfo(x.dtype).eps
     x = _in_float64(f, x.detach())
     m = 1 if order == 1 else order - 1
     last = None if into is None else into.to(x.dtype)
@@ -108,18 +109,37 @@ def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | No
         g = _gradient(f, point).reshape(-1)
         return g if last is None else (g * last.reshape(-1)).sum().reshape(1)
 
+    value, doubt, noise = differenced(below, x, along, m)
+    # What a method rounds away where terms cancel: of the size that a derivative has by f, its gradient and x.
+    radius = 1 + float(torch.linalg.vector_norm(x.double()))
+    natural = (abs(float(f(x).detach())) + radius * float(torch.linalg.vector_norm(_gradient(f, x).double()))) / radius
+    lengths = float(torch.linalg.vector_norm(v.double())) / radius, 1.0 if last is None else float(last.double().norm())
+    rounding = 100 * eps * natural * lengths[0] ** (order - 1) * lengths[1]
+    return judged(value, doubt, max(noise, rounding), size, allowed)
+
+
+def differenced(g: Callable[[Tensor], Tensor], x: Tensor, along: Tensor, m: int = 1) -> tuple[Tensor, float, float]:
+    """The m-th derivative of g along a direction, by central differences at two steps.
+
+    Returns:
+        Value, flat; the norm by which the two steps disagree; the norm that rounding alone may have.
+    """
     length = float(torch.linalg.vector_norm(along.double())) or 1.0
     eps = torch.finfo(x.dtype).eps
     best = eps ** (1 / (m + 2)) * (1 + float(torch.linalg.vector_norm(x.double()))) / length
     found, noise = [], 0.0
     for h in (best, best / 3):
-        terms = [(-1) ** j * math.comb(m, j) * below(x + (m / 2 - j) * h * along) for j in range(m + 1)]
+        terms = [(-1) ** j * math.comb(m, j) * g(x + (m / 2 - j) * h * along).reshape(-1) for j in range(m + 1)]
         noise = 30 * eps * sum(float(torch.linalg.vector_norm(t)) for t in terms) / h**m
         found.append(torch.stack(terms).sum(0) / h**m)
-    scale = max(float(torch.linalg.vector_norm(found[0])), size, noise / allowed, torch.finfo(x.dtype).tiny)
-    doubt = float(torch.linalg.vector_norm(found[0] - found[1]))
+    return found[0], float(torch.linalg.vector_norm(found[0] - found[1])), noise
+
+
+def judged(value: Tensor, doubt: float, noise: float, size: float, allowed: float) -> Slope:
+    """What differences are worth, at the size that the result has."""
+    scale = max(float(torch.linalg.vector_norm(value)), size, noise / allowed, torch.finfo(value.dtype).tiny)
     known = math.isfinite(doubt) and math.isfinite(scale)
-    return Slope(found[0], doubt if known else math.inf, scale if known else 1.0, allowed)
+    return Slope(value, doubt if known else math.inf, scale if known else 1.0, allowed)
 
 
 def check_derivative(
@@ -152,19 +172,28 @@ def check_derivative(
         left = (left.reshape(-1) * into.double().reshape(-1)).sum()
     with unguarded():
         true = slope(f, x, v, order, into, float(torch.linalg.vector_norm(left)))
-    error = true.error(left)
+    conclude(where, true, left, "values" if order == 1 else "gradients")
+
+
+def conclude(where: str, true: Slope, got: Tensor, differenced: str) -> None:
+    """Raise where a result is not what differences say, warn where they say nothing.
+
+    Raises:
+        VerificationError: it disagrees, and both steps agree.
+    """
+    error = true.error(got)
     if error <= true.allowed:
         return
     if not true.known:
         warnings.warn(
-            f"{where}: not verified: differences of gradients at two steps disagree by {true.doubt / true.scale:.1g} "
-            "of their size, so that f is not smooth at x, not deterministic, or too ill-conditioned for differences",
+            f"{where}: not verified: differences of {differenced} at two steps disagree by "
+            f"{true.doubt / true.scale:.1g} of their size, so that f is not smooth at x, not deterministic, or too "
+            "ill-conditioned for differences",
             NotVerifiedWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
         return
-    against = "values" if order == 1 else "gradients"
     raise VerificationError(
-        f"{where}: its result is wrong by {error:.2g} of its size, by differences of {against} along a random "
+        f"{where}: its result is wrong by {error:.2g} of its size, by differences of {differenced} along a random "
         "direction; hograd_core.verify(f, x) names the operator and the modes that are at fault"
     )

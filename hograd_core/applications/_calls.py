@@ -26,11 +26,11 @@ def watched_call(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(callback(_apply), function)
 
 
-def plain_call(function: Callable[..., Any]) -> Callable[..., Any]:
+def plain_call(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """What the caller wrote around derivatives (a penalty, a residual): in his autocast, differentiated once."""
     call = callback(function)
 
-    def unwatched(*arguments: Any) -> Any:
+    def unwatched(*arguments: Any) -> Tensor:
         with unguarded():
             return call(*arguments)
 

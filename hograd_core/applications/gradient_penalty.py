@@ -165,8 +165,8 @@ def penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
         phi: ``two_sided()``, ``one_sided()``, ``half_square`` or another function (batch, ...) -> (batch,).
 
     Returns:
-        A 0-dimensional tensor, with graph where the caller records one; its backward is the second-order part: about two more
-        gradients of the critic in time, and the first gradient's graph in memory until then.
+        A 0-dimensional tensor, with graph where the caller records one; its backward is the second-order part: about
+        two more gradients of the critic in time, and the first gradient's graph in memory until then.
     """
     for name, function in (("critic", critic), ("phi", phi)):
         if not callable(function):

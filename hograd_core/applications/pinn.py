@@ -247,7 +247,8 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
     @functools.wraps(kernel)
     def rows_of(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
         with narrowed(*amounts(name, deepest(indices))):
-            return released(kernel(watched_call(_without_graph(u)), points, indices, kept(), **options))
+            rows: Tensor = released(kernel(watched_call(_without_graph(u)), points, indices, kept(), **options))
+        return rows
 
     @functools.wraps(kernel)
     def summed(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:

@@ -17,6 +17,7 @@ from hograd_core.curvature._likelihood import output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
 from hograd_core.curvature.linear_operator import OperatorBase
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.hazards import guarded
 
 OutputCurvature = Callable[[Model, Tensor, Tensor], Tensor]
 
@@ -27,8 +28,17 @@ def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: b
     With ``batched``, u holds several such tensors along its first axis.
     """
     z = leaf(outputs)
-    gradient = grad_or_zeros(scalar_loss(model.loss, z, model.targets), z, create_graph=True)
+    # The loss is differentiated twice, the module once.
+    with guarded("Hessian of the loss", ("double_backward", 2)):
+        value = scalar_loss(model.loss, z, model.targets)
+    gradient = grad_or_zeros(value, z, create_graph=True)
     return grad_or_zeros(gradient, z, create_graph=False, grad_outputs=u, batched=batched)
+
+
+def gradient_of_loss(model: Model, outputs: Tensor) -> Tensor:
+    """The gradient of the loss by the outputs, shaped like them."""
+    z = leaf(outputs)
+    return grad_or_zeros(scalar_loss(model.loss, z, model.targets), z, create_graph=False)
 
 
 def push(model: Model, v: Tensor) -> tuple[Tensor, Tensor]:

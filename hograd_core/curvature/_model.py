@@ -6,6 +6,8 @@ each parameter row-major; parameters with ``requires_grad=False`` are constants.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +83,26 @@ class Model:
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
         # Under the caller's autocast they come in a lower precision than what is computed from them needs.
         return result.to(torch.promote_types(result.dtype, self.point.dtype))
+
+    def in_float64(self) -> Model:
+        """The same in float64, on a copy of the module, where module and loss take that; else itself."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.double() if tensor.dtype.is_floating_point else tensor
+
+        model = dataclasses.replace(
+            self,
+            module=copy.deepcopy(self.module).double(),
+            point=self.point.double(),
+            frozen={name: wide(t) for name, t in self.frozen.items()},
+            buffers={name: wide(t) for name, t in self.buffers.items()},
+            inputs=tuple(map(wide, self.inputs)),
+            targets=wide(self.targets),
+        )
+        try:
+            return model if model.value(model.point).dtype == torch.float64 else self
+        except (RuntimeError, TypeError):
+            return self
 
     def value(self, flat: Tensor) -> Tensor:
         """The loss of the batch at parameters ``flat``."""

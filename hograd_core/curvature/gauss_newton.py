@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hograd_core._entrance import released
+from hograd_core._differences import conclude, differenced, judged, probe, tolerance
+from hograd_core._entrance import kept, released, unguarded
 from hograd_core._registry import method, operator
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
+    gradient_of_loss,
     loss_hessian_product,
     pull,
     push,
@@ -26,7 +28,37 @@ from hograd_core.curvature._model import Loss, Model, check_model, check_vector,
 from hograd_core.curvature.linear_operator import dense_matrix
 
 
-@operator(result="x", default="jvp_vjp", order=2)
+def check_gauss_newton(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:
+    """What ``verify=True`` does: J v and H_L (J v) by differences of outputs and of the loss's gradient, in float64.
+
+    Raises:
+        VerificationError: the result disagrees.
+        TypeError: called from inside a larger derivative.
+    """
+    if kept():
+        raise TypeError(f"verify: {where} is called from inside another derivative; verify the outer one")
+    model: Model = arguments[0]
+    v = arguments[1] if len(arguments) > 1 else probe(model.point, 1)
+    product = result if len(arguments) > 1 else result @ v
+    allowed = tolerance(model.point.dtype)
+    with unguarded():
+        wide = model.in_float64()
+        outputs = wide.outputs(wide.point)
+        tangent, *first = differenced(lambda flat: wide.outputs(flat).detach(), wide.point, v.to(wide.point))
+
+        def slopes(z: Tensor) -> Tensor:
+            return gradient_of_loss(wide, z.reshape(outputs.shape))
+
+        curved, *second = differenced(slopes, outputs.detach().reshape(-1), tangent)
+        true = pull(wide, curved.reshape(outputs.shape).to(outputs.dtype))
+        size = float(torch.linalg.vector_norm(true))
+        # Relative doubts of the two differences add up in the product, and so do the roundings.
+        sizes = [float(torch.linalg.vector_norm(t)) or 1.0 for t in (tangent, curved)]
+        doubt, noise = (size * (first[i] / sizes[0] + second[i] / sizes[1]) for i in (0, 1))
+    conclude(where, judged(true, doubt, noise, size, allowed), product, "outputs and gradients")
+
+
+@operator(result="x", default="jvp_vjp", order=2, verification=check_gauss_newton)
 def gauss_newton_vector_product(
     module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, v: Tensor
 ) -> tuple[Any, ...]:
@@ -77,7 +109,7 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
         return gauss_newton.matvec(v)
 
 
-@operator(result="x * order", default="jacobian", order=2)
+@operator(result="x * order", default="jacobian", order=2, verification=check_gauss_newton)
 def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
     """G = J^T H_L J, all P x P entries.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -192,7 +193,7 @@ def conjugate_gradient(
     return result(MAX_ITERATIONS, limit, limit)
 
 
-def _preconditioned(preconditioner: Preconditioner) -> Preconditioner:
+def _preconditioned(preconditioner: Callable[[Tensor], Any]) -> Preconditioner:
     """The caller's r -> M^-1 r, its result checked and without graph."""
     apply = callback(preconditioner)
 

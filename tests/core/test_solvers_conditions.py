@@ -103,7 +103,7 @@ def test_a_start_that_is_not_finite_is_a_status_of_both_minimisers() -> None:
 def test_conjugate_gradients_name_what_does_not_fit() -> None:
     a = hg.MatrixOperator.dense(2 * torch.eye(2, dtype=D))
     b = torch.ones(2, dtype=D)
-    with pytest.raises(TypeError, match="b: got dtype torch.float32, expected torch.float64"):
+    with pytest.raises(TypeError, match=r"b: got dtype torch\.float32, expected torch\.float64"):
         hg.conjugate_gradient(a, b.float())
     with pytest.raises(ValueError, match="relative_tolerance: got -1"):
         hg.conjugate_gradient(a, b, relative_tolerance=-1.0)
