@@ -113,7 +113,8 @@ class Functional:
             return
         given = [t for t in tree_leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
         known = set(_graph.recorded(given))
-        replaced = {id(p): n for n, (m, k) in self._places.items() if n in values and (p := m._parameters[k]) is not None}
+        places = {name: self._places[name] for name in values}
+        replaced = {id(owner._parameters[key]): name for name, (owner, key) in places.items()}
         kept = {id(t) for t in given}
         found = _graph.nodes([root for root in _graph.recorded(result) if root not in known], known)
         for leaf in _graph.leaves(found):
@@ -146,7 +147,7 @@ def _check_kinds(module: nn.Module, name: str) -> None:
         where = f"{name}: {path or 'itself'} is a {type(one).__name__}"
         if isinstance(one, torch.jit.ScriptModule):
             if any(p.requires_grad for p in one.parameters()) or (one.training and any(True for _ in one.buffers())):
-                raise ValueError(f"{where}, whose tensors cannot be replaced; pass the module that it was compiled from")
+                raise ValueError(f"{where}, whose tensors cannot be replaced; pass the module that was scripted")
         elif isinstance(one, nn.parallel.DistributedDataParallel) or (
             isinstance(one, nn.DataParallel) and len(one.device_ids) > 1
         ):

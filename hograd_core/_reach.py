@@ -123,7 +123,7 @@ def _leading(roots: tuple[Any, ...], targets: set[int]) -> dict[int, Any]:
     return {key: one for key, one in seen.items() if key in found and not isinstance(one, torch.jit.ScriptModule)}
 
 
-def _children(one: Any) -> Iterable[Any]:  # noqa: PLR0911 (a case a kind)
+def _children(one: Any) -> Iterable[Any]:
     """What an object refers to; nothing for kinds that cannot be copied."""
     if isinstance(one, Tensor | type | types.ModuleType | torch.jit.ScriptModule):
         return ()
@@ -158,7 +158,7 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
 
 @functools.cache
 def _copyable(kind: type) -> bool:
-    """Whether objects of this class can be made from their ``__dict__`` and slots; torch's own hold no user's module."""
+    """Whether objects of this class can be made from their ``__dict__`` and slots; none of torch's own is followed."""
     if not issubclass(kind, nn.Module) and kind.__module__.partition(".")[0] == "torch":
         return False
     try:

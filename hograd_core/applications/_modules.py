@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hograd_core._functional import Functional
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._model import check_dtype, check_modes
 
@@ -44,13 +44,17 @@ def check_samplewise(module: Any, x: Tensor, name: str, argument: str) -> nn.Mod
 
 
 def trainable(module: nn.Module) -> Parameters:
-    """Trainable parameters by name, the module's own tensors; a tied one once."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+    """Trainable parameters by name, the module's own tensors; a tied one once.
+
+    One that was made in inference mode, from which autograd cannot record, is a copy.
+    """
+    found = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return {name: p.clone().requires_grad_() if p.is_inference() else p for name, p in found.items()}
 
 
 def detached(parameters: Mapping[str, Tensor]) -> Parameters:
     """The same values as new leaves' data: no graph, shared memory."""
-    return {name: p.detach() for name, p in parameters.items()}
+    return {name: p.clone() if p.is_inference() else p.detach() for name, p in parameters.items()}
 
 
 def gradient_of(scalar: Tensor, parameters: Mapping[str, Tensor], *, create_graph: bool = False) -> Parameters:
@@ -93,23 +97,11 @@ def _refuse_dead_ends(scalar: Tensor) -> None:
 def called_with(module: nn.Module, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
     """The module as a function of its inputs, with these parameters in place of its own.
 
-    Buffers enter as clones, so that batch statistics a module updates in training mode stay as they are.
+    Every call has a copy of its own: what forward writes, such as batch statistics in training mode, is dropped.
     """
-    buffers = {name: b.clone() for name, b in module.named_buffers()}
+    functional = Functional(module)
 
     def call(*inputs: Any) -> Any:
-        return torch.func.functional_call(module, {**parameters, **buffers}, inputs)
+        return functional(parameters, lambda copy: copy(*inputs), inputs)
 
     return call
-
-
-@contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Undo, at the end, what calls of the module did to its buffers."""
-    saved = [(b, b.clone()) for b in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)

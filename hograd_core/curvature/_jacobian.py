@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hograd_core._checks import check_positive
 from hograd_core._entrance import entrance, released
+from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._likelihood import output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
@@ -43,7 +44,7 @@ def gradient_of_loss(model: Model, outputs: Tensor) -> Tensor:
 
 def push(model: Model, v: Tensor) -> tuple[Tensor, Tensor]:
     """(outputs, J v) in one forward-mode pass."""
-    outputs, tangent = torch.func.jvp(model.outputs, (model.point,), (v,))[:2]
+    outputs, tangent = jvp(model.outputs, (model.point,), (v,))[:2]
     return released(outputs), released(tangent)
 
 
