@@ -1,16 +1,19 @@
-"""A module as a function of its parameters: every call gets a light copy of the module tree that holds other tensors.
+"""A module as a function of its tensors: called with others in their place, itself never touched.
 
-``torch.func.functional_call`` puts the tensors into the caller's module and takes them out again. What runs later (a
-checkpoint that recomputes in backward) then meets the module's own weights, and threads meet each other's. A copy lives
-as long as a graph needs it, and nothing that the caller holds is touched: not even a counter that ``forward`` keeps.
+``torch.func.functional_call`` swaps the tensors of the module for the length of the call. That is wrong where a part of
+the forward pass runs again later (a checkpoint recomputes in the backward pass, with the module's own weights by then),
+and where two threads call one module. Here every call gets a light copy of the module tree instead: new module objects
+of the same classes that share everything but the tensors given, and what leads to them (:mod:`._reach`). A graph that
+needs them again keeps them alive.
 
-A copy shares everything but what leads back to the tree (:mod:`._reach`): modules, the lists, dicts, closures, bound
-methods and objects that hold one of them, or one of their tensors. What leads there by another way (a global variable)
-is found in the graph of the first result, and refused.
+What leads to the module by a way that cannot be copied, such as a global variable, is found in the graph of the first
+result, and refused.
 """
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,110 +25,146 @@ from hograd_core._entrance import unwatched
 from hograd_core._reach import Copier
 from hograd_core.hazards import _graph
 
+Values = Mapping[str, Tensor]
+Hooks = Mapping[str, Callable[..., Any]]
+
 
 class Functional:
-    """A module, and what else refers to it (a loss), with other tensors in place of its parameters.
+    """A module whose parameters and buffers are arguments.
 
-    Making one walks the tree once; a call costs less than ``torch.func.functional_call``. Safe in threads.
+    The copies share all else with the module: flags such as ``training`` are those of the time of the call. What a
+    forward pass writes to its module (a counter, a cache, running statistics) is written to the copy and dropped.
+    Thread-safe: nothing shared is written. Making one walks the tree once; a call costs less than functional_call.
 
     Args:
-        module: the module; flags, buffers and attributes are those at the time of a call.
-        *others: callables that may refer to the module: they get the copy to see.
-        name: of the argument, for messages.
+        module: any nn.Module that Python code runs; a part compiled by torch.compile runs in its eager form.
+        *others: what else may refer to the module (a loss): :meth:`evaluate` gives it the copy to refer to.
 
     Raises:
-        ValueError: the module cannot be called with other parameters; the message says why and what to do.
+        TypeError: the module cannot be called with other tensors; the message says why, and what to pass instead.
+        ValueError: it is called in a block that keeps weights between calls, or writes into its own weights.
     """
 
-    def __init__(self, module: nn.Module, *others: Any, name: str = "module") -> None:
+    def __init__(self, module: nn.Module, *others: Any) -> None:
         self._roots = (module, *others)
-        self._name = name
+        self._seen: set[str] = set()
+        self._wide = False
         self._plan()
-        self._checked: set[str] = set()
 
     def _plan(self) -> None:
-        module = self._roots[0]
+        module: nn.Module = self._roots[0]
+        _refuse(module)
         self._modules = list(module.modules())
-        _check_kinds(module, self._name)
-        self._places = {
-            prefix + ("." if prefix else "") + key: (owner, key)
-            for prefix, owner in module.named_modules(remove_duplicate=False)
-            if not isinstance(owner, torch.jit.ScriptModule)
-            for key in owner._parameters
-        }
-        self._own = {id(p): p for p in module.parameters()}
-        tensors = [*self._own.values(), *module.buffers()]
-        self._copier = Copier(self._roots, (*self._modules, *tensors))
+        self._named = dict(module.named_modules(remove_duplicate=False))
+        self._own = [*module.parameters(), *module.buffers()]
+        self._copier = Copier(self._roots, (*self._modules, *self._own))
         self._shape = self._fingerprint()
 
     def _fingerprint(self) -> int:
-        """A number that changes when hooks, attributes or submodules come or go."""
+        """A number that changes where attributes, hooks or submodules come or go."""
         total = 0
         for module in self._modules:
-            total += len(module.__dict__) + len(module._forward_hooks) + len(module._forward_pre_hooks)
-            total += len(module._modules)
+            state = module.__dict__
+            total += len(state) + len(state["_modules"]) + len(state["_parameters"]) + len(state["_buffers"])
+            total += len(state["_forward_hooks"]) + len(state["_forward_pre_hooks"])
         return total
 
-    def bound(self, values: Mapping[str, Tensor]) -> tuple[Any, ...]:
-        """Copies of the module and of the others, with ``values`` in place of the parameters of these names.
+    def in_float64(self) -> Functional:
+        """The same with the module's own tensors, where they are used, in float64."""
+        wide = copy.copy(self)
+        wide._wide = True
+        return wide
 
-        A tied parameter is named once. Parameters that are not named stay the module's own; buffers are fresh clones.
-        """
+    def _original(self, name: str) -> Tensor:
+        path, _, key = name.rpartition(".")
+        module = self._named[path]
+        found = module._parameters[key] if key in module._parameters else module._buffers[key]
+        assert found is not None
+        return found
+
+    def _bound(self, values: Values, hooks: Hooks) -> tuple[Any, ...]:
         if self._fingerprint() != self._shape:
             self._plan()
-        memo: dict[int, Any] = {}
-        for p in self._own.values():
-            if p.is_inference():
-                memo[id(p)] = p.clone()
-        for name, value in values.items():
-            owner, key = self._places[name]
-            memo[id(owner._parameters[key])] = value
-        for module in self._modules:
-            for buffer in module._buffers.values():
-                if buffer is not None and id(buffer) not in memo:
-                    memo[id(buffer)] = buffer.clone()
-        return self._copier.copies(memo)
+        memo: dict[int, Any] = {id(self._original(name)): value for name, value in values.items()}
+        for one in self._modules:
+            for p in one._parameters.values():
+                # Autograd cannot save what was made in inference mode.
+                if p is not None and (p.is_inference() or self._wide) and id(p) not in memo:
+                    memo[id(p)] = _wide(p) if self._wide else p.clone()
+            for b in one._buffers.values():
+                if b is not None and id(b) not in memo:
+                    memo[id(b)] = _wide(b) if self._wide else b.clone()
+        copies = self._copier.copies(memo)
+        for name, hook in hooks.items():
+            made = memo[id(self._named[name])]
+            made._forward_hooks = OrderedDict({**made._forward_hooks, "hograd": hook})
+        return copies
 
-    def __call__(self, values: Mapping[str, Tensor], body: Callable[..., Any], inputs: Any = ()) -> Any:
-        """``body(module, *others)`` of :meth:`bound`.
+    def __call__(
+        self,
+        values: Values,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        hooks: Hooks | None = None,
+    ) -> Any:
+        """What the module returns for ``args``, with these tensors in place of its own.
 
         Args:
-            values: parameters by name.
-            body: what to compute of the copies.
-            inputs: what else it takes; graphs behind it are not looked into.
+            values: by a name of each, as in ``named_parameters()`` and ``named_buffers()``; a tied tensor is replaced
+                under all its names. Parameters not named stay the module's; buffers not named are cloned.
+            args: positional arguments of the module.
+            kwargs: its keyword arguments.
+            hooks: forward hooks for this call, by the name of the submodule.
 
         Raises:
-            ValueError: the result hangs on parameters of the module that were to be replaced.
+            ValueError: as :meth:`evaluate`.
         """
-        copies = self.bound(values)
-        if "result" in self._checked or unwatched():
+        named = kwargs or {}
+        return self.evaluate(values, lambda module, *_: module(*args, **named), (args, named), hooks or {})
+
+    def evaluate(
+        self, values: Values, body: Callable[..., Any], inputs: Any = (), hooks: Hooks | None = None, what: str = "module"
+    ) -> Any:  # fmt: skip
+        """``body(module, *others)`` of the copies.
+
+        Args:
+            values: as in a call.
+            body: what to compute.
+            inputs: what else it takes, nested; the graphs behind it are its own business.
+            hooks: as in a call.
+            what: a name for what is computed, by which its first result is looked at once.
+
+        Raises:
+            ValueError: the result hangs on a parameter of the module that was to be replaced.
+        """
+        copies = self._bound(values, hooks or {})
+        if what in self._seen or unwatched() or torch.is_inference_mode_enabled():
             return body(*copies)
         # Without a graph nothing can be seen: the first call records one, even under no_grad.
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
             result = body(*copies)
-        self.check(result, values, inputs)
+        self._refuse_own(result, values, inputs)
+        self._seen.add(what)
         return result if recorded else tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, result)
 
-    def check(self, result: Any, values: Mapping[str, Tensor], inputs: Any = (), *, what: str = "result") -> None:
-        """Raise where a result hangs on a parameter that was to be replaced; looks at the first of each kind."""
-        if what in self._checked or unwatched():
+    def _refuse_own(self, result: Any, values: Values, inputs: Any) -> None:
+        roots = _graph.recorded(result)
+        if not roots:
             return
         given = [t for t in tree_leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
-        known = set(_graph.recorded(given))
-        places = {name: self._places[name] for name in values}
-        replaced = {id(owner._parameters[key]): name for name, (owner, key) in places.items()}
-        kept = {id(t) for t in given}
-        found = _graph.nodes([root for root in _graph.recorded(result) if root not in known], known)
-        for leaf in _graph.leaves(found):
-            if id(leaf) in replaced and id(leaf) not in kept:
+        behind = set(_graph.recorded(given))
+        replaced = {id(self._original(name)): name for name in values}
+        for t in given:
+            replaced.pop(id(t), None)
+        for leaf in _graph.leaves(_graph.nodes([root for root in roots if root not in behind], behind)):
+            if id(leaf) in replaced:
                 raise ValueError(
-                    f"{self._name}: what it computes uses its own parameter {replaced[id(leaf)]!r} and not the one it "
-                    "is called with, through a global variable, a class attribute or an object that cannot be copied; "
-                    f"refer to it through self in forward, and in the loss by a closure or a method of {self._name}"
+                    f"module: its own parameter {replaced[id(leaf)]!r} is used, and not the one that it is called with, "
+                    "through a global variable or an object that cannot be copied, so that derivatives would miss it; "
+                    "in forward use self, in the loss a closure over the module or one of its methods"
                 )
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            self._checked.add(what)
 
 
 def ordinary(value: Any) -> Any:
@@ -133,29 +172,32 @@ def ordinary(value: Any) -> Any:
     return tree_map(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, value)
 
 
-def _check_kinds(module: nn.Module, name: str) -> None:
-    """Refuse modules that cannot be called with other parameters.
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64, copy=True) if tensor.dtype.is_floating_point else tensor.clone()
 
-    Raises:
-        ValueError: the message says why and what to do.
-    """
+
+def _refuse(module: nn.Module) -> None:
+    """Raise where a module cannot be called with other tensors."""
     if nn.utils.parametrize._cache_enabled:
         raise ValueError(
-            f"{name}: got a call inside parametrize.cached(), which keeps weights of other parameters; leave that block"
+            "module: got a call inside parametrize.cached(), where weights of other parameters are kept; leave the block"
         )
-    for path, one in module.named_modules():
-        where = f"{name}: {path or 'itself'} is a {type(one).__name__}"
-        if isinstance(one, torch.jit.ScriptModule):
-            if any(p.requires_grad for p in one.parameters()) or (one.training and any(True for _ in one.buffers())):
-                raise ValueError(f"{where}, whose tensors cannot be replaced; pass the module that was scripted")
-        elif isinstance(one, nn.parallel.DistributedDataParallel) or (
-            isinstance(one, nn.DataParallel) and len(one.device_ids) > 1
+    for part in module.modules():
+        kind = type(part).__name__
+        if isinstance(part, torch.jit.ScriptModule):
+            # Frozen, it is a constant.
+            if any(p.requires_grad for p in part.parameters()) or (part.training and any(True for _ in part.buffers())):
+                raise TypeError(
+                    f"module: got a {kind} of TorchScript, expected Python code; pass the module that was scripted"
+                )
+        elif isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise TypeError(f"module: got a {kind}, expected a module on one device; pass its .module")
+        elif any(
+            t is not None and nn.parameter.is_lazy(t) for t in (*part._parameters.values(), *part._buffers.values())
         ):
-            raise ValueError(f"{where}, which runs on several devices; pass its .module")
-        elif any(nn.parameter.is_lazy(t) for t in (*one._parameters.values(), *one._buffers.values())):
-            raise ValueError(f"{where} whose shapes are not known yet; call it on a batch once before")
-        elif isinstance(one, nn.Embedding | nn.EmbeddingBag) and one.max_norm is not None:
+            raise TypeError(f"module: got a {kind} with tensors of unknown shape; call it once with an input first")
+        elif isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
             raise ValueError(
-                f"{where} with max_norm, whose forward writes into its weight, so that the loss is no function of it; "
-                "normalise the rows in forward, or by a parametrization"
+                f"module: got a {kind} with max_norm, whose forward overwrites its weight, so that the loss is no "
+                "function of it; normalise the rows in forward, or by a parametrization"
             )

@@ -97,11 +97,11 @@ def _refuse_dead_ends(scalar: Tensor) -> None:
 def called_with(module: nn.Module, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
     """The module as a function of its inputs, with these parameters in place of its own.
 
-    Every call has a copy of its own: what forward writes, such as batch statistics in training mode, is dropped.
+    Buffers enter as clones, fresh at every call, and the module is never touched (:mod:`hograd_core._functional`).
     """
-    functional = Functional(module)
+    function = Functional(module)
 
     def call(*inputs: Any) -> Any:
-        return functional(parameters, lambda copy: copy(*inputs), inputs)
+        return function(parameters, inputs)
 
     return call

@@ -6,10 +6,9 @@ each parameter row-major; parameters with ``requires_grad=False`` are constants.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +31,8 @@ class Model:
         module: the network; its own parameters and buffers are never written.
         names, shapes: the trainable parameters, in the order of the flat vector.
         point: their values, a detached vector of P elements.
-        functional: module and loss with other parameters; what forward writes (batch norm its running statistics) goes
-            to a copy.
+        function: network and loss as functions of the network's tensors; frozen parameters stay its own, buffers enter
+            as clones.
         inputs: positional arguments of the module, batch first.
         targets: the second argument of the loss, batch first.
         loss: (outputs, targets) -> 0-dimensional tensor.
@@ -43,7 +42,7 @@ class Model:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     point: Tensor
-    functional: Functional
+    function: Functional
     inputs: tuple[Tensor, ...]
     targets: Tensor
     loss: Loss
@@ -63,21 +62,31 @@ class Model:
         parts = flat.split_with_sizes(self.sizes)
         return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
-    def outputs(self, flat: Tensor, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
+    def outputs(
+        self,
+        flat: Tensor,
+        inputs: tuple[Tensor, ...] | None = None,
+        hooks: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Tensor:
         """The module's outputs at parameters ``flat``, for the batch or for other inputs.
+
+        Args:
+            flat: parameters, (P,).
+            inputs: positional arguments; None: the batch.
+            hooks: forward hooks for this evaluation, by the name of the submodule.
 
         Raises:
             TypeError: the module does not return one real floating tensor.
             ValueError: it computes with its own parameters.
         """
-        values = self.unflatten(flat)
-        result = self.outputs_of(self.functional.bound(values)[0], inputs)
-        self.functional.check(result, values, self.inputs if inputs is None else inputs)
-        return result
+        given = self.inputs if inputs is None else inputs
+        found: Tensor = self.function.evaluate(
+            self.unflatten(flat), lambda module, _: self._outputs_of(module, given), given, hooks
+        )
+        return found
 
-    def outputs_of(self, module: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
-        """The outputs of a copy of the module."""
-        result = callback(_evaluate)(module, self.inputs if inputs is None else inputs)
+    def _outputs_of(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        result = callback(_evaluate)(module, inputs)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
@@ -85,17 +94,15 @@ class Model:
         return result.to(torch.promote_types(result.dtype, self.point.dtype))
 
     def in_float64(self) -> Model:
-        """The same in float64, on a copy of the module, where module and loss take that; else itself."""
+        """The same in float64, where module and loss take that; else itself."""
 
         def wide(tensor: Tensor) -> Tensor:
             return tensor.double() if tensor.dtype.is_floating_point else tensor
 
         model = dataclasses.replace(
             self,
-            module=copy.deepcopy(self.module).double(),
+            function=self.function.in_float64(),
             point=self.point.double(),
-            frozen={name: wide(t) for name, t in self.frozen.items()},
-            buffers={name: wide(t) for name, t in self.buffers.items()},
             inputs=tuple(map(wide, self.inputs)),
             targets=wide(self.targets),
         )
@@ -109,11 +116,11 @@ class Model:
         return self._value(flat, self.inputs, self.targets)
 
     def _value(self, flat: Tensor, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        values = self.unflatten(flat)
-        module, loss = self.functional.bound(values)
-        result = scalar_loss(loss, self.outputs_of(module, inputs), targets)
-        self.functional.check(result, values, inputs, what="loss")
-        return result
+        def body(module: nn.Module, loss: Loss) -> Tensor:
+            return scalar_loss(loss, self._outputs_of(module, inputs), targets)
+
+        found: Tensor = self.function.evaluate(self.unflatten(flat), body, inputs, what="loss")
+        return found
 
     def sample_value(self, flat: Tensor, target: Tensor, *sample: Tensor) -> Tensor:
         """The loss of one sample (no batch axis) as a batch of one; for ``torch.func.vmap``."""
@@ -193,6 +200,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
+    function = Functional(module, loss)
     dtypes = {p.dtype for p in trainable.values()}
     devices = {p.device for p in trainable.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
@@ -208,7 +216,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         tuple(trainable),
         tuple(p.shape for p in trainable.values()),
         torch.cat([p.detach().reshape(-1) for p in trainable.values()]),
-        Functional(module, loss),
+        function,
         tuple(_held(part) for part in arguments),
         _held(targets),
         loss,

@@ -34,8 +34,6 @@ from hograd_core.derivatives._autograd import leaf
 
 EXPECTATION, MONTE_CARLO, EMPIRICAL = "expectation", "monte_carlo", "empirical"
 
-Records = dict[str, list[tuple[Tensor, Tensor]]]
-
 
 @entrance
 def kfac(
@@ -91,7 +89,8 @@ def kfac_of_model(
     layers, dtype = _layers(model), model.point.dtype  # under the caller's autocast layers compute in another one
     if kept():
         raise UnsupportedError("kfac", "its factors cannot be differentiated further; use fisher_matrix[expectation]")
-    outputs, records = _recorded(model, layers)
+    records: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+    outputs = model.outputs(leaf(model.point), hooks={name: _recorder(records[name]) for name in layers})
     sites = [_single(records, name) for name in layers]
     at = [site[1] for site in sites]
     if fisher == EMPIRICAL:
@@ -161,27 +160,15 @@ def _layers(model: Model) -> dict[str, nn.Module]:
     return found
 
 
-def _recorded(model: Model, layers: dict[str, nn.Module]) -> tuple[Tensor, Records]:
-    """The model's outputs, and each layer's (input, output) on the way, by hooks on a copy of the module."""
-    records: Records = {name: [] for name in layers}
+def _recorder(calls: list[tuple[Tensor, Tensor]]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A forward hook that collects a layer's (input, output)."""
 
-    def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def record(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-            records[name].append((arguments[0], output))
-            # A copy goes on: an in-place activation would otherwise overwrite what was recorded.
-            return output.clone()
+    def record(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        calls.append((arguments[0], output))
+        # A copy goes on: an in-place activation would otherwise overwrite what was recorded.
+        return output.clone()
 
-        return record
-
-    values = model.unflatten(leaf(model.point))
-    module = model.functional.bound(values)[0]
-    for name in layers:
-        layer = module.get_submodule(".".join(part for part in name.split(".") if part != "_orig_mod"))
-        layer._forward_hooks = layer._forward_hooks.copy()  # else it is the caller's
-        layer.register_forward_hook(recorder(name))
-    outputs = model.outputs_of(module)
-    model.functional.check(outputs, values, model.inputs)
-    return outputs, records
+    return record
 
 
 def _single(records: dict[str, list[tuple[Tensor, Tensor]]], name: str) -> tuple[Tensor, Tensor]:
