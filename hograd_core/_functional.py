@@ -78,8 +78,8 @@ class Functional:
     def _original(self, name: str) -> Tensor:
         path, _, key = name.rpartition(".")
         module = self._named[path]
-        found = module._parameters[key] if key in module._parameters else module._buffers[key]
-        assert found is not None
+        found: Any = module._parameters[key] if key in module._parameters else module._buffers[key]
+        assert isinstance(found, Tensor)
         return found
 
     def _bound(self, values: Values, hooks: Hooks) -> tuple[Any, ...]:
@@ -124,8 +124,14 @@ class Functional:
         return self.evaluate(values, lambda module, *_: module(*args, **named), (args, named), hooks or {})
 
     def evaluate(
-        self, values: Values, body: Callable[..., Any], inputs: Any = (), hooks: Hooks | None = None, what: str = "module"
-    ) -> Any:  # fmt: skip
+        self,
+        values: Values,
+        body: Callable[..., Any],
+        inputs: Any = (),
+        hooks: Hooks | None = None,
+        *,
+        what: str = "module",
+    ) -> Any:
         """``body(module, *others)`` of the copies.
 
         Args:
@@ -161,7 +167,7 @@ class Functional:
         for leaf in _graph.leaves(_graph.nodes([root for root in roots if root not in behind], behind)):
             if id(leaf) in replaced:
                 raise ValueError(
-                    f"module: its own parameter {replaced[id(leaf)]!r} is used, and not the one that it is called with, "
+                    f"module: its own parameter {replaced[id(leaf)]!r} is used, not the one that it is called with, "
                     "through a global variable or an object that cannot be copied, so that derivatives would miss it; "
                     "in forward use self, in the loss a closure over the module or one of its methods"
                 )
@@ -180,7 +186,7 @@ def _refuse(module: nn.Module) -> None:
     """Raise where a module cannot be called with other tensors."""
     if nn.utils.parametrize._cache_enabled:
         raise ValueError(
-            "module: got a call inside parametrize.cached(), where weights of other parameters are kept; leave the block"
+            "module: got a call inside parametrize.cached(), which keeps weights of other parameters; leave the block"
         )
     for part in module.modules():
         kind = type(part).__name__

@@ -52,7 +52,8 @@ class Copier:
                 special = _DICTS if isinstance(one, nn.Module) else ()
                 names = tuple(n for n, v in one.__dict__.items() if id(v) in found and n not in special)
                 self._objects.append((one, names))
-                if slots := slots_of(type(one)):
+                kind: Any = type(one)
+                if slots := _slots_of(kind):
                     self._slots.append((one, slots))
         # The dicts of modules are made anew with them.
         own = {id(one.__dict__[n]) for one, _ in self._objects if isinstance(one, nn.Module) for n in _DICTS}
@@ -144,9 +145,10 @@ def _children(one: Any) -> Iterable[Any]:
     if isinstance(one, weakref.ref):
         referent = one()
         return () if referent is None else (referent,)
-    if not _copyable(type(one)) or not hasattr(one, "__dict__"):
+    kind: Any = type(one)
+    if not _copyable(kind) or not hasattr(one, "__dict__"):
         return ()
-    return (*one.__dict__.values(), *(getattr(one, name) for name in slots_of(type(one)) if hasattr(one, name)))
+    return (*one.__dict__.values(), *(getattr(one, name) for name in _slots_of(kind) if hasattr(one, name)))
 
 
 def _contents(cell: types.CellType) -> tuple[Any, ...]:
@@ -157,7 +159,7 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _copyable(kind: type) -> bool:
+def _copyable(kind: Any) -> bool:
     """Whether objects of this class can be made from their ``__dict__`` and slots; none of torch's own is followed."""
     if not issubclass(kind, nn.Module) and kind.__module__.partition(".")[0] == "torch":
         return False
@@ -169,7 +171,7 @@ def _copyable(kind: type) -> bool:
 
 
 @functools.cache
-def slots_of(kind: type) -> tuple[str, ...]:
+def _slots_of(kind: Any) -> tuple[str, ...]:
     """Names of the slots of a class and of its bases."""
     names: list[str] = []
     for base in kind.__mro__:

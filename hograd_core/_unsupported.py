@@ -85,7 +85,8 @@ def refused_under_vmap(where: str, remedy: str, plain: Callable[[], Any] | None 
     """Around a vmap of what runs without: a mismatch of shapes within is reported as the layer's.
 
     Args:
-        where, remedy: for the message.
+        where: operator and method, for the message.
+        remedy: for the message.
         plain: runs the same without vmap, and is called where vmap fails: what fails there too is the caller's.
 
     Raises:
