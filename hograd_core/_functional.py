@@ -13,16 +13,19 @@ result, and refused.
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hograd_core._entrance import unwatched
 from hograd_core._reach import Copier
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.hazards import _graph
 
 Values = Mapping[str, Tensor]
@@ -83,6 +86,10 @@ class Functional:
         return found
 
     def _bound(self, values: Values, hooks: Hooks) -> tuple[Any, ...]:
+        if nn.utils.parametrize._cache_enabled:
+            raise ValueError(
+                "module: got a call inside parametrize.cached(), which keeps weights between calls; leave that block"
+            )
         if self._fingerprint() != self._shape:
             self._plan()
         memo: dict[int, Any] = {id(self._original(name)): value for name, value in values.items()}
@@ -143,6 +150,7 @@ class Functional:
 
         Raises:
             ValueError: the result hangs on a parameter of the module that was to be replaced.
+            UnsupportedError: a reentrant checkpoint hides parameters from autograd.
         """
         copies = self._bound(values, hooks or {})
         if what in self._seen or unwatched() or torch.is_inference_mode_enabled():
@@ -151,26 +159,53 @@ class Functional:
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
             result = body(*copies)
-        self._refuse_own(result, values, inputs)
-        self._seen.add(what)
+        reached = self._refuse_own(result, values, inputs)
+        live = [v for v in values.values() if v.requires_grad]
+        if any(not _graph.hangs_on(reached, v) for v in live):
+            with _Checkpoints():
+                body(*self._bound(values, {}))
+        if live:
+            self._seen.add(what)
         return result if recorded else tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, result)
 
-    def _refuse_own(self, result: Any, values: Values, inputs: Any) -> None:
-        roots = _graph.recorded(result)
-        if not roots:
-            return
+    def _refuse_own(self, result: Any, values: Values, inputs: Any) -> set[Any]:
+        """Raise where a result hangs on a parameter that was to be replaced; return the nodes of its graph."""
         given = [t for t in tree_leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
         behind = set(_graph.recorded(given))
         replaced = {id(self._original(name)): name for name in values}
         for t in given:
             replaced.pop(id(t), None)
-        for leaf in _graph.leaves(_graph.nodes([root for root in roots if root not in behind], behind)):
+        found = _graph.nodes([root for root in _graph.recorded(result) if root not in behind], behind)
+        for leaf in _graph.leaves(found):
             if id(leaf) in replaced:
                 raise ValueError(
                     f"module: its own parameter {replaced[id(leaf)]!r} is used, not the one that it is called with, "
                     "through a global variable or an object that cannot be copied, so that derivatives would miss it; "
                     "in forward use self, in the loss a closure over the module or one of its methods"
                 )
+        reached = {before for node in found for before, _ in node.next_functions if before is not None}
+        return found | reached | set(_graph.recorded(result))
+
+
+class _Checkpoints(TorchFunctionMode):
+    """Raises inside a reentrant checkpoint: where none of its inputs requires grad, what it uses gets no gradient."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer one call of torch's public functions."""
+        checkpoint = sys.modules.get("torch.utils.checkpoint")
+        if checkpoint is not None and not torch.is_grad_enabled():
+            frame: Any = sys._getframe(1)
+            while frame is not None:
+                if frame.f_code is checkpoint.CheckpointFunction.forward.__code__:
+                    raise UnsupportedError(
+                        "module",
+                        "reentrant checkpoint: of inputs that do not require grad it leaves out the gradients of the "
+                        "parameters it uses; checkpoint with use_reentrant=False",
+                    )
+                frame = frame.f_back
+        return func(*args, **(kwargs or {}))
 
 
 def ordinary(value: Any) -> Any:
@@ -184,10 +219,6 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _refuse(module: nn.Module) -> None:
     """Raise where a module cannot be called with other tensors."""
-    if nn.utils.parametrize._cache_enabled:
-        raise ValueError(
-            "module: got a call inside parametrize.cached(), which keeps weights of other parameters; leave the block"
-        )
     for part in module.modules():
         kind = type(part).__name__
         if isinstance(part, torch.jit.ScriptModule):

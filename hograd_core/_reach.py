@@ -41,6 +41,9 @@ class Copier:
         self._mutable: list[Any] = []
         self._compiled: list[Any] = []
         frozen: dict[int, Any] = {}
+        # What a closure counts in its cells is the copy's, as what forward writes to self.
+        closures = [one for one in found.values() if isinstance(one, types.FunctionType)]
+        found.update((id(cell), cell) for one in closures for cell in one.__closure__ or ())
         for key, one in found.items():
             if isinstance(one, _IMMUTABLE):
                 frozen[key] = one

@@ -288,13 +288,15 @@ def reverse_over_forward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
 
 def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     """d/ds ∇_θ Σ D(x + s w) at s = 0: the same mixed derivative taken in the other order; no second tape."""
-    value, w = _directions(watched_call(called_with(critic, trainable(critic))), x, phi)
+    parameters = trainable(critic)
+    value, w = _directions(watched_call(called_with(critic, parameters)), x, phi)
+    start = detached(parameters)
 
     def parameter_gradient(z: Tensor) -> Parameters:
         def total(p: Parameters) -> Tensor:
             return scores(watched_call(called_with(critic, p)), z).sum()
 
-        found: Parameters = torch.func.grad(total)(detached(trainable(critic)))
+        found: Parameters = torch.func.grad(total)(start)
         return found
 
     along = jvp(parameter_gradient, (x,), (w,))[1]
