@@ -25,6 +25,7 @@ import torch
 from hograd_core._checks import check_order
 from hograd_core._entrance import entered, released, repair, unguarded, watched_by
 from hograd_core._finite import check_finite_result
+from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.hazards import guard
 
@@ -207,7 +208,7 @@ def _load_forward_mode() -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
+        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 @functools.cache

@@ -13,9 +13,9 @@ BENCH = ROOT / "bench" / "hograd_bench"
 
 # Each room may import from rooms of lower rank, and from itself.
 CORE_RANKS = {
-    "_entrance": 0, "_functional": 0, "_unsupported": 0,
+    "_entrance": 0, "_forward": 0, "_reach": 0, "_unsupported": 0,
     "_checks": 1, "hazards": 1,
-    "_differences": 2, "_finite": 2,
+    "_differences": 2, "_finite": 2, "_functional": 2,
     "_registry": 3,
     "derivatives": 4, "reference": 4, "module": 4, "verification": 4,
     # Taylor mode registers itself as a method of the derivative operators.

@@ -63,13 +63,13 @@ def leaves(recorded: Collection[Any]) -> list[Tensor]:
     return [node.variable for node in recorded if node.name() == "torch::autograd::AccumulateGrad"]
 
 
-def nodes(roots: list[Any]) -> set[Any]:
-    """Every node behind ``roots``, themselves included."""
+def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
+    """Every node behind ``roots``, themselves included; those ``outside`` and what is behind them alone left out."""
     seen = set(roots)
     stack = list(seen)
     while stack:
         for before, _ in stack.pop().next_functions:
-            if before is not None and before not in seen:
+            if before is not None and before not in seen and before not in outside:
                 seen.add(before)
                 stack.append(before)
     return seen
