@@ -160,7 +160,7 @@ def run(
 
 
 def _complete(here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned]) -> dict[str, Any]:
-    """The environment with the machine's ceilings, the number of cells, and what it takes to measure one and to read all."""
+    """The environment with the machine's ceilings, and what it takes to measure a cell again and to read all."""
     files = [str(file) for file in problem_files]
     own = {"problem_files": files, "problems": problems.texts()} if files else {}
     return {

@@ -100,9 +100,8 @@ def _built(
 ) -> Built:
     """Everything from loaded results; what others may do is begun before what it is needed for."""
     rows = [news.earlier(loaded.rows), store.newest(loaded.rows)]
-    earlier, verdicts = crew.begin(
-        functools.partial(_judged, records=metrics.as_json(metrics.known().values())), [_judgeable(r) for r in rows]
-    ).results()
+    judge = functools.partial(_judged, records=metrics.as_json(metrics.known().values()))
+    earlier, verdicts = crew.begin(judge, [_judgeable(r) for r in rows]).results()
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
     drawing = page.begin(what, crew)
