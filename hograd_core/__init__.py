@@ -1,6 +1,9 @@
 """hograd_core: higher-order derivatives in PyTorch, every known way, side by side. Depends on torch alone."""
 
 # The machinery.
+from hograd_core._differences import NotVerifiedWarning as NotVerifiedWarning
+from hograd_core._differences import VerificationError as VerificationError
+from hograd_core._finite import NotFiniteWarning as NotFiniteWarning
 from hograd_core._registry import Method as Method
 from hograd_core._registry import Operator as Operator
 from hograd_core._registry import operators as operators
@@ -25,6 +28,7 @@ from hograd_core.applications.gradient_penalty import penalty as penalty
 from hograd_core.applications.gradient_penalty import r1_penalty as r1_penalty
 from hograd_core.applications.gradient_penalty import two_sided as two_sided
 from hograd_core.applications.maml import MetaGradient as MetaGradient
+from hograd_core.applications.maml import Task as Task
 from hograd_core.applications.maml import adapt as adapt
 from hograd_core.applications.maml import meta_gradient as meta_gradient
 from hograd_core.applications.pinn import FieldEstimate as FieldEstimate
@@ -110,3 +114,7 @@ from hograd_core.training.steps import meta_training_step as meta_training_step
 from hograd_core.training.steps import natural_training_step as natural_training_step
 from hograd_core.training.steps import newton_training_step as newton_training_step
 from hograd_core.training.steps import pinn_training_step as pinn_training_step
+
+# Whether derivatives are right.
+from hograd_core.verification import Verification as Verification
+from hograd_core.verification import verify as verify

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hograd_core._entrance import callback
+from hograd_core._entrance import callback, kept
 
 ScalarFunction = Callable[[Tensor], Tensor]
 
@@ -30,8 +31,20 @@ def check_point(x: Any, name: str = "x") -> Tensor:
         )
     if x.numel() == 0:
         raise ValueError(f"{name}: got an empty tensor of shape {tuple(x.shape)}, expected at least one element")
-    # An inference tensor cannot be saved for backward; its clone can.
-    return x.clone() if x.is_inference() else x.detach()
+    return _own(x)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that derivatives can be taken at: detached, unless its graph is part of a larger derivative.
+
+    Copied where it was made in inference mode (it cannot be saved for backward), and where entries share memory
+    (``expand``): forward mode writes tangents of the same strides.
+    """
+    if not kept():
+        tensor = tensor.detach()
+    if tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
 
 
 def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
@@ -49,62 +62,92 @@ def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
         raise TypeError(f"{name}: got dtype {v.dtype}, expected {x.dtype} like x; convert with v.to(x.dtype)")
     if v.device != x.device:
         raise ValueError(f"{name}: got device {v.device}, expected {x.device} like x; move it with v.to(x.device)")
-    return v.clone() if v.is_inference() else v.detach()
+    return _own(v)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar or a 0-dimensional tensor as the Python number it holds; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def check_integer(value: Any, name: str, expected: str = "an int") -> int:
+    """Return ``value`` as an int after checking that it is an integer: an int, NumPy's, or a 0-dimensional tensor's.
+
+    Raises:
+        TypeError: it is not; a bool is none.
+    """
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected {expected}")
+    return int(number)
 
 
 def check_order(order: Any, minimum: int = 1, maximum: int | None = None) -> int:
-    """Return ``order`` after checking that it is an int in range.
+    """Return ``order`` after checking that it is an integer in range; NumPy's and 0-dimensional tensors count.
 
     Raises:
-        TypeError: not an int.
+        TypeError: not an integer.
         ValueError: outside ``[minimum, maximum]``.
     """
-    if isinstance(order, bool) or not isinstance(order, int):
-        raise TypeError(f"order: got {order!r} of type {type(order).__name__}, expected an int >= {minimum}")
-    if order < minimum or (maximum is not None and order > maximum):
+    checked = check_integer(order, "order", f"an int >= {minimum}")
+    if checked < minimum or (maximum is not None and checked > maximum):
         bound = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise ValueError(f"order: got {order}, expected {bound}")
-    return order
+    return checked
 
 
 def check_positive(value: Any, name: str) -> int:
-    """Return ``value`` after checking that it is an int >= 1.
+    """Return ``value`` after checking that it is an integer >= 1; NumPy's and 0-dimensional tensors count.
 
     Raises:
-        TypeError: not an int.
+        TypeError: not an integer.
         ValueError: below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected an int >= 1")
-    if value < 1:
+    checked = check_integer(value, name, "an int >= 1")
+    if checked < 1:
         raise ValueError(f"{name}: got {value}, expected an int >= 1")
-    return value
+    return checked
 
 
-def check_number(value: Any, name: str, *, minimum: float | None = None) -> float:
-    """Return ``value`` as a float after checking that it is a finite number, and at least ``minimum`` if given.
+def check_number(value: Any, name: str, *, minimum: float | None = None, positive: bool = False) -> float:
+    """Return ``value`` as a float after checking that it is a finite number, at least ``minimum`` or > 0 if asked for.
+
+    NumPy scalars and 0-dimensional tensors count as numbers; a bool does not.
 
     Raises:
         TypeError: not a real number.
-        ValueError: not finite, or below the minimum.
+        ValueError: not finite, below the minimum, or not positive.
     """
-    expected = "a finite number" if minimum is None else f"a finite number >= {minimum:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected {expected}")
-    if not math.isfinite(value) or (minimum is not None and value < minimum):
-        raise ValueError(f"{name}: got {value}, expected {expected}")
-    return float(value)
+    bound = " > 0" if positive else "" if minimum is None else f" >= {minimum:g}"
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected a finite number{bound}")
+    number = float(number)
+    low = number <= 0 if positive else minimum is not None and number < minimum
+    if not math.isfinite(number) or low:
+        raise ValueError(f"{name}: got {number:g}, expected a finite number{bound}")
+    return number
 
 
 def check_finite(tensor: Tensor, what: str) -> Tensor:
     """Return ``tensor`` after checking that it holds no NaN and no infinity, on which LAPACK fails or crashes.
 
     Raises:
-        FloatingPointError: it does; the message says what it is.
+        FloatingPointError: it does; the message says what it is, and tells an overflow from a NaN.
     """
     if not bool(tensor.isfinite().all()):
-        raise FloatingPointError(f"{what} holds values that are not finite; move x, or scale f")
+        raise FloatingPointError(f"{what} holds values that are not finite ({not_finite(tensor)})")
     return tensor
+
+
+def not_finite(tensor: Tensor) -> str:
+    """What is not finite in a tensor, and the remedy; a tensor of finite values has a norm that overflows."""
+    if bool(tensor.isnan().any()):
+        return "NaN; move x, or look at what f computes there"
+    return (
+        f"infinities: beyond {torch.finfo(tensor.dtype).max:.3g}, where {tensor.dtype} overflows, or at a pole; "
+        "scale f down, compute in a wider dtype, or move x"
+    )
 
 
 def scalar_function(f: Any) -> ScalarFunction:

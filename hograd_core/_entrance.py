@@ -5,7 +5,8 @@ runs outside all of them; what the caller wrote (f, a loss, a module) runs in th
 
     @entrance
     def public(f, x):          # inference mode, no_grad and autocast are off in here
-        g = callback(f)        # calls f in the caller's autocast, and marks that f is being evaluated
+        g = callback(f)        # calls f in the caller's autocast, marks that f is being evaluated, and has the guard
+                               # of the call under way look at what f recorded (hograd_core.hazards)
 
 A call from inside a callback or a ``torch.func`` transform is part of a larger derivative: :func:`kept` is true
 there, and results must stay differentiable instead of being detached.
@@ -18,7 +19,7 @@ import functools
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
@@ -26,13 +27,38 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Watch(Protocol):
+    """What looks at every call of a callback while a public function runs."""
+
+    order: int
+
+    def around(self) -> contextlib.AbstractContextManager[None] | None:
+        """Modes that the callback runs in, if any."""
+
+    def inspect(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> None:
+        """Raise where what the callback recorded cannot be differentiated rightly."""
+
+
 class _State(threading.local):
-    """What holds in this thread: the caller's autocast, the callbacks under way, whether results stay on the graph."""
+    """What holds in this thread.
+
+    Attributes:
+        autocast: the caller's, by device type.
+        evaluating: callbacks under way.
+        kept: whether results stay on the graph.
+        inside: whether the library's own code runs, not a callback.
+        watch: what looks at callbacks, set by the public function under way.
+        enclosing: derivatives that are taken of the result of this call by those around it.
+        unwatched: whether nothing is watched at all.
+    """
 
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     evaluating: int = 0
     kept: bool = False
     inside: bool = False
+    watch: Watch | None = None
+    enclosing: int = 0
+    unwatched: bool = False
 
 
 _STATE = _State()
@@ -44,9 +70,28 @@ def kept() -> bool:
     return _STATE.kept
 
 
+def enclosing() -> int:
+    """How many derivatives the calls around this one take of its result."""
+    return _STATE.enclosing
+
+
+def watching() -> Watch | None:
+    """What looks at the callbacks of the call under way."""
+    return _STATE.watch
+
+
+def unwatched() -> bool:
+    """Whether the guard is off (:func:`hograd_core.hazards.ignored`)."""
+    return _STATE.unwatched
+
+
 def in_transform() -> bool:
     """Whether a torch.func transform is under way."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _transforms() -> int:
+    return len(torch._C._functorch.get_interpreter_stack() or ())
 
 
 class entered:  # noqa: N801 (a context manager, used like a function)
@@ -55,10 +100,15 @@ class entered:  # noqa: N801 (a context manager, used like a function)
     __slots__ = ("_autocast", "_outer", "_plain")
 
     def __enter__(self) -> None:
-        self._outer = (_STATE.autocast, _STATE.evaluating, _STATE.kept, _STATE.inside)
-        if not _STATE.inside:
-            _STATE.kept = _STATE.evaluating > 0 or in_transform()
-        _STATE.evaluating, _STATE.inside = 0, True
+        here = _STATE
+        self._outer = (here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing)
+        if not here.inside:
+            here.kept = here.evaluating > 0 or in_transform()
+            if here.kept:
+                around = 0 if here.watch is None else here.watch.order
+                here.enclosing = max(here.enclosing + around, _transforms(), 1)
+            here.watch = None
+        here.evaluating, here.inside = 0, True
         # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled.
         self._plain = torch.inference_mode(False)
         self._plain.__enter__()
@@ -76,7 +126,8 @@ class entered:  # noqa: N801 (a context manager, used like a function)
         if self._autocast is not None:
             self._autocast.close()
         self._plain.__exit__(kind, error, trace)
-        _STATE.autocast, _STATE.evaluating, _STATE.kept, _STATE.inside = self._outer
+        here = _STATE
+        here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing = self._outer
 
 
 def entrance(function: Callable[P, R]) -> Callable[P, R]:
@@ -91,26 +142,88 @@ def entrance(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def callback(function: Callable[P, R]) -> Callable[P, R]:
-    """What the caller wrote, to be called from inside: in the caller's autocast, with grad enabled."""
+    """What the caller wrote, to be called from inside: in the caller's autocast, with grad enabled, and watched."""
     autocast = _STATE.autocast
 
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        inside, _STATE.inside = _STATE.inside, False
-        _STATE.evaluating += 1
+        here = _STATE
+        inside, watch = here.inside, here.watch
+        around = None if watch is None else watch.around()
+        here.inside = False
+        here.evaluating += 1
         try:
-            if not autocast:
-                return function(*args, **kwargs)
-            with contextlib.ExitStack() as stack:
-                for device, dtype in autocast:
-                    stack.enter_context(torch.autocast(device, dtype=dtype))
-                return function(*args, **kwargs)
+            if not autocast and around is None and torch.is_grad_enabled():
+                result = function(*args, **kwargs)
+            else:
+                with contextlib.ExitStack() as stack:
+                    # Formulas of PyTorch that look at the grad mode choose a first-order shortcut without it.
+                    stack.enter_context(torch.enable_grad())
+                    if around is not None:
+                        stack.enter_context(around)
+                    for device, dtype in autocast:
+                        stack.enter_context(torch.autocast(device, dtype=dtype))
+                    result = function(*args, **kwargs)
         finally:
-            _STATE.evaluating -= 1
-            _STATE.inside = inside
+            here.evaluating -= 1
+            here.inside = inside
+        if watch is not None and not kwargs:
+            watch.inspect(function, args, result)
+        return result
 
     return called
+
+
+def watched_by(watch: Watch | None) -> None:
+    """Have ``watch`` look at callbacks until the public function under way ends; None: leave things as they are."""
+    if watch is not None:
+        _STATE.watch = watch
+
+
+class watched:  # noqa: N801 (a context manager, used like a function)
+    """Have ``watch`` look at every callback of the block; None: leave things as they are."""
+
+    __slots__ = ("_outer", "_watch")
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._outer = _STATE.watch
+        watched_by(self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch = self._outer
+
+
+class unguarded:  # noqa: N801 (a context manager, used like a function)
+    """Watch nothing in the block."""
+
+    __slots__ = ("_outer",)
+
+    def __enter__(self) -> None:
+        self._outer = (_STATE.watch, _STATE.unwatched)
+        _STATE.watch, _STATE.unwatched = None, True
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch, _STATE.unwatched = self._outer
 
 
 def released(result: Any) -> Any:
     """A result as the caller gets it: detached, unless it is part of a larger derivative (:func:`kept`)."""
     return result if _STATE.kept or not isinstance(result, torch.Tensor) else result.detach()
+
+
+def in_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """A linear map that the caller wrote (a product with a matrix, say), in the caller's autocast.
+
+    Unlike :func:`callback` it is no function that is differentiated: operators called within it give plain results.
+    """
+    autocast = _STATE.autocast
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with contextlib.ExitStack() as stack:
+            for device, dtype in autocast:
+                stack.enter_context(torch.autocast(device, dtype=dtype))
+            return function(*args, **kwargs)
+
+    return called if autocast else function

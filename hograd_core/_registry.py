@@ -23,8 +23,10 @@ from typing import Any
 import torch
 
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered
+from hograd_core._entrance import entered, released, unguarded, watched_by
+from hograd_core._finite import check_finite_result
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
+from hograd_core.hazards import guard
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,16 @@ class Method:
     exact: bool = True
     functorch: bool = False
     tolerance: Callable[[float, int], float] | None = None
+    amounts_to: tuple[tuple[str, int], ...] = ()
+
+    def amounts(self, order: int | None) -> tuple[tuple[str, int], ...]:
+        """The methods of the derivative operators, with orders, whose formulas a result at ``order`` rests on."""
+        return ((self.name, order),) if order is not None and not self.amounts_to else self.amounts_to
+
+    @property
+    def through_forward(self) -> bool:
+        """Whether forward or Taylor mode goes through f."""
+        return "forward" in self.mode or "Taylor" in self.mode
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -77,6 +89,8 @@ class Operator:
         default: name of the method used when none is asked for.
         aliases: names for fixed orders, e.g. {"hvp": 2}.
         order: the derivative order of an operator that takes no ``order`` argument, else None.
+        verification: (where, result, arguments, order) -> None, raising where the result is not the derivative by a
+            definition that shares nothing with the methods; None: ``verify=True`` is refused.
         methods: its methods by name, in order of declaration.
     """
 
@@ -86,6 +100,7 @@ class Operator:
     default: str
     aliases: dict[str, int]
     order: int | None
+    verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None
     methods: dict[str, Method] = field(default_factory=dict)
 
     @property
@@ -112,43 +127,73 @@ class Operator:
                 f"method: got {name!r}, expected one of {', '.join(sorted(self.methods))} for {self.name}"
             ) from None
 
+    def unguarded(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
+        """The method itself, as it is measured: without looking for hazards or at the result, which may be wrong."""
+        with unguarded():
+            return self(*arguments, method=method, **keywords)
+
     def __call__(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
         """Compute the operator.
 
+        Args:
+            *arguments: those of the guard, by position or by name.
+            method: name of a method; None: the default.
+            **keywords: options of the method, and of every operator: ``repair=True`` computes what PyTorch
+                differentiates wrongly by exact substitutes instead of refusing it; ``verify=True`` holds the result
+                against differences of gradients before it is returned; ``strict=True`` makes a result that is not
+                finite, where f and its gradient are, an error instead of a warning.
+
         Raises:
             TypeError, ValueError: an argument is wrong; the message names it.
-            UnsupportedError: PyTorch itself cannot do this; the message carries its reason.
+            UnsupportedError: PyTorch itself cannot do this, or does it wrongly; the message carries the reason.
+            VerificationError: with ``verify=True``, the result is not the derivative.
+            FloatingPointError: with ``strict=True``, the result is not finite.
         """
         chosen = self.method(self.default if method is None else method)
-        guard_signature = inspect_signature(self.guard)
-        options = {k: keywords.pop(k) for k in list(keywords) if k not in guard_signature.parameters}
+        signature = inspect_signature(self.guard)
+        given = {name: keywords.pop(name, False) for name in ("repair", "verify", "strict")}
+        options = {k: keywords.pop(k) for k in list(keywords) if k not in signature.parameters}
         unknown = sorted(set(options) - set(chosen.options))
         if unknown:
-            allowed = ", ".join(chosen.options) or "none"
+            allowed = ", ".join((*chosen.options, *given))
             raise TypeError(f"{unknown[0]}: not an option of {self.name}[{chosen.name}]; its options: {allowed}")
-        bound = guard_signature.bind(*arguments, **keywords)
+        if given["verify"] and self.verification is None:
+            raise TypeError(
+                f"verify: {self.name} has no second definition to hold it against; use it on "
+                f"{', '.join(sorted(o.name for o in _OPERATORS.values() if o.verification))}"
+            )
+        bound = signature.bind(*arguments, **keywords)
         bound.apply_defaults()
+        order = self.order
         if self.takes_order:
-            order = check_order(bound.arguments["order"])
+            order = options["order"] = check_order(bound.arguments["order"])
             if not chosen.supports(order):
                 top = "" if chosen.max_order is None else f" to {chosen.max_order}"
                 raise ValueError(
                     f"order: got {order}, but {self.name}[{chosen.name}] is defined for orders "
                     f"from {chosen.min_order}{top}; choose another method"
                 )
-            options["order"] = order
         _load_forward_mode()
+        where = f"{self.name}[{chosen.name}]"
         try:
             with entered():
+                amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
+                watch = guard(where, amounts, repair=given["repair"], constant=chosen.through_forward)
+                watched_by(watch)
                 checked = self.guard(*bound.args, **bound.kwargs)
-                return chosen.function(*checked, **options)
+                result = released(chosen.function(*checked, **options))
+                if watch is not None:
+                    check_finite_result(where, result, checked, order, strict=given["strict"])
+                if given["verify"] and self.verification is not None:
+                    self.verification(where, result, checked, order)
+                return result
         except UnsupportedError:
             raise
         except (RuntimeError, AssertionError) as error:
             reason = pytorch_limit(error)
             if reason is None:
                 raise
-            raise UnsupportedError(f"{self.name}[{chosen.name}]", reason) from error
+            raise UnsupportedError(where, reason) from error
 
 
 @functools.cache
@@ -173,7 +218,12 @@ _OPERATORS: dict[str, Operator] = {}
 
 
 def operator(
-    *, result: str, default: str, aliases: dict[str, int] | None = None, order: int | None = None
+    *,
+    result: str,
+    default: str,
+    aliases: dict[str, int] | None = None,
+    order: int | None = None,
+    verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None,
 ) -> Callable[[Callable[..., tuple[Any, ...]]], Operator]:
     """Declare an operator by its argument guard; see :class:`Operator` for the arguments."""
 
@@ -183,7 +233,7 @@ def operator(
             raise ValueError(f"operator: {name!r} is declared twice")
         if (order is None) != ("order" in inspect.signature(guard).parameters):
             raise ValueError(f"operator: {name!r} must either take an `order` argument or declare order=")
-        record = Operator(name, guard, result, default, dict(aliases or {}), order)
+        record = Operator(name, guard, result, default, dict(aliases or {}), order, verification)
         functools.update_wrapper(record, guard)
         _OPERATORS[name] = record
         return record

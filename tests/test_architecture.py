@@ -13,10 +13,13 @@ BENCH = ROOT / "bench" / "hograd_bench"
 
 # Each room may import from rooms of lower rank, and from itself.
 CORE_RANKS = {
-    "_checks": 0, "_unsupported": 0, "_registry": 1,
-    "derivatives": 2, "reference": 2, "module": 2,
+    "_entrance": 0, "_unsupported": 0,
+    "_checks": 1, "hazards": 1,
+    "_differences": 2, "_finite": 2,
+    "_registry": 3,
+    "derivatives": 4, "reference": 4, "module": 4, "verification": 4,
     # Taylor mode registers itself as a method of the derivative operators.
-    "taylor": 3, "curvature": 4, "solvers": 5, "applications": 5, "training": 6,
+    "taylor": 5, "curvature": 6, "solvers": 7, "applications": 7, "training": 8,
     "__init__": 9,
 }  # fmt: skip
 # What reads results may not import what runs kernels.
@@ -106,6 +109,6 @@ def test_nothing_right_of_results_runs_a_kernel() -> None:
 def test_the_rule_notices_a_wrong_import(tmp_path: Path) -> None:
     package = tmp_path / "pkg"
     package.mkdir()
-    (package / "low.py").write_text("from pkg import high\n")
-    (package / "high.py").write_text("")
+    (package / "low.py").write_text("from pkg import high\n", encoding="utf-8")
+    (package / "high.py").write_text("", encoding="utf-8")
     assert rooms_imported(package / "low.py", "pkg") == {"high"}

@@ -31,6 +31,16 @@ _VARIABLE = re.compile(
     r"|MALLOC|GLIBC|PYTHON(HASHSEED|MALLOC|OPTIMIZE|DEVMODE))_?[A-Z0-9_]*|LD_PRELOAD"
 )
 
+# `git rev-parse --local-env-vars`, but for configuration: that may be what lets us read a stranger's checkout.
+_OF_A_HOOK = frozenset(
+    f"GIT_{name}"
+    for name in (
+        "ALTERNATE_OBJECT_DIRECTORIES", "COMMON_DIR", "DIR", "GRAFT_FILE", "IMPLICIT_WORK_TREE", "INDEX_FILE",
+        "INTERNAL_SUPER_PREFIX", "NO_REPLACE_OBJECTS", "OBJECT_DIRECTORY", "PREFIX", "REPLACE_REF_BASE",
+        "SHALLOW_FILE", "WORK_TREE",
+    )
+)  # fmt: skip
+
 _PRIVATE = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|HOME|DIR|PATH")
 
 
@@ -152,7 +162,7 @@ def source() -> dict[str, Any]:
     commit = dirty = None
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is not None:
         commit = _git(here.parent, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--", "hograd_core", "bench")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "hograd_core", "bench")
         dirty = None if changes is None else bool(changes)
     constraints = root / "constraints.txt"
     pinned = hashlib.sha256(constraints.read_bytes()).hexdigest() if commit and constraints.is_file() else None
@@ -175,9 +185,14 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:10]
 
 
+def git_environment() -> dict[str, str]:
+    """Environment for git on a folder that is named: without what a hook exports about the repository it runs for."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+
+
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except (OSError, ValueError):
         return None
 
@@ -238,7 +253,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, capture_output=True, env=git_environment(), timeout=20, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None

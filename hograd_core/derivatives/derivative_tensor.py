@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
+from hograd_core._differences import check_derivative
+from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
-from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
 
-@operator(result="x * order", default="rows", aliases={"hessian": 2})
+@operator(
+    result="x * order",
+    default="rows",
+    aliases={"hessian": 2},
+    verification=functools.partial(check_derivative, slots=None),
+)
 def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any, ...]:
     """All entries of the derivative of ``order``.
 
@@ -60,12 +67,12 @@ def _functional(f: ScalarFunction, x: Tensor, order: int, vectorize: bool) -> Te
     jacobian: Any = torch.autograd.functional.jacobian
     double: Any = torch.autograd.functional.hessian
     if order == 1:
-        first: Tensor = jacobian(f, x, vectorize=vectorize)
+        first: Tensor = jacobian(f, x, create_graph=kept(), vectorize=vectorize)
         return first
     g: TensorFunction = f
     for level in range(2, order + 1):
         differentiate = double if level == 2 else jacobian
-        g = functools.partial(_apply, differentiate, g, vectorize, level < order)
+        g = functools.partial(_apply, differentiate, g, vectorize, level < order or kept())
     return g(x)
 
 
@@ -82,7 +89,7 @@ def _apply(differentiate: Any, g: TensorFunction, vectorize: bool, create_graph:
 )
 def functional(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     """PyTorch's own: a loop over the entries of the derivative below."""
-    return _functional(f, x, order, vectorize=False).detach()
+    return _functional(f, x, order, vectorize=False)
 
 
 @method(
@@ -93,7 +100,8 @@ def functional(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
 )
 def functional_vectorized(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     """PyTorch's own with the loop replaced by vmap: memory of all sweeps at once."""
-    return _functional(f, x, order, vectorize=True).detach()
+    refuse_in_transform("functional.hessian(vectorize=True)")
+    return _functional(f, x, order, vectorize=True)
 
 
 def _descend(s: Tensor, point: Tensor, out: Tensor, order: int, last: bool) -> None:
@@ -113,6 +121,12 @@ def _descend(s: Tensor, point: Tensor, out: Tensor, order: int, last: bool) -> N
         _descend(below[i], point, row, order - 1, last and i == n - 1)
 
 
+def _stacked(s: Tensor, point: Tensor, order: int) -> Tensor:
+    """The same as a new tensor on the graph, where it is differentiated further; the memory of a copy more."""
+    below = grad_or_zeros(s, point, create_graph=True, retain_graph=True).reshape(-1)
+    return below if order == 1 else torch.stack([_stacked(entry, point, order - 1) for entry in below])
+
+
 @method(
     derivative_tensor,
     "rows",
@@ -122,6 +136,8 @@ def _descend(s: Tensor, point: Tensor, out: Tensor, order: int, last: bool) -> N
 def rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     """Manual rows: 1 + n + … + nᵏ⁻¹ reverse sweeps; one graph a level alive, never n of them."""
     point = leaf(x)
+    if kept():
+        return _stacked(f(point), point, order).view(x.shape * order)
     out = torch.empty(x.numel() ** order, dtype=x.dtype, device=x.device)
     _descend(f(point), point, out, order, True)
     return out.view(x.shape * order)
@@ -150,17 +166,15 @@ def batched_rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     derivative_tensor,
     "func_hessian",
     mode="forward over reverse, forward nested k-1 deep, vectorised",
-    source="torch.func.hessian = jacfwd(jacrev(f)); above order 2 further jacfwd",
+    source="torch.func.hessian = jacfwd of the gradient (torch.func.grad is jacrev without its vmap); further jacfwd",
     functorch=True,
 )
 def func_hessian(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
-    """jacfwdᵏ⁻¹ ∘ jacrev: n tangents at a time through the level below."""
-    g: TensorFunction = torch.func.jacrev(f)
+    """jacfwdᵏ⁻¹ ∘ grad: n tangents at a time through the level below."""
+    g: TensorFunction = torch.func.grad(f)
     for _ in range(order - 1):
         g = torch.func.jacfwd(g)
-    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
-    with torch.no_grad():
-        return g(x).to(x.dtype).detach()
+    return g(x).to(x.dtype)
 
 
 @method(
@@ -175,8 +189,7 @@ def jacrev_of_grad(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     g: TensorFunction = torch.func.grad(f)
     for _ in range(order - 1):
         g = torch.func.jacrev(g)
-    with torch.no_grad():
-        return g(x).to(x.dtype).detach()
+    return g(x).to(x.dtype)
 
 
 def _contracted(f: ScalarFunction, x: Tensor, order: int, index: Tensor) -> Tensor:
@@ -203,6 +216,5 @@ def vmap_hvp(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None
     if chunk_size is not None:
         check_positive(chunk_size, "chunk_size")
     indices = torch.arange(x.numel() ** (order - 1), device=x.device)
-    with torch.no_grad():
-        entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
-    return entries.to(x.dtype).detach().reshape(x.shape * order)
+    entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
+    return entries.to(x.dtype).reshape(x.shape * order)

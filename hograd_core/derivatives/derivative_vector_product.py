@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._differences import check_derivative
+from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(result="x", default="double_backward", aliases={"hvp": 2})
+@operator(
+    result="x", default="double_backward", aliases={"hvp": 2}, verification=functools.partial(check_derivative, slots=1)
+)
 def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 
@@ -98,8 +102,8 @@ def functional_hvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Te
     g: TensorFunction = f
     for _ in range(order - 2):
         g = functools.partial(_functional_directional, g, v)
-    product: Tensor = torch.autograd.functional.hvp(g, x, v)[1]  # type: ignore[no-untyped-call]
-    return product.detach()
+    product: Tensor = torch.autograd.functional.hvp(g, x, v, create_graph=kept())[1]  # type: ignore[no-untyped-call]
+    return product
 
 
 @method(
@@ -112,8 +116,8 @@ def functional_hvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Te
 )
 def functional_vhp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
     """PyTorch's vᵀH, equal to Hv where the Hessian is symmetric; one sweep less than its hvp."""
-    product: Tensor = torch.autograd.functional.vhp(f, x, v)[1]  # type: ignore[no-untyped-call]
-    return product.detach()
+    product: Tensor = torch.autograd.functional.vhp(f, x, v, create_graph=kept())[1]  # type: ignore[no-untyped-call]
+    return product
 
 
 def pushforward(g: TensorFunction, v: Tensor, x: Tensor) -> Tensor:
@@ -139,9 +143,7 @@ def jvp_of_grad(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
     g: TensorFunction = torch.func.grad(f)
     for _ in range(order - 1):
         g = functools.partial(pushforward, g, v)
-    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
-    with torch.no_grad():
-        return g(x).to(x.dtype).detach()
+    return g(x).to(x.dtype)
 
 
 @method(
@@ -156,9 +158,8 @@ def grad_of_jvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
     h: TensorFunction = f
     for _ in range(order - 1):
         h = functools.partial(pushforward, h, v)
-    with torch.no_grad():
-        derivative: Tensor = torch.func.grad(h)(x)
-    return derivative.to(x.dtype).detach()
+    derivative: Tensor = torch.func.grad(h)(x)
+    return derivative.to(x.dtype)
 
 
 @method(
@@ -173,8 +174,7 @@ def vjp_of_grad(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tenso
     g: TensorFunction = torch.func.grad(f)
     for _ in range(order - 1):
         g = functools.partial(_pullback, g, v)
-    with torch.no_grad():
-        return g(x).to(x.dtype).detach()
+    return g(x).to(x.dtype)
 
 
 @method(
@@ -215,6 +215,7 @@ def _difference_tolerance(eps: float, order: int) -> float:
 def finite_difference(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
     """Difference k gradients at points along v, no derivative of a derivative: δᵐ g/hᵐ with m = k-1.
 
+    What f hides from autograd (``.detach()``, ``no_grad``, numpy) is differentiated too.
     The step balances truncation O(h²) against rounding O(eps/hᵐ): h = eps^(1/(m+2)) (1 + ‖x‖)/‖v‖.
     """
     m = order - 1

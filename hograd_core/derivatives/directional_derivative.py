@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._differences import check_derivative
+from hograd_core._entrance import kept
 from hograd_core._registry import method, operator
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_differentiable
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
-@operator(result="scalar", default="nested_grad")
+@operator(result="scalar", default="nested_grad", verification=functools.partial(check_derivative, slots=0))
 def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 
@@ -77,6 +80,11 @@ def nested_backward(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> T
     The leaf owns its ``.grad``, whose graph owns the leaf: a cycle that no collector sees. It is broken by
     taking ``.grad`` away after each sweep.
     """
+    if kept():
+        raise UnsupportedError(
+            "directional_derivative[nested_backward]",
+            "no graph through .grad: its result cannot be differentiated further; use method='nested_grad'",
+        )
     _cycle_warning_given()
     point = leaf(x)
     s = f(point)
@@ -92,7 +100,7 @@ def nested_backward(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> T
             refuse_once_differentiable(s)
             return torch.zeros_like(s, requires_grad=False)
         s = contract(g, v)
-    return s.detach()
+    return s
 
 
 @method(
@@ -107,7 +115,6 @@ def nested_jvp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor
     h: TensorFunction = f
     for _ in range(order):
         h = functools.partial(pushforward, h, v)
-    # no_grad bars a tape for closures that require grad. The cast: 0.5 * y of a 0-dimensional float32 y has a
-    # float64 tangent in PyTorch 2.13, a Python number's tensor losing its lower rank in type promotion.
-    with torch.no_grad():
-        return h(x).to(x.dtype).detach()
+    # The cast: 0.5 * y of a 0-dimensional float32 y has a float64 tangent in PyTorch 2.13, a Python number's tensor
+    # losing its lower rank in type promotion.
+    return h(x).to(x.dtype)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._differences import check_derivative
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 
-@operator(result="x", default="autograd", order=1)
+@operator(result="x", default="autograd", order=1, verification=functools.partial(check_derivative, slots=None))
 def gradient(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
     """The gradient of f at x.
 
@@ -41,7 +43,5 @@ def autograd(f: ScalarFunction, x: Tensor) -> Tensor:
 @method(gradient, "func", mode="reverse", source="torch.func.grad", functorch=True)
 def func(f: ScalarFunction, x: Tensor) -> Tensor:
     """The same sweep by the functional transform."""
-    # no_grad bars an outer tape for closures that require grad; the transform records its own level regardless.
-    with torch.no_grad():
-        derivative: Tensor = torch.func.grad(f)(x)
-    return derivative.detach()
+    derivative: Tensor = torch.func.grad(f)(x)
+    return derivative

@@ -135,9 +135,9 @@ def make(folder: Path, behaviour: dict[str, dict[str, Any]]) -> Path:
         "bench/hograd_bench/metrics.py": METRICS,
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     does = {cell_id(name): how for name, how in behaviour.items()}
-    (folder / "bench" / "behaviour.json").write_text(json.dumps(does))
+    (folder / "bench" / "behaviour.json").write_text(json.dumps(does), encoding="utf-8")
     return folder
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import getpass
 import json
+import math
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -46,7 +47,16 @@ def test_it_is_plain_json_and_says_what_torch_says(here: environment.Environment
     assert len(here["gpus"]) == torch.cuda.device_count()
 
 
-def test_it_tells_nothing_private(here: environment.Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_tells_nothing_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Names that no machine has: a host called "linux" or a user called "docker" would be found where they belong.
+    for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME", "COMPUTERNAME"):
+        monkeypatch.setenv(name, "alice")
+    monkeypatch.setenv("HOME", "/home/alice")
+    monkeypatch.setattr(socket, "gethostname", lambda: "alice")
+    monkeypatch.setattr(platform, "node", lambda: "alice")
+    system, _, *rest = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((system, "alice", *rest)))
+    monkeypatch.setattr(platform, "_uname_cache", None, raising=False)
     monkeypatch.setenv("LD_PRELOAD", "/home/alice/lib/libjemalloc.so.2:/opt/x/libtbb.so")
     monkeypatch.setenv("TORCH_HOME", "/home/alice")
     monkeypatch.setenv("TORCH_LOGS_OUT", "/home/alice/log")
@@ -57,12 +67,10 @@ def test_it_tells_nothing_private(here: environment.Environment, monkeypatch: py
     assert found["variables"]["LD_PRELOAD"] == "libjemalloc.so.2 libtbb.so"
     assert found["variables"]["OMP_PROC_BIND"] == "close"
     text = json.dumps(found)
-    for secret in ("alice", "hunter2", str(Path.home()), str(Path(__file__).parents[2]), socket.gethostname()):
-        if len(secret) > 3:  # a host called "vm" would be found in "kvm"
-            assert secret not in text
+    for secret in ("alice", "hunter2", str(Path(__file__).parents[2])):
+        assert secret not in text
     values = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
     assert not [v for v in values if v.startswith("/") or re.match(r"[A-Z]:\\", v)]
-    assert getpass.getuser() not in values
 
 
 def test_two_records_here_are_fully_comparable(here: environment.Environment) -> None:
@@ -82,7 +90,7 @@ def test_two_records_here_are_fully_comparable(here: environment.Environment) ->
         ("variables.OMP_PROC_BIND", "of 2099", "deterministic", "threads"),
         ("variables.MKL_NUM_THREADS", "2099", "deterministic", "threads"),
         ("variables.MALLOC_ARENA_MAX", "2099", "deterministic", "process"),
-        ("threads.intra_op", 999, "deterministic", "threads"),
+        ("threads.intra_op", 2099, "deterministic", "threads"),
         ("cpu.affinity", [2099], "deterministic", "threads"),
         ("cpu.model", "Other", "deterministic", "machine"),
         ("cpu.governor", "powersave!", "deterministic", "machine"),
@@ -176,9 +184,9 @@ def test_the_slug_is_a_folder_name_and_outlives_upgrades(here: environment.Envir
     for fact in ("torch.version", "system.kernel", "python.version", "memory.available_bytes", "cpu.governor"):
         assert environment.machine_slug(changed(here, fact, "other")) == slug
     for fact in ("cpu.model", "cpu.flags_hash", "cpu.logical", "cpu.stepping", "cpu.caches_bytes"):
-        other = {"L9": 1} if fact == "cpu.caches_bytes" else "77"
+        other = {"L9": 1} if fact == "cpu.caches_bytes" else "other"
         assert environment.machine_slug(changed(here, fact, other)) != slug
-    with_gpu = environment.machine_slug({**here, "gpus": [gpu("NVIDIA H200"), gpu("NVIDIA H200")]})
+    with_gpu = environment.machine_slug({"cpu": {"model": "x"}, "gpus": [gpu("NVIDIA H200"), gpu("NVIDIA H200")]})
     assert "-nvidia-h200-" in with_gpu
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,80}", environment.machine_slug({}))
 
@@ -201,7 +209,7 @@ def test_slugs_of_other_machines(model: str, start: str) -> None:
 
 def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 @pytest.fixture
@@ -209,8 +217,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a file where _probes.py would lie; the module believes to be that file."""
     for name in ("bench/hograd_bench/_probes.py", "hograd_core/x.py", "constraints.txt", "README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("one\n")
-    git(tmp_path, "init", "-q")
+        (tmp_path / name).write_text("one\n", encoding="utf-8")
+    git(tmp_path, "init", "-q", "-b", "main")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "x")
     monkeypatch.setattr(_probes, "__file__", str(tmp_path / "bench/hograd_bench/_probes.py"))
@@ -221,15 +229,26 @@ def test_commit_and_dirty_flag(checkout: Path) -> None:
     clean = _probes.source()
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD")
     assert clean["dirty"] is False
-    (checkout / "README.md").write_text("two\n")  # no figure comes from it
+    (checkout / "README.md").write_text("two\n", encoding="utf-8")  # no figure comes from it
     assert _probes.source()["dirty"] is False
     assert len(clean["constraints_sha256"]) == 64
-    (checkout / "constraints.txt").write_text("two\n")
+    (checkout / "constraints.txt").write_text("two\n", encoding="utf-8")
     assert _probes.source()["constraints_sha256"] != clean["constraints_sha256"]
     for room in ("hograd_core", "bench"):
-        (checkout / room / "new.py").write_text("untracked\n")
+        (checkout / room / "new.py").write_text("untracked\n", encoding="utf-8")
         assert _probes.source()["dirty"] is True
         (checkout / room / "new.py").unlink()
+
+
+def test_what_git_is_told_elsewhere_changes_nothing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook's variables name another repository; a user may have asked for no untracked files in git's status."""
+    (checkout / "bench" / "new.py").write_text("untracked\n", encoding="utf-8")
+    git(checkout, "config", "status.showUntrackedFiles", "no")
+    head = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "elsewhere" / "index"))
+    found = _probes.source()
+    assert (found["commit"], found["dirty"]) == (head, True)
 
 
 def test_a_stranger_s_checkout_is_not_taken_for_ours(checkout: Path) -> None:
@@ -260,7 +279,7 @@ def test_probes_read_what_the_system_says(tmp_path: Path, monkeypatch: pytest.Mo
     }  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(_probes, "_CPU", tmp_path)
     found = _probes.cpu()
     assert (found["governor"], found["max_mhz"], found["boost"], found["smt"]) == ("performance", 3500.0, False, True)
@@ -273,9 +292,8 @@ def test_ceilings_are_positive_and_leave_the_threads_alone() -> None:
     assert torch.get_num_threads() == before
     assert list(found["cpu"]) == ["1"]
     one = found["cpu"]["1"]
-    assert 1e8 < one["copy_bytes_per_s"] < 1e13
-    assert 1e8 < one["cached_copy_bytes_per_s"] < 1e14
-    assert 1e8 < one["matmul_flop_per_s"]["float32"] < 1e15
+    for rate in (one["copy_bytes_per_s"], one["cached_copy_bytes_per_s"], one["matmul_flop_per_s"]["float32"]):
+        assert 0 < rate < math.inf
     assert one["copy_bytes"] > one["cached_copy_bytes"]
     assert ("cuda" in found) == torch.cuda.is_available()
 
@@ -329,6 +347,7 @@ def test_no_bound_without_its_ceiling(
 
 
 def test_environment_variables_reach_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MKL_CBWR", raising=False)
     assert "MKL_CBWR" not in _probes.variables()
     monkeypatch.setenv("MKL_CBWR", "AVX2")
     assert _probes.variables()["MKL_CBWR"] == "AVX2"

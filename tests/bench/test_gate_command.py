@@ -18,6 +18,7 @@ from hograd_bench.gate import cli, preset, saying
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
+HERE = str(Path(__file__).parent)
 CELLS = (
     "derivative_vector_product/double_backward/mlp/n=16,order=2,depth=2,batch=1/float32/cpu/t1/eager",
     "gradient/autograd/mlp/n=6,order=1,depth=2,batch=1/float32/cpu/t1/eager",
@@ -26,8 +27,10 @@ pytestmark = pytest.mark.slow
 
 
 def git(repo: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
+    done = subprocess.run(
+        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 
@@ -37,24 +40,22 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("gated") / "repo"
     top.mkdir()
     git(top, "init", "-q")
-    (top / "README").write_text("older than the suite\n")
+    (top / "README").write_text("older than the suite\n", encoding="utf-8")
     git(top, "add", "-A")
     git(top, "commit", "-qm", "first")
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "hograd_core", top / "hograd_core", ignore=skip)
     shutil.copytree(ROOT / "bench", top / "bench", ignore=skip)
     shutil.rmtree(top / "bench" / "baselines", ignore_errors=True)
-    (top / ".gitignore").write_text("__pycache__/\n")
+    (top / ".gitignore").write_text("__pycache__/\n", encoding="utf-8")
     git(top, "add", "-A")
     git(top, "commit", "-qm", "suite")
     return top
 
 
 @pytest.fixture(autouse=True)
-def _undisturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable of the surrounding CI reaches the gate, and its signal handlers end with the test."""
-    for name in [n for n in os.environ if n.startswith(("GITHUB_", "HOGRAD_"))]:
-        monkeypatch.delenv(name)
+def _undisturbed() -> Iterator[None]:
+    """The gate's signal handlers end with the test."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in kept.items():
@@ -70,12 +71,14 @@ def gate(repo: Path, *options: str, cells: tuple[str, ...] = CELLS) -> Any:
 def planted(repo: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """The working tree with a recipe appended, as tests/recipes/README.md says; restored afterwards."""
     target = repo / "hograd_core" / "__init__.py"
-    kept = target.read_text()
-    target.write_text(kept + (ROOT / "tests" / "recipes" / f"{request.param}.py").read_text())
+    kept = target.read_text(encoding="utf-8")
+    target.write_text(
+        kept + (ROOT / "tests" / "recipes" / f"{request.param}.py").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     try:
         yield repo
     finally:
-        target.write_text(kept)
+        target.write_text(kept, encoding="utf-8")
 
 
 def findings(done: Any) -> list[dict[str, object]]:
@@ -88,9 +91,9 @@ def test_the_same_tree_passes_and_writes_every_file(repo: Path, tmp_path: Path) 
     done = gate(repo, "--base", "HEAD", "--no-time", *options)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "pass (exit 0): working tree against HEAD" in done.stdout
-    assert json.loads(files["json"].read_text())["cells_counted"] == 2
-    assert ElementTree.fromstring(files["junit"].read_text())[0].get("failures") == "0"
-    assert "hograd gate: pass" in files["markdown"].read_text()
+    assert json.loads(files["json"].read_text(encoding="utf-8"))["cells_counted"] == 2
+    assert ElementTree.fromstring(files["junit"].read_text(encoding="utf-8"))[0].get("failures") == "0"
+    assert "hograd gate: pass" in files["markdown"].read_text(encoding="utf-8")
     assert git(repo, "status", "--porcelain") == ""
     assert len(git(repo, "worktree", "list").splitlines()) == 1
 
@@ -137,10 +140,10 @@ def test_baselines_from_nothing_to_update_to_growth(repo: Path, tmp_path: Path) 
     assert "hograd gate --update" in missing.stdout
     assert gate(repo, *folder, "--update", cells=CELLS[1:]).exit_code == 0
     (file,) = (tmp_path / "baselines").iterdir()
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     lowered = text.replace("aten_calls=", "aten_calls=1 was=")
     assert lowered != text
-    file.write_text(lowered)
+    file.write_text(lowered, encoding="utf-8")
     grown = gate(repo, *folder, "--json", cells=CELLS[1:])
     assert grown.exit_code == 1
     assert {(f["kind"], f["metric"]) for f in findings(grown)} == {("growth", "aten_calls"), ("missing", "was")}
@@ -172,13 +175,13 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--since", "no-such-revision"), "--since: 'no-such-revision' is no revision"),
         (("--no-counts",), "nothing would be left"),
         (("--base", "HEAD", "--no-counts", "--no-time"), "nothing would be left"),
-        (("--pythons", "/tmp", "/tmp"), "no executable"),
-        (("--json-file", "/tmp"), "--json-file: /tmp is a folder"),
-        (("--junit", "/proc/nope/x.xml"), "--junit: /proc/nope/x.xml cannot be written"),
+        (("--pythons", HERE, HERE), "no executable"),
+        (("--json-file", HERE), f"--json-file: {HERE} is a folder"),
+        (("--junit", f"{__file__}/x.xml"), f"--junit: {__file__}/x.xml cannot be written"),
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
-        (("--json-file", "/tmp/hograd-x", "--junit", "/tmp/hograd-x"), "is --json-file's file already"),
-        (("--ledger", "/tmp", "--base", "HEAD"), "--ledger: /tmp is a folder"),
+        (("--json-file", f"{HERE}/absent", "--junit", f"{HERE}/absent"), "is --json-file's file already"),
+        (("--ledger", HERE, "--base", "HEAD"), f"--ledger: {HERE} is a folder"),
         (("--baseline", __file__), "expected the folder of the baselines"),
     ],
 )
@@ -191,13 +194,13 @@ def test_usage_errors(repo: Path, options: tuple[str, ...], says: str) -> None:
 def test_a_refusal_is_in_the_files_too(repo: Path, tmp_path: Path) -> None:
     files = {kind: tmp_path / f"gate.{kind}" for kind in ("json", "junit")}
     options = ["--json-file", str(files["json"]), "--junit", str(files["junit"])]
-    files["json"].write_text("an earlier run's")
+    files["json"].write_text("an earlier run's", encoding="utf-8")
     assert gate(repo, "--base", "no-such-revision", *options).exit_code == 2
-    said = json.loads(files["json"].read_text())
+    said = json.loads(files["json"].read_text(encoding="utf-8"))
     assert (said["exit"], said["findings"][0]["kind"]) == (2, "usage")
-    assert "no-such-revision" in files["junit"].read_text()
+    assert "no-such-revision" in files["junit"].read_text(encoding="utf-8")
     assert gate(repo, "--base", "HEAD~1", *options).exit_code == 4
-    assert json.loads(files["json"].read_text())["exit"] == 4
+    assert json.loads(files["json"].read_text(encoding="utf-8"))["exit"] == 4
 
 
 def test_plugins_concern_what_they_brought_and_nothing_else() -> None:
@@ -219,10 +222,10 @@ def test_a_cell_that_is_named_twice_is_one() -> None:
 
 def test_a_file_that_is_named_twice_is_not_touched(repo: Path, tmp_path: Path) -> None:
     ledger, pipe = tmp_path / "ledger.jsonl", tmp_path / "pipe"
-    ledger.write_text("years of work\n")
+    ledger.write_text("years of work\n", encoding="utf-8")
     done = gate(repo, "--base", "HEAD", "--ledger", str(ledger), "--json-file", str(ledger))
     assert done.exit_code == 2
-    assert ledger.read_text() == "years of work\n"
+    assert ledger.read_text(encoding="utf-8") == "years of work\n"
     os.mkfifo(pipe)
     saying.Saying(False, {"--json-file": pipe}, False).make_room({})
     assert pipe.is_fifo()
@@ -233,15 +236,15 @@ def test_a_refusal_is_annotated(repo: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     done = gate(repo, "--base", "no-such-revision", "--github")
     assert "::error title=hograd gate%3A usage::--base: 'no-such-revision'" in done.stdout
-    assert "no-such-revision" in summary.read_text()
+    assert "no-such-revision" in summary.read_text(encoding="utf-8")
 
 
 def test_code_that_does_not_import_is_no_regression_and_leaves_no_old_verdict(repo: Path, tmp_path: Path) -> None:
     """In a process of its own: the suite is imported there."""
     target, kept = repo / "bench" / "hograd_bench" / "problems" / "mlp.py", tmp_path / "gate.json"
-    text = target.read_text()
-    kept.write_text('{"outcome": "pass"}')
-    target.write_text("no Python\n" + text)
+    text = target.read_text(encoding="utf-8")
+    kept.write_text('{"outcome": "pass"}', encoding="utf-8")
+    target.write_text("no Python\n" + text, encoding="utf-8")
     command = [sys.executable, "-m", "hograd_bench", "gate", "--repo", str(repo), "--json-file", str(kept)]
     try:
         path = os.pathsep.join((str(repo / "bench"), str(repo)))
@@ -249,10 +252,10 @@ def test_code_that_does_not_import_is_no_regression_and_leaves_no_old_verdict(re
             command, env={**os.environ, "PYTHONPATH": path}, cwd=repo, capture_output=True, text=True, check=False
         )
     finally:
-        target.write_text(text)
+        target.write_text(text, encoding="utf-8")
     assert done.returncode == 4, done.stderr
     assert "nothing was compared: SyntaxError" in done.stderr
-    assert json.loads(kept.read_text())["outcome"] == "not_comparable"
+    assert json.loads(kept.read_text(encoding="utf-8"))["outcome"] == "not_comparable"
 
 
 @pytest.mark.parametrize("planted", ["faster_wrong"], indirect=True)
@@ -269,12 +272,12 @@ def test_a_wrong_kernel_fails_without_a_base_and_is_not_banked(planted: Path, tm
 
 def test_a_plugin_file_is_that_of_each_side_however_it_is_named(repo: Path) -> None:
     plugin = repo / "mine.py"
-    recipe = (ROOT / "tests" / "recipes" / "extra_call.py").read_text()
-    plugin.write_text("import torch\n")
+    recipe = (ROOT / "tests" / "recipes" / "extra_call.py").read_text(encoding="utf-8")
+    plugin.write_text("import torch\n", encoding="utf-8")
     git(repo, "add", "mine.py")
     git(repo, "commit", "-qm", "plugin")
     try:
-        plugin.write_text(recipe)
+        plugin.write_text(recipe, encoding="utf-8")
         for name in ("mine.py", str(plugin)):
             done = gate(repo, "--plugin", name, "--base", "HEAD", "--no-time", "--json", cells=CELLS[:1])
             assert {f["kind"] for f in findings(done)} == {"growth"}, name

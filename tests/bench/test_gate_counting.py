@@ -50,12 +50,12 @@ def test_part_of_a_baseline_is_compared_and_written_by_itself(tmp_path: Path) ->
     only: Any = {"concerns": lambda cell: cell == cells[0]}
     run.against_baseline(side, cells, folder, update=True)
     (file,) = folder.iterdir()
-    whole = file.read_text()
+    whole = file.read_text(encoding="utf-8")
     one = run.against_baseline(grown, cells[:1], folder, **only)
     assert (one.exit, one.counted, one.findings) == (Exit.PASS, 1, [])
     assert run.against_baseline(grown, cells[:1], folder, update=True, **only).exit == Exit.PASS
-    assert file.read_text() == whole, "the others are as they were"
-    file.write_text(whole.replace(cells[0], cells[0].replace("/one/", "/gone/")))
+    assert file.read_text(encoding="utf-8") == whole, "the others are as they were"
+    file.write_text(whole.replace(cells[0], cells[0].replace("/one/", "/gone/")), encoding="utf-8")
     none = run.against_baseline(side, cells[:1], folder, **only)
     assert none.exit == Exit.NOT_COMPARABLE
     assert "has none of these cells; --update adds them" in none.findings[0].text
@@ -65,7 +65,7 @@ def test_a_damaged_baseline_can_be_written_anew_as_a_whole_only(tmp_path: Path) 
     side, folder, cell = fakes.side(tmp_path, "a", behaviour()), tmp_path / "baselines", fakes.cell_id("one")
     run.against_baseline(side, [cell], folder, update=True)
     (file,) = folder.iterdir()
-    file.write_text("damaged")
+    file.write_text("damaged", encoding="utf-8")
     for options in ({}, {"update": True, "concerns": lambda cell: True}):
         with pytest.raises(baseline.BaselineError):
             run.against_baseline(side, [cell], folder, **options)
@@ -107,10 +107,11 @@ def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: 
     left, right = fakes.side(tmp_path, "a", a), fakes.side(tmp_path, "b", b)
     gate = Path(left.roots[0]) / "bench" / "hograd_bench" / "gate"
     gate.mkdir()
-    (gate / "__init__.py").write_text("")
+    (gate / "__init__.py").write_text("", encoding="utf-8")
     (gate / "preset.py").write_text(
         f"class C:\n  def __init__(self, id): self.id = id\n"
-        f"def cells(): return [C(i) for i in {[fakes.cell_id(n) for n in a]!r}]\n"
+        f"def cells(): return [C(i) for i in {[fakes.cell_id(n) for n in a]!r}]\n",
+        encoding="utf-8",
     )
     cells = [Twin(fakes.cell_id(n), fakes.cell_id(n), fakes.cell_id(n)) for n in NAMES]
     outcome, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False, whole=True)
@@ -118,7 +119,7 @@ def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: 
     assert outcome.counted == 5
     part, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False)
     assert (part.exit, part.counted) == (Exit.PASS, 3)
-    (gate / "preset.py").write_text("def cells(): raise KeyError('mlp')\n")
+    (gate / "preset.py").write_text("def cells(): raise KeyError('mlp')\n", encoding="utf-8")
     unlisted, _ = run.sides_against(left, right, cells, FEW, seed=1, timing=False, whole=True)
     (found,) = unlisted.findings
     assert (found.level, unlisted.counted) == ("warning", 3)
@@ -130,7 +131,8 @@ def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
     for side, methods in ((left, "one two lost three"), (right, "one two three fresh")):
         core = Path(side.roots[0]) / "hograd_core" / "__init__.py"
         core.write_text(
-            f"class op:\n  name = 'op'\n  methods = {methods.split()!r}\ndef operators(): return {{'op': op}}\n"
+            f"class op:\n  name = 'op'\n  methods = {methods.split()!r}\ndef operators(): return {{'op': op}}\n",
+            encoding="utf-8",
         )
     twins_of = [twin(n) for n in NAMES]
     whole, _ = run.sides_against(left, right, twins_of, FEW, seed=1, timing=False, whole=True)
@@ -163,7 +165,7 @@ def test_a_crash_while_counting_costs_one_cell(tmp_path: Path) -> None:
 def test_plugins_are_loaded_by_the_worker(tmp_path: Path) -> None:
     plugin = "import os, hograd_bench.metrics as m\nfor does in m.BEHAVIOUR.values(): does['peak'] = 7\n"
     side = fakes.side(tmp_path, "a", behaviour(), ("plug.py",))
-    (tmp_path / "a" / "plug.py").write_text(plugin)
+    (tmp_path / "a" / "plug.py").write_text(plugin, encoding="utf-8")
     entries = counting.count(side, [fakes.cell_id("one")], tmp_path).entries
     assert entries[fakes.cell_id("one")].metrics == {"peak_bytes": 7}
     lacking = fakes.side(tmp_path, "b", behaviour(), ("plug.py",))

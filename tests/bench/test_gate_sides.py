@@ -26,8 +26,10 @@ DEAD = 2**22 + 1  # above any pid that Linux gives
 
 
 def git(repo: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, text=True)
+    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
+    done = subprocess.run(
+        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
+    )
     return done.stdout.strip()
 
 
@@ -38,20 +40,18 @@ def commit(repo: Path, message: str = "change") -> str:
 
 
 @pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repo(tmp_path: Path) -> Path:
     """A repository whose first commit lacks the suite and whose second has it."""
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HOGRAD_GATE_CACHE"):
-        monkeypatch.delenv(name, raising=False)
     top = tmp_path / "repo"
     top.mkdir()
     git(top, "init", "-q")
-    (top / "README").write_text("old\n")
+    (top / "README").write_text("old\n", encoding="utf-8")
     commit(top)
     (top / "hograd_core").mkdir()
-    (top / "hograd_core" / "__init__.py").write_text("VERSION = 1\n")
+    (top / "hograd_core" / "__init__.py").write_text("VERSION = 1\n", encoding="utf-8")
     (top / "bench" / "hograd_bench" / "metrics").mkdir(parents=True)
-    (top / sides.SUITE).write_text("")
-    (top / "constraints.txt").write_text("torch==2.13.0\n")
+    (top / sides.SUITE).write_text("", encoding="utf-8")
+    (top / "constraints.txt").write_text("torch==2.13.0\n", encoding="utf-8")
     commit(top)
     return top
 
@@ -59,9 +59,9 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
     cache = trees.cache_folder(repo)
     sha = revisions.commit(repo, "HEAD")
-    (repo / "hograd_core" / "__init__.py").write_text("VERSION = 2\n")
+    (repo / "hograd_core" / "__init__.py").write_text("VERSION = 2\n", encoding="utf-8")
     tree = trees.tree(repo, sha, cache)
-    assert (tree / "hograd_core" / "__init__.py").read_text() == "VERSION = 1\n"
+    assert (tree / "hograd_core" / "__init__.py").read_text(encoding="utf-8") == "VERSION = 1\n"
     (tree / "mark").touch()
     assert trees.tree(repo, sha, cache) == tree
     assert (tree / "mark").exists()
@@ -79,9 +79,10 @@ def test_a_damaged_tree_is_written_anew(repo: Path, damage: str) -> None:
         file.unlink()
         file.parent.rmdir()
     else:
-        file.write_text("VERSION = 0\n")
+        file.write_text("VERSION = 0\n", encoding="utf-8")
+        os.utime(file, (1.0, 1.0))  # of equal size: seen by its time, and some file systems' clocks are coarse
     trees.tree(repo, sha, cache)
-    assert file.read_text() == "VERSION = 1\n"
+    assert file.read_text(encoding="utf-8") == "VERSION = 1\n"
     assert [p.name for p in (cache / "trees").iterdir()] == [sha]
     assert git(repo, "status", "--porcelain") == ""
 
@@ -100,7 +101,7 @@ def test_old_trees_are_forgotten_but_not_those_in_use(repo: Path) -> None:
     cache = trees.cache_folder(repo)
     shas = []
     for i in range(trees.KEPT_TREES + 3):
-        (repo / "README").write_text(f"{i}\n")
+        (repo / "README").write_text(f"{i}\n", encoding="utf-8")
         shas.append(commit(repo))
         tree = trees.tree(repo, shas[-1], cache)
         if i < 2:
@@ -128,13 +129,28 @@ def test_an_unknown_revision_is_a_usage_error(repo: Path, name: str) -> None:
         revisions.commit(repo, name)
 
 
+def test_in_a_hook_of_another_repository(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git exports to its hooks which repository they run for; the one that is named counts."""
+    head = revisions.commit(repo, "HEAD")
+    other = tmp_path / "other repo"
+    other.mkdir()
+    git(other, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert revisions.repository(repo / "bench").samefile(repo)
+    assert revisions.commit(repo, "HEAD") == head
+    assert (trees.tree(repo, head, tmp_path / "cache") / sides.SUITE).is_file()
+    assert history._git(repo, "rev-parse", "HEAD") == f"{head}\n"
+
+
 def test_outside_of_a_repository(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no git repository"):
         revisions.repository(tmp_path)
 
 
 def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (repo / "constraints.txt").write_text("torch==2.14.0\n")
+    (repo / "constraints.txt").write_text("torch==2.14.0\n", encoding="utf-8")
     built = []
     monkeypatch.setattr(sides, "environment", lambda folder, cache, **how: built.append(folder) or "/other/python")
     assert sides.revision(repo, "HEAD", trees.cache_folder(repo)).python == "/other/python"
@@ -143,7 +159,7 @@ def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeyp
 
 
 def test_building_the_environment_of_a_base_is_announced(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (repo / "constraints.txt").write_text("torch==2.14.0\n")
+    (repo / "constraints.txt").write_text("torch==2.14.0\n", encoding="utf-8")
     events: list[str] = []
     monkeypatch.setattr(environments, "_build", lambda target, *rest: (target.mkdir(), events.append("built")))
     for _ in range(2):
@@ -164,14 +180,14 @@ def test_environments_are_built_once_per_requirements(repo: Path, monkeypatch: p
         if len(calls) == 1:
             raise NotComparableError("pip failed")
 
-    (repo / "constraints.txt").write_text("torch==2.13.0\nnvidia-cublas==1\nnumpy==2.0\n")
+    (repo / "constraints.txt").write_text("torch==2.13.0\nnvidia-cublas==1\nnumpy==2.0\n", encoding="utf-8")
     cache = repo / "cache"
     with pytest.raises(NotComparableError):
         environments.environment(repo, cache, "2.12.1", install)
     first = environments.environment(repo, cache, "2.12.1", install)
     assert environments.environment(repo, cache, "2.12.1", install) == first
     assert len(calls) == 2, "a failed build is tried again, a complete one is kept"
-    assert Path(calls[1][1]).read_text() == "numpy==2.0\ntorch==2.12.1\n"
+    assert Path(calls[1][1]).read_text(encoding="utf-8") == "numpy==2.0\ntorch==2.12.1\n"
     assert environments.environment(repo, cache, "2.13.0", install) != first
 
 
@@ -249,9 +265,9 @@ def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
     shas = [bank(repo, 100)]
     ledger = tmp_path / "ledger.jsonl"
     for i in range(6):
-        (repo / "README").write_text(f"{i}\n")
+        (repo / "README").write_text(f"{i}\n", encoding="utf-8")
         shas.append(commit(repo))
-        with ledger.open("a") as file:
+        with ledger.open("a", encoding="utf-8") as file:
             file.write(since.Ratio(shas[-2], shas[-1], "cell", 0.02, 0.004).to_line() + "\n")
     outcome = history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=ledger)
     (found,) = outcome.findings
@@ -268,11 +284,11 @@ def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Pat
     timed = Timed(verdicts, pairs=[{"c": turns, "seldom": turns}] * 4 + [{"c": turns}])
     base = Side("base", "python", (), commit="a" * 40)
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
-    (read,) = since.parse_ledger(ledger.read_text(), "l")
+    (read,) = since.parse_ledger(ledger.read_text(encoding="utf-8"), "l")
     assert (read.cell, read.pairs) == ("c", 5), "of fewer pairs the spread is not known"
     assert (read.a, read.b) == ("a" * 40, revisions.commit(repo, "HEAD"))
     assert read.log_ratio == pytest.approx(0.0953, abs=1e-4)
-    (repo / "README").write_text("changed\n")
+    (repo / "README").write_text("changed\n", encoding="utf-8")
     assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 0
 
 
@@ -324,7 +340,8 @@ def test_plugins_bring_their_own_cells(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from hograd_bench.problems import Instance, problem\n"
         "@problem('gate_plugin_cubes', formula='Σx³', source='here', family='elementwise', sizes={'n': 'size'})\n"
-        "def cubes(spec, draw):\n    return Instance(lambda x: (x**3).sum(), draw.normal(spec.n))\n"
+        "def cubes(spec, draw):\n    return Instance(lambda x: (x**3).sum(), draw.normal(spec.n))\n",
+        encoding="utf-8",
     )
     preset.load_plugins([str(tmp_path / "mine.py")], [])
     added = preset.added()

@@ -155,11 +155,11 @@ def test_nothing_recorded_is_no_table() -> None:
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     guide = tmp_path / "gate.md"
-    guide.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    guide.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
     for _ in range(2):
         table.write_between(guide, "new")
-    assert guide.read_text() == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
-    guide.write_text("no marks")
+    assert guide.read_text(encoding="utf-8") == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+    guide.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="marks"):
         table.write_between(guide, "new")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 GITHUB = Path(__file__).parents[2] / ".github"
-GATE = (GITHUB / "workflows/gate.yml").read_text()
-ACTION = (GITHUB / "actions/gate/action.yml").read_text()
-PULL_REQUEST = (GITHUB / "workflows/pull-request.yml").read_text()
+GATE = (GITHUB / "workflows/gate.yml").read_text(encoding="utf-8")
+ACTION = (GITHUB / "actions/gate/action.yml").read_text(encoding="utf-8")
+PULL_REQUEST = (GITHUB / "workflows/pull-request.yml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", [GATE, ACTION], ids=["workflow", "action"])

@@ -20,6 +20,7 @@ def times():
     return list(study.time_trials(2, noises=(0.01, 0.10, 0.30), seed=5))
 
 
+@pytest.mark.slow
 def test_growth_verdicts_are_wrong_in_at_most_one_percent(times):
     verdicts = [t for t in times if t.kind != "prediction"]
     assert len(verdicts) > 900

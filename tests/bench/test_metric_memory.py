@@ -139,8 +139,8 @@ def test_peak_rss_sees_a_planted_block(tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(PROBLEM, encoding="utf-8")
     rises = [memory.peak_rss(Cell("gradient", "autograd", "resident", n), [path]) for n in (1, 33)]
-    # 64 MiB more: ones and their product.
-    assert abs(rises[1] - rises[0] - 64 * 2**20) < 2**20
+    # 64 MiB more: ones and their product; but for two huge pages, where small blocks get them too.
+    assert abs(rises[1] - rises[0] - 64 * 2**20) <= 4 * 2**20
 
 
 def test_a_failing_isolated_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

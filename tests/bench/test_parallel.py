@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hograd_bench import _parallel
@@ -15,9 +17,17 @@ HUGE = 10**12
 HERE = os.getpid()
 
 
-def slow_square(value: int) -> tuple[int, int]:
-    time.sleep(0.02)
+def square(value: int) -> tuple[int, int]:
     return value**2, os.getpid()
+
+
+def square_of_two(value: int, folder: Path) -> tuple[int, int]:
+    """Nobody is done before two processes have begun: neither can do it all, however slow the other is to start."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    return square(value)
 
 
 def picky(value: int) -> int:
@@ -37,10 +47,10 @@ def several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_parallel, "_cores", lambda: 2)
 
 
-def test_results_come_in_the_order_of_the_items_and_both_work() -> None:
+def test_results_come_in_the_order_of_the_items_and_both_work(tmp_path: Path) -> None:
     with crew(HUGE) as made:
         assert made.helped
-        results = made.begin(slow_square, range(20)).results()
+        results = made.begin(functools.partial(square_of_two, folder=tmp_path), range(20)).results()
     assert [square for square, _ in results] == [i**2 for i in range(20)]
     assert len({pid for _, pid in results}) == 2
 
@@ -54,7 +64,7 @@ def test_the_first_exception_in_order_is_raised(size: int) -> None:
 def test_few_bytes_have_no_helper() -> None:
     with crew(1000) as made:
         assert not made.helped
-        assert {pid for _, pid in made.begin(slow_square, range(3)).results()} == {os.getpid()}
+        assert {pid for _, pid in made.begin(square, range(3)).results()} == {os.getpid()}
 
 
 def test_one_core_has_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:

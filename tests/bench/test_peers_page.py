@@ -39,7 +39,7 @@ def test_reading_results_does_not_see_studies(tmp_path):
 def test_the_newest_study_is_the_last_by_time(tmp_path):
     for machine, name in (("b", "peers.20260101T000000Z-1.json"), ("a", "peers.20260102T000000Z-0.json")):
         (tmp_path / machine).mkdir()
-        (tmp_path / machine / name).write_text(json.dumps(name))
+        (tmp_path / machine / name).write_text(json.dumps(name), encoding="utf-8")
     assert store.newest_study(tmp_path, "peers")[1] == "peers.20260102T000000Z-0.json"
 
 
@@ -52,7 +52,7 @@ def test_studies_refuse_names_that_are_paths_and_say_what_is_missing(tmp_path):
     with pytest.raises(store.StoreError, match="no such results folder"):
         store.newest_study(tmp_path / "none", "peers")
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "peers.1.json").write_text('{"a": NaN}')
+    (tmp_path / "m" / "peers.1.json").write_text('{"a": NaN}', encoding="utf-8")
     with pytest.raises(store.StoreError, match=r"peers\.1\.json: not JSON"):
         store.newest_study(tmp_path, "peers")
 
@@ -61,7 +61,7 @@ def test_a_study_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.write_study(tmp_path, "m", "peers", {"a": math.nan})
     assert not list(tmp_path.rglob("*peers*"))
-    (tmp_path / "f").write_text("")
+    (tmp_path / "f").write_text("", encoding="utf-8")
     with pytest.raises(store.StoreError, match="cannot write"):
         store.write_study(tmp_path / "f", "m", "peers", {})
 

@@ -126,6 +126,7 @@ def test_markdown_cannot_carry_markup(built: tuple[Path, str]) -> None:
     assert summary.escape("[a](b) | @team *x* `c`\n# t") == "\\[a\\](b) \\| @\u200bteam \\*x\\* \\`c\\` \\# t"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_on_the_page_and_in_the_summary(tmp_path: Path) -> None:
     fakes.write(tmp_path / "results", "a", fakes.rows("a"), plan={"cells": 900})
     folder = fakes.write(tmp_path / "results", "b", fakes.rows("b"), plan={"cells": 1000})
@@ -140,6 +141,7 @@ def test_what_is_missing_is_said_on_the_page_and_in_the_summary(tmp_path: Path) 
         assert "of 1,000 planned cells are there" in said
 
 
+@pytest.mark.slow
 def test_terminal_shows_tables_and_no_markup(built: tuple[Path, str], tmp_path: Path) -> None:
     made = report.build(built[0] / "results", tmp_path)
     console = Console(width=120, record=True, file=open(tmp_path / "out", "w", encoding="utf-8"))  # noqa: SIM115

@@ -26,14 +26,20 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A report of two runs and their comparison, hostile names included, as file:// addresses."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A report of two runs and their comparison, hostile names included."""
     base = tmp_path_factory.mktemp("browser")
     for run, extra in (("20260101T000000Z-aaaaaaaa", 0), ("20260102T000000Z-bbbbbbbb", 64)):
         fakes.write(base / "results", run, fakes.rows(run, evil=True, extra=extra), note=fakes.EVIL)
     index = report.build(base / "results", base / "reports").path
     compared = report.build_comparison(base / "results", base / "reports", "20260101", "20260102").path
-    return index.as_uri(), compared.as_uri()
+    return index, compared
+
+
+@pytest.fixture(scope="module")
+def pages(files: tuple[Path, Path]) -> tuple[str, ...]:
+    """Their file:// addresses."""
+    return tuple(file.as_uri() for file in files)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, pages: tuple[str, str]) -> Iterator[Any]:
+def page(browser: Any, pages: tuple[str, ...]) -> Iterator[Any]:
     """The report, freshly loaded at desktop width."""
     screenshot.size(browser, 1280, 900)
     browser.get("about:blank")
@@ -210,7 +216,7 @@ def test_prints_without_panels(page: Any) -> None:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, str]) -> None:
+def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, ...]) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.get("about:blank")
@@ -227,7 +233,7 @@ def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, 
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_comparison_page_works(browser: Any, pages: tuple[str, str]) -> None:
+def test_comparison_page_works(browser: Any, pages: tuple[str, ...]) -> None:
     screenshot.size(browser, 1280, 900)
     browser.get(pages[1])
     assert "24 differ" in browser.find_element("css selector", ".lead").text
@@ -235,16 +241,15 @@ def test_comparison_page_works(browser: Any, pages: tuple[str, str]) -> None:
     assert browser.get_log("browser") == []
 
 
-def test_screenshot_is_small_enough_for_the_readme(pages: tuple[str, str], tmp_path: Path) -> None:
-    page = Path(pages[0].removeprefix("file://"))
-    made = screenshot.take(page, tmp_path / "report.png")
+def test_screenshot_is_small_enough_for_the_readme(files: tuple[Path, Path], tmp_path: Path) -> None:
+    made = screenshot.take(files[0], tmp_path / "report.png")
     assert made.read_bytes().startswith(b"\x89PNG")
     assert 10_000 < os.path.getsize(made) < 300_000
     assert shutil.which("chromium") or os.environ.get("HOGRAD_CHROMIUM")
 
 
-def test_page_speed_times_every_step(pages: tuple[str, str]) -> None:
-    found = page_speed.measure(Path(pages[0].removeprefix("file://")), times=1)
+def test_page_speed_times_every_step(files: tuple[Path, Path]) -> None:
+    found = page_speed.measure(files[0], times=1)
     steps = {"shown", "usable", "sort", "filter", "search", "choose a picture", "open evidence", "close it"}
     assert set(found) == steps | {"elements", "heap_mib"}
     assert all(found[step] > 0 for step in steps)

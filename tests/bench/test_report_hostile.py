@@ -57,6 +57,7 @@ def comparison(base: Path) -> str:
     return made.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["page", "comparison"])
 def test_no_name_becomes_markup_or_script(which: str, request: pytest.FixtureRequest) -> None:
     page = request.getfixturevalue(which)

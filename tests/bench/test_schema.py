@@ -269,7 +269,7 @@ def test_encode_refuses_what_is_no_json() -> None:
 
 
 def old_rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in OLD_ROWS.read_text().splitlines()]
+    return [json.loads(line) for line in OLD_ROWS.read_text(encoding="utf-8").splitlines()]
 
 
 def test_recorded_rows_of_schema_1_become_current_rows() -> None:

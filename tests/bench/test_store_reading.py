@@ -110,9 +110,9 @@ def test_reference_results_count_only_where_pointed_at(results: Path, run: store
 
 def test_folders_that_are_no_runs_are_passed_over(results: Path, run: store.Run) -> None:
     (results / MACHINE / ".r9.staging").mkdir()
-    (results / MACHINE / ".r9.staging" / "environment.json").write_text("{}")
+    (results / MACHINE / ".r9.staging" / "environment.json").write_text("{}", encoding="utf-8")
     (results / "notes").mkdir()
-    (results / "notes" / "readme.txt").write_text("hello")
+    (results / "notes" / "readme.txt").write_text("hello", encoding="utf-8")
     (results / "loop").symlink_to(results)
     assert [f.name for f in store.run_folders(results)] == ["r1"]
 
@@ -237,7 +237,7 @@ def test_a_row_of_another_run_is_foreign(results: Path, run: store.Run) -> None:
 def test_a_bad_environment_costs_no_rows(results: Path, run: store.Run, text: str | None, message: str) -> None:
     run.append(row(1))
     file = run.path / "environment.json"
-    file.unlink() if text is None else file.write_text(text)
+    file.unlink() if text is None else file.write_text(text, encoding="utf-8")
     found = store.load(results)
     assert len(found.rows) == 1
     assert found.environment(MACHINE, "r1") == {}

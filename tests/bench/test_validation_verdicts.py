@@ -103,16 +103,18 @@ def test_peaks_are_kept_as_they_come_and_failures_say_why(tmp_path: Path, monkey
     monkeypatch.setattr(verdicts, "trace", refuse)
     other = Cell("gradient", "func", "rosenbrock", 8, 1)
     again = verdicts._peaks([good, other], path)
-    assert again == {**first, other.id: "RuntimeError: cannot"} == json.loads(path.read_text())
+    assert again == {**first, other.id: "RuntimeError: cannot"} == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_section_goes_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = tmp_path / "laws.md"
-    document.write_text("a\n<!-- study: synthetic -->\nold\n<!-- end of study: synthetic -->\nb\n")
+    document.write_text("a\n<!-- study: synthetic -->\nold\n<!-- end of study: synthetic -->\nb\n", encoding="utf-8")
     monkeypatch.setattr(verdicts, "synthetic", lambda trials: f"{trials} trials")
     monkeypatch.setattr("sys.argv", ["verdicts", "synthetic", "--trials", "3", "--write", str(document)])
     verdicts.main()
-    assert document.read_text() == ("a\n<!-- study: synthetic -->\n3 trials\n<!-- end of study: synthetic -->\nb\n")
+    assert document.read_text(encoding="utf-8") == (
+        "a\n<!-- study: synthetic -->\n3 trials\n<!-- end of study: synthetic -->\nb\n"
+    )
     monkeypatch.setattr("sys.argv", ["verdicts", "prediction"])
     with pytest.raises(SystemExit):
         verdicts.main()

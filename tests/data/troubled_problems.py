@@ -50,10 +50,19 @@ def segfaults(spec: Spec, draw: Draw) -> Instance:
     return Instance(f, draw.normal(spec.n))
 
 
-@declare("eats_memory", "an allocation of a terabyte at n >= 8")
+@declare("eats_memory", "an allocation beyond any address space at n >= 8")
 def eats_memory(spec: Spec, draw: Draw) -> Instance:
     def f(x: torch.Tensor) -> torch.Tensor:
-        return square(x) + (torch.ones(2**38).sum() * 0 if spec.n >= 8 else 0)
+        return square(x) + (torch.ones(2**50).sum() * 0 if spec.n >= 8 else 0)
+
+    return Instance(f, draw.normal(spec.n))
+
+
+@declare("reserves", "a reservation of n GiB, which costs no memory unless it is written to")
+def reserves(spec: Spec, draw: Draw) -> Instance:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        torch.empty(spec.n * 2**30, dtype=torch.uint8)
+        return square(x)
 
     return Instance(f, draw.normal(spec.n))
 

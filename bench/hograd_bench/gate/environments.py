@@ -69,12 +69,12 @@ def _build(
     target: Path, interpreter: Path, folder: Path, torch: str | None, install: Callable[[Path, list[str]], None]
 ) -> None:
     shutil.rmtree(target, ignore_errors=True)
-    lines = (folder / "constraints.txt").read_text().splitlines() if (folder / "constraints.txt").is_file() else []
+    lines = _bytes(folder / "constraints.txt").decode().splitlines()
     if torch is not None:  # a release brings its own companions
         lines = [x for x in lines if not x.lower().startswith(("torch=", "triton", "nvidia-", "sympy="))]
         lines.append(f"torch=={torch}")
     constraints = target.with_name(f"{target.name}.txt")
-    constraints.write_text("\n".join(lines) + "\n")
+    constraints.write_text("\n".join(lines) + "\n", encoding="utf-8")
     subprocess.run([sys.executable, "-m", "venv", str(target)], check=True, capture_output=True)
     install(interpreter, ["-c", str(constraints), f"{folder}[bench]"])
 

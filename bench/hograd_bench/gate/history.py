@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from hograd_bench import environment
+from hograd_bench._probes import git_environment
 from hograd_bench.gate import baseline, live, revisions, since
 from hograd_bench.gate.deterministic import Entry
 from hograd_bench.gate.outcome import Finding, Outcome, UsageError
@@ -14,7 +15,8 @@ from hograd_bench.gate.twins import Side, reading
 
 
 def _git(repo: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(repo), *arguments], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(repo), *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=git_environment(), check=False)
     return done.stdout if done.returncode == 0 else None
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from hograd_bench._probes import git_environment
 from hograd_bench.gate.outcome import UsageError
 
 
@@ -15,18 +16,17 @@ def git(repository: Path, *arguments: str, index: Path | None = None) -> str:
     Raises:
         UsageError: git failed; the message is its own.
     """
-    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    env = {**git_environment(), "GIT_OPTIONAL_LOCKS": "0"}
     if index is not None:
         env["GIT_INDEX_FILE"] = str(index)
     try:
-        done = subprocess.run(
-            ["git", "-C", str(repository), *arguments], capture_output=True, text=True, env=env, check=False
-        )
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, env=env, check=False)
     except FileNotFoundError:
         raise UsageError("git: not found; a base revision needs git on PATH") from None
     if done.returncode:
-        raise UsageError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "git failed")
-    return done.stdout.strip()
+        said = os.fsdecode(done.stderr).strip()
+        raise UsageError(said.splitlines()[-1] if said else "git failed")
+    return os.fsdecode(done.stdout).strip()  # paths, in whatever encoding
 
 
 def repository(start: Path) -> Path:

@@ -42,7 +42,7 @@ def locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[Non
 
     The lock goes with the process that holds it, however that ends. Where there are no such locks it is done without.
     """
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +90,7 @@ def _write(repo: Path, sha: str, target: Path) -> None:
         git(repo, "checkout-index", "--all", "--quiet", f"--prefix={scratch / 'tree'}{os.sep}", index=index)
         (scratch / "tree").mkdir(exist_ok=True)
         written.parent.mkdir(exist_ok=True)
-        written.write_text(json.dumps(_stamps(scratch / "tree")))
+        written.write_text(json.dumps(_stamps(scratch / "tree")), encoding="utf-8")
         try:
             os.replace(scratch / "tree", target)
         except OSError:
@@ -113,7 +113,7 @@ def _stamps(folder: Path) -> dict[str, list[int]]:
 def _whole(folder: Path, written: Path) -> bool:
     """Whether a folder holds every file as it was written; more files are no matter."""
     try:
-        before = json.loads(written.read_text())
+        before = json.loads(written.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     now = _stamps(folder)

@@ -36,7 +36,9 @@ def _planned(config: pytest.Config) -> list[Any]:
             problems.load_file(path)
         cells = config.getoption("--hograd-cells")
         if cells is not None:
-            cached = [plan.Planned.from_json(json.loads(line)) for line in cells.read_text().splitlines()]
+            cached = [
+                plan.Planned.from_json(json.loads(line)) for line in cells.read_text(encoding="utf-8").splitlines()
+            ]
         else:
             cached = plan.preset(config.getoption("--hograd-preset"))
         config._hograd_plan = cached  # type: ignore[attr-defined]

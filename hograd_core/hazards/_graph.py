@@ -1,0 +1,89 @@
+"""What f has recorded: the nodes of autograd's graph behind a result, whichever level of torch.func holds it.
+
+The only place that unwraps tensors of torch.func; private names, tested with torch 2.11 to 2.14.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch.utils._pytree import tree_leaves
+
+
+def levels(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor as each transform of torch.func under way sees it, the innermost first, and without any."""
+    yield tensor
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+        yield tensor
+
+
+def recorded(result: Any) -> list[Any]:
+    """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
+    tensors = (result,) if isinstance(result, Tensor) else tree_leaves(result)
+    return [
+        level.grad_fn
+        for tensor in tensors
+        if isinstance(tensor, Tensor)
+        for level in levels(tensor)
+        if level.grad_fn is not None
+    ]
+
+
+def hangs_on(recorded: Collection[Any], argument: Tensor) -> bool:
+    """Whether a graph leads to a tensor, at any level."""
+    at = [level for level in levels(argument) if level.requires_grad]
+    if any(level.grad_fn in recorded for level in at if level.grad_fn is not None):
+        return True
+    return any(leaf is level for leaf in leaves(recorded) for level in at)
+
+
+def leaves(recorded: Collection[Any]) -> list[Tensor]:
+    """The leaves that a graph ends in."""
+    return [node.variable for node in recorded if node.name() == "torch::autograd::AccumulateGrad"]
+
+
+def nodes(roots: list[Any]) -> set[Any]:
+    """Every node behind ``roots``, themselves included."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for before, _ in stack.pop().next_functions:
+            if before is not None and before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return seen
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The value alone, of the first entry along each axis that vmap hides: no graph, no tangent, no level."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            axis = _functorch.maybe_get_bdim(tensor)
+            tensor = _functorch.get_unwrapped(tensor).select(axis, 0)
+        else:
+            tensor = _functorch.get_unwrapped(tensor)
+    return tensor.detach()
+
+
+@contextlib.contextmanager
+def outside_transforms() -> Iterator[None]:
+    """Leave every transform of torch.func for the block."""
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    with temporarily_clear_interpreter_stack():
+        yield
+
+
+def traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+    """Arguments of the same values that require grad, and what ``function`` makes of them outside all transforms."""
+    with outside_transforms():
+        values = [plain(a) if isinstance(a, Tensor) else a for a in arguments]
+        values = [a.requires_grad_() if isinstance(a, Tensor) and a.dtype.is_floating_point else a for a in values]
+        with torch.enable_grad():
+            return tuple(values), function(*values)

@@ -1,0 +1,55 @@
+"""The record of one hazard, and which torch version's data hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Hazard:
+    """An operator of PyTorch whose derivative is wrong by some methods from some order on.
+
+    Attributes:
+        operator: what a user calls, as torch names it.
+        nodes: names of its nodes on the autograd tape, by which it is recognised.
+        wrong: method of a derivative operator -> lowest order at which its result is wrong; higher orders count as
+            wrong too.
+        fault: the formula at fault, in words.
+        versions: tested versions of torch that have it.
+        when: whether a node of that name is concerned, by what it saved; None: always.
+        substitute: whether ``repair=True`` has an exact form of it.
+    """
+
+    operator: str
+    nodes: tuple[str, ...]
+    wrong: Mapping[str, int]
+    fault: str
+    versions: tuple[str, ...]
+    when: Callable[[Any], bool] | None = None
+    substitute: bool = True
+
+    def concerns(self, method: str, order: int) -> bool:
+        """Whether a method's result at that order is wrong; ``"*"``: any method's."""
+        if method == "*":
+            return order >= min(self.wrong.values())
+        return order >= self.wrong.get(method, order + 1)
+
+
+def _numbers(version: str) -> tuple[int, int, int]:
+    found = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
+    major, minor, patch = [*found, 0, 0, 0][:3]
+    return major, minor, patch
+
+
+def nearest_tested(version: str, tested: Sequence[str]) -> str:
+    """The tested version whose data hold for ``version``: itself, else the nearest, of two equally near the newer."""
+    major, minor, patch = _numbers(version)
+
+    def distance(candidate: str) -> tuple[int, int, int, tuple[int, int, int]]:
+        a, b, c = _numbers(candidate)
+        return abs(a - major), abs(b - minor), abs(c - patch), (-a, -b, -c)
+
+    return min(tested, key=distance)
