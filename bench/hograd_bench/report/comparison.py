@@ -43,7 +43,7 @@ def render(
         b: another.
         name_a: its id.
         name_b: its id.
-        records: metric records; None: guessed from names.
+        records: metric records; None: those installed, and those that came with the runs.
     """
     known = {**shown(b, records).records, **shown(a, records).records}
     env_a, env_b = (next(iter(r.environments.values()), {}) for r in (a, b))

@@ -59,7 +59,7 @@ def render(
     columns = cells.columns(shown)
     # The longest lists are written while others may still draw.
     table = template("cells.html.j2").render(
-        columns=columns, metrics=cells.METRICS, rows=cells.table(shown), cut=shown.cut
+        columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(shown), cut=shown.cut
     )
     evidence = template("evidence.html.j2").render(
         evidence=cells.evidence(shown, environments), most_samples=cells.SAMPLES
@@ -217,4 +217,4 @@ def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any])
 
 
 def _metric_name(name: str) -> str:
-    return text.LABELS.get(name, name.replace("_", " "))
+    return text.labels().get(name, name.replace("_", " "))
