@@ -12,7 +12,7 @@ from hograd_bench import compare as comparing
 from hograd_bench import store, units
 from hograd_bench.compare import Comparison
 from hograd_bench.environment import Environment, MetricRecord
-from hograd_bench.report import news, page, style, text
+from hograd_bench.report import news, page, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import Drawn
 from hograd_bench.report.figures._contract import panel
@@ -91,6 +91,8 @@ def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
     both = a[a["status"] == "ok"].merge(b[b["status"] == "ok"], on="cell", suffixes=("", "_b"))
     palette = Palette(zip(both["operator"], both["method"], strict=True))
     panels: list[str] = []
+    from hograd_bench.report import style  # seaborn: for those who draw
+
     with style.style():
         for metric, label in _PANELS:
             if metric not in both or f"{metric}_b" not in both:
@@ -105,6 +107,8 @@ def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
+    from hograd_bench.report import style
+
     methods = sorted(have["method"].unique(), reverse=True)
     figure, axes = style.canvas(5.4, 1.2 + 0.26 * len(methods), left=0.3, right=0.96)
     style.strips(axes, have, "ratio", "method", methods, {method: palette[method] for method in methods}, size=3.5)

@@ -48,8 +48,8 @@ def _panel(shown: Shown, part: pd.DataFrame, dtypes: list[str], title: str, name
     style.strips(axes, part.assign(error=part["error"].clip(lower=_FLOOR)), "error", "method", methods, looks, "dtype")
     for label, method in zip(axes.get_yticklabels(), methods, strict=True):
         label.set_color(shown.palette[method].colour)
-    worst = part.groupby(["method", "dtype"], observed=True)["error"].max()
-    said = [f"{method} in {dtype}: at most {error:.2g}" for (method, dtype), error in worst.items()]
+    worst = part.groupby(["method", "dtype"], observed=True, as_index=False)["error"].max()
+    said = [f"{row.method} in {row.dtype}: at most {row.error:.2g}" for row in worst.itertuples()]
     low, high = axes.get_xlim()
     for dtype in present:
         eps = _EPS.get(dtype)
