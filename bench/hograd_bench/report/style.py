@@ -259,11 +259,15 @@ def spread(wanted: Sequence[float], gap: float, low: float = -math.inf, high: fl
     return [min(max(mean, low), top) + rank * gap for rank, mean in enumerate(flat)]
 
 
-def key(axes: Axes, looks: Mapping[str, Look], title: str = "", *, columns: int = 4) -> None:
+def key(axes: Axes, looks: Mapping[str, Look], title: str = "") -> None:
     """Names with their marks above the axes, where none finds a place beside what it names."""
     marks = [Line2D([], [], linestyle="", marker=look.marker, color=look.colour) for look in looks.values()]
     # A mark of its own before the name: matplotlib leaves names out that begin with an underscore.
     names = [f"\u00a0{text.clean(name, 22)}" for name in looks]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = axes.get_window_extent().width * 72 / figure.dpi
+    columns = max(1, int(room // (0.52 * 8.5 * max(map(len, names)) + 15)))
     lines = math.ceil(len(names) / columns)
     axes.legend(
         marks, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, labelcolor="linecolor", borderpad=0.1,

@@ -9,7 +9,7 @@ import pandas as pd
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST
-from hograd_bench.report.palette import ordinal
+from hograd_bench.report.palette import Look, ordinal
 from hograd_bench.report.shown import Shown, numbers
 
 ORDER = 100
@@ -59,5 +59,5 @@ def _panel(shown: Shown, part: pd.DataFrame, dtypes: list[str], title: str, name
     axes.set_xlim(low, high)
     style.ticks(axes, "x", "{:g}".format)
     axes.set_xlabel("relative error")
-    style.key(axes, looks)
+    style.key(axes, {dtype: Look(look.index, "o") for dtype, look in looks.items()})
     return panel(figure, name, f"Relative error of {title}. " + "; ".join(said))

@@ -12,7 +12,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
-from hograd_bench.report.palette import ordinal
+from hograd_bench.report.palette import Look
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 80
@@ -89,8 +89,8 @@ def _bars(
     totals = [sum(b["bytes"] for b in made) for _, made in found]
     table["bytes"] = 100 * table["bytes"] / table["place"].map(dict(enumerate(totals)))
     wide = table.pivot_table(index="place", columns="kind", values="bytes", aggfunc="sum", fill_value=0)[kinds]
-    figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.88, top=0.62)
-    looks = {kind: ordinal(i) if kind != "others" else ordinal(8) for i, kind in enumerate(kinds)}
+    figure, axes = style.canvas(5.4, 1.28 + 0.27 * len(found), left=0.29, right=0.88, top=0.75)
+    looks = {kind: Look(i if kind != "others" else 8, "s") for i, kind in enumerate(kinds)}
     sns.histplot(
         table, y="place", weights="bytes", hue="kind", hue_order=kinds[::-1], multiple="stack", discrete=True,
         shrink=0.72, palette={kind: look.colour for kind, look in looks.items()}, alpha=1, linewidth=0, legend=False,
