@@ -115,7 +115,7 @@ def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
     spans = have.groupby("method", observed=True)["ratio"].agg(["min", "max"])
     said = [f"{method}: {low:.3g} to {high:.3g}" for method, low, high in spans.itertuples(name=None)]
     axes.axvline(1, color=style.INK, linewidth=0.8, zorder=1)
-    axes.set(xlim=(min(have["ratio"].min() / 1.1, 0.8), max(have["ratio"].max() * 1.1, 1.25)), xlabel="")
+    axes.set(xlim=(min(have["ratio"].min() / 1.1, 0.8), max(have["ratio"].max() * 1.1, 1.25)))
     style.ratios(axes, "x")
     style.heading(axes, label)
     return panel(figure, name, f"{label}, B over A. " + "; ".join(said))

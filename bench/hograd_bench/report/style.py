@@ -72,6 +72,8 @@ def canvas(
     """A figure with one pair of axes, and room on the right for names. Sizes in inches."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left, 0.48 / height, right - left, 1 - (0.48 + top) / height))
+    # Where an axis has a label, seaborn asks for no tick's visibility: half its time. panel() takes blank ones away.
+    axes.set(xlabel=" ", ylabel=" ")
     return figure, axes
 
 
@@ -87,7 +89,6 @@ def points(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, size: flo
         data=rows, x=x, y=y, color=look.colour, marker=look.marker, s=size, linewidth=0, zorder=3, clip_on=False,
         legend=False, ax=axes,
     )  # fmt: skip
-    axes.set(xlabel="", ylabel="")
     if "anchor" in rows:
         axes.collections[-1].set_urls([f"#{a}" if a else None for a in rows["anchor"]])
 
@@ -96,7 +97,6 @@ def line(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, **looks: An
     """A line through the rows in ascending order of x: no estimate and no band, for bands are random."""
     drawn = {"linewidth": 1.4, "zorder": 2} | looks
     sns.lineplot(data=rows, x=x, y=y, color=look.colour, estimator=None, errorbar=None, legend=False, ax=axes, **drawn)
-    axes.set(xlabel="", ylabel="")
 
 
 def series(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, law: Law | None = None) -> None:
@@ -145,7 +145,7 @@ def name_rows(axes: Axes, names: Sequence[str], looks: Mapping[str, Look], ancho
         label.set_color(looks[name].colour if name in looks else INK)
         if anchors and anchors[i]:
             label.set_url(f"#{anchors[i]}")
-    axes.set(ylim=(-0.6, len(names) - 0.4), ylabel="")
+    axes.set(ylim=(-0.6, len(names) - 0.4))
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
 

@@ -60,4 +60,6 @@ def slug(*parts: object) -> str:
 
 def panel(figure: Figure, name: str, alt: str) -> str:
     """The figure as SVG text."""
+    for axes in figure.axes:
+        axes.set(xlabel=axes.get_xlabel().strip(), ylabel=axes.get_ylabel().strip())
     return svg(figure, name, alt)
