@@ -185,8 +185,9 @@ class Operator:
                 watched_by(watch)
                 checked = self.guard(*bound.args, **bound.kwargs)
                 result = released(chosen.function(*checked, **options))
-                if watch is not None:
-                    check_finite_result(where, result, checked, order, strict=given["strict"])
+                if watch is not None or given["strict"]:
+                    of = order if self.takes_order else None
+                    check_finite_result(where, result, checked, of, strict=given["strict"])
                 if given["verify"] and self.verification is not None:
                     self.verification(where, result, checked, order)
                 return result
