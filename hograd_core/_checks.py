@@ -29,6 +29,8 @@ def check_point(x: Any, name: str = "x") -> Tensor:
             f"{name}: got dtype {x.dtype}, expected a real floating dtype; "
             "convert with .to(torch.float32) (complex input: differentiate real and imaginary parts)"
         )
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: got layout {x.layout}, expected a dense tensor; differentiate in {name}.to_dense()")
     if x.numel() == 0:
         raise ValueError(f"{name}: got an empty tensor of shape {tuple(x.shape)}, expected at least one element")
     return _own(x)

@@ -226,7 +226,8 @@ class unguarded:  # noqa: N801 (a context manager, used like a function)
 
 def released(result: Any) -> Any:
     """A result as the caller gets it: detached, unless it is part of a larger derivative (:func:`kept`)."""
-    return result if _STATE.kept or not isinstance(result, torch.Tensor) else result.detach()
+    whole = _STATE.kept or not isinstance(result, torch.Tensor) or not result.requires_grad
+    return result if whole else result.detach()
 
 
 def in_autocast(function: Callable[P, R]) -> Callable[P, R]:

@@ -236,6 +236,21 @@ def _cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None, out: 
     return torch.stack(products, dim) if products else input.clone()
 
 
+@_instead_of(torch.prod, Tensor.prod)
+def _prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None, out: None = None
+) -> Tensor:
+    if dtype is not None:
+        input = input.to(dtype)
+    if not (input.is_floating_point() or input.is_complex()) or input.numel() == 0:
+        return torch.prod(input) if dim is None else torch.prod(input, dim, keepdim)
+    factors = list(input.reshape(-1).unbind() if dim is None else input.unbind(dim) if input.dim() else (input,))
+    while len(factors) > 1:  # in pairs, so that rounding grows with the logarithm
+        pairs = [a * b for a, b in zip(factors[::2], factors[1::2], strict=False)]
+        factors = pairs + factors[2 * len(pairs) :]
+    return factors[0].unsqueeze(dim) if keepdim and dim is not None else factors[0]
+
+
 @_instead_of(torch.logcumsumexp, Tensor.logcumsumexp)
 def _logcumsumexp(input: Tensor, dim: int, *, out: None = None) -> Tensor:
     if input.dim() == 0:

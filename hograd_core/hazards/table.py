@@ -54,6 +54,10 @@ def _by_product(node: Any) -> bool:
     return bool(node._saved_reduce == "prod")
 
 
+def _with_zeros(node: Any) -> bool:
+    return bool((_graph.plain(node._saved_self) == 0).any())
+
+
 def _mask_is_broadcast(node: Any) -> bool:
     return bool(node._saved_mask.shape != node._saved_self.shape)
 
@@ -106,14 +110,14 @@ HAZARDS: tuple[Hazard, ...] = (
     Hazard(
         "cholesky_inverse",
         ("CholeskyInverseBackward0",),
-        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
-        "cholesky_inverse_jvp is not differentiable as it is written",
+        {**_from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD), **_from(1, _FORWARD_TWICE)},
+        "cholesky_inverse_jvp has its last two factors in the wrong order",
         TESTED,
     ),
     Hazard(
         "triangular_solve",
         ("TriangularSolveBackward0",),
-        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        {**_from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD), **_from(1, _FORWARD_TWICE)},
         "triangular_solve_jvp lets the other triangle in",
         TESTED,
     ),
@@ -138,8 +142,24 @@ HAZARDS: tuple[Hazard, ...] = (
         "cumprod",
         ("CumprodBackward0",),
         {**_from(2, _REVERSE_OVER_FORWARD, _FORWARD_TWICE), **_from(3, _FORWARD_OVER_REVERSE)},
-        "cumprod_jvp divides by its argument, which is wrong where that is zero",
+        "cumprod_jvp treats zeros as a case of its own, which is right once",
         TESTED,
+        when=_with_zeros,
+    ),
+    Hazard(
+        "prod",
+        ("ProdBackward0", "ProdBackward1"),
+        _from(3, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "its backward goes through cumprod where zeros are",
+        TESTED,
+        when=_with_zeros,
+    ),
+    Hazard(
+        "cdist",
+        ("CdistBackward0",),
+        _from(2, ("jacrev_of_grad",)),
+        "the batching rule of its double backward mixes axes",
+        ("2.14.1",),
     ),
     Hazard(
         "logcumsumexp",
@@ -163,7 +183,7 @@ HAZARDS: tuple[Hazard, ...] = (
         ("NativeGroupNormBackward0",),
         _from(2, ("functional_vectorized", "batched_rows")),
         "the batching rule of its double backward mixes axes",
-        TESTED,
+        ("2.13.0",),
     ),
     Hazard(
         "masked_select with a broadcast mask",

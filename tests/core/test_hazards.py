@@ -99,6 +99,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     ),
     "linalg.eig, eigvals": (lambda z: weighted(torch.view_as_real(torch.linalg.eigvals(z.reshape(2, 2)))), 4),
     "cumprod": (lambda z: weighted(torch.cumprod(z * ZERO, 0)), 4),
+    "prod": (lambda z: weighted(torch.prod(z.reshape(2, 4) * ZERO * ZERO.flip(0), 1)), 8),
     "logcumsumexp": (lambda z: weighted(torch.logcumsumexp(z, 0)), 4),
     "group_norm": (lambda z: weighted(F.group_norm(z.reshape(2, 2, 2), 1)), 8),
     "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(Once.apply(z)), 3),
@@ -109,6 +110,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
         lambda z: weighted(F.batch_norm(z.reshape(3, 2), torch.zeros(2, dtype=F64), torch.ones(2, dtype=F64))),
         6,
     ),
+    "right: cumprod without zeros": (lambda z: weighted(torch.cumprod(z, 0)), 4),
     "right: inverse": (lambda z: weighted(torch.linalg.inv(z.reshape(2, 2) + LARGE)), 4),
     "right: scatter_reduce with sum": (
         lambda z: weighted(z[:6].reshape(2, 3).scatter_reduce(0, INDEX, z[6:].reshape(2, 3), "sum")),
@@ -244,6 +246,16 @@ def test_operators_on_models_are_guarded_too() -> None:
         h.newton_cg_step(f, x, damping=1.0)
 
 
+def test_forward_mode_that_is_wrong_at_order_one() -> None:
+    f, n = CASES["cholesky_inverse"]
+    x, v = drawn(n), drawn(n, seed=1)
+    with pytest.raises(h.UnsupportedError, match="cholesky_inverse"):
+        h.directional_derivative(f, x, v, 1, method="nested_jvp")
+    assert torch.allclose(h.directional_derivative(f, x, v, 1), h.gradient(f, x) @ v)
+    repaired = h.directional_derivative(f, x, v, 1, method="nested_jvp", repair=True)
+    assert torch.allclose(repaired, h.gradient(f, x) @ v)
+
+
 def test_the_guard_can_be_left_out_for_measuring() -> None:
     f, n = CASES["weight_norm"]
     x, v = drawn(n), drawn(n, seed=1)
@@ -301,6 +313,7 @@ SAME = {
     "pdist": lambda: F.pdist(drawn(4, 3)),
     "attention": lambda: F.scaled_dot_product_attention(*(drawn(1, 2, 4, 3, seed=i) for i in range(3)), is_causal=True),
     "cumprod": lambda: torch.cumprod(drawn(3, 4), 1),
+    "prod": lambda: torch.prod(drawn(3, 5, 4), 1, keepdim=True) + torch.prod(drawn(3)),
     "logcumsumexp": lambda: torch.logcumsumexp(drawn(3, 4), 0),
     "lstm": lambda: nn.LSTM(3, 2, dtype=F64)(drawn(4, 1, 3))[0] if torch.manual_seed(0) is not None else None,
 }  # fmt: skip
