@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 DIMENSION = 5
-"""Numbers that f is a function of. The usual extent in PyTorch's samples, so that axes mixed up by vmap do not raise."""
+"""Numbers that f is a function of: the usual extent in PyTorch's samples, so that axes mixed up by vmap do not raise."""
 SAMPLES = 6
 """At most so many samples of an operator: first those that differ in what is no tensor."""
 LARGEST = 3000
@@ -110,7 +110,7 @@ def _plain(sample: Any) -> str:
 
 
 def cases(name: str, limit: int = SAMPLES) -> list[Case]:
-    """Usable samples of an operator: of each sort (what is passed beside tensors) first one, then a second, …"""
+    """Usable samples of an operator: of each sort (what is passed beside tensors) one, then a second one."""
     from studies.atlas.own import OWN
 
     if name in OWN:
@@ -141,12 +141,12 @@ def names() -> list[str]:
 
 
 def _outputs(result: Any) -> list[Tensor]:
-    """Real floating outputs; of complex ones real and imaginary part."""
+    """Outputs in double precision; of complex ones real and imaginary part."""
     found = []
     for leaf in tree_leaves(result):
-        if isinstance(leaf, Tensor) and leaf.is_complex():
+        if isinstance(leaf, Tensor) and leaf.dtype == torch.complex128:
             found += [leaf.real, leaf.imag]
-        elif isinstance(leaf, Tensor) and leaf.dtype.is_floating_point:
+        elif isinstance(leaf, Tensor) and leaf.dtype == torch.float64:
             found.append(leaf)
     return found
 
@@ -155,7 +155,7 @@ def scalar(case: Case) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """f and the point z = 0 for a case.
 
     Raises:
-        ValueError: no real floating output.
+        ValueError: no differentiable output in double precision.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{case.operator} {case.sample}".encode()))
     size = sum(x.numel() for x in case.inputs)
@@ -170,17 +170,22 @@ def scalar(case: Case) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         directions = [draw(x.numel(), dimension) for x in case.inputs]
     evaluate = functools.partial(_evaluate, case, directions)
     z = torch.zeros(dimension, dtype=torch.float64)
-    reference = _outputs(evaluate(z))
-    if not reference:
-        raise ValueError("no real floating output")
-    sizes = [float(y.detach().abs().nan_to_num(0, 0, 0).max()) if y.numel() else 1.0 for y in reference]
+    with torch.enable_grad():
+        found = _outputs(evaluate(z.clone().requires_grad_()))
+    # What PyTorch declares not differentiable (saved statistics, indices) is a constant to every method.
+    kept = [i for i, y in enumerate(found) if y.requires_grad]
+    if not kept:
+        raise ValueError("no differentiable output in double precision")
+    reference = [found[i].detach() for i in kept]
+    sizes = [float(y.abs().nan_to_num(0, 0, 0).max()) if y.numel() else 1.0 for y in reference]
     scales = [1 / max(size, 1.0) for size in sizes]
     weights = [draw(y.numel()) for y in reference]
 
     def f(z: Tensor) -> Tensor:
         # Few operations around the operator: each costs milliseconds in nested forward mode.
         parts = []
-        for y, scale, weight in zip(_outputs(evaluate(z)), scales, weights, strict=True):
+        outputs = _outputs(evaluate(z))
+        for y, scale, weight in zip([outputs[i] for i in kept], scales, weights, strict=True):
             u = y if scale == 1 else y * scale
             parts.append(torch.dot(torch.exp(u).reshape(-1), weight))
         return functools.reduce(torch.add, parts)

@@ -27,7 +27,9 @@ TOLERANCE = {2: 1e-3, 3: 1e-2}
 MARGIN = 3.0
 """Errors within this factor of the tolerance are near it: another CPU may see another status."""
 
-GLUE = re.compile(r"^(Add|Mul|Mv|View|Sum|Dot|Exp|UnsafeView|Real|Imag|Reshape|Select|ViewAsReal)Backward\d+$|AccumulateGrad")
+GLUE = re.compile(
+    r"^(Add|Mul|Mv|View|Sum|Dot|Exp|UnsafeView|Real|Imag|Reshape|Select|ViewAsReal)Backward\d+$|AccumulateGrad"
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,6 @@ class Outcome:
     status: str
     error: float | None = None
     message: str = ""
-
-    @property
-    def near(self) -> bool:
-        """Whether the status could be another on another CPU."""
-        if self.error is None:
-            return False
-        return TOLERANCE[self.order] / MARGIN < self.error < TOLERANCE[self.order] * MARGIN
 
 
 @dataclass(frozen=True)
