@@ -1,0 +1,124 @@
+"""Wrong operators that share a formula at fault, as PyTorch's sources name it.
+
+A family is found by the nodes that an operator puts on the tape, so that everything composed of a faulty operator
+belongs to it. Formulas: ``tools/autograd/derivatives.yaml`` and ``torch/csrc/autograd/FunctionsManual.cpp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TAYLOR = frozenset({"taylor", "reverse_over_taylor", "taylor_over_reverse"})
+"""Methods that run hograd's own rules: their faults are its own, not PyTorch's."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Operators with one fault.
+
+    Attributes:
+        name: heading.
+        nodes: nodes of autograd's tape that belong to it.
+        fault: the formula at fault and why, for who mends it.
+        programs: names of reproductions.
+        issues: numbers of PyTorch's issues on it.
+    """
+
+    name: str
+    nodes: frozenset[str]
+    fault: str
+    programs: tuple[str, ...]
+    issues: tuple[int, ...] = ()
+
+
+def _family(
+    name: str, nodes: Sequence[str], fault: str, programs: Sequence[str], issues: Sequence[int] = ()
+) -> Family:
+    return Family(name, frozenset(f"{node}Backward0" for node in nodes), fault, tuple(programs), tuple(issues))
+
+
+FAMILIES = (
+    _family(
+        "Layer norm",
+        ["NativeLayerNorm"],
+        "`layer_norm_double_backward` and `layer_norm_jvp` take the saved `mean` and `rstd` for constants: they are "
+        "outputs without history (`output_differentiability`), so what either formula is differentiated by next "
+        "misses their dependence on the input. Recomputing them from the input mends both.",
+        ["layer_norm reverse", "layer_norm forward"],
+        [175754, 196700],
+    ),
+    _family(
+        "Batch norm in training, instance norm",
+        ["NativeBatchNorm", "NativeBatchNormLegit", "NativeBatchNormLegitNoStats", "BatchNormWithUpdate"],
+        "`batchnorm_double_backward` and `batch_norm_jvp` take `save_mean` and `save_invstd` for constants, as layer "
+        "norm does.",
+        ["batch_norm reverse", "batch_norm forward"],
+        [186256, 196699],
+    ),
+    _family(
+        "Weight norm",
+        ["WeightNormInterface"],
+        "`_weight_norm_differentiable_backward` (aten/src/ATen/native/WeightNorm.cpp) computes with the saved norm, "
+        "an output of the forward kernel without history, and takes it for a constant.",
+        ["weight_norm"],
+    ),
+    _family(
+        "Determinants",
+        ["LinalgDet", "LinalgSlogdet"],
+        "`linalg_det_jvp` and `slogdet_jvp` solve with the saved `LU` and `pivots`, which have no history: a second "
+        "derivative of either misses the derivative of the inverse. Under torch.func, `linalg_det_backward` also "
+        "takes the formula for singular matrices by SVD for every matrix.",
+        ["det", "slogdet"],
+        [192540, 192521, 196696, 196697],
+    ),
+    _family(
+        "Linear solves",
+        ["LinalgSolveEx"],
+        "`linalg_solve_jvp` solves with the saved `LU` and `pivots`, which have no history: a second derivative misses "
+        "the derivative of the inverse.",
+        ["solve"],
+        [192540, 196695],
+    ),
+    _family(
+        "Inverse from a Cholesky factor",
+        ["CholeskyInverse"],
+        "`cholesky_inverse_jvp` has its last two factors in the wrong order: X·dL·X·Lᴴ for X·dL·Lᴴ·X, so that forward "
+        "mode is wrong from order 1 on.",
+        ["cholesky_inverse"],
+        [198017],
+    ),
+    _family(
+        "Householder product",
+        ["LinalgHouseholderProduct"],
+        "`householder_product_jvp` builds its products in place and without history of the factors.",
+        ["householder_product"],
+        [196698],
+    ),
+    _family(
+        "scatter_reduce by product",
+        ["ScatterReduce"],
+        "`scatter_reduce_jvp` and the branch of `scatter_reduce_backward` for `prod` are no functions of their tangents "
+        "to be differentiated further.",
+        ["scatter_reduce"],
+    ),
+    _family(
+        "masked_select under vmap",
+        ["MaskedSelect"],
+        "`masked_select_backward` scatters a batched cotangent into an input that is not batched, by `masked_scatter`, "
+        "whose batching rule does not broadcast input and mask: entries of one cotangent land in another.",
+        ["masked_select"],
+    ),
+    _family(
+        "logcumsumexp",
+        ["Logcumsumexp"],
+        "`logcumsumexp_backward` computes with `grad.abs().log()`: where an entry of the cotangent is 0 its derivative "
+        "is NaN, though the function is linear in it.",
+        ["logcumsumexp"],
+    ),
+)
+
+
+def of(nodes: Sequence[str]) -> list[Family]:
+    """The families that an operator belongs to, by its nodes."""
+    return [family for family in FAMILIES if family.nodes & set(nodes)]
