@@ -28,6 +28,7 @@ from hograd_core.applications.gradient_penalty import penalty as penalty
 from hograd_core.applications.gradient_penalty import r1_penalty as r1_penalty
 from hograd_core.applications.gradient_penalty import two_sided as two_sided
 from hograd_core.applications.maml import MetaGradient as MetaGradient
+from hograd_core.applications.maml import Task as Task
 from hograd_core.applications.maml import adapt as adapt
 from hograd_core.applications.maml import meta_gradient as meta_gradient
 from hograd_core.applications.pinn import FieldEstimate as FieldEstimate

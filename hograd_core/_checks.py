@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -64,59 +65,89 @@ def check_direction(v: Any, x: Tensor, name: str = "v") -> Tensor:
     return _own(v)
 
 
-def check_order(order: Any, minimum: int = 1, maximum: int | None = None) -> int:
-    """Return ``order`` after checking that it is an int in range.
+def _plain(value: Any) -> Any:
+    """A NumPy scalar or a 0-dimensional tensor as the Python number it holds; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def check_integer(value: Any, name: str, expected: str = "an int") -> int:
+    """Return ``value`` as an int after checking that it is an integer: an int, NumPy's, or a 0-dimensional tensor's.
 
     Raises:
-        TypeError: not an int.
+        TypeError: it is not; a bool is none.
+    """
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected {expected}")
+    return int(number)
+
+
+def check_order(order: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return ``order`` after checking that it is an integer in range; NumPy's and 0-dimensional tensors count.
+
+    Raises:
+        TypeError: not an integer.
         ValueError: outside ``[minimum, maximum]``.
     """
-    if isinstance(order, bool) or not isinstance(order, int):
-        raise TypeError(f"order: got {order!r} of type {type(order).__name__}, expected an int >= {minimum}")
-    if order < minimum or (maximum is not None and order > maximum):
+    checked = check_integer(order, "order", f"an int >= {minimum}")
+    if checked < minimum or (maximum is not None and checked > maximum):
         bound = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise ValueError(f"order: got {order}, expected {bound}")
-    return order
+    return checked
 
 
 def check_positive(value: Any, name: str) -> int:
-    """Return ``value`` after checking that it is an int >= 1.
+    """Return ``value`` after checking that it is an integer >= 1; NumPy's and 0-dimensional tensors count.
 
     Raises:
-        TypeError: not an int.
+        TypeError: not an integer.
         ValueError: below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected an int >= 1")
-    if value < 1:
+    checked = check_integer(value, name, "an int >= 1")
+    if checked < 1:
         raise ValueError(f"{name}: got {value}, expected an int >= 1")
-    return value
+    return checked
 
 
-def check_number(value: Any, name: str, *, minimum: float | None = None) -> float:
-    """Return ``value`` as a float after checking that it is a finite number, and at least ``minimum`` if given.
+def check_number(value: Any, name: str, *, minimum: float | None = None, positive: bool = False) -> float:
+    """Return ``value`` as a float after checking that it is a finite number, at least ``minimum`` or > 0 if asked for.
+
+    NumPy scalars and 0-dimensional tensors count as numbers; a bool does not.
 
     Raises:
         TypeError: not a real number.
-        ValueError: not finite, or below the minimum.
+        ValueError: not finite, below the minimum, or not positive.
     """
-    expected = "a finite number" if minimum is None else f"a finite number >= {minimum:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected {expected}")
-    if not math.isfinite(value) or (minimum is not None and value < minimum):
-        raise ValueError(f"{name}: got {value}, expected {expected}")
-    return float(value)
+    bound = " > 0" if positive else "" if minimum is None else f" >= {minimum:g}"
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}, expected a finite number{bound}")
+    number = float(number)
+    low = number <= 0 if positive else minimum is not None and number < minimum
+    if not math.isfinite(number) or low:
+        raise ValueError(f"{name}: got {number:g}, expected a finite number{bound}")
+    return number
 
 
 def check_finite(tensor: Tensor, what: str) -> Tensor:
     """Return ``tensor`` after checking that it holds no NaN and no infinity, on which LAPACK fails or crashes.
 
     Raises:
-        FloatingPointError: it does; the message says what it is.
+        FloatingPointError: it does; the message says what it is, and tells an overflow from a NaN.
     """
     if not bool(tensor.isfinite().all()):
-        raise FloatingPointError(f"{what} holds values that are not finite; move x, or scale f")
+        raise FloatingPointError(f"{what} holds values that are not finite ({not_finite(tensor)})")
     return tensor
+
+
+def not_finite(tensor: Tensor) -> str:
+    """What is not finite in a tensor, and the remedy; a tensor of finite values has a norm that overflows."""
+    if bool(tensor.isnan().any()):
+        return "NaN; move x, or look at what f computes there"
+    return (
+        f"infinities: beyond {torch.finfo(tensor.dtype).max:.3g}, where {tensor.dtype} overflows, or at a pole; "
+        "scale f down, compute in a wider dtype, or move x"
+    )
 
 
 def scalar_function(f: Any) -> ScalarFunction:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +61,16 @@ def _gradient(f: ScalarFunction, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Slope:
-    """What differences say of a number u·Dᵏf(x)[v, …, v, ·]: its value, how well it is known, whether it is."""
+    """What differences say of a derivative: its value, how well it is known, whether it is.
 
-    value: float
+    Attributes:
+        value: Dᵏf(x)[v, …, v, ·], flat, or its product with one more direction, of one element.
+        doubt: by how much the differences at two steps disagree.
+        scale: what errors are relative to.
+        allowed: relative error that differences may have.
+    """
+
+    value: Tensor
     doubt: float
     scale: float
     allowed: float
@@ -72,53 +80,79 @@ class Slope:
         """Whether both steps agree."""
         return self.doubt <= self.allowed / 4 * self.scale
 
-    def error(self, got: float) -> float:
-        """Relative error of a number that should be this one."""
-        return abs(got - self.value) / self.scale if math.isfinite(got) else math.inf
+    def error(self, got: Tensor) -> float:
+        """Relative error of a tensor that should be this one."""
+        deviation = float(torch.linalg.vector_norm(got.reshape(-1).to(self.value) - self.value))
+        return deviation / self.scale if math.isfinite(deviation) else math.inf
 
 
-def slope(f: ScalarFunction, x: Tensor, v: Tensor, u: Tensor, order: int, size: float) -> Slope:
-    """u·Dᵏf(x)[v, …, v, ·] by central differences of k-1-st order of gradients, at two steps; of values for order 1.
+def slope(f: ScalarFunction, x: Tensor, v: Tensor, order: int, into: Tensor | None, size: float) -> Slope:
+    """Dᵏf(x)[v, …, v, ·] by central differences of k-1-st order of gradients, at two steps.
 
     Args:
         f: scalar function.
         x: the point.
         v: the direction that fills the slots, like x.
-        u: the direction that the last slot is contracted with, like x.
-        order: k >= 1.
-        size: magnitude that the number may be expected to have; what is far below counts as zero.
+        order: k >= 1; 1 is by differences of values along ``into``.
+        into: a direction that the last slot is contracted with; None: left open.
+        size: magnitude that the result may be expected to have; what is far below counts as zero.
     """
-    allowed = tolerance(x.dtype)
+    allowed, eps = tolerance(x.dtype), torch.finfo(x.dtype).eps
     x = _in_float64(f, x.detach())
-    v, u = v.to(x.dtype), u.to(x.dtype)
     m = 1 if order == 1 else order - 1
+    last = None if into is None else into.to(x.dtype)
+    along = last if order == 1 and last is not None else v.to(x.dtype)
 
-    def below(point: Tensor) -> float:
-        return float(f(point).detach()) if order == 1 else float((_gradient(f, point) * u).sum())
+    def below(point: Tensor) -> Tensor:
+        if order == 1:
+            return f(point).detach().reshape(1)
+        g = _gradient(f, point).reshape(-1)
+        return g if last is None else (g * last.reshape(-1)).sum().reshape(1)
 
-    # Order 1 is differenced along u itself: the gradient's product with u.
-    along = u if order == 1 else v
+    value, doubt, noise = differenced(below, x, along, m)
+    # What a method rounds away where terms cancel: of the size that a derivative has by f, its gradient and x.
+    radius = 1 + float(torch.linalg.vector_norm(x.double()))
+    natural = (abs(float(f(x).detach())) + radius * float(torch.linalg.vector_norm(_gradient(f, x).double()))) / radius
+    lengths = float(torch.linalg.vector_norm(v.double())) / radius, 1.0 if last is None else float(last.double().norm())
+    rounding = 100 * eps * natural * lengths[0] ** (order - 1) * lengths[1]
+    return judged(value, doubt, max(noise, rounding), size, allowed)
+
+
+def differenced(g: Callable[[Tensor], Tensor], x: Tensor, along: Tensor, m: int = 1) -> tuple[Tensor, float, float]:
+    """The m-th derivative of g along a direction, by central differences at two steps.
+
+    Returns:
+        Value, flat; the norm by which the two steps disagree; the norm that rounding alone may have.
+    """
     length = float(torch.linalg.vector_norm(along.double())) or 1.0
-    best = torch.finfo(x.dtype).eps ** (1 / (m + 2)) * (1 + float(torch.linalg.vector_norm(x.double()))) / length
+    eps = torch.finfo(x.dtype).eps
+    best = eps ** (1 / (m + 2)) * (1 + float(torch.linalg.vector_norm(x.double()))) / length
     found, noise = [], 0.0
     for h in (best, best / 3):
-        terms = [(-1) ** j * math.comb(m, j) * below(x + (m / 2 - j) * h * along) for j in range(m + 1)]
-        noise = 30 * torch.finfo(x.dtype).eps * sum(abs(t) for t in terms) / h**m
-        found.append(sum(terms) / h**m)
-    value = found[0]
-    scale = max(abs(value), size, noise / allowed, torch.finfo(x.dtype).tiny)
-    doubt = abs(found[0] - found[1]) if all(math.isfinite(s) for s in found) else math.inf
-    return Slope(value, doubt, scale, allowed)
+        terms = [(-1) ** j * math.comb(m, j) * g(x + (m / 2 - j) * h * along).reshape(-1) for j in range(m + 1)]
+        noise = 30 * eps * sum(float(torch.linalg.vector_norm(t)) for t in terms) / h**m
+        found.append(torch.stack(terms).sum(0) / h**m)
+    return found[0], float(torch.linalg.vector_norm(found[0] - found[1])), noise
 
 
-def check_derivative(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:
+def judged(value: Tensor, doubt: float, noise: float, size: float, allowed: float) -> Slope:
+    """What differences are worth, at the size that the result has."""
+    scale = max(float(torch.linalg.vector_norm(value)), size, noise / allowed, torch.finfo(value.dtype).tiny)
+    known = math.isfinite(doubt) and math.isfinite(scale)
+    return Slope(value, doubt if known else math.inf, scale if known else 1.0, allowed)
+
+
+def check_derivative(
+    where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None, *, slots: int | None
+) -> None:
     """Hold a derivative operator's result against differences; what ``verify=True`` does.
 
     Args:
         where: operator and method, for messages.
-        result: a tensor of x's shape once for each slot that is left, or a 0-dimensional one.
-        arguments: f, x and, for products, v.
+        result: the derivative, v in all of its slots but ``slots``.
+        arguments: f, x and, where slots are filled, v.
         order: the derivative's order; None: 1.
+        slots: how many are left open; None: all.
 
     Raises:
         VerificationError: it disagrees at both steps.
@@ -128,34 +162,38 @@ def check_derivative(where: str, result: Tensor, arguments: tuple[Any, ...], ord
     order = order or 1
     if kept():
         raise TypeError(f"verify: {where} is called from inside another derivative; verify the outer one")
-    n = x.numel()
-    v = arguments[2] if len(arguments) > 2 else probe(x, 1)
-    if result.dim() == 0 and len(arguments) > 2:
-        got, u = result.double(), v
-    else:
-        u = probe(x, 2)
-        flat = result.detach().double().reshape(n, -1) if result.numel() > n else result.detach().double().reshape(1, n)
-        while flat.numel() > n:
-            flat = (v.double().reshape(1, n) @ flat).reshape(n, -1)
-        got = (flat.reshape(-1) * u.double().reshape(-1)).sum()
-        size = float(torch.linalg.vector_norm(flat))
-    if result.dim() == 0 and len(arguments) > 2:
-        size = abs(float(got))
+    v = probe(x, 1) if slots is None else arguments[2]
+    left = result.detach().double()
+    for _ in range(order - 1 if slots is None else 0):
+        left = v.double().reshape(1, -1) @ left.reshape(x.numel(), -1)
+    into = v if slots == 0 else None
+    if order == 1 and slots != 0:
+        into = probe(x, 2)
+        left = (left.reshape(-1) * into.double().reshape(-1)).sum()
     with unguarded():
-        true = slope(f, x, v, u, order, size)
-    error = true.error(float(got))
+        true = slope(f, x, v, order, into, float(torch.linalg.vector_norm(left)))
+    conclude(where, true, left, "values" if order == 1 else "gradients")
+
+
+def conclude(where: str, true: Slope, got: Tensor, differenced: str) -> None:
+    """Raise where a result is not what differences say, warn where they say nothing.
+
+    Raises:
+        VerificationError: it disagrees, and both steps agree.
+    """
+    error = true.error(got)
     if error <= true.allowed:
         return
     if not true.known:
         warnings.warn(
-            f"{where}: not verified: differences of gradients at two steps disagree by {true.doubt / true.scale:.1g} "
-            "of their size, so that f is not smooth at x, not deterministic, or too ill-conditioned for differences",
+            f"{where}: not verified: differences of {differenced} at two steps disagree by "
+            f"{true.doubt / true.scale:.1g} of their size, so that f is not smooth at x, not deterministic, or too "
+            "ill-conditioned for differences",
             NotVerifiedWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
         return
     raise VerificationError(
-        f"{where}: its result is wrong by {error:.2g} of its size along a random direction: {float(got):.6g}, where "
-        f"differences of {'values' if order == 1 else 'gradients'} give {true.value:.6g}; hograd_core.verify(f, x) "
-        "names the operator and the modes that are at fault"
+        f"{where}: its result is wrong by {error:.2g} of its size, by differences of {differenced} along a random "
+        "direction; hograd_core.verify(f, x) names the operator and the modes that are at fault"
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -73,6 +73,11 @@ def kept() -> bool:
 def enclosing() -> int:
     """How many derivatives the calls around this one take of its result."""
     return _STATE.enclosing
+
+
+def watching() -> Watch | None:
+    """What looks at the callbacks of the call under way."""
+    return _STATE.watch
 
 
 def unwatched() -> bool:
@@ -147,10 +152,12 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
         here.inside = False
         here.evaluating += 1
         try:
-            if not autocast and around is None:
+            if not autocast and around is None and torch.is_grad_enabled():
                 result = function(*args, **kwargs)
             else:
                 with contextlib.ExitStack() as stack:
+                    # Formulas of PyTorch that look at the grad mode choose a first-order shortcut without it.
+                    stack.enter_context(torch.enable_grad())
                     if around is not None:
                         stack.enter_context(around)
                     for device, dtype in autocast:
@@ -166,29 +173,57 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-@contextlib.contextmanager
-def watched(watch: Watch | None) -> Iterator[None]:
-    """Have ``watch`` look at every callback of the block, or leave things as they are."""
-    outer = _STATE.watch
+def watched_by(watch: Watch | None) -> None:
+    """Have ``watch`` look at callbacks until the public function under way ends; None: leave things as they are."""
     if watch is not None:
         _STATE.watch = watch
-    try:
-        yield
-    finally:
-        _STATE.watch = outer
 
 
-@contextlib.contextmanager
-def unguarded() -> Iterator[None]:
+class watched:  # noqa: N801 (a context manager, used like a function)
+    """Have ``watch`` look at every callback of the block; None: leave things as they are."""
+
+    __slots__ = ("_outer", "_watch")
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._outer = _STATE.watch
+        watched_by(self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch = self._outer
+
+
+class unguarded:  # noqa: N801 (a context manager, used like a function)
     """Watch nothing in the block."""
-    outer = (_STATE.watch, _STATE.unwatched)
-    _STATE.watch, _STATE.unwatched = None, True
-    try:
-        yield
-    finally:
-        _STATE.watch, _STATE.unwatched = outer
+
+    __slots__ = ("_outer",)
+
+    def __enter__(self) -> None:
+        self._outer = (_STATE.watch, _STATE.unwatched)
+        _STATE.watch, _STATE.unwatched = None, True
+
+    def __exit__(self, *_: object) -> None:
+        _STATE.watch, _STATE.unwatched = self._outer
 
 
 def released(result: Any) -> Any:
     """A result as the caller gets it: detached, unless it is part of a larger derivative (:func:`kept`)."""
     return result if _STATE.kept or not isinstance(result, torch.Tensor) else result.detach()
+
+
+def in_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """A linear map that the caller wrote (a product with a matrix, say), in the caller's autocast.
+
+    Unlike :func:`callback` it is no function that is differentiated: operators called within it give plain results.
+    """
+    autocast = _STATE.autocast
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with contextlib.ExitStack() as stack:
+            for device, dtype in autocast:
+                stack.enter_context(torch.autocast(device, dtype=dtype))
+            return function(*args, **kwargs)
+
+    return called if autocast else function

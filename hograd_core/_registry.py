@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, released, watched
+from hograd_core._entrance import entered, released, unguarded, watched_by
 from hograd_core._finite import check_finite_result
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.hazards import guard
@@ -127,6 +127,11 @@ class Operator:
                 f"method: got {name!r}, expected one of {', '.join(sorted(self.methods))} for {self.name}"
             ) from None
 
+    def unguarded(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
+        """The method itself, as it is measured: without looking for hazards or at the result, which may be wrong."""
+        with unguarded():
+            return self(*arguments, method=method, **keywords)
+
     def __call__(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
         """Compute the operator.
 
@@ -174,13 +179,13 @@ class Operator:
             with entered():
                 amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
                 watch = guard(where, amounts, repair=given["repair"], constant=chosen.through_forward)
-                with watched(watch):
-                    checked = self.guard(*bound.args, **bound.kwargs)
-                    result = released(chosen.function(*checked, **options))
-                    if watch is not None:
-                        check_finite_result(where, result, checked, order, strict=given["strict"])
-                    if given["verify"] and self.verification is not None:
-                        self.verification(where, result, checked, order)
+                watched_by(watch)
+                checked = self.guard(*bound.args, **bound.kwargs)
+                result = released(chosen.function(*checked, **options))
+                if watch is not None:
+                    check_finite_result(where, result, checked, order, strict=given["strict"])
+                if given["verify"] and self.verification is not None:
+                    self.verification(where, result, checked, order)
                 return result
         except UnsupportedError:
             raise

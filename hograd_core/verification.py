@@ -126,10 +126,9 @@ def _find(f: ScalarFunction, x: Tensor, order: int, mode: str, operator: str, me
         result = kernel(f, x) if operator == "gradient" else kernel(f, x, v, order=order)
     except (UnsupportedError, RuntimeError) as error:
         return Finding(order, mode, name, "unsupported", reason=str(error).splitlines()[0])
-    along = u if result.shape == x.shape and result.dim() else v
-    got = float((result.double() * u.double()).sum() if along is u else result.double())
-    size = float(torch.linalg.vector_norm(result.double()))
-    true = slope(f, x, v, along, order, size)
+    into = v if operator == "directional_derivative" else u if order == 1 else None
+    got = result.double() if into is None or into is v else (result.double() * u.double()).sum()
+    true = slope(f, x, v, order, into, float(torch.linalg.vector_norm(got)))
     deviation = true.error(got)
     if deviation <= true.allowed:
         return Finding(order, mode, name, "right", deviation)

@@ -13,10 +13,13 @@ BENCH = ROOT / "bench" / "hograd_bench"
 
 # Each room may import from rooms of lower rank, and from itself.
 CORE_RANKS = {
-    "_entrance": 0, "_unsupported": 0, "_checks": 1, "_registry": 2,
-    "derivatives": 3, "reference": 3, "module": 3,
+    "_entrance": 0, "_unsupported": 0,
+    "_checks": 1, "hazards": 1,
+    "_differences": 2, "_finite": 2,
+    "_registry": 3,
+    "derivatives": 4, "reference": 4, "module": 4, "verification": 4,
     # Taylor mode registers itself as a method of the derivative operators.
-    "taylor": 4, "curvature": 5, "solvers": 6, "applications": 6, "training": 7,
+    "taylor": 5, "curvature": 6, "solvers": 7, "applications": 7, "training": 8,
     "__init__": 9,
 }  # fmt: skip
 # What reads results may not import what runs kernels.

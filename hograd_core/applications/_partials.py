@@ -1,8 +1,8 @@
 """Partial derivatives of u: ℝᵈ → ℝ over a batch of points, several at once, by each mode of differentiation.
 
 Every kernel takes (u, points, indices) with points of shape (N, d) and returns shape (len(indices), N). An index is a
-tuple of coordinates, () for u itself, (0, 0, 1) for ∂³u/∂x²∂y. Coefficients stay recorded for the parameters
-of u whenever gradients are enabled.
+tuple of coordinates, () for u itself, (0, 0, 1) for ∂³u/∂x²∂y. Results stay on the graph of u's parameters, but
+for those of ``nested_reverse`` with ``recorded=False``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_positive
+from hograd_core._entrance import in_transform
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._polarisation import Direction, Index, expand
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.taylor import propagate
 
 Field = Callable[[Tensor], Any]
-Kernel = Callable[[Field, Tensor, Sequence[Index]], Tensor]
+Kernel = Callable[..., Tensor]
 
 
 def values(u: Field, points: Tensor) -> Tensor:
@@ -38,32 +41,21 @@ def values(u: Field, points: Tensor) -> Tensor:
     return y.reshape(n)
 
 
-def nested_reverse(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
+def nested_reverse(u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True) -> Tensor:
     """One reverse sweep a derivative and prefix: ∂u, then ∂ of each component asked for; prefixes are shared."""
-    recorded = torch.is_grad_enabled()
     wanted = [tuple(sorted(index)) for index in indices]
     prefixes = sorted({index[:k] for index in wanted for k in range(len(index))}, key=len)
-    with torch.enable_grad():
-        x = points.detach().requires_grad_(True)
-        found: dict[Index, Tensor] = {(): values(u, x)}
-        for prefix in prefixes:
-            # A sweep records itself only where it is differentiated further, or trained through.
-            k = len(prefix)
-            deeper = any(len(other) > k and other[:k] == prefix for other in prefixes)
-            g = _gradient(found[prefix].sum(), x, create_graph=recorded or deeper)
-            for c in {index[k] for index in wanted if len(index) > k and index[:k] == prefix}:
-                child = (*prefix, c)
-                found[child] = g[:, c]
-        return torch.stack([found[index] for index in wanted])
-
-
-def _gradient(total: Tensor, x: Tensor, *, create_graph: bool) -> Tensor:
-    if not total.requires_grad:
-        return torch.zeros_like(x, requires_grad=False)
-    (g,) = torch.autograd.grad(
-        total, x, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return g
+    x = leaf(points)
+    found: dict[Index, Tensor] = {(): values(u, x)}
+    for prefix in prefixes:
+        # A sweep records itself only where it is differentiated further, or trained through.
+        k = len(prefix)
+        deeper = any(len(other) > k and other[:k] == prefix for other in prefixes)
+        g = grad_or_zeros(found[prefix].sum(), x, create_graph=recorded or deeper, retain_graph=True)
+        for c in {index[k] for index in wanted if len(index) > k and index[:k] == prefix}:
+            child = (*prefix, c)
+            found[child] = g[:, c]
+    return torch.stack([found[index] for index in wanted])
 
 
 def _forward(h: Callable[[Tensor], Tensor], points: Tensor, direction: Tensor) -> Callable[[Tensor], Tensor]:
@@ -108,14 +100,16 @@ def _by_order(
     return torch.stack([row for row in rows if row is not None])
 
 
-def nested_forward(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None) -> Tensor:
+def nested_forward(
+    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
     """Forward mode k deep (2ᵏ coefficients), all derivatives of one order vectorised."""
     function = functools.partial(values, u)
     return _by_order(lambda group: _vectorised(function, points, group, chunk_size), indices, len)
 
 
 def forward_over_reverse(
-    u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None
+    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
 ) -> Tensor:  # fmt: skip
     """Forward mode k − 1 deep over one reverse sweep, whose columns serve all derivatives with the same prefix."""
 
@@ -134,7 +128,8 @@ def forward_over_reverse(
 
 
 def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> list[Tensor]:
-    """Taylor coefficients of u along several directions at every point, in one pass.
+    """Taylor coefficients of u along several directions at every point: in one pass, or, where u holds data of its own
+    for each of the N points, in a pass a direction.
 
     Args:
         u: the field.
@@ -145,16 +140,29 @@ def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> li
     Returns:
         order + 1 tensors of shape (m, N).
     """
-    m, n = directions.shape[0], points.shape[0]
-    spread = directions[:, None].expand(m, *points.shape) if directions.dim() == 2 else directions
-    x = points.expand(m, *points.shape).reshape(m * n, -1)
-    coefficients = propagate(
-        functools.partial(values, u), [x, spread.reshape(m * n, -1), *[None] * (order - 1)]
-    )  # fmt: skip
-    return [c.reshape(m, n) for c in coefficients]
+    spread = directions[:, None].expand(-1, *points.shape) if directions.dim() == 2 else directions
+    field = functools.partial(values, u)
+    m, n = spread.shape[0], points.shape[0]
+    if m > 1 and not in_transform():
+        try:
+            x = points.expand(m, *points.shape).reshape(m * n, -1)
+            found = propagate(field, [x, spread.reshape(m * n, -1), *[None] * (order - 1)])
+            rows = [c.reshape(m, n) for c in found]
+            # All copies of a point must have its value: else u holds data of its own for each of the N points.
+            if torch.allclose(rows[0].detach(), rows[0].detach()[:1].expand_as(rows[0]), rtol=1e-3, equal_nan=True):
+                return rows
+        except UnsupportedError:
+            raise
+        except (RuntimeError, ValueError, IndexError):
+            # Such data do not fit m copies of the points; where u itself is at fault, it will say so again.
+            pass
+    each = [propagate(field, [points, direction, *[None] * (order - 1)]) for direction in spread.unbind(0)]
+    return [torch.stack(column) for column in zip(*each, strict=True)]
 
 
-def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None) -> Tensor:
+def taylor(
+    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
     """Truncated power series along the directions of the polarisation identity; one pass for each order needed."""
     dimension = points.shape[1]
     expansions = [expand(index, dimension) if index else None for index in indices]
@@ -184,17 +192,45 @@ def taylor(u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: in
     return torch.stack(rows)
 
 
-def checked_generator(points: Tensor, probes: int, seed: int) -> torch.Generator:
-    """A generator on the points' device, after checking the number of probes and the seed.
+def checked_generator(probes: Any, seed: Any, generator: Any) -> torch.Generator:
+    """What to draw from: ``generator`` itself, or a CPU generator of this seed.
+
+    Without either, the seed is drawn from torch's global generator: repeated calls differ, and ``torch.manual_seed``
+    makes a program reproducible. A CPU generator gives the same probes on every device.
 
     Raises:
-        TypeError: one of them is not an int.
+        TypeError: an argument is not of its kind.
         ValueError: no probe.
     """
     check_positive(probes, "probes")
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator: got {type(generator).__name__}, expected a torch.Generator or None")
+        return generator
+    if seed is None:
+        seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu"))
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed: got {seed!r}, expected an int")
-    return torch.Generator(points.device).manual_seed(seed)
+        raise TypeError(f"seed: got {seed!r}, expected an int or None")
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def deepest(indices: Sequence[Index]) -> int:
+    """The highest order among the indices, at least 1."""
+    return max(1, *map(len, indices))
+
+
+# The derivative methods of the same nesting of modes: of the kernel itself, and of a reverse sweep over it.
+AMOUNTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "nested_reverse": ("double_backward", ("double_backward",)),
+    "forward_over_reverse": ("jvp_of_grad", ("jvp_of_grad", "grad_of_jvp", "double_backward")),
+    "nested_forward": ("nested_jvp", ("grad_of_jvp",)),
+    "taylor": ("taylor", ("reverse_over_taylor",)),
+}
+
+
+def amounts(name: str, order: int, *, trained: bool = False) -> tuple[tuple[str, int], ...]:
+    """What a kernel at this order amounts to; ``trained``: with a gradient in u's parameters over it."""
+    return tuple((m, order + 1) for m in AMOUNTS[name][1]) if trained else ((AMOUNTS[name][0], order),)
 
 
 # Name -> (kernel, mode, source, runs under torch.func); every operator on fields offers all of them.

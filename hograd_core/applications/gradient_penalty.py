@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_number
+from hograd_core._checks import check_number, check_point
+from hograd_core._entrance import entrance, in_transform, kept, released
 from hograd_core._registry import method, operator
+from hograd_core._unsupported import UnsupportedError
+from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._modules import (
     Parameters,
     buffers_kept,
@@ -30,6 +33,8 @@ from hograd_core.applications._modules import (
     gradient_of,
     trainable,
 )
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.hazards import guarded
 
 Critic = Callable[[Tensor], Tensor]
 Phi = Callable[[Tensor], Tensor]
@@ -90,6 +95,7 @@ def draw_mixing(real: Tensor, generator: torch.Generator | None = None) -> Tenso
     return torch.rand(shape, dtype=real.dtype, device=real.device, generator=generator)
 
 
+@entrance
 def interpolate(real: Any, fake: Any, mixing: Any) -> Tensor:
     """ε real + (1 − ε) fake, detached: the points where WGAN-GP and WGAN-LP look.
 
@@ -110,17 +116,13 @@ def interpolate(real: Any, fake: Any, mixing: Any) -> Tensor:
             raise TypeError(f"{name}: got dtype {other.dtype}, expected {real.dtype} like real")
         if other.device != real.device:
             raise ValueError(f"{name}: got device {other.device}, expected {real.device} like real")
-    return torch.lerp(fake, real, mixing.detach())
+    return torch.lerp(fake, real, mixing if kept() else mixing.detach())
 
 
 def _check_samples(x: Any, name: str) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor of shape (batch, ...)")
-    if not x.dtype.is_floating_point:
-        raise TypeError(f"{name}: got dtype {x.dtype}, expected a real floating dtype; convert with .float()")
-    if x.dim() < 2 or x.numel() == 0:
+    if isinstance(x, Tensor) and (x.dim() < 2 or x.numel() == 0):
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (batch, ...) with at least one element")
-    return x.detach()
+    return check_point(x, name)
 
 
 def _check_critic(critic: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
@@ -149,15 +151,11 @@ def input_gradient(critic: Critic, x: Tensor, *, create_graph: bool) -> Tensor:
 
     A sample's score must not depend on other samples: the sum's gradient would mix them.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        total = scores(critic, x).sum()
-        if not total.requires_grad:
-            return torch.zeros_like(x, requires_grad=False)
-        (g,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-    return g
+    x = leaf(x)
+    return grad_or_zeros(scores(critic, x).sum(), x, create_graph=create_graph)
 
 
+@recording
 def penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
     """mean_i φ(∇_x D(x_i)), to be added to a critic's loss: differentiable in whatever the critic closes over.
 
@@ -167,10 +165,19 @@ def penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
         phi: ``two_sided()``, ``one_sided()``, ``half_square`` or another function (batch, ...) -> (batch,).
 
     Returns:
-        A 0-dimensional tensor with graph; its backward is the second-order part: about two more
-        gradients of the critic in time, and the first gradient's graph in memory until then.
+        A 0-dimensional tensor, with graph where the caller records one; its backward is the second-order part: about
+        two more gradients of the critic in time, and the first gradient's graph in memory until then.
     """
-    return phi(input_gradient(critic, x, create_graph=True)).mean()
+    for name, function in (("critic", critic), ("phi", phi)):
+        if not callable(function):
+            raise TypeError(f"{name}: got {type(function).__name__}, expected a callable")
+    x = _check_samples(x, "x")
+    with guarded("penalty", ("double_backward", 2)):
+        return _penalty(critic, x, phi)
+
+
+def _penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
+    return plain_call(phi)(input_gradient(watched_call(critic), x, create_graph=True)).mean()
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
@@ -243,18 +250,28 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     """Differentiate the gradient: one reverse sweep that records itself, a second through it."""
-    with torch.enable_grad(), buffers_kept(critic):
-        value = penalty(critic, x, phi)
-        return Penalty(value.detach(), gradient_of(value, trainable(critic)))
+    with buffers_kept(critic):
+        value = _penalty(critic, x, phi)
+        gradient = gradient_of(value, trainable(critic), create_graph=kept())
+    return Penalty(released(value), gradient)
 
 
 def _directions(critic: Critic, x: Tensor, phi: Phi) -> tuple[Tensor, Tensor]:
     """The penalty, and w_i = ∇φ(g_i) / batch: from first derivatives of the critic alone."""
+    _refuse_inside(x)
     g = input_gradient(critic, x, create_graph=False).detach().requires_grad_(True)
-    with torch.enable_grad():
-        value = phi(g).mean()
+    value = plain_call(phi)(g).mean()
     (w,) = torch.autograd.grad(value, g)
     return value.detach(), w
+
+
+def _refuse_inside(x: Tensor) -> None:
+    """Raise where the result would be differentiated further: w is held fixed, and its own derivative left out."""
+    if kept() and (in_transform() or x.requires_grad):
+        raise UnsupportedError(
+            "gradient_penalty",
+            "the result of this method cannot be differentiated further; use method='double_backward'",
+        )
 
 
 def reverse_over_forward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
@@ -263,20 +280,19 @@ def reverse_over_forward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     No operation needs a second reverse formula; each needs a forward-mode one.
     """
     with buffers_kept(critic):
-        value, w = _directions(critic, x, phi)
-        parameters = trainable(critic)
-        with torch.enable_grad():
-            along = torch.func.jvp(lambda z: scores(critic, z).sum(), (x,), (w,))[1]
-            return Penalty(value, gradient_of(along, parameters))
+        call = watched_call(critic)
+        value, w = _directions(call, x, phi)
+        along = torch.func.jvp(lambda z: scores(call, z).sum(), (x,), (w,))[1]
+        return Penalty(value, gradient_of(along, trainable(critic)))
 
 
 def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     """d/ds ∇_θ Σ D(x + s w) at s = 0: the same mixed derivative taken in the other order; no second tape."""
-    value, w = _directions(called_with(critic, trainable(critic)), x, phi)
+    value, w = _directions(watched_call(called_with(critic, trainable(critic))), x, phi)
 
     def parameter_gradient(z: Tensor) -> Parameters:
         def total(p: Parameters) -> Tensor:
-            return scores(called_with(critic, p), z).sum()
+            return scores(watched_call(called_with(critic, p)), z).sum()
 
         found: Parameters = torch.func.grad(total)(detached(trainable(critic)))
         return found
@@ -287,11 +303,13 @@ def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
 
 def per_sample(critic: nn.Module, x: Tensor, phi: Phi, *, chunk_size: int | None = None) -> Penalty:
     """torch.func throughout: vmap of the input gradient, and reverse mode over it."""
+    _refuse_inside(x)
+    penalise = plain_call(phi)
 
     def value_of(p: Parameters) -> Tensor:
-        call = called_with(critic, p)
+        call = watched_call(called_with(critic, p))
         single = torch.func.grad(lambda z: scores(call, z.unsqueeze(0)).sum())
-        return phi(torch.func.vmap(single, chunk_size=chunk_size)(x)).mean()
+        return penalise(torch.func.vmap(single, chunk_size=chunk_size)(x)).mean()
 
     gradient, value = torch.func.grad_and_value(value_of)(detached(trainable(critic)))
     return Penalty(value.detach(), {name: g.detach() for name, g in gradient.items()})
@@ -303,48 +321,61 @@ def finite_difference(critic: nn.Module, x: Tensor, phi: Phi, *, step: float | N
     The value is exact; the gradient has an error of O(h²) and of rounding eps/h. Step by default: eps^⅓ relative to
     the size of x over that of w.
     """
-    with buffers_kept(critic), torch.enable_grad():
-        value, w = _directions(critic, x, phi)
+    call = watched_call(critic)
+    with buffers_kept(critic):
+        value, w = _directions(call, x, phi)
         parameters = trainable(critic)
         if step is None:
             scale = x.abs().max().clamp_min(1) / w.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
             h = torch.finfo(x.dtype).eps ** (1 / 3) * scale
         else:
             h = torch.as_tensor(step, dtype=x.dtype, device=x.device)
-        up, down = (gradient_of(scores(critic, x + s * h * w).sum(), parameters) for s in (1, -1))
+        up, down = (gradient_of(scores(call, x + s * h * w).sum(), parameters) for s in (1, -1))
     return Penalty(value, {name: (up[name] - down[name]) / (2 * h) for name in parameters})
 
 
-_EXACT: tuple[tuple[Callable[..., Penalty], str, str, bool], ...] = (
+_EXACT: tuple[tuple[Callable[..., Penalty], str, str, bool, str], ...] = (
     (
         double_backward,
         "reverse over reverse",
         "Gulrajani et al. 2017, algorithm 1; torch.autograd.grad(create_graph=True)",
         False,
+        "double_backward",
     ),
     (
         reverse_over_forward,
         "reverse over forward",
         "Griewank & Walther 2008, §5.1; torch.func.jvp under torch.autograd.grad",
         True,
+        "grad_of_jvp",
     ),
     (
         forward_over_reverse,
         "forward over reverse",
         "Pearlmutter 1994, §3, for a mixed derivative; torch.func.jvp of torch.func.grad",
         True,
+        "jvp_of_grad",
     ),
-    (per_sample, "reverse over vectorised reverse", "torch.func.vmap(torch.func.grad) under torch.func.grad", True),
+    (
+        per_sample,
+        "reverse over vectorised reverse",
+        "torch.func.vmap(torch.func.grad) under torch.func.grad",
+        True,
+        "vjp_of_grad",
+    ),
 )
 for _operator in (gradient_penalty, lipschitz_penalty, r1_penalty):
-    for _kernel, _mode, _source, _functorch in _EXACT:
-        method(_operator, _kernel.__name__, mode=_mode, source=_source, functorch=_functorch)(_kernel)
+    for _kernel, _mode, _source, _functorch, _amount in _EXACT:
+        method(
+            _operator, _kernel.__name__, mode=_mode, source=_source, functorch=_functorch, amounts_to=((_amount, 2),)
+        )(_kernel)  # fmt: skip
     method(
         _operator,
         "finite_difference",
         mode="central difference of reverse",
         source="Nocedal & Wright 2006, eq. 8.20, for a mixed derivative",
         exact=False,
+        amounts_to=(("finite_difference", 2),),
         # Truncation and rounding balance at eps^(2/3); the factor covers third derivatives of ordinary size.
         tolerance=lambda eps, order: min(0.25, 1e3 * eps ** (2 / 3)),
     )(finite_difference)

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hograd_core._checks import check_point
+from hograd_core._entrance import entrance, kept, released
 from hograd_core._registry import Operator, method, operator
+from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._equations import Equation
 from hograd_core.applications._modules import (
     Parameters,
@@ -27,9 +30,18 @@ from hograd_core.applications._modules import (
     gradient_of,
     trainable,
 )
-from hograd_core.applications._partials import KERNELS, Field, Kernel, checked_generator, series_along
+from hograd_core.applications._partials import (
+    KERNELS,
+    Field,
+    Kernel,
+    amounts,
+    checked_generator,
+    deepest,
+    series_along,
+)
 from hograd_core.applications._polarisation import Index
 from hograd_core.curvature._precision import sampling, sampling_fourth_powers
+from hograd_core.hazards import guarded, narrowed
 
 
 class FieldEstimate(NamedTuple):
@@ -61,13 +73,11 @@ def _check_field(u: Any, points: Any) -> tuple[Field, Tensor]:
         raise TypeError(f"u: got {type(u).__name__}, expected a callable from (N, d) to (N,) or (N, 1)")
     if not isinstance(points, Tensor):
         raise TypeError(f"points: got {type(points).__name__}, expected a torch.Tensor of shape (N, d)")
-    if not points.dtype.is_floating_point:
-        raise TypeError(f"points: got dtype {points.dtype}, expected a real floating dtype; convert with .float()")
     if points.dim() != 2 or points.numel() == 0:
         raise ValueError(f"points: got shape {tuple(points.shape)}, expected (N, d) with at least one element")
     if isinstance(u, nn.Module):
         check_samplewise(u, points, "points", "u")
-    return u, points.clone() if points.is_inference() else points.detach()
+    return u, check_point(points, "points")
 
 
 def _check_indices(indices: Any, dimension: int) -> list[Index]:
@@ -169,11 +179,12 @@ def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any
         ValueError: u's result does not pair with the points, or the equation asks for a coordinate they lack.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    _check_field(u, points)
-    _check_equation(equation, points)
-    return check_module(u, "u"), points.detach(), equation
+    _, x = _check_field(u, points)
+    _check_equation(equation, x)
+    return check_module(u, "u"), x, equation
 
 
+@recording
 def field_derivatives(
     u: Field, points: Tensor, indices: Sequence[Index], *, method: str = "nested_reverse", **options: Any
 ) -> Tensor:
@@ -197,10 +208,13 @@ def field_derivatives(
     checked = _check_indices(indices, x.shape[1])
     if method not in KERNELS:
         raise ValueError(f"method: got {method!r}, expected one of {', '.join(sorted(KERNELS))}")
-    result: Tensor = KERNELS[method][0](field, x, checked, **options)
+    order = deepest(checked)
+    with guarded("field_derivatives", *amounts(method, order), *amounts(method, order, trained=True)):
+        result: Tensor = KERNELS[method][0](watched_call(field), x, checked, **options)
     return result
 
 
+@recording
 def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nested_reverse") -> Tensor:
     """The residual r(x_i) of a differential equation at every point.
 
@@ -213,13 +227,16 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
     Returns:
         Shape (N,); recorded for autograd where gradients are enabled.
     """
-    _check_field(u, points)
-    _check_equation(equation, points)
-    return equation.residual(points, *field_derivatives(u, points, equation.indices, method=method).unbind(0))
+    _, x = _check_field(u, points)
+    _check_equation(equation, x)
+    rows = field_derivatives(u, x, equation.indices, method=method)
+    return plain_call(equation.residual)(x, *rows.unbind(0))
 
 
 def _without_graph(u: Field) -> Field:
-    """u with constant parameters where it is a module: nobody would use a graph to them."""
+    """u with constant parameters where it is a module, unless a larger derivative uses the graph to them."""
+    if kept():
+        return u
     return called_with(u, detached(dict(u.named_parameters()))) if isinstance(u, nn.Module) else u
 
 
@@ -229,9 +246,9 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
 
     @functools.wraps(kernel)
     def rows_of(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
-        # With gradients off, forward mode meets fused kernels without a forward formula (silu_backward, say).
-        with torch.set_grad_enabled(functorch):
-            return kernel(_without_graph(u), points, indices, **options).detach()
+        with narrowed(*amounts(name, deepest(indices))):
+            rows: Tensor = released(kernel(watched_call(_without_graph(u)), points, indices, kept(), **options))
+        return rows
 
     @functools.wraps(kernel)
     def summed(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
@@ -245,27 +262,41 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
         return torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
 
     def loss(u: nn.Module, points: Tensor, equation: Equation) -> ResidualLoss:
-        with torch.enable_grad(), buffers_kept(u):
-            value = equation.residual(points, *kernel(u, points, equation.indices).unbind(0)).square().mean()
-            return ResidualLoss(value.detach(), gradient_of(value, trainable(u)))
+        with buffers_kept(u), narrowed(*amounts(name, deepest(equation.indices), trained=True)):
+            rows = kernel(watched_call(u), points, equation.indices)
+            value = plain_call(equation.residual)(points, *rows.unbind(0)).square().mean()
+            gradient = gradient_of(value, trainable(u), create_graph=kept())
+        return ResidualLoss(released(value), gradient)
 
     loss.__doc__ = kernel.__doc__
-    method(partial_derivatives, name, **declared)(rows_of)
-    method(laplacian, name, **declared)(summed)
-    method(bilaplacian, name, **declared)(weighted)
+    # The orders are those of the suite's problems; at a call the indices say (``narrowed``).
+    method(partial_derivatives, name, amounts_to=amounts(name, 4), **declared)(rows_of)
+    method(laplacian, name, amounts_to=amounts(name, 2), **declared)(summed)
+    method(bilaplacian, name, amounts_to=amounts(name, 4), **declared)(weighted)
     # Its graph is taken by torch.autograd, whatever the derivatives inside use.
-    method(residual_loss, name, mode=f"reverse over {mode}", source=source, functorch=functorch)(loss)
+    over = {"mode": f"reverse over {mode}", "amounts_to": amounts(name, 4, trained=True)}
+    method(residual_loss, name, **{**declared, **over})(loss)
 
 
 for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
     _register(_name, _kernel, _mode, _source, _functorch)
 
 
+def _coefficient(u: Field, x: Tensor, directions: Tensor, order: int) -> Tensor:
+    with guarded("laplacian estimate", ("taylor", order)):
+        return series_along(watched_call(_without_graph(u)), x, directions, order)[order]
+
+
 def _estimate(samples: Tensor) -> FieldEstimate:
-    return FieldEstimate(samples.mean(0), samples.std(0) / math.sqrt(samples.shape[0]))
+    n = samples.shape[0]
+    error = samples.std(0) / math.sqrt(n) if n > 1 else torch.full_like(samples[0], math.nan)
+    return FieldEstimate(released(samples.mean(0)), released(error))
 
 
-def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+@entrance
+def hutchinson_laplacian(
+    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
+) -> FieldEstimate:  # fmt: skip
     """FieldEstimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
 
     Unbiased; variance 2 Σ_{i≠j} (∂²u/∂x_i∂x_j)² / probes. Cost: one Taylor pass of degree 2 on probes · N points.
@@ -274,18 +305,22 @@ def hutchinson_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         u: (N, d) -> (N,) or (N, 1).
         points: shape (N, d).
         probes: number of directions a point, >= 1.
-        seed: of the directions.
+        seed: of the directions; None: drawn from torch's global generator.
+        generator: to draw from in place of the seed.
 
     Returns:
-        The estimate and its standard error.
+        The estimate and its standard error, detached but inside a larger derivative.
     """
     field, x = _check_field(u, points)
-    generator = checked_generator(x, probes, seed)
-    bits = torch.randint(2, (probes, *x.shape), generator=generator, device=x.device)
-    return _estimate(series_along(field, x, (2 * bits - 1).to(x.dtype), 2)[2] * 2)
+    source = checked_generator(probes, seed, generator)
+    bits = torch.randint(2, (probes, *x.shape), generator=source, device=source.device)
+    return _estimate(_coefficient(field, x, (2 * bits - 1).to(x), 2) * 2)
 
 
-def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+@entrance
+def sampled_laplacian(
+    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
+) -> FieldEstimate:  # fmt: skip
     """FieldEstimate Δu as d times the mean of ∂²u/∂x_i² over coordinates drawn with replacement (Shi et al. 2024).
 
     Unbiased; exact for every draw where all second derivatives are equal.
@@ -294,20 +329,24 @@ def sampled_laplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int =
         u: (N, d) -> (N,) or (N, 1).
         points: shape (N, d).
         probes: number of coordinates a point, >= 1.
-        seed: of the draw.
+        seed: of the draw; None: drawn from torch's global generator.
+        generator: to draw from in place of the seed.
 
     Returns:
-        The estimate and its standard error.
+        The estimate and its standard error, detached but inside a larger derivative.
     """
     field, x = _check_field(u, points)
     n, d = x.shape
-    generator = checked_generator(x, probes, seed)
-    chosen = torch.randint(d, (probes, n), generator=generator, device=x.device)
-    directions = torch.nn.functional.one_hot(chosen, d).to(x.dtype)
-    return _estimate(series_along(field, x, directions, 2)[2] * (2 * d))
+    source = checked_generator(probes, seed, generator)
+    chosen = torch.randint(d, (probes, n), generator=source, device=source.device)
+    directions = torch.nn.functional.one_hot(chosen, d).to(x)
+    return _estimate(_coefficient(field, x, directions, 2) * (2 * d))
 
 
-def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: int = 0) -> FieldEstimate:
+@entrance
+def gaussian_bilaplacian(
+    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
+) -> FieldEstimate:  # fmt: skip
     """FieldEstimate Δ²u as the mean of D⁴u[v, v, v, v] / 3 over normal probes (Shi et al. 2024).
 
     Unbiased, since E v_i² v_j² = 1 + 2δ_ij. Cost: one Taylor pass of degree 4 on probes · N points.
@@ -316,15 +355,16 @@ def gaussian_bilaplacian(u: Field, points: Tensor, *, probes: int = 16, seed: in
         u: (N, d) -> (N,) or (N, 1).
         points: shape (N, d).
         probes: number of directions a point, >= 1.
-        seed: of the directions.
+        seed: of the directions; None: drawn from torch's global generator.
+        generator: to draw from in place of the seed.
 
     Returns:
-        The estimate and its standard error.
+        The estimate and its standard error, detached but inside a larger derivative.
     """
     field, x = _check_field(u, points)
-    generator = checked_generator(x, probes, seed)
-    directions = torch.randn((probes, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
-    return _estimate(series_along(field, x, directions, 4)[4] * (24 / 3))
+    source = checked_generator(probes, seed, generator)
+    directions = torch.randn((probes, *x.shape), generator=source, dtype=x.dtype, device=source.device).to(x)
+    return _estimate(_coefficient(field, x, directions, 4) * (24 / 3))
 
 
 def _stochastic(
@@ -332,13 +372,23 @@ def _stochastic(
 ) -> None:
     """Make the value of an estimator a method; the estimator itself gives the standard error too."""
 
-    def value(u: Field, points: Tensor, indices: Sequence[Index], *, probes: int = 16, seed: int = 0) -> Tensor:
-        with torch.no_grad():
-            found: FieldEstimate = estimator(u, points, probes=probes, seed=seed)
-        return found.value.detach()
+    def value(
+        u: Field,
+        points: Tensor,
+        indices: Sequence[Index],
+        *,
+        probes: int = 16,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        found: FieldEstimate = estimator(u, points, probes=probes, seed=seed, generator=generator)
+        return found.value
 
     value.__doc__ = estimator.__doc__
-    method(record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=tolerance)(value)
+    method(
+        record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=tolerance,
+        amounts_to=(("taylor", record.order or 2),),
+    )(value)  # fmt: skip
 
 
 _stochastic(laplacian, "hutchinson", hutchinson_laplacian, "Hutchinson 1990, §2, with Rademacher probes")

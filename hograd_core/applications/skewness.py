@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._entrance import released
 from hograd_core._registry import method, operator
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.derivatives.derivative_vector_product import contract
 from hograd_core.taylor import derivatives_along
 
 
@@ -34,7 +37,7 @@ class Skewness(NamedTuple):
 
 
 def _ratio(second: Tensor, third: Tensor) -> Skewness:
-    second, third = second.detach(), third.detach()
+    second, third = released(second), released(third)
     return Skewness(torch.where(second > 0, third / second.clamp_min(0) ** 1.5, torch.nan), second, third)
 
 
@@ -59,11 +62,12 @@ def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor) -> tuple[Any, 
     return scalar_function(f), point, check_direction(v, point)
 
 
-@method(directional_skewness, "taylor", mode="Taylor", source="Griewank & Walther 2008, §13.2")
+@method(
+    directional_skewness, "taylor", mode="Taylor", source="Griewank & Walther 2008, §13.2", amounts_to=(("taylor", 3),)
+)
 def taylor(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     """Both derivatives from one pass of degree 3."""
-    with torch.no_grad():
-        _, _, second, third = derivatives_along(f, x, v, 3)
+    _, _, second, third = derivatives_along(f, x, v, 3)
     return _ratio(second, third)
 
 
@@ -72,18 +76,14 @@ def taylor(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     "nested_reverse",
     mode="reverse, 3 deep",
     source="Pearlmutter 1994, §3, iterated; torch.autograd.grad(create_graph=True)",
+    amounts_to=(("nested_grad", 3),),
 )
 def nested_reverse(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     """s ← ⟨∇s, v⟩ three times; the second derivative is met on the way."""
-    point = x.clone().requires_grad_(True)
+    point = leaf(x)
     found = [f(point)]
     for order in range(3):
-        s = found[-1]
-        if s.requires_grad:
-            (g,) = torch.autograd.grad(s, point, create_graph=order < 2, allow_unused=True, materialize_grads=True)
-            found.append((g * v).sum())
-        else:
-            found.append(torch.zeros_like(s))
+        found.append(contract(grad_or_zeros(found[-1], point, create_graph=order < 2, retain_graph=True), v))
     return _ratio(found[2], found[3])
 
 
@@ -93,6 +93,7 @@ def nested_reverse(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     mode="forward, 3 deep",
     source="Griewank & Walther 2008, §13 (nested tangents); torch.func.jvp",
     functorch=True,
+    amounts_to=(("nested_jvp", 3),),
 )
 def nested_forward(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     """Forward mode over itself; the innermost two give the second derivative as the primal of the third."""
@@ -102,7 +103,6 @@ def nested_forward(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
         return tangent
 
     second = functools.partial(along, functools.partial(along, f))
-    with torch.no_grad():
-        pair = torch.func.jvp(second, (x,), (v,))
+    pair = torch.func.jvp(second, (x,), (v,))
     # Nested forward mode takes some constants to float64.
     return _ratio(pair[0].to(x.dtype), pair[1].to(x.dtype))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_positive
+from hograd_core._entrance import entrance
 from hograd_core.curvature._precision import precision, widen
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import SymmetricOperator
@@ -41,12 +42,13 @@ def _mean(samples: Tensor, products: int) -> Estimate:
     return Estimate(samples.mean(-1), samples.std(-1) / count**0.5, products)
 
 
+@entrance
 def hutchinson_trace(
     operator: SymmetricOperator,
     *,
     probes: int = 32,
     distribution: str = "rademacher",
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Trace of A as the mean of z^T A z over random z with E[z z^T] = I (Hutchinson 1990, §2).
@@ -58,24 +60,25 @@ def hutchinson_trace(
         operator: the symmetric operator A.
         probes: number of probes, >= 1.
         distribution: "rademacher", "normal" or "sphere".
-        seed: seed of the probes, where no generator is given.
+        seed: seed of the probes; None: other probes at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
         The estimate and its standard error.
     """
-    check_positive(probes, "probes")
+    probes = check_positive(probes, "probes")
     operator = widen(operator)
     z = draw(distribution, operator.n, probes, probe_generator(seed, generator), operator)
     samples = torch.stack([column @ operator.matvec(column) for column in z.unbind(1)])
     return _mean(samples, probes)
 
 
+@entrance
 def hutch_plus_plus(
     operator: SymmetricOperator,
     *,
     products: int = 30,
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Trace by Hutch++ (Meyer, Musco, Musco & Woodruff 2021, algorithm 1).
@@ -89,7 +92,7 @@ def hutch_plus_plus(
         operator: the symmetric operator A.
         products: budget of matrix-vector products, >= 3; rounded down to a multiple of 3 and capped at
             what gives the exact trace.
-        seed: seed of the probes, where no generator is given.
+        seed: seed of the probes; None: other probes at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -98,7 +101,8 @@ def hutch_plus_plus(
     Raises:
         ValueError: fewer than 3 products.
     """
-    if check_positive(products, "products") < 3:
+    products = check_positive(products, "products")
+    if products < 3:
         raise ValueError(f"products: got {products}, expected at least 3 (sketch, range, remainder)")
     source = probe_generator(seed, generator)
     operator = widen(operator)
@@ -112,11 +116,12 @@ def hutch_plus_plus(
     return Estimate(captured + remainder.value, error, 3 * third)
 
 
+@entrance
 def xtrace(
     operator: SymmetricOperator,
     *,
     products: int = 30,
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Trace by XTrace (Epperly, Tropp & Webber 2024, algorithm 1.1 with the normalisation of §2.3).
@@ -130,7 +135,7 @@ def xtrace(
     Args:
         operator: the symmetric operator A.
         products: budget of matrix-vector products, >= 4; an odd one is rounded down, and it is capped at 2 n.
-        seed: seed of the probes, where no generator is given.
+        seed: seed of the probes; None: other probes at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -140,7 +145,8 @@ def xtrace(
     Raises:
         ValueError: fewer than 4 products.
     """
-    if check_positive(products, "products") < 4:
+    products = check_positive(products, "products")
+    if products < 4:
         raise ValueError(f"products: got {products}, expected at least 4 (two probes)")
     operator = widen(operator)
     n = operator.n
@@ -167,12 +173,13 @@ def xtrace(
     return _mean(samples, 2 * m)
 
 
+@entrance
 def stochastic_diagonal(
     operator: SymmetricOperator,
     *,
     probes: int = 32,
     distribution: str = "rademacher",
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Diagonal of A as sum of z * A z over sum of z * z (Bekas, Kokiopoulou & Saad 2007, eq. 2).
@@ -186,13 +193,13 @@ def stochastic_diagonal(
         operator: the symmetric operator A.
         probes: number of probes, >= 1.
         distribution: "rademacher", "normal" or "sphere".
-        seed: seed of the probes, where no generator is given.
+        seed: seed of the probes; None: other probes at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
         The estimate, (n,), and its standard error per entry.
     """
-    check_positive(probes, "probes")
+    probes = check_positive(probes, "probes")
     source = probe_generator(seed, generator)
     operator = widen(operator)
     total = torch.zeros(operator.n, dtype=operator.dtype, device=operator.device)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hograd_core._checks import check_positive
+from hograd_core._entrance import entrance, released
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._likelihood import output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
+from hograd_core.curvature.linear_operator import OperatorBase
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.hazards import guarded
 
 OutputCurvature = Callable[[Model, Tensor, Tensor], Tensor]
 
@@ -21,28 +27,34 @@ def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: b
 
     With ``batched``, u holds several such tensors along its first axis.
     """
-    with torch.enable_grad():
-        z = leaf(outputs)
-        gradient = grad_or_zeros(scalar_loss(model.loss, z, model.targets), z, create_graph=True)
+    z = leaf(outputs)
+    # The loss is differentiated twice, the module once.
+    with guarded("Hessian of the loss", ("double_backward", 2)):
+        value = scalar_loss(model.loss, z, model.targets)
+    gradient = grad_or_zeros(value, z, create_graph=True)
     return grad_or_zeros(gradient, z, create_graph=False, grad_outputs=u, batched=batched)
+
+
+def gradient_of_loss(model: Model, outputs: Tensor) -> Tensor:
+    """The gradient of the loss by the outputs, shaped like them."""
+    z = leaf(outputs)
+    return grad_or_zeros(scalar_loss(model.loss, z, model.targets), z, create_graph=False)
 
 
 def push(model: Model, v: Tensor) -> tuple[Tensor, Tensor]:
     """(outputs, J v) in one forward-mode pass."""
-    with torch.no_grad():
-        pair: tuple[Tensor, Tensor] = torch.func.jvp(model.outputs, (model.point,), (v,))  # type: ignore[assignment]
-    return pair
+    outputs, tangent = torch.func.jvp(model.outputs, (model.point,), (v,))[:2]
+    return released(outputs), released(tangent)
 
 
 def pull(model: Model, cotangent: Tensor) -> Tensor:
     """J^T u in one reverse pass."""
-    with torch.enable_grad():
-        point = leaf(model.point)
-        outputs = model.outputs(point)
+    point = leaf(model.point)
+    outputs = model.outputs(point)
     return grad_or_zeros(outputs, point, create_graph=False, grad_outputs=cotangent)
 
 
-class JacobianProductOperator:
+class JacobianProductOperator(OperatorBase):
     """v -> (J^T C J + damping I) v with one forward pass for all products.
 
     J v comes from differentiating the linear map w -> J^T w (the double-vjp trick), so no forward-mode formula is
@@ -59,6 +71,7 @@ class JacobianProductOperator:
         products: products made so far.
     """
 
+    @entrance
     def __init__(
         self, model: Model, curvature: OutputCurvature = output_fisher_product, *, damping: float = 0.0
     ) -> None:
@@ -69,13 +82,13 @@ class JacobianProductOperator:
         self._model = model
         self._curvature = curvature
         self._damping = damping
-        with torch.enable_grad():
-            point = leaf(model.point)
-            outputs = model.outputs(point)
-            w = torch.zeros_like(outputs).requires_grad_()
-            pulled = grad_or_zeros(outputs, point, create_graph=True, retain_graph=True, grad_outputs=w)
+        point = leaf(model.point)
+        outputs = model.outputs(point)
+        w = torch.zeros_like(outputs).requires_grad_()
+        pulled = grad_or_zeros(outputs, point, create_graph=True, retain_graph=True, grad_outputs=w)
         self._graph: tuple[Tensor, Tensor, Tensor, Tensor] | None = (point, outputs, w, pulled)
 
+    @entrance
     def matvec(self, v: Tensor) -> Tensor:
         """(J^T C J + damping I) v for v of shape (P,).
 
@@ -87,7 +100,7 @@ class JacobianProductOperator:
         self.products += 1
         point, outputs, w, pulled = self._graph
         tangent = grad_or_zeros(pulled, w, create_graph=False, retain_graph=True, grad_outputs=v)
-        curved = self._curvature(self._model, outputs.detach(), tangent)
+        curved = self._curvature(self._model, released(outputs), tangent)
         product = grad_or_zeros(outputs, point, create_graph=False, retain_graph=True, grad_outputs=curved)
         return product + self._damping * v if self._damping else product
 
@@ -107,41 +120,66 @@ class JacobianProductOperator:
 def full_jacobian(model: Model, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """(outputs, J): J of shape (*outputs.shape, P), row by row in reverse mode, vectorised over rows."""
     if chunk_size is not None:
-        check_positive(chunk_size, "chunk_size")
+        chunk_size = check_positive(chunk_size, "chunk_size")
 
     def twice(flat: Tensor) -> tuple[Tensor, Tensor]:
         outputs = model.outputs(flat)
         return outputs, outputs
 
-    with torch.no_grad():
-        jacobian, outputs = torch.func.jacrev(twice, has_aux=True, chunk_size=chunk_size)(model.point)
-    return outputs, jacobian
+    jacobian, outputs = torch.func.jacrev(twice, has_aux=True, chunk_size=chunk_size)(model.point)
+    return released(outputs), released(jacobian)
 
 
-def sample_rows(model: Model, factor: Tensor, chunk_size: int | None = None) -> Tensor:
-    """J_n^T S_kn for every sample n and factor k, sample by sample.
+def sample_rows(model: Model, factor: Tensor, part: slice = slice(None)) -> tuple[Tensor, ...]:
+    """J_n^T S_kn for the samples n of ``part``: for every factor k a tensor of shape (samples, P).
+
+    Vectorised over samples alone, with a sweep a factor: under nested vmap PyTorch's batching rules mix the two axes
+    wherever their sizes coincide (PReLU's in 2.13, silently), and no rule has been found wrong under a single one.
 
     Args:
         model: the bound model; its outputs must not couple samples.
         factor: S, shape (K, *outputs.shape).
-        chunk_size: samples at a time (default: all).
+        part: the samples.
 
-    Returns:
-        Shape (N, K, P).
+    Raises:
+        UnsupportedError: a layer cannot be vectorised over samples.
     """
 
-    def rows(cotangents: Tensor, *sample: Tensor) -> Tensor:
+    def rows(cotangents: tuple[Tensor, ...], *sample: Tensor) -> tuple[Tensor, ...]:
         def of_sample(flat: Tensor) -> Tensor:
-            return model.outputs(flat, tuple(part.unsqueeze(0) for part in sample))[0]
+            return model.outputs(flat, tuple(each.unsqueeze(0) for each in sample))[0]
 
         pullback = torch.func.vjp(of_sample, model.point)[1]
-        pulled: tuple[Tensor] = torch.func.vmap(pullback)(cotangents)
-        return pulled[0]
+        return tuple(pullback(cotangent)[0] for cotangent in cotangents)
 
-    in_dims = (1, *(0 for _ in model.inputs))
-    with torch.no_grad():
-        result: Tensor = torch.func.vmap(rows, in_dims=in_dims, chunk_size=chunk_size)(factor, *model.inputs)
-    return result
+    found = over_samples(rows, factor[:, part].unbind(0), *(each[part] for each in model.inputs))
+    return tuple(released(each) for each in found)
+
+
+def over_samples(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function`` vectorised over the first axis of its arguments, where PyTorch can.
+
+    Raises:
+        UnsupportedError: it fails under vmap by an error that PyTorch's own kernels raise there (recurrent layers:
+            shapes that do not fit).
+    """
+    try:
+        return torch.func.vmap(function)(*arguments)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        # The module and the loss have been called on the batch before; a mismatch of shapes is vmap's.
+        if isinstance(error, UnsupportedError) or _MISMATCH.search(str(error)) is None:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedError(
+            "per-sample gradients",
+            f"a layer fails under torch.func.vmap ({reason}); use a method without it: per_sample_loop of "
+            "empirical_fisher_*, jacobian of fisher_matrix, double_vjp or cg for products and solves",
+        ) from error
+
+
+_MISMATCH = re.compile(r"doesn't match the broadcast shape|must match the size of tensor|is invalid for input of size")
 
 
 def sample_chunks(model: Model, chunk_size: int | None) -> list[slice]:

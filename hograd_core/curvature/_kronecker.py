@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hograd_core._entrance import entrance
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature._precision import widened
 
@@ -37,6 +38,7 @@ class KroneckerInverse:
     _kfac: KFAC
     _apply: tuple[Callable[[Tensor], Tensor], ...]
 
+    @entrance
     def matvec(self, v: Tensor) -> Tensor:
         """(K + damping)^-1 v for v of shape (P,)."""
         return self._kfac.map_blocks(v, self._apply)
@@ -76,10 +78,12 @@ class KFAC:
                 start += width
         return result
 
+    @entrance
     def matvec(self, v: Tensor) -> Tensor:
         """K v for v of shape (P,). Cost of a layer: out² columns + out columns² multiplications."""
         return self.map_blocks(v, tuple(lambda m, b=b: b.outputs @ m @ b.inputs for b in self.blocks))  # type: ignore[misc]
 
+    @entrance
     def dense(self) -> Tensor:
         """K itself, (P, P), zero between layers."""
         size = sum(shape.numel() for shape in self.model_shapes)
@@ -87,6 +91,7 @@ class KFAC:
         eye = torch.eye(size, dtype=first.dtype, device=first.device)
         return torch.stack([self.matvec(column) for column in eye.unbind(1)], 1)
 
+    @entrance
     def diagonal(self) -> Tensor:
         """The diagonal of K, (P,), without forming it."""
         size = sum(shape.numel() for shape in self.model_shapes)
@@ -96,6 +101,7 @@ class KFAC:
             tuple(lambda m, b=b: torch.outer(b.outputs.diagonal(), b.inputs.diagonal()) for b in self.blocks),  # type: ignore[misc]
         )
 
+    @entrance
     def inverse(self, damping: float, form: str = "exact") -> KroneckerInverse:
         """The damped inverse for many products.
 

@@ -1,6 +1,6 @@
 """What a loss says about the distribution of the targets, and how it weighs samples.
 
-A loss is read as L = R * sum over samples of l_n. The negative log-likelihoods recognised are those of
+A loss is read as L = R * sum over samples of s_n, the negative log-likelihood of a sample. Recognised are those of
 ``nn.CrossEntropyLoss`` (categorical, logits), ``nn.MSELoss`` (Gaussian, fixed variance) and
 ``nn.BCEWithLogitsLoss`` (independent Bernoulli, logits), and their functional forms.
 """
@@ -58,30 +58,62 @@ def _plain(kind: str, options: dict[str, Any], targets: Tensor) -> bool:
     return not bool((targets == options["ignore_index"]).any())
 
 
-def sample_weight(model: Model) -> float:
-    """R in L = R * sum of l_n, where l_n is the loss of sample n as a batch of one.
+def sample_scaling(model: Model) -> tuple[float, int]:
+    """(R, T) with L = R * sum over n of s_n and s_n = T l_n.
 
-    Known for the losses above; otherwise found by evaluating the loss sample by sample (one forward pass and
-    N calls of the loss).
+    l_n is the loss of sample n as a batch of one, s_n the negative log-likelihood of its labels: the sum over its
+    observations (positions of a cross-entropy, output elements of a squared error or a binary cross-entropy), of which
+    a mean over observations divides out T a sample. R is the weight of an observation, as in :func:`likelihood`. A loss
+    that is none of those above is taken for s_n itself, T = 1; whether it is the mean or the sum over samples is found
+    by evaluating it sample by sample (one forward pass and N calls of the loss).
 
     Raises:
-        ValueError: L is neither the mean nor the sum of the losses of its samples.
+        ValueError: L is neither the mean nor the sum of the losses of its samples, or samples hold different numbers of
+            observations.
     """
     recognised = _recognise(model.loss)
     if recognised is not None and _plain(*recognised, model.targets):
-        return 1.0 if recognised[1]["reduction"] == "sum" else 1.0 / model.batch
-    with torch.no_grad():
-        outputs = model.outputs(model.point)
-        whole = scalar_loss(model.loss, outputs, model.targets).double()
-        each = torch.stack(
-            [scalar_loss(model.loss, outputs[i : i + 1], model.targets[i : i + 1]) for i in range(model.batch)]
-        ).double()
+        averages = recognised[1]["reduction"] != "sum"
+    else:
+        averages = _averages(model)
+        if recognised is not None and model.batch == 1:
+            averages = recognised[1]["reduction"] != "sum"
+    if not averages:
+        return 1.0, 1
+    observations = 1 if recognised is None else _observations(*recognised, model.targets)
+    return 1.0 / (model.batch * observations), observations
+
+
+def _observations(kind: str, options: dict[str, Any], targets: Tensor) -> int:
+    """Observations of a sample, the same number in each."""
+    if kind != CATEGORICAL:
+        return targets[0].numel()
+    if options.get("weight") is not None:
+        raise ValueError("loss: got class weights under reduction='mean', which couple samples; use reduction='sum'")
+    if targets.dtype.is_floating_point:
+        return targets[0].numel() // targets.shape[1]
+    counts = (targets != options["ignore_index"]).reshape(len(targets), -1).sum(1)
+    if not bool((counts == counts[0]).all()) or int(counts[0]) == 0:
+        raise ValueError(
+            "targets: ignored ones leave samples with different numbers of positions, or none; reduction='mean' "
+            "couples samples then; use reduction='sum'"
+        )
+    return int(counts[0])
+
+
+def _averages(model: Model) -> bool:
+    """Whether L is the mean of the losses of its samples; False where it is their sum."""
+    outputs = model.outputs(model.point).detach()
+    whole = scalar_loss(model.loss, outputs, model.targets).detach().double()
+    each = torch.stack(
+        [scalar_loss(model.loss, outputs[i : i + 1], model.targets[i : i + 1]).detach() for i in range(model.batch)]
+    ).double()
     scale = each.abs().sum()
     slack = 32 * model.batch * torch.finfo(outputs.dtype).eps * scale
     if bool((whole - each.mean()).abs() <= slack / model.batch):
-        return 1.0 / model.batch
+        return True
     if bool((whole - each.sum()).abs() <= slack):
-        return 1.0
+        return False
     raise ValueError(
         f"loss: got {float(whole):.6g} for the batch, expected the mean {float(each.mean()):.6g} or the sum "
         f"{float(each.sum()):.6g} of the losses of its samples; class weights, ignored targets and losses that "

@@ -6,6 +6,8 @@ each parameter row-major; parameters with ``requires_grad=False`` are constants.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from hograd_core._checks import check_number
+from hograd_core._entrance import callback, kept
+from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,11 +73,32 @@ class Model:
         """
         copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
         values = {**self.frozen, **copies, **self.unflatten(flat)}
-        result = functional_call(self.module, values, self.inputs if inputs is None else inputs)
+        result = callback(functional_call)(self.module, values, self.inputs if inputs is None else inputs)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
-        return result
+        # Under the caller's autocast they come in a lower precision than what is computed from them needs.
+        return result.to(torch.promote_types(result.dtype, self.point.dtype))
+
+    def in_float64(self) -> Model:
+        """The same in float64, on a copy of the module, where module and loss take that; else itself."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.double() if tensor.dtype.is_floating_point else tensor
+
+        model = dataclasses.replace(
+            self,
+            module=copy.deepcopy(self.module).double(),
+            point=self.point.double(),
+            frozen={name: wide(t) for name, t in self.frozen.items()},
+            buffers={name: wide(t) for name, t in self.buffers.items()},
+            inputs=tuple(map(wide, self.inputs)),
+            targets=wide(self.targets),
+        )
+        try:
+            return model if model.value(model.point).dtype == torch.float64 else self
+        except (RuntimeError, TypeError):
+            return self
 
     def value(self, flat: Tensor) -> Tensor:
         """The loss of the batch at parameters ``flat``."""
@@ -84,10 +111,8 @@ class Model:
 
     def gradient(self) -> Tensor:
         """Gradient of the batch loss, (P,)."""
-        with torch.enable_grad():
-            flat = self.point.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.value(flat), flat, materialize_grads=True)
-        return gradient
+        flat = leaf(self.point)
+        return grad_or_zeros(self.value(flat), flat, create_graph=False)
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -102,7 +127,7 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
             f"targets: got shape {tuple(targets.shape)}, expected {tuple(outputs.shape)} like the module's outputs; "
             "broadcast, a squared error compares every output with every target"
         )
-    value = loss(outputs, targets)
+    value = callback(loss)(outputs, targets)
     if not isinstance(value, Tensor):
         raise TypeError(f"loss: returned {type(value).__name__}, expected a 0-dimensional tensor")
     if value.dim() != 0:
@@ -169,12 +194,19 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         tuple(trainable),
         tuple(p.shape for p in trainable.values()),
         torch.cat([p.detach().reshape(-1) for p in trainable.values()]),
-        {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad},
-        {name: buffer.detach() for name, buffer in module.named_buffers()},
-        tuple(part.detach() for part in arguments),
-        targets.detach(),
+        {name: _held(p) for name, p in module.named_parameters() if not p.requires_grad},
+        {name: _held(buffer) for name, buffer in module.named_buffers()},
+        tuple(_held(part) for part in arguments),
+        _held(targets),
         loss,
     )
+
+
+def _held(tensor: Tensor) -> Tensor:
+    """A constant: detached, unless part of a larger derivative; copied where made in inference mode."""
+    if tensor.is_inference():
+        return tensor.clone()
+    return tensor if kept() else tensor.detach()
 
 
 def check_modes(module: nn.Module, *, per_sample: bool, argument: str = "module") -> None:
@@ -239,7 +271,7 @@ def check_vector(v: Any, model: Model, name: str = "v") -> Tensor:
         raise TypeError(f"{name}: got dtype {v.dtype}, expected {model.point.dtype} like the parameters")
     if v.device != model.point.device:
         raise ValueError(f"{name}: got device {v.device}, expected {model.point.device} like the parameters")
-    return v.detach()
+    return _held(v)
 
 
 def check_damping(damping: Any, *, positive: bool = False) -> float:
@@ -249,10 +281,4 @@ def check_damping(damping: Any, *, positive: bool = False) -> float:
         TypeError: not a real number.
         ValueError: negative, not finite, or zero where it must be positive.
     """
-    bound = "> 0" if positive else ">= 0"
-    if isinstance(damping, bool) or not isinstance(damping, (int, float)):
-        raise TypeError(f"damping: got {type(damping).__name__}, expected a number {bound}")
-    value = float(damping)
-    if not (value > 0 if positive else value >= 0) or value == float("inf"):
-        raise ValueError(f"damping: got {damping}, expected a finite number {bound}")
-    return value
+    return check_number(damping, "damping", positive=positive, minimum=0.0)

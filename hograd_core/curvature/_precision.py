@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core.curvature.linear_operator import OperatorBase, adopted
+
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -20,7 +22,7 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.to(working_dtype(tensor.dtype))
 
 
-class WideOperator:
+class WideOperator(OperatorBase):
     """A half-precision operator on float32 vectors; each is scaled to entries of at most 1 before its product.
 
     Without the scaling a float16 product overflows for vectors that are harmless in float32.
@@ -43,7 +45,12 @@ class WideOperator:
 
 
 def widen(operator: Any) -> Any:
-    """The operator, or its :class:`WideOperator` where its dtype is a half-precision one."""
+    """The operator, adopted, or its :class:`WideOperator` where its dtype is a half-precision one.
+
+    Raises:
+        TypeError: it lacks what an operator needs.
+    """
+    operator = adopted(operator)
     return WideOperator(operator) if operator.dtype in _HALVES else operator
 
 

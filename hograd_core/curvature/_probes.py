@@ -1,4 +1,4 @@
-"""Seeded random probe vectors for stochastic estimators."""
+"""Random probe vectors for stochastic estimators."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core._checks import check_integer
+
 
 def probe_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:
     """The generator to draw from: ``generator`` itself, or a CPU generator seeded with ``seed``.
 
-    A CPU generator gives the same probes on every device.
+    Without either, the seed is drawn from torch's global CPU generator, as torch's own random functions do: repeated
+    calls differ, and ``torch.manual_seed`` makes a program reproducible. A CPU generator gives the same probes on every
+    device.
 
     Raises:
         TypeError: the seed is not an int or the generator not a ``torch.Generator``.
@@ -20,9 +24,9 @@ def probe_generator(seed: int | None, generator: torch.Generator | None) -> torc
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator: got {type(generator).__name__}, expected a torch.Generator or None")
         return generator
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed: got {seed!r}, expected an int (or pass generator=)")
-    return torch.Generator().manual_seed(seed)
+    if seed is None:
+        seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu"))
+    return torch.Generator("cpu").manual_seed(check_integer(seed, "seed", "an int or None"))
 
 
 def draw(kind: str, n: int, count: int, generator: torch.Generator, like: Any) -> Tensor:

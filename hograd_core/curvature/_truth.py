@@ -169,7 +169,15 @@ def _empirical_rows(module: nn.Module, loss: Any, inputs: Any, targets: Tensor) 
     values = [loss(_call(module, _sample(inputs, i)), targets[i : i + 1]) for i in range(count)]
     whole = float(loss(_call(module, inputs), targets).detach())
     mean = sum(float(value.detach()) for value in values) / count
-    weight = 1 / count if math.isclose(whole, mean, rel_tol=1e-9, abs_tol=1e-300) else 1.0
+    averages = math.isclose(whole, mean, rel_tol=1e-9, abs_tol=1e-300)
+    # s_n = T l_n is the negative log-likelihood of sample n, and a mean weighs each of its T observations 1/(N T).
+    observations = 1
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "")
+    if name in ("MSELoss", "mse_loss", "CrossEntropyLoss", "cross_entropy"):
+        averages = _weight(loss, 2) != 1.0
+        outputs = _call(module, inputs)
+        observations = outputs[0].numel() // (outputs.shape[1] if name.startswith(("C", "c")) else 1)
+    weight = observations / count if averages else 1.0
     return math.sqrt(weight) * torch.stack([_gradient(value, module) for value in values])
 
 

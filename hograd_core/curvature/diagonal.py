@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._entrance import released
 from hograd_core._registry import method, operator
 from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
@@ -57,6 +58,7 @@ def columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2 (univariate second directional derivatives); torch.func.jvp",
     functorch=True,
+    amounts_to=(("nested_jvp", 2),),
 )
 def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     """d²/dt² f(x + t e_i) for every i, without any tape.
@@ -65,7 +67,7 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
     three copies of the largest intermediate of f.
     """
     if chunk_size is not None:
-        check_positive(chunk_size, "chunk_size")
+        chunk_size = check_positive(chunk_size, "chunk_size")
 
     def second(direction: Tensor) -> Tensor:
         def along(point: Tensor) -> Tensor:
@@ -76,8 +78,7 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
         return curvature
 
     basis = torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *x.shape)
-    with torch.no_grad():
-        diagonal: Tensor = torch.func.vmap(second, chunk_size=chunk_size)(basis)
+    diagonal: Tensor = released(torch.func.vmap(second, chunk_size=chunk_size)(basis))
     # PyTorch's nested tangents of a Python number times a 0-dimensional tensor come out in float64.
     return diagonal.to(x.dtype).reshape(x.shape)
 
@@ -108,7 +109,7 @@ def hutchinson(
     *,
     probes: int = 32,
     distribution: str = "rademacher",
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:

@@ -1,20 +1,25 @@
-"""The empirical Fisher matrix: E = R sum over n of grad l_n grad l_n^T, at the labels of the data.
+"""The empirical Fisher matrix: E = R sum over n of grad s_n grad s_n^T, at the labels of the data.
 
-l_n is the loss of sample n as a batch of one and R its weight in the loss (1/N for a mean, 1 for a sum). Not an
-estimate of the true Fisher matrix: it agrees only where the model's distribution is the data's (Kunstner, Hennig &
-Balles 2019, §3).
+s_n is the negative log-likelihood of sample n, the sum over its positions or output elements, and R the weight of one
+of them in the loss: with T a sample, 1/(N T) under ``reduction="mean"`` and 1 under ``"sum"``, as for the true
+Fisher matrix. So E is the Fisher matrix in expectation over labels drawn from the model; at the data's labels it is no
+estimate of it, and agrees only where the model's distribution is the data's (Kunstner, Hennig & Balles 2019, §3). With
+l_n the loss of sample n as a batch of one, s_n = T l_n under a mean, so that E = (T/N) sum of grad l_n grad l_n^T. A
+loss other than those that :mod:`.fisher` knows names no observations within a sample: s_n is l_n, T = 1.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hograd_core._entrance import released
 from hograd_core._registry import method, operator
-from hograd_core.curvature._jacobian import sample_chunks
-from hograd_core.curvature._likelihood import sample_weight
+from hograd_core.curvature._jacobian import over_samples, sample_chunks
+from hograd_core.curvature._likelihood import sample_scaling
 from hograd_core.curvature._model import Loss, Model, check_model
 from hograd_core.curvature._precision import unbounded
 from hograd_core.curvature.fisher import fisher_diagonal, fisher_matrix
@@ -24,24 +29,26 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 def per_sample_gradients(model: Model, part: slice = slice(None)) -> Tensor:
     """grad l_n for the samples of ``part``, shape (n, P), by one vectorised backward pass."""
     inputs = tuple(each[part] for each in model.inputs)
-    gradient = torch.func.grad(model.sample_value)
-    with torch.no_grad():
-        rows: Tensor = torch.func.vmap(gradient, in_dims=(None, 0, *(0 for _ in inputs)))(
-            model.point, model.targets[part], *inputs
-        )
+    gradient = functools.partial(torch.func.grad(model.sample_value), model.point)
+    rows: Tensor = released(over_samples(gradient, model.targets[part], *inputs))
     return rows
 
 
+def _weight(model: Model) -> float:
+    """W in E = W * sum over n of grad l_n grad l_n^T."""
+    weight, observations = sample_scaling(model)
+    return weight * observations**2
+
+
 def _gradient_of_sample(model: Model, i: int) -> Tensor:
-    with torch.enable_grad():
-        point = leaf(model.point)
-        value = model.sample_value(point, model.targets[i], *(part[i] for part in model.inputs))
+    point = leaf(model.point)
+    value = model.sample_value(point, model.targets[i], *(part[i] for part in model.inputs))
     return grad_or_zeros(value, point, create_graph=False)
 
 
 @operator(result="x * order", default="per_sample_vmap", order=2)
 def empirical_fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
-    """The empirical Fisher matrix, all P x P entries.
+    """The empirical Fisher matrix, all P x P entries (see :mod:`hograd_core.curvature.empirical_fisher`).
 
     Args:
         module: the network, with at least one trainable parameter; not changed.
@@ -71,7 +78,7 @@ def matrix_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
     for part in sample_chunks(model, chunk_size):
         rows = per_sample_gradients(model, part)
         result.addmm_(rows.T, rows)
-    return result.mul_(sample_weight(model))
+    return result.mul_(_weight(model))
 
 
 @method(
@@ -86,12 +93,12 @@ def matrix_loop(model: Model) -> Tensor:
     for i in range(model.batch):
         row = _gradient_of_sample(model, i)
         result.addr_(row, row)
-    return result.mul_(sample_weight(model))
+    return result.mul_(_weight(model))
 
 
 @operator(result="x", default="per_sample_vmap", order=2)
 def empirical_fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
-    """The diagonal of the empirical Fisher matrix: the mean of squared per-sample gradients.
+    """The diagonal of the empirical Fisher matrix (see :mod:`hograd_core.curvature.empirical_fisher`).
 
     Args:
         module: the network, with at least one trainable parameter; not changed.
@@ -116,11 +123,11 @@ def empirical_fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, tar
     source="Kunstner, Hennig & Balles 2019, eq. 3, entries i = j; torch.func.vmap of torch.func.grad",
 )
 def diagonal_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
-    """Mean of squares of per-sample gradients. Time: one vectorised backward pass; memory: chunk_size P."""
+    """Weighted sum of squares of per-sample gradients. Time: one vectorised backward pass; memory: chunk_size P."""
     diagonal = torch.zeros_like(model.point)
     for part in sample_chunks(model, chunk_size):
         diagonal += per_sample_gradients(model, part).square().sum(0)
-    return diagonal.mul_(sample_weight(model))
+    return diagonal.mul_(_weight(model))
 
 
 @method(
@@ -134,7 +141,7 @@ def diagonal_loop(model: Model) -> Tensor:
     diagonal = torch.zeros_like(model.point)
     for i in range(model.batch):
         diagonal += _gradient_of_sample(model, i).square()
-    return diagonal.mul_(sample_weight(model))
+    return diagonal.mul_(_weight(model))
 
 
 @method(
@@ -146,12 +153,12 @@ def diagonal_loop(model: Model) -> Tensor:
     tolerance=lambda eps, order: 1.0 + 64 * eps,
 )
 def squared_mean_gradient(model: Model) -> Tensor:
-    """(grad L)² / (R N), which for a mean loss is (grad L)²: wrong by the variance of the gradients.
+    """(grad L)² / (R N), which for a mean loss is T (grad L)²: wrong by the variance of the gradients.
 
-    E[g²] - E[g]² = Var g >= 0, so this is never larger than the empirical Fisher's diagonal, and it vanishes at a
-    minimum where the Fisher does not. Kept to measure that difference.
+    With g = grad s_n, E[g²] - E[g]² = Var g >= 0, so this is never larger than the empirical Fisher's diagonal, and
+    it vanishes at a minimum where the Fisher does not. Kept to measure that difference.
     """
-    return model.gradient().square() / (sample_weight(model) * model.batch)
+    return model.gradient().square() / (sample_scaling(model)[0] * model.batch)
 
 
 @method(

@@ -9,13 +9,14 @@ same loss.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import check_positive
+from hograd_core._entrance import entrance, released
 from hograd_core._registry import method, operator
 from hograd_core.curvature._estimators import Estimate
 from hograd_core.curvature._jacobian import (
@@ -32,23 +33,13 @@ from hograd_core.curvature._likelihood import (
     sampled_output_factor,
 )
 from hograd_core.curvature._model import Loss, Model, check_model, check_vector
-from hograd_core.curvature._precision import sampling, widened, working_dtype
+from hograd_core.curvature._precision import sampling, widened
 from hograd_core.curvature._probes import probe_generator
 
 
-def _chunk(model: Model, part: slice) -> Model:
-    """The same model on some samples of its batch (for rows, which do not look at the loss)."""
-    return replace(model, inputs=tuple(each[part] for each in model.inputs), targets=model.targets[part])
-
-
-def _rows(model: Model, factor: Tensor, part: slice) -> Tensor:
-    """(k * n, P) rows of the square root of F that belong to some samples."""
-    return sample_rows(_chunk(model, part), factor[:, part]).flatten(0, 1)
-
-
 def _outputs(model: Model) -> Tensor:
-    with torch.no_grad():
-        return model.outputs(model.point)
+    outputs: Tensor = released(model.outputs(model.point))
+    return outputs
 
 
 @operator(result="x * order", default="expectation", order=2)
@@ -74,7 +65,7 @@ def fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
 @method(
     fisher_matrix,
     "expectation",
-    mode="reverse, vectorised over samples and outcomes",
+    mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6; the expectation over the targets summed exactly",
 )
 def matrix_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
@@ -101,19 +92,18 @@ def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
 @method(
     fisher_matrix,
     "monte_carlo",
-    mode="reverse, vectorised over samples and drawn outcomes",
+    mode="reverse, a drawn outcome at a time, vectorised over samples",
     source="Martens 2020, §5 (targets sampled from the model)",
     exact=False,
     tolerance=sampling,
 )
 def matrix_monte_carlo(
-    model: Model, *, samples: int = 1, seed: int = 0, generator: torch.Generator | None = None
+    model: Model, *, samples: int = 1, seed: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """Scores of ``samples`` drawn targets a sample. Unbiased; standard error O(1 / sqrt(N samples)) relative to F."""
-    check_positive(samples, "samples")
+    samples = check_positive(samples, "samples")
     factor = sampled_output_factor(model, _outputs(model), samples, probe_generator(seed, generator))
-    rows = _rows(model, factor, slice(None))
-    return rows.T @ rows
+    return sum_of_grams(sample_rows(model, factor)).to(model.point.dtype)
 
 
 @operator(result="x", default="expectation", order=2)
@@ -139,7 +129,7 @@ def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tens
 @method(
     fisher_diagonal,
     "expectation",
-    mode="reverse, vectorised over samples and outcomes",
+    mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6, entries i = j; the expectation over the targets summed exactly",
 )
 def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
@@ -147,10 +137,12 @@ def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tens
     factor = output_fisher_factor(model, _outputs(model))
     diagonal = torch.zeros_like(model.point)
     for part in sample_chunks(model, chunk_size):
-        diagonal += _rows(model, factor, part).square().sum(0)
+        for rows in sample_rows(model, factor, part):
+            diagonal += rows.square().sum(0)
     return diagonal
 
 
+@entrance
 def sampled_fisher_diagonal(
     module: nn.Module,
     loss: Loss,
@@ -158,7 +150,7 @@ def sampled_fisher_diagonal(
     targets: Tensor,
     *,
     samples: int = 8,
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Monte Carlo diagonal of the true Fisher matrix with its standard error.
@@ -169,7 +161,7 @@ def sampled_fisher_diagonal(
         inputs: as for ``fisher_diagonal``.
         targets: as for ``fisher_diagonal``.
         samples: targets drawn for each sample, >= 1.
-        seed: seed of the draws, where no generator is given.
+        seed: seed of the draws; None: other draws at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -181,9 +173,9 @@ def sampled_fisher_diagonal(
 
 
 def _sampled_diagonal(model: Model, samples: int, generator: torch.Generator) -> Estimate:
-    check_positive(samples, "samples")
+    samples = check_positive(samples, "samples")
     factor = sampled_output_factor(model, _outputs(model), samples, generator)
-    draws = sample_rows(model, factor).square().sum(0) * samples
+    draws = torch.stack([rows.square().sum(0) for rows in sample_rows(model, factor)]) * samples
     spread = draws.std(0) / samples**0.5 if samples > 1 else torch.full_like(model.point, float("nan"))
     return Estimate(draws.mean(0), spread, samples * model.batch)
 
@@ -191,13 +183,13 @@ def _sampled_diagonal(model: Model, samples: int, generator: torch.Generator) ->
 @method(
     fisher_diagonal,
     "monte_carlo",
-    mode="reverse, vectorised over samples and drawn outcomes",
+    mode="reverse, a drawn outcome at a time, vectorised over samples",
     source="Martens 2020, §5 (targets sampled from the model)",
     exact=False,
     tolerance=sampling,
 )
 def diagonal_monte_carlo(
-    model: Model, *, samples: int = 1, seed: int = 0, generator: torch.Generator | None = None
+    model: Model, *, samples: int = 1, seed: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """Squared scores of ``samples`` drawn targets a sample; ``sampled_fisher_diagonal`` adds the standard error."""
     return _sampled_diagonal(model, samples, probe_generator(seed, generator)).value
@@ -249,17 +241,22 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
         return fisher.matvec(v)
 
 
-def gram_of_scores(model: Model, chunk_size: int | None = None) -> Tensor:
-    """F, (P, P), in the working dtype: rounded to half precision it need not be positive semi-definite any more."""
-    factor = output_fisher_factor(model, _outputs(model))
-    size = model.point.numel()
-    result = torch.zeros(size, size, dtype=working_dtype(model.point.dtype), device=model.point.device)
-    for part in sample_chunks(model, chunk_size):
-        rows = widened(_rows(model, factor, part))
-        result.addmm_(rows.T, rows)
+def sum_of_grams(parts: Iterable[Tensor]) -> Tensor:
+    """Sum of A^T A over blocks A of rows, in the working dtype."""
+    result: Tensor | None = None
+    for rows in map(widened, parts):
+        result = rows.T @ rows if result is None else result.addmm_(rows.T, rows)
+    assert result is not None
     return result
 
 
+def gram_of_scores(model: Model, chunk_size: int | None = None) -> Tensor:
+    """F, (P, P), in the working dtype: rounded to half precision it need not be positive semi-definite any more."""
+    factor = output_fisher_factor(model, _outputs(model))
+    return sum_of_grams(r for part in sample_chunks(model, chunk_size) for r in sample_rows(model, factor, part))
+
+
 def square_root_rows(model: Model, chunk_size: int | None = None) -> Tensor:
-    """Rows A, shape (N K, P), with F = A^T A."""
-    return sample_rows(model, output_fisher_factor(model, _outputs(model)), chunk_size).flatten(0, 1)
+    """Rows A, shape (K N, P), with F = A^T A."""
+    factor = output_fisher_factor(model, _outputs(model))
+    return torch.cat([r for part in sample_chunks(model, chunk_size) for r in sample_rows(model, factor, part)])

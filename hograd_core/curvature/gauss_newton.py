@@ -13,19 +13,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hograd_core._differences import conclude, differenced, judged, probe, tolerance
+from hograd_core._entrance import kept, released, unguarded
 from hograd_core._registry import method, operator
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
+    gradient_of_loss,
     loss_hessian_product,
     pull,
     push,
 )
-from hograd_core.curvature._model import Loss, Model, check_model, check_vector
+from hograd_core.curvature._model import Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
 
 
-@operator(result="x", default="jvp_vjp", order=2)
+def check_gauss_newton(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:
+    """What ``verify=True`` does: J v and H_L (J v) by differences of outputs and of the loss's gradient, in float64.
+
+    Raises:
+        VerificationError: the result disagrees.
+        TypeError: called from inside a larger derivative.
+    """
+    if kept():
+        raise TypeError(f"verify: {where} is called from inside another derivative; verify the outer one")
+    model: Model = arguments[0]
+    v = arguments[1] if len(arguments) > 1 else probe(model.point, 1)
+    product = result if len(arguments) > 1 else result @ v
+    allowed = tolerance(model.point.dtype)
+    with unguarded():
+        wide = model.in_float64()
+        outputs = wide.outputs(wide.point)
+        tangent, *first = differenced(lambda flat: wide.outputs(flat).detach(), wide.point, v.to(wide.point))
+
+        def slopes(z: Tensor) -> Tensor:
+            return gradient_of_loss(wide, z.reshape(outputs.shape))
+
+        curved, *second = differenced(slopes, outputs.detach().reshape(-1), tangent)
+        true = pull(wide, curved.reshape(outputs.shape).to(outputs.dtype))
+        size = float(torch.linalg.vector_norm(true))
+        # Relative doubts of the two differences add up in the product, and so do the roundings.
+        sizes = [float(torch.linalg.vector_norm(t)) or 1.0 for t in (tangent, curved)]
+        doubt, noise = (size * (first[i] / sizes[0] + second[i] / sizes[1]) for i in (0, 1))
+    conclude(where, judged(true, doubt, noise, size, allowed), product, "outputs and gradients")
+
+
+@operator(result="x", default="jvp_vjp", order=2, verification=check_gauss_newton)
 def gauss_newton_vector_product(
     module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, v: Tensor
 ) -> tuple[Any, ...]:
@@ -76,7 +109,7 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
         return gauss_newton.matvec(v)
 
 
-@operator(result="x * order", default="jacobian", order=2)
+@operator(result="x * order", default="jacobian", order=2, verification=check_gauss_newton)
 def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
     """G = J^T H_L J, all P x P entries.
 
@@ -126,15 +159,15 @@ def matrix_columns(model: Model) -> Tensor:
     gauss_newton_matrix,
     "hessian_of_linearised",
     mode="forward over reverse of the loss of the linearised network",
-    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.hessian",
+    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.jacfwd of grad",
 )
 def matrix_linearised(model: Model) -> Tensor:
-    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.hessian takes."""
+    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.jacfwd takes."""
     outputs, jacobian = full_jacobian(model)
 
     def linearised(step: Tensor) -> Tensor:
-        return model.loss(outputs + jacobian @ step, model.targets)
+        return scalar_loss(model.loss, outputs + jacobian @ step, model.targets)
 
-    with torch.no_grad():
-        matrix: Tensor = torch.func.hessian(linearised)(torch.zeros_like(model.point))
-    return matrix
+    # jacfwd of the gradient, not torch.func.hessian, whose jacrev has a vmap of its own.
+    matrix: Tensor = released(torch.func.jacfwd(torch.func.grad(linearised))(torch.zeros_like(model.point)))
+    return matrix.to(model.point.dtype)

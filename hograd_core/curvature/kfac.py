@@ -22,17 +22,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hograd_core._checks import check_positive
+from hograd_core._entrance import entrance, kept
 from hograd_core._registry import method
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._kronecker import KFAC, KroneckerBlock
-from hograd_core.curvature._likelihood import output_fisher_factor, sample_weight, sampled_output_factor
+from hograd_core.curvature._likelihood import output_fisher_factor, sample_scaling, sampled_output_factor
 from hograd_core.curvature._model import Loss, Model, check_model, scalar_loss
 from hograd_core.curvature._precision import unbounded
 from hograd_core.curvature._probes import probe_generator
 from hograd_core.curvature.fisher import fisher_diagonal, fisher_matrix, fisher_vector_product
+from hograd_core.derivatives._autograd import leaf
 
 EXPECTATION, MONTE_CARLO, EMPIRICAL = "expectation", "monte_carlo", "empirical"
 
 
+@entrance
 def kfac(
     module: nn.Module,
     loss: Loss,
@@ -41,7 +45,7 @@ def kfac(
     *,
     fisher: str = EXPECTATION,
     samples: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> KFAC:
     """Kronecker factors of every layer from one batch.
@@ -53,12 +57,13 @@ def kfac(
     Args:
         module: a network whose trainable parameters belong to nn.Linear, nn.Conv1d or nn.Conv2d layers, each used
             once a forward pass and sharing no parameter; not changed.
-        loss: as for ``fisher_matrix``; for ``fisher="empirical"`` any mean or sum over samples.
+        loss: as for ``fisher_matrix``; for ``fisher="empirical"`` any mean or sum over samples, normalised as in
+            :mod:`.empirical_fisher`.
         inputs: a tensor, or a tuple of tensors passed positionally; batch first.
         targets: a tensor, batch first.
         fisher: "expectation" (exact over outcomes), "monte_carlo" (outcomes drawn) or "empirical" (the labels).
         samples: outcomes drawn for each sample under Monte Carlo.
-        seed: seed of the draws, where no generator is given.
+        seed: seed of the draws; None: other draws at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -76,20 +81,22 @@ def kfac_of_model(
     *,
     fisher: str = EXPECTATION,
     samples: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> KFAC:
     """The factors of a bound model; see :func:`kfac`."""
     if fisher not in (EXPECTATION, MONTE_CARLO, EMPIRICAL):
         raise ValueError(f"fisher: got {fisher!r}, expected {EXPECTATION}, {MONTE_CARLO} or {EMPIRICAL}")
-    layers = _layers(model)
-    with torch.enable_grad(), _recorded(layers) as records:
-        outputs = model.module(*model.inputs)
+    layers, dtype = _layers(model), model.point.dtype  # under the caller's autocast layers compute in another one
+    if kept():
+        raise UnsupportedError("kfac", "its factors cannot be differentiated further; use fisher_matrix[expectation]")
+    with _recorded(layers) as records:
+        outputs = model.outputs(leaf(model.point))
         sites = [_single(records, name) for name in layers]
         at = [site[1] for site in sites]
         if fisher == EMPIRICAL:
-            # grad l_n of the sum over samples is, sample by sample, the gradient of L divided by R.
-            weight = sample_weight(model)
+            # grad s_n is, sample by sample, the gradient of L divided by R; its square enters times R.
+            weight, _ = sample_scaling(model)
             value = scalar_loss(model.loss, outputs, model.targets)
             passes = [(value, None, weight**-0.5)]
         else:
@@ -97,7 +104,7 @@ def kfac_of_model(
             if fisher == EXPECTATION:
                 factor = output_fisher_factor(model, fixed)
             else:
-                check_positive(samples, "samples")
+                samples = check_positive(samples, "samples")
                 factor = sampled_output_factor(model, fixed, samples, probe_generator(seed, generator))
             passes = [(outputs, cotangent, 1.0) for cotangent in factor]
         gathered: list[Tensor | None] = [None] * len(at)
@@ -105,7 +112,7 @@ def kfac_of_model(
             keep = k + 1 < len(passes)
             gradients = torch.autograd.grad(root, at, cotangent, retain_graph=keep, materialize_grads=True)
             for i, (layer, gradient) in enumerate(zip(layers.values(), gradients, strict=True)):
-                rows = _output_rows(layer, gradient.detach()) * scale
+                rows = _output_rows(layer, gradient.detach().to(dtype)) * scale
                 positions = rows.shape[1]
                 flat = rows.flatten(0, 1)
                 term = flat.T @ flat / positions
@@ -115,7 +122,7 @@ def kfac_of_model(
     for (name, layer), (received, _), outer in zip(layers.items(), sites, gathered, strict=True):
         assert outer is not None
         parameters = tuple(f"{name}.{leaf}".lstrip(".") for leaf in ("weight", "bias") if _trains(layer, leaf))
-        columns = _input_rows(layer, received.detach())
+        columns = _input_rows(layer, received.detach().to(dtype))
         parts = [columns] if _trains(layer, "weight") else []
         parts += [columns.new_ones(*columns.shape[:2], 1)] if _trains(layer, "bias") else []
         flat = torch.cat(parts, 2).flatten(0, 1)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_number, check_positive, not_finite
+from hograd_core._entrance import entrance
+from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._precision import precision, solver_tolerance, widen
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import SymmetricOperator
@@ -30,11 +32,26 @@ class Tridiagonal:
     residual: float
     basis: Tensor
 
+    @entrance
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Ritz values, ascending, and the eigenvectors of T, in float64 on the CPU."""
         t = torch.diag(self.diagonal) + torch.diag(self.off_diagonal, 1) + torch.diag(self.off_diagonal, -1)
         values, vectors = torch.linalg.eigh(t)
         return values, vectors
+
+
+def refuse_derivative(product: Tensor, where: str) -> None:
+    """Raise where the product is part of a larger derivative, which the numbers read off an iteration would cut.
+
+    Raises:
+        UnsupportedError: it is.
+    """
+    if product.requires_grad or torch._C._functorch.is_gradtrackingtensor(product):
+        raise UnsupportedError(
+            where,
+            "its result cannot be differentiated further, for it reads numbers off the products; use method='dense' of "
+            "the operator, or differentiate a matrix of the products with torch.linalg",
+        )
 
 
 class LanczosProcess:
@@ -52,13 +69,18 @@ class LanczosProcess:
     """
 
     def __init__(self, operator: SymmetricOperator, start: Tensor) -> None:
-        norm = float(torch.linalg.vector_norm(start))
-        if not 0 < norm < math.inf:
-            raise ValueError(f"start: got norm {norm}, expected a finite vector that is not zero")
         self._operator = operator = widen(operator)
+        if start.shape != (operator.n,):
+            raise ValueError(f"start: got shape {tuple(start.shape)}, expected ({operator.n},)")
+        start = start.detach().to(operator.dtype)
+        # Scaled first: the squares of large entries overflow where the entries do not.
+        largest = float(start.abs().max())
+        if not 0 < largest < math.inf:
+            raise ValueError(f"start: got largest entry {largest}, expected a finite vector that is not zero")
+        start = start / largest
         self._eps = precision(operator)
         self._basis = torch.empty(operator.n, min(operator.n, 8), dtype=operator.dtype, device=operator.device)
-        self._next = start.to(operator.dtype) / norm
+        self._next = start / torch.linalg.vector_norm(start)
         self._alphas: list[float] = []
         self._betas: list[float] = []
 
@@ -86,13 +108,15 @@ class LanczosProcess:
         q = self._next
         self._basis[:, j] = q
         basis = self._basis[:, : j + 1]
-        w = self._operator.matvec(q)
+        w = product = self._operator.matvec(q)
+        refuse_derivative(w, "Lanczos process")
         alpha = float(q @ w)
         for _ in range(2):
             w = w - basis @ (basis.T @ w)
         beta = float(torch.linalg.vector_norm(w))
         if not math.isfinite(alpha + beta):
-            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1}")
+            why = not_finite(product)
+            raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({why})")
         self._alphas.append(alpha)
         scale = max(max(map(abs, self._alphas)), max(self._betas, default=0.0))
         negligible = beta <= 4 * math.sqrt(self._operator.n) * self._eps * scale
@@ -105,13 +129,14 @@ class LanczosProcess:
     def tridiagonal(self) -> Tridiagonal:
         """The factorisation so far."""
         return Tridiagonal(
-            torch.tensor(self._alphas, dtype=torch.float64),
-            torch.tensor(self._betas[:-1], dtype=torch.float64),
+            torch.tensor(self._alphas, dtype=torch.float64, device="cpu"),
+            torch.tensor(self._betas[:-1], dtype=torch.float64, device="cpu"),
             self._betas[-1],
             self._basis[:, : self.steps],
         )
 
 
+@entrance
 def lanczos(operator: SymmetricOperator, start: Tensor, steps: int) -> Tridiagonal:
     """Up to ``steps`` Lanczos steps from ``start``; fewer where the Krylov space turns out invariant.
 
@@ -150,6 +175,7 @@ class Eigenpairs:
     converged: bool
 
 
+@entrance
 def extreme_eigenpairs(
     operator: SymmetricOperator,
     count: int = 1,
@@ -172,7 +198,8 @@ def extreme_eigenpairs(
         tolerance: residual relative to the largest Ritz value; default max(eps^0.75, 16 eps). The error of a value is
             at most its residual, and about residual² / gap to the rest of the spectrum.
         max_steps: most steps; default n.
-        seed: seed of the start vector, where no generator is given.
+        seed: seed of the start vector, which the pairs do not depend on but for rounding: by default the same one at
+            every call; None draws one from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -181,14 +208,16 @@ def extreme_eigenpairs(
     Raises:
         ValueError: unknown ``which``, or more pairs than dimensions.
     """
-    check_positive(count, "count")
+    operator, count = widen(operator), check_positive(count, "count")
     if which not in ("smallest", "largest", "both"):
         raise ValueError(f"which: got {which!r}, expected smallest, largest or both")
     if count > operator.n:
         raise ValueError(f"count: got {count}, expected at most n = {operator.n}")
     limit = min(operator.n, operator.n if max_steps is None else check_positive(max_steps, "max_steps"))
-    operator = widen(operator)
-    tolerance = solver_tolerance(precision(operator)) if tolerance is None else tolerance
+    if tolerance is not None:
+        tolerance = check_number(tolerance, "tolerance", minimum=0.0)
+    else:
+        tolerance = solver_tolerance(precision(operator))
     start = draw("normal", operator.n, 1, probe_generator(seed, generator), operator)[:, 0]
     process = LanczosProcess(operator, start)
     while True:
@@ -225,6 +254,7 @@ class SpectralDensity:
     weights: Tensor
     products: int
 
+    @entrance
     def density(self, grid: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """The density convolved with a normal of standard deviation ``width``, and its standard error, on a grid.
 
@@ -235,6 +265,7 @@ class SpectralDensity:
         each = (kernels * self.weights.to(grid.dtype)).sum(-1)
         return self._mean(each)
 
+    @entrance
     def mean_of(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """(1/n) tr phi(A) and its standard error, from ``values`` = phi(nodes)."""
         return self._mean((values * self.weights).sum(-1))
@@ -250,12 +281,13 @@ def gaussian(t: Tensor, centre: Tensor, width: float) -> Tensor:
     return torch.exp(-0.5 * ((t - centre) / width) ** 2) / (width * math.sqrt(2 * math.pi))
 
 
+@entrance
 def spectral_density(
     operator: SymmetricOperator,
     *,
     probes: int = 8,
     steps: int = 64,
-    seed: int | None = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> SpectralDensity:
     """Stochastic Lanczos quadrature (Golub & Meurant 2010, ch. 6; Ubaru, Chen & Saad 2017, algorithm 1).
@@ -268,17 +300,17 @@ def spectral_density(
         operator: a symmetric operator.
         probes: number of start vectors, >= 1.
         steps: Lanczos steps for each, >= 1; exact for polynomials of degree 2 steps - 1; capped at n.
-        seed: seed of the probes, where no generator is given.
+        seed: seed of the probes; None: other probes at every call, from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
         Nodes and weights in float64 on the CPU.
     """
-    check_positive(probes, "probes")
-    source = probe_generator(seed, generator)
+    probes = check_positive(probes, "probes")
+    operator, source = widen(operator), probe_generator(seed, generator)
     width = min(check_positive(steps, "steps"), operator.n)
-    nodes = torch.empty(probes, width, dtype=torch.float64)
-    weights = torch.zeros(probes, width, dtype=torch.float64)
+    nodes = torch.empty(probes, width, dtype=torch.float64, device="cpu")
+    weights = torch.zeros(probes, width, dtype=torch.float64, device="cpu")
     products = 0
     for i in range(probes):
         start = draw("sphere", operator.n, 1, source, operator)[:, 0]

@@ -1,4 +1,4 @@
-"""The Hessian at a point as a linear operator, and its bridge to array libraries."""
+"""Symmetric linear operators, the Hessian at a point among them, and their bridge to array libraries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_point, scalar_function
+from hograd_core._checks import check_number, check_point, check_positive, scalar_function
+from hograd_core._entrance import entrance, in_autocast, kept, released, watched
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
+from hograd_core.hazards import guard
 
 LINEARISED = "linearised"
 
@@ -28,28 +30,141 @@ class SymmetricOperator(Protocol):
         ...
 
 
-class MatrixOperator:
-    """A symmetric operator from a function (n,) -> (n,), or from a dense (n, n) matrix."""
+class OperatorBase:
+    """What the operators here share: ``shape``, ``A @ v`` for a vector (n,) and ``A @ V`` for columns (n, k)."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return self.n, self.n
+
+    def matvec(self, v: Any) -> Any:
+        """A v for v of shape (n,)."""
+        raise NotImplementedError
+
+    def matmat(self, columns: Any) -> Any:
+        """A V for columns of shape (n, k): k products."""
+        if columns.shape[1] == 0:
+            return columns
+        return torch.stack([self.matvec(column) for column in columns.unbind(1)], 1)
+
+    def __matmul__(self, other: Any) -> Any:
+        dimensions = getattr(other, "ndim", None)
+        if dimensions not in (1, 2) or other.shape[0] != self.n:
+            got = type(other).__name__ if dimensions is None else f"shape {tuple(other.shape)}"
+            raise ValueError(f"operand of @: got {got}, expected a vector ({self.n},) or columns ({self.n}, k)")
+        return self.matvec(other) if dimensions == 1 else self.matmat(other)
+
+
+def check_operand(v: Any, operator: SymmetricOperator) -> Tensor:
+    """Return ``v`` after checking that the operator applies to it; detached, unless in a larger derivative.
+
+    Raises:
+        TypeError: not a tensor, or another dtype than the operator's.
+        ValueError: another shape than (n,), or another device.
+    """
+    if not isinstance(v, Tensor):
+        raise TypeError(f"v: got {type(v).__name__}, expected a torch.Tensor of shape ({operator.n},)")
+    if v.shape != (operator.n,):
+        raise ValueError(f"v: got shape {tuple(v.shape)}, expected ({operator.n},); flatten it, or use A @ columns")
+    if v.dtype != operator.dtype:
+        raise TypeError(f"v: got dtype {v.dtype}, expected {operator.dtype} like the operator; convert with .to")
+    if v.device != operator.device:
+        raise ValueError(f"v: got device {v.device}, expected {operator.device} like the operator; move it with .to")
+    held: Tensor = v if kept() else v.detach()
+    return held.clone() if held.is_inference() else held
+
+
+class MatrixOperator(OperatorBase):
+    """A symmetric operator from a function (n,) -> (n,), or from a dense (n, n) matrix.
+
+    Args:
+        product: v -> A v; it runs with grad enabled, in the autocast of whoever asks for the product.
+        n: dimension, >= 1.
+        dtype: of vectors and products, a real floating one.
+        device: of vectors and products.
+    """
 
     def __init__(
         self, product: Callable[[Tensor], Tensor], n: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
-        self.n = n
+        if not callable(product):
+            raise TypeError(
+                f"product: got {type(product).__name__}, expected a callable v -> A v; or use .dense(matrix)"
+            )
+        self.n = check_positive(n, "n")
         self.dtype = dtype
-        self.device = torch.device(device)
-        self._product = product
+        # Where "cuda" puts it: "cuda:0", say. Named, or a default device would have its say.
+        self.device = torch.empty(0, device=device).device
+        self._product: Callable[[Tensor], Tensor] | None = product
+        self._matrix: Tensor | None = None
 
     @classmethod
-    def dense(cls, matrix: Tensor) -> MatrixOperator:
-        """The operator of a square matrix, which is taken to be symmetric."""
-        return cls(lambda v: matrix @ v, matrix.shape[0], matrix.dtype, matrix.device)
+    def dense(cls, matrix: Any) -> MatrixOperator:
+        """The operator of a square matrix, which is taken to be symmetric.
 
+        Raises:
+            TypeError: not a tensor of a real floating dtype.
+            ValueError: not square.
+        """
+        if not isinstance(matrix, Tensor) or not matrix.dtype.is_floating_point:
+            got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
+            raise TypeError(f"matrix: got {got}, expected a torch.Tensor of a real floating dtype")
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, expected (n, n)")
+        made = cls(lambda v: matrix @ v, matrix.shape[0], matrix.dtype, matrix.device)
+        made._matrix = matrix
+        return made
+
+    @entrance
     def matvec(self, v: Tensor) -> Tensor:
-        """A v for v of shape (n,)."""
-        return self._product(v)
+        """A v for v of shape (n,).
+
+        Raises:
+            TypeError, ValueError: v does not fit, or the product is none of that dtype, shape and device.
+        """
+        v = check_operand(v, self)
+        if self._matrix is not None:
+            # Our own algebra, so outside the caller's autocast.
+            product: Tensor = released(self._matrix @ v)
+            return product
+        assert self._product is not None
+        found: Any = in_autocast(self._product)(v)
+        if not isinstance(found, Tensor) or (found.shape, found.dtype, found.device) != (v.shape, v.dtype, v.device):
+            got = (
+                f"shape {tuple(found.shape)}, {found.dtype}, on {found.device}"
+                if isinstance(found, Tensor)
+                else type(found).__name__
+            )
+            raise TypeError(
+                f"product: returned {got}, expected shape ({self.n},), {v.dtype}, on {v.device} as declared; convert "
+                "it, and compute in that dtype (under autocast a matrix product comes in a lower one)"
+            )
+        # A product that hands back v itself would let an in-place step of an iteration change both.
+        product = released(found)
+        return product.clone() if found is v else product
 
 
-class HessianOperator:
+def adopted(operator: Any) -> Any:
+    """An operator of this room as it is; any other object of the protocol wrapped.
+
+    Raises:
+        TypeError: it lacks what :class:`SymmetricOperator` asks for.
+    """
+    if isinstance(operator, OperatorBase):
+        return operator
+    missing = [name for name in ("n", "dtype", "device", "matvec") if not hasattr(operator, name)]
+    if missing:
+        raise TypeError(
+            f"operator: got {type(operator).__name__} without {', '.join(missing)}, expected a HessianOperator, a "
+            "MatrixOperator (MatrixOperator.dense(matrix) of a matrix), or an object with n, dtype, device and matvec"
+        )
+    return MatrixOperator(operator.matvec, operator.n, operator.dtype, operator.device)
+
+
+class HessianOperator(OperatorBase):
     """v -> (H + damping I) v, H the Hessian of f at x, without H.
 
     The method ``"linearised"`` builds the graph of the gradient once and walks it backwards at every product
@@ -58,7 +173,9 @@ class HessianOperator:
     gradient, until :meth:`close`, the end of the ``with`` block, or the collection of this object. Every
     other method is one of ``derivative_vector_product`` and keeps nothing between products.
 
-    Vectors are flat, of ``x.numel()`` elements in x's dtype and on its device.
+    Vectors are flat, of ``x.numel()`` elements in x's dtype and on its device; ``A @ v`` and ``A @ columns`` work too.
+    The point is copied: later in-place changes of x do not reach the operator, by any method. Products are detached,
+    but where the operator is used within a function that is differentiated itself.
 
     Args:
         f: function of x to a 0-dimensional tensor.
@@ -68,38 +185,45 @@ class HessianOperator:
 
     Attributes:
         value: f(x). gradient: flat gradient. products: Hessian products made so far.
+        n, shape, dtype, device: of the operator.
 
     Raises:
-        ValueError: unknown method.
+        TypeError: an argument is not of the kind asked for; the message names it.
+        ValueError: unknown method, a damping that is not finite, or f's result is not 0-dimensional.
+        UnsupportedError: PyTorch differentiates f wrongly by this method; others are told at the first product.
     """
 
+    @entrance
     def __init__(self, f: Any, x: Tensor, *, method: str = LINEARISED, damping: float = 0.0) -> None:
         if method != LINEARISED:
             derivative_vector_product.method(method)
         self._f = scalar_function(f)
-        self._x = check_point(x)
+        self._x = check_point(x).clone()
         self.method = method
-        self.damping = damping
+        self.damping = check_number(damping, "damping")
         self.n = self._x.numel()
         self.dtype = self._x.dtype
         self.device = self._x.device
         self.products = 0
         keep = method == LINEARISED
-        with torch.enable_grad():
-            point = leaf(self._x)
+        point = leaf(self._x)
+        # The other methods are guarded at every product.
+        with watched(guard("HessianOperator[linearised]", (("double_backward", 2),)) if keep else None):
             value = self._f(point)
-            gradient = grad_or_zeros(value, point, create_graph=keep)
-        self.value = value.detach()
-        self.gradient = gradient.detach().reshape(-1)
+        gradient = grad_or_zeros(value, point, create_graph=keep)
+        self.value: Tensor = released(value)
+        self.gradient: Tensor = released(gradient).reshape(-1)
         self._linearised: tuple[Tensor, Tensor] | None = (gradient, point) if keep else None
 
+    @entrance
     def matvec(self, v: Tensor) -> Tensor:
         """(H + damping I) v for flat v.
 
         Raises:
+            TypeError, ValueError: v does not fit; the message says how.
             RuntimeError: the operator was closed.
         """
-        self.products += 1
+        v = check_operand(v, self)
         product: Tensor
         if self.method != LINEARISED:
             product = derivative_vector_product(self._f, self._x, v.reshape(self._x.shape), 2, method=self.method)
@@ -110,10 +234,12 @@ class HessianOperator:
             product = grad_or_zeros(
                 gradient, point, create_graph=False, retain_graph=True, grad_outputs=v.reshape(gradient.shape)
             )
+        self.products += 1
         product = product.reshape(-1)
         if self.damping:
             product = product + self.damping * v
-        return product
+        released_product: Tensor = released(product)
+        return released_product
 
     def close(self) -> None:
         """Release the kept graph; further products of the linearised method raise."""
@@ -143,11 +269,11 @@ def unit_vector(operator: SymmetricOperator, i: int) -> Tensor:
     return e
 
 
-class ArrayOperator:
+class ArrayOperator(OperatorBase):
     """A symmetric operator in the protocol of ``scipy.sparse.linalg.aslinearoperator``.
 
-    ``shape``, ``dtype`` (by name), ``matvec``, ``rmatvec`` and ``matmat`` over NumPy arrays; nothing here imports
-    NumPy or SciPy. Example::
+    ``shape``, ``dtype`` (by name), ``matvec``, ``rmatvec``, ``matmat`` and ``@`` over NumPy arrays; nothing here
+    imports NumPy or SciPy. Example::
 
         with HessianOperator(f, x) as hessian:
             values, vectors = scipy.sparse.linalg.eigsh(aslinearoperator(ArrayOperator(hessian)), k=4)
@@ -160,20 +286,30 @@ class ArrayOperator:
     """
 
     def __init__(self, operator: SymmetricOperator) -> None:
+        operator = adopted(operator)
         if operator.dtype == torch.bfloat16:
             raise TypeError("operator: got dtype torch.bfloat16, expected one that NumPy has; use float32 or float64")
         self._operator = operator
-        self.shape = (operator.n, operator.n)
+        self.n = operator.n
         self.dtype = str(operator.dtype).removeprefix("torch.")
 
+    def _tensor(self, array: Any) -> Tensor:
+        if "complex" in str(getattr(array, "dtype", "")):
+            raise TypeError(f"array: got dtype {array.dtype}, expected a real one; apply A to real and imaginary parts")
+        # A copy, for PyTorch takes no negative strides and warns of arrays that are read-only.
+        array = array.copy() if hasattr(array, "copy") else array
+        return torch.as_tensor(array, dtype=self._operator.dtype, device=self._operator.device)
+
+    @entrance
     def matvec(self, v: Any) -> Any:
         """A v for an array of shape (n,) or (n, 1); returns an array of the same shape."""
-        tensor = torch.as_tensor(v, dtype=self._operator.dtype, device=self._operator.device)
-        return self._operator.matvec(tensor.reshape(-1)).reshape(tensor.shape).cpu().numpy()
+        tensor = self._tensor(v)
+        return self._operator.matvec(tensor.reshape(-1)).reshape(tensor.shape).detach().cpu().numpy()
 
     rmatvec = matvec
 
-    def matmat(self, matrix: Any) -> Any:
+    @entrance
+    def matmat(self, columns: Any) -> Any:
         """A V for an array of shape (n, k), column by column."""
-        tensor = torch.as_tensor(matrix, dtype=self._operator.dtype, device=self._operator.device)
-        return torch.stack([self._operator.matvec(column) for column in tensor.unbind(1)], 1).cpu().numpy()
+        tensor = self._tensor(columns)
+        return torch.stack([self._operator.matvec(column) for column in tensor.unbind(1)], 1).detach().cpu().numpy()

@@ -7,11 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_point, check_positive, scalar_function
+from hograd_core._checks import (
+    ScalarFunction,
+    check_finite,
+    check_number,
+    check_point,
+    check_positive,
+    scalar_function,
+)
+from hograd_core._entrance import entrance
 from hograd_core._registry import method, operator
 from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
 from hograd_core.curvature._probes import draw, probe_generator
-from hograd_core.curvature.lanczos import Eigenpairs, extreme_eigenpairs, gaussian, spectral_density
+from hograd_core.curvature.lanczos import (
+    Eigenpairs,
+    extreme_eigenpairs,
+    gaussian,
+    refuse_derivative,
+    spectral_density,
+)
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator, dense_matrix
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
@@ -56,7 +70,7 @@ def lanczos_extremes(
     *,
     tolerance: float | None = None,
     max_steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -98,7 +112,7 @@ def lobpcg_extremes(
     *,
     tolerance: float | None = None,
     max_iterations: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -150,10 +164,12 @@ class _MatrixFree(torch.Tensor):
         # derivative of a sign, say) crashes the process; the keys as they were outside do not.
         with torch.overrides.enable_reentrant_dispatch():
             product = torch.stack([matrix.operator.matvec(column) for column in block.unbind(1)], 1)
+        refuse_derivative(product, "torch.lobpcg")
         # torch.lobpcg hands NaN to LAPACK, which may crash the process.
         return check_finite(product, "operator: its product")
 
 
+@entrance
 def lobpcg(
     operator: SymmetricOperator,
     *,
@@ -173,7 +189,8 @@ def lobpcg(
         tolerance: residual relative to the operator's scale, |A z| / |z| of a random block z or the largest value
             found; default max(eps^0.75, 16 eps).
         max_iterations: most iterations, of ``count`` products each; default 20 n.
-        seed: seed of the start block, where no generator is given.
+        seed: seed of the start block, which the pairs do not depend on but for rounding: by default the same one at
+            every call; None draws one from torch's global generator.
         generator: source of randomness in place of the seed.
 
     Returns:
@@ -183,16 +200,18 @@ def lobpcg(
         ValueError: n < 3 * count.
         FloatingPointError: a product is not finite.
     """
-    if operator.n < 3 * check_positive(count, "count"):
+    operator, count = widen(operator), check_positive(count, "count")
+    if operator.n < 3 * count:
         raise ValueError(f"count: got {count}, expected at most n/3 = {operator.n // 3}; use a dense solver")
-    operator = widen(operator)
-    tolerance = solver_tolerance(precision(operator)) if tolerance is None else tolerance
+    if tolerance is not None:
+        tolerance = check_number(tolerance, "tolerance", minimum=0.0)
+    else:
+        tolerance = solver_tolerance(precision(operator))
     iterations = 20 * operator.n if max_iterations is None else check_positive(max_iterations, "max_iterations")
     matrix = _MatrixFree(operator)
     start = draw("normal", operator.n, count, probe_generator(seed, generator), operator)
-    with torch.no_grad():
-        # Its own criterion is residual / (|A| + |value|), |A| by a random block: half of the tolerance is as strict.
-        values, vectors = torch.lobpcg(matrix, k=count, X=start, largest=largest, niter=iterations, tol=tolerance / 2)
+    # Its own criterion is residual / (|A| + |value|), |A| by a random block: half of the tolerance is as strict.
+    values, vectors = torch.lobpcg(matrix, k=count, X=start, largest=largest, niter=iterations, tol=tolerance / 2)
     order = values.argsort()
     values, vectors = values[order], vectors[:, order]
     norms = torch.linalg.vector_norm(matrix @ vectors - vectors * values, dim=0)
@@ -229,16 +248,15 @@ def hessian_spectral_density(f: ScalarFunction, x: Tensor, points: int = 64, wid
         ValueError: f's result is not 0-dimensional, fewer than 2 points, or a width that is not positive.
         FloatingPointError: the Hessian at x, or a product with it, is not finite.
     """
-    if check_positive(points, "points") < 2:
+    points = check_positive(points, "points")
+    if points < 2:
         raise ValueError(f"points: got {points}, expected at least 2")
-    if not 0 < width < float("inf"):
-        raise ValueError(f"width: got {width}, expected a positive number")
-    return scalar_function(f), check_point(x), points, width
+    return scalar_function(f), check_point(x), points, check_number(width, "width", positive=True)
 
 
 def _grid(low: float, high: float, points: int, width: float) -> tuple[Tensor, float]:
     sigma = width * (max(abs(low), abs(high)) or 1.0)
-    return torch.linspace(low - 3 * sigma, high + 3 * sigma, points, dtype=torch.float64), sigma
+    return torch.linspace(low - 3 * sigma, high + 3 * sigma, points, dtype=torch.float64, device="cpu"), sigma
 
 
 @method(
@@ -271,7 +289,7 @@ def slq_density(
     *,
     probes: int = 8,
     steps: int = 64,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:

@@ -53,6 +53,7 @@ def trace_columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2; torch.func.jvp",
     functorch=True,
+    amounts_to=(("nested_jvp", 2),),
 )
 def trace_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     """Sum of the second directional derivatives along the coordinates, without a tape."""
@@ -74,7 +75,7 @@ def hutchinson(
     *,
     probes: int = 32,
     distribution: str = "rademacher",
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -99,7 +100,7 @@ def hutch_plus_plus(
     x: Tensor,
     *,
     products: int = 30,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:
@@ -122,7 +123,7 @@ def xtrace(
     x: Tensor,
     *,
     products: int = 30,
-    seed: int = 0,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
 ) -> Tensor:

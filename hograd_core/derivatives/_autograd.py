@@ -14,7 +14,9 @@ def leaf(x: Tensor) -> Tensor:
     Inside a larger derivative (:func:`kept`) it hangs on x's own graph, so that the result can be differentiated in x;
     a node of its own, so that what f takes from x by its closure is not counted.
     """
-    return x.view_as(x) if kept() and x.requires_grad else x.detach().requires_grad_()
+    # A view, not detach: a Taylor series of f's argument goes on through it as well.
+    own = x.view_as(x) if kept() else x.detach()
+    return own if own.requires_grad else own.requires_grad_()
 
 
 def grad_or_zeros(

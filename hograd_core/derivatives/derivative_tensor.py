@@ -16,7 +16,12 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_tra
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
 
-@operator(result="x * order", default="rows", aliases={"hessian": 2}, verification=check_derivative)
+@operator(
+    result="x * order",
+    default="rows",
+    aliases={"hessian": 2},
+    verification=functools.partial(check_derivative, slots=None),
+)
 def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any, ...]:
     """All entries of the derivative of ``order``.
 

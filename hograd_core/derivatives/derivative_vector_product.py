@@ -19,7 +19,9 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(result="x", default="double_backward", aliases={"hvp": 2}, verification=check_derivative)
+@operator(
+    result="x", default="double_backward", aliases={"hvp": 2}, verification=functools.partial(check_derivative, slots=1)
+)
 def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 

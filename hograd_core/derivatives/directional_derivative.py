@@ -18,7 +18,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_d
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
-@operator(result="scalar", default="nested_grad", verification=check_derivative)
+@operator(result="scalar", default="nested_grad", verification=functools.partial(check_derivative, slots=0))
 def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 

@@ -10,6 +10,7 @@ from hograd_core.hazards._guard import Guard as Guard
 from hograd_core.hazards._guard import guard as guard
 from hograd_core.hazards._guard import guarded as guarded
 from hograd_core.hazards._guard import ignored as ignored
+from hograd_core.hazards._guard import narrowed as narrowed
 from hograd_core.hazards._hazard import Hazard as Hazard
 from hograd_core.hazards._hazard import nearest_tested as nearest_tested
 from hograd_core.hazards._substitutes import SUBSTITUTES as SUBSTITUTES

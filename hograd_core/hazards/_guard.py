@@ -42,7 +42,7 @@ class Guard:
             Taylor mode go through them, reverse mode does not).
     """
 
-    __slots__ = ("_around", "_dangers", "_traced", "amounts", "order", "where")
+    __slots__ = ("_around", "_dangers", "_forward_only", "_untraced", "amounts", "order", "where")
 
     def __init__(
         self, where: str, amounts: tuple[Amount, ...], *, repair: bool = False, constant: bool = False
@@ -52,7 +52,7 @@ class Guard:
         self.order = max(order for _, order in amounts)
         self._around = tuple(mode for mode, wanted in ((Repairing, repair), (ConstantUnderNoGrad, constant)) if wanted)
         self._dangers = _dangers(amounts)
-        self._traced = False
+        self._forward_only = self._untraced = any(method in _FORWARD_ONLY for method, _ in amounts)
 
     def around(self) -> AbstractContextManager[None] | None:
         """The modes that f runs in."""
@@ -65,12 +65,13 @@ class Guard:
             UnsupportedError: it holds an operator whose derivative is wrong by this method.
             ValueError: the result does not depend on the arguments, but on other tensors that require grad.
         """
-        roots = _graph.recorded(result)
-        if not roots and not self._traced and any(m in _FORWARD_ONLY for m, _ in self.amounts):
-            self._traced = True
+        if self._untraced:
+            self._untraced = False
             with _entrance.unguarded():
                 arguments, result = _graph.traced(function, arguments)
-            roots = _graph.recorded(result)
+        elif self._forward_only:
+            return
+        roots = _graph.recorded(result)
         if not roots:
             return
         dangers, met = self._dangers, []
@@ -152,12 +153,26 @@ def guard(where: str, amounts: tuple[Amount, ...], *, repair: bool = False, cons
 @contextmanager
 def guarded(where: str, *amounts: Amount, repair: bool = False, constant: bool = False) -> Iterator[None]:
     """For public functions that are no operators: what the block computes amounts to these methods and orders."""
-    with _entrance.watched(guard(where, amounts, repair=repair, constant=constant)):
+    with _entrance.entered():
+        _entrance.watched_by(guard(where, amounts, repair=repair, constant=constant))
         yield
 
 
 @contextmanager
-def ignored() -> Iterator[None]:
-    """Run without the guard: results may be wrong. For measuring what PyTorch does, and nothing else."""
-    with _entrance.unguarded():
+def narrowed(*amounts: Amount) -> Iterator[None]:
+    """Within a call that is watched already: the block amounts to these methods and orders, as its arguments show."""
+    watch = _entrance.watching()
+    if not isinstance(watch, Guard):
         yield
+        return
+    around = _entrance.enclosing()
+    if around:
+        amounts = (("*", around + max(order for _, order in amounts)),)
+    repair, constant = Repairing in watch._around, ConstantUnderNoGrad in watch._around
+    with _entrance.watched(Guard(watch.where, amounts, repair=repair, constant=constant)):
+        yield
+
+
+def ignored() -> _entrance.unguarded:
+    """Run the block without the guard: results may be wrong. For measuring what PyTorch does, and nothing else."""
+    return _entrance.unguarded()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_number, check_positive
+from hograd_core._entrance import callback, entrance, unguarded
 from hograd_core.curvature._precision import precision, solver_tolerance, widen, widened
 from hograd_core.curvature.linear_operator import SymmetricOperator
+from hograd_core.solvers._inside import refuse_inside_derivative
 
 Preconditioner = Callable[[Tensor], Tensor]
 
@@ -26,7 +29,7 @@ class CGResult:
     """What conjugate gradients on A p = b returned, and why it stopped there.
 
     Attributes:
-        step: p, (n,), in b's dtype (float32 for a half-precision one).
+        step: p, (n,), detached, in b's dtype (float32 for a half-precision one).
         status: "converged" (residual within tolerance), "negative_curvature" (a direction d with d^T A d <= 0 to
             rounding was met), "boundary" (the trust region's) or "max_iterations".
         iterations: number of conjugate directions used; products made equals it, plus one where a direction was
@@ -53,6 +56,7 @@ class CGResult:
         return self.status == CONVERGED
 
 
+@entrance
 def conjugate_gradient(
     operator: SymmetricOperator,
     b: Tensor,
@@ -89,27 +93,49 @@ def conjugate_gradient(
         Step, status and report.
 
     Raises:
+        TypeError: b is not a tensor of the operator's dtype, or a number is none.
         ValueError: b does not fit, or a radius or tolerance that is not positive, or a preconditioner that is
             not positive definite.
-        FloatingPointError: b or a product is not finite.
+        FloatingPointError: b or a product is not finite, or its squared norm overflows.
     """
+    if not isinstance(b, Tensor):
+        raise TypeError(f"b: got {type(b).__name__}, expected a torch.Tensor of shape ({operator.n},)")
     if b.shape != (operator.n,):
         raise ValueError(f"b: got shape {tuple(b.shape)}, expected ({operator.n},)")
-    if radius is not None and not 0 < radius < math.inf:
+    if b.dtype != operator.dtype:
+        raise TypeError(
+            f"b: got dtype {b.dtype}, expected {operator.dtype} like the operator; use b.to(operator.dtype)"
+        )
+    if b.device != operator.device:
+        raise ValueError(f"b: got device {b.device}, expected {operator.device} like the operator; use b.to(...)")
+    refuse_inside_derivative("conjugate_gradient", b)
+    if radius is not None and not check_number(radius, "radius") > 0:
         raise ValueError(f"radius: got {radius}, expected a finite number > 0 or None")
-    operator, b = widen(operator), widened(b)
-    eps = precision(operator)
     limit = 2 * operator.n if max_iterations is None else check_positive(max_iterations, "max_iterations")
-    relative = solver_tolerance(eps) if relative_tolerance is None else relative_tolerance
-    if not (0 <= relative < math.inf and 0 <= absolute_tolerance < math.inf):
-        raise ValueError(f"relative_tolerance, absolute_tolerance: got {relative}, {absolute_tolerance}, expected >= 0")
+    # An inference tensor cannot be saved for backward, as products save it.
+    b = widened(b.clone() if b.is_inference() else b.detach())
+    operator = widen(operator)
+    eps = precision(operator)
+    if relative_tolerance is None:
+        relative = solver_tolerance(eps)
+    else:
+        relative = check_number(relative_tolerance, "relative_tolerance", minimum=0)
+    absolute = check_number(absolute_tolerance, "absolute_tolerance", minimum=0)
+    if preconditioner is not None:
+        preconditioner = _preconditioned(preconditioner)
+
+    size = float(b.abs().max())
+    if not math.isfinite(size):
+        raise FloatingPointError("b: holds a value that is not finite")
+    if size and not 0 < _norm(b) ** 2 < math.inf:
+        raise FloatingPointError(
+            f"b: its squared norm over- or underflows in {b.dtype}, with a largest entry of {size:.3g}; scale b"
+        )
 
     p = torch.zeros_like(b)
     r = b.clone()
     norm = _norm(b)
-    if not math.isfinite(norm):
-        raise FloatingPointError("b: holds a value that is not finite")
-    goal = max(relative * norm, absolute_tolerance)
+    goal = max(relative * norm, absolute)
     residuals = [norm]
     if norm <= goal or norm == 0.0:
         return CGResult(p, CONVERGED, 0, tuple(residuals), 0, goal, 0.0, 0.0)
@@ -125,9 +151,12 @@ def conjugate_gradient(
 
     for iteration in range(limit):
         ad = operator.matvec(d)
+        refuse_inside_derivative("conjugate_gradient", ad)
+        ad = ad.detach()
         curvature = float(d @ ad)
         if not math.isfinite(curvature):
-            raise FloatingPointError(f"operator: its product is not finite in iteration {iteration + 1}")
+            what = "its product is not finite" if not bool(ad.isfinite().all()) else f"d^T A d overflows in {d.dtype}"
+            raise FloatingPointError(f"operator: {what} in iteration {iteration + 1}")
         length = _norm(d)
         largest = max(largest, _norm(ad) / length)
         if curvature <= eps * largest * length * length:
@@ -162,6 +191,22 @@ def conjugate_gradient(
         dd = rz + beta * beta * dd
         d = z + beta * d
     return result(MAX_ITERATIONS, limit, limit)
+
+
+def _preconditioned(preconditioner: Callable[[Tensor], Any]) -> Preconditioner:
+    """The caller's r -> M^-1 r, its result checked and without graph."""
+    apply = callback(preconditioner)
+
+    def checked(r: Tensor) -> Tensor:
+        # It gets a copy, for it may write to what it is given, and r lives on.
+        with unguarded():
+            z = apply(r.clone())
+        if not isinstance(z, Tensor) or z.shape != r.shape or z.device != r.device:
+            got = f"{tuple(z.shape)} on {z.device}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"preconditioner: returned {got}, expected {tuple(r.shape)} on {r.device} like r")
+        return z.detach().to(r.dtype)
+
+    return checked
 
 
 def _norm(v: Tensor) -> float:

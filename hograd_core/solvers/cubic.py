@@ -18,12 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_point, check_positive, scalar_function
+from hograd_core._checks import ScalarFunction, check_finite, check_number, check_point, check_positive, scalar_function
+from hograd_core._entrance import entrance
 from hograd_core._registry import method, operator
 from hograd_core.curvature.lanczos import extreme_eigenpairs
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
-from hograd_core.derivatives.derivative_tensor import derivative_tensor
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator
 from hograd_core.derivatives.gradient import gradient
+from hograd_core.solvers._dense import finite_hessian
+from hograd_core.solvers._inside import refuse_inside_derivative
+from hograd_core.solvers._subproblem import minimise_over_subspaces, solve_diagonal
 
 
 class CubicStep(NamedTuple):
@@ -34,7 +37,8 @@ class CubicStep(NamedTuple):
         multiplier: λ = M‖s‖/2, 0-dimensional; H + λI is positive semidefinite.
         decrease: −m(s) >= 0, 0-dimensional: at least the decrease of f where M bounds the Hessian's variation.
         products: Hessian-vector products spent (0 for a method that forms H).
-        residual: ‖(H + λI) s + g‖ / ‖g‖ (over 1 where g = 0), 0-dimensional.
+        residual: how far s is from the conditions above, relative to ‖g‖ + λ‖s‖, 0-dimensional: the larger of
+            ‖(H + λI) s + g‖ and |λ − M‖s‖/2| ‖s‖.
     """
 
     step: Tensor
@@ -42,51 +46,6 @@ class CubicStep(NamedTuple):
     decrease: Tensor
     products: int
     residual: Tensor
-
-
-def solve_diagonal(eigenvalues: Tensor, g: Tensor, regularisation: float) -> tuple[Tensor, float]:
-    """Minimise gᵀy + Σ h_i y_i²/2 + (M/6) ‖y‖³, the cubic model in the eigenbasis of H.
-
-    Solves the secular equation ‖y(λ)‖ = 2λ/M, y_i(λ) = −g_i/(h_i + λ), by Newton's method inside a bracket, in the
-    variable λ − max(0, −h_1) so that nothing cancels next to the hard case.
-
-    Args:
-        eigenvalues: h, ascending, shape (n,), float64.
-        g: shape (n,), float64.
-        regularisation: M > 0.
-
-    Returns:
-        y, and λ.
-    """
-    h = eigenvalues
-    lowest = float(h[0])
-    shift = max(0.0, -lowest)
-    gaps = h - lowest if shift else h
-    size = float(torch.linalg.vector_norm(g))
-    if size == 0 and shift == 0:
-        return torch.zeros_like(g), 0.0
-    flat = gaps <= torch.finfo(h.dtype).eps * h.abs().max() * len(h)
-    if shift and float(torch.linalg.vector_norm(g[flat])) <= torch.finfo(h.dtype).eps * size:
-        y = torch.where(flat, 0.0, -g / torch.where(flat, 1.0, gaps))
-        rest = (2 * shift / regularisation) ** 2 - float(y.square().sum())
-        if rest >= 0:
-            y[0] = math.sqrt(rest)
-            return y, shift
-    low, high = 0.0, math.sqrt(regularisation * size / 2)
-    mu = high
-    for _ in range(200):
-        below = gaps + mu
-        y = -g / below
-        norm = float(torch.linalg.vector_norm(y))
-        excess = norm - 2 * (shift + mu) / regularisation
-        low, high = (mu, high) if excess > 0 else (low, mu)
-        slope = -float((y.square() / below).sum()) / norm - 2 / regularisation if norm else -2 / regularisation
-        newton = mu - excess / slope
-        following = newton if low < newton < high else (low + high) / 2
-        if following == mu or high - low <= 4 * torch.finfo(h.dtype).eps * (shift + high):
-            break
-        mu = following
-    return -g / (gaps + mu), shift + mu
 
 
 @operator(result="step shaped like x, multiplier, decrease", default="dense", order=2)
@@ -107,24 +66,35 @@ def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0)
         FloatingPointError: the gradient or the Hessian at x is not finite.
         UnsupportedError: PyTorch has no second derivative of a step of f by this method.
     """
-    if isinstance(regularisation, bool) or not isinstance(regularisation, int | float):
-        raise TypeError(f"regularisation: got {type(regularisation).__name__}, expected a number > 0")
-    if not 0 < regularisation < math.inf:
-        raise ValueError(f"regularisation: got {regularisation}, expected a finite number > 0")
-    return scalar_function(f), check_point(x), float(regularisation)
+    refuse_inside_derivative("cubic_newton_step", x)
+    return scalar_function(f), check_point(x), check_regularisation(regularisation)
+
+
+def check_regularisation(value: Any) -> float:
+    """M as a float.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"regularisation: got {type(value).__name__}, expected a number > 0")
+    if not 0 < value < math.inf:
+        raise ValueError(f"regularisation: got {value}, expected a finite number > 0")
+    return float(value)
 
 
 def _result(
     s: Tensor, hs: Tensor, g: Tensor, multiplier: float, regularisation: float, x: Tensor, products: int
 ) -> CubicStep:
-    norm = torch.linalg.vector_norm(s)
-    decrease = -(g @ s + s @ hs / 2 + regularisation / 6 * norm**3)
-    residual = torch.linalg.vector_norm(hs + multiplier * s + g)
-    size = torch.linalg.vector_norm(g)
-    relative = residual / size if float(size) > 0 else residual
-    numbers = (torch.tensor(multiplier, dtype=s.dtype), decrease.clamp_min(0), relative)
-    multiplier_, decrease_, relative_ = (n.to(x.device, x.dtype) for n in numbers)
-    return CubicStep(s.reshape(x.shape).to(x.dtype), multiplier_, decrease_, products, relative_)
+    norm, size = float(torch.linalg.vector_norm(s)), float(torch.linalg.vector_norm(g))
+    decrease = -float(g @ s + s @ hs / 2) - regularisation / 6 * norm**3
+    stationarity = float(torch.linalg.vector_norm(hs + multiplier * s + g))
+    scale = size + multiplier * norm
+    residual = max(stationarity, abs(multiplier - regularisation * norm / 2) * norm) / (scale or 1.0)
+    numbers = (x.new_tensor(n) for n in (multiplier, max(decrease, 0.0), residual))
+    multiplier_, decrease_, residual_ = numbers
+    return CubicStep(s.reshape(x.shape).to(x.dtype), multiplier_, decrease_, products, residual_)
 
 
 @method(
@@ -132,13 +102,13 @@ def _result(
     "dense",
     mode="as the Hessian's method",
     source="Nesterov & Polyak 2006, §5 (eigendecomposition and a scalar equation)",
+    amounts_to=(("rows", 2),),
 )
 def dense(f: ScalarFunction, x: Tensor, regularisation: float, *, hessian_method: str | None = None) -> CubicStep:
     """Form H, decompose it, solve the secular equation. Time O(n³), memory O(n²); finds the hard case."""
     n = x.numel()
     g = check_finite(gradient(f, x).reshape(n).double(), "f: its gradient at x")
-    h = derivative_tensor(f, x, 2, method=hessian_method).reshape(n, n).double()
-    h = check_finite((h + h.T) / 2, "f: its Hessian at x")
+    h = finite_hessian(f, x, hessian_method).double()
     values, vectors = torch.linalg.eigh(h)
     y, multiplier = solve_diagonal(values, vectors.T @ g, regularisation)
     s = vectors @ y
@@ -150,6 +120,7 @@ def dense(f: ScalarFunction, x: Tensor, regularisation: float, *, hessian_method
     "lanczos",
     mode="as the Hessian-vector product's method",
     source="Cartis, Gould & Toint 2011, §6.2 (minimisation over growing Krylov spaces)",
+    amounts_to=(("double_backward", 2),),
 )
 def lanczos(
     f: ScalarFunction,
@@ -162,47 +133,38 @@ def lanczos(
 ) -> CubicStep:
     """Minimise over the Krylov space of H and g, by Hessian-vector products; H is never formed.
 
-    Full reorthogonalisation: memory n numbers an iteration. Ends where the model's gradient is below
-    ``relative_tolerance`` ‖g‖, or at n iterations, where the space is exhausted. In the hard case the minimiser over
-    the Krylov space is not that over ℝⁿ; where g = 0 a fixed random vector starts the space instead.
+    Full reorthogonalisation: memory 2 n numbers an iteration. Ends where the model's gradient is below
+    ``relative_tolerance`` ‖g‖, or at n iterations, where the space is exhausted. Before that, a Lanczos process from a
+    random start looks for negative curvature that the Krylov space does not see (the hard case, g = 0, and all between)
+    and adds its direction: some more products, without which the minimiser might be one over the Krylov space alone.
     """
     n = x.numel()
     g = check_finite(gradient(f, x).reshape(n).double(), "f: its gradient at x")
     eps = torch.finfo(x.dtype).eps
-    tolerance = eps if relative_tolerance is None else relative_tolerance
+    tolerance = eps if relative_tolerance is None else check_number(relative_tolerance, "relative_tolerance", minimum=0)
     limit = min(n, n if max_iterations is None else check_positive(max_iterations, "max_iterations"))
-    size = torch.linalg.vector_norm(g)
-    start = g if float(size) > 0 else torch.randn(n, generator=torch.Generator().manual_seed(0)).to(g)
-    basis = [start / torch.linalg.vector_norm(start)]
-    diagonal: list[float] = []
-    off: list[float] = []
-    y, multiplier, products = g.new_zeros(1), 0.0, 0
     with HessianOperator(f, x, method=hvp_method) as hessian:
-        for _ in range(limit):
-            w = check_finite(hessian.matvec(basis[-1].to(x.dtype)).double(), "f: a product with its Hessian at x")
-            products += 1
-            diagonal.append(float(w @ basis[-1]))
-            q = torch.stack(basis)
-            # Twice is enough (Parlett 1998, §6.9).
-            for _ in range(2):
-                w = w - q.T @ (q @ w)
-            t = torch.diag(g.new_tensor(diagonal))
-            if off:
-                t = t + torch.diag(g.new_tensor(off), 1) + torch.diag(g.new_tensor(off), -1)
-            values, vectors = torch.linalg.eigh(t)
-            y, multiplier = solve_diagonal(values, vectors.T @ (q @ g), regularisation)
-            y = vectors @ y
-            beta = float(torch.linalg.vector_norm(w))
-            # The model's gradient at s = Qᵀy is β y_j times the next basis vector.
-            small = float(size) > 0 and beta * abs(float(y[-1])) <= tolerance * float(size)
-            if small or beta <= eps * float(t.abs().max()):
-                break
-            if len(basis) < limit:
-                off.append(beta)
-                basis.append(w / beta)
-        s = torch.stack(basis[: len(diagonal)]).T @ y
-        hs = hessian.matvec(s.to(x.dtype)).double()
-    return _result(s, hs, g, multiplier, regularisation, x, products + 1)
+
+        def product(v: Tensor) -> Tensor:
+            # Scaled: half precision overflows for vectors that are harmless in float64.
+            size = v.abs().max().clamp_min(torch.finfo(v.dtype).tiny)
+            image = hessian.matvec((v / size).to(x.dtype)).detach().double() * size
+            return check_finite(image, "f: a product with its Hessian at x")
+
+        def lowest() -> tuple[float, Tensor]:
+            h = MatrixOperator(product, n, g.dtype, g.device)
+            pairs = extreme_eigenpairs(h, which="smallest", tolerance=eps**0.5, max_steps=min(n, 200))
+            return float(pairs.values[0]), pairs.vectors[:, 0].to(g)
+
+        start = g
+        if not bool(g.any()):
+            # The same direction at every call: a method without seed is deterministic.
+            generator = torch.Generator("cpu").manual_seed(0)
+            start = torch.randn(n, generator=generator, device="cpu", dtype=g.dtype).to(g.device)
+        s, hs, multiplier = minimise_over_subspaces(
+            product, g, start, regularisation, lowest, tolerance=tolerance, eps=eps, limit=limit
+        )
+        return _result(s, hs, g, multiplier, regularisation, x, hessian.products)
 
 
 @dataclass(frozen=True)
@@ -228,22 +190,7 @@ class CubicResult:
     status: str
 
 
-def _out_of_saddle(f: ScalarFunction, x: Tensor, regularisation: float, found: CubicStep, bent: float) -> CubicStep:
-    """The step that leaves a strict saddle which a Krylov space of the gradient does not see, or ``found``.
-
-    At g = 0 the cubic model's minimiser is along the eigenvector of the smallest eigenvalue h < 0, with λ = −h.
-    """
-    with HessianOperator(f, x) as hessian:
-        pairs = extreme_eigenpairs(hessian, which="smallest")
-        products, lowest, u = found.products + hessian.products, float(pairs.values[0]), pairs.vectors[:, 0].double()
-        if lowest >= -bent:
-            return found._replace(products=products)
-        g = hessian.gradient.double()
-    length = -2 * lowest / regularisation
-    s = u * (-length if float(g @ u) > 0 else length)
-    return _result(s, lowest * s, g, -lowest, regularisation, x, products)
-
-
+@entrance
 def minimize_cubic_newton(
     f: ScalarFunction,
     x0: Tensor,
@@ -258,8 +205,7 @@ def minimize_cubic_newton(
 
     A step is taken where f falls by at least a tenth of the model's decrease; M is doubled where it does not and halved
     where it falls by nine tenths. Converges to points of small gradient and (nearly) positive semidefinite Hessian: at
-    a stationary point a last step tells whether it is a strict saddle; where the step comes from a Krylov space, which
-    may not contain the direction down, by the smallest eigenvalue from a random start.
+    a stationary point a last step tells whether it is a strict saddle.
 
     Args:
         f: function of a tensor shaped like x0, returning a 0-dimensional tensor.
@@ -277,15 +223,16 @@ def minimize_cubic_newton(
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional, or a number is out of range.
     """
+    refuse_inside_derivative("minimize_cubic_newton", x0)
     function = scalar_function(f)
-    x = check_point(x0).clone()
+    x = check_point(x0).detach().clone()
     check_positive(max_iterations, "max_iterations")
     eps = torch.finfo(x.dtype).eps
-    flat = eps**0.5 if gradient_tolerance is None else gradient_tolerance
+    flat = check_number(eps**0.5 if gradient_tolerance is None else gradient_tolerance, "gradient_tolerance", minimum=0)
     bent = eps**0.25 if curvature_tolerance is None else curvature_tolerance
-    m, products, status = float(regularisation), 0, "max_iterations"
-    with torch.no_grad():
-        value = float(function(x))
+    bent = check_number(bent, "curvature_tolerance", minimum=0)
+    m, products, status = check_regularisation(regularisation), 0, "max_iterations"
+    value = float(function(x).detach())
     slope, multiplier, steps = math.inf, 0.0, 0
     while steps < max_iterations:
         slope = float(torch.linalg.vector_norm(gradient(function, x)))
@@ -294,8 +241,6 @@ def minimize_cubic_newton(
             break
         try:
             found: CubicStep = cubic_newton_step(function, x, m, method=step_method)
-            if slope <= flat and step_method != "dense" and float(found.multiplier) <= bent:
-                found = _out_of_saddle(function, x, m, found, bent)
         except FloatingPointError:
             status = "not_finite"
             break
@@ -305,9 +250,8 @@ def minimize_cubic_newton(
         if slope <= flat and multiplier <= bent:
             status = "converged"
             break
-        with torch.no_grad():
-            following = x + found.step
-            reached = float(function(following))
+        following = x + found.step
+        reached = float(function(following).detach())
         decrease, promised = value - reached, float(found.decrease)
         # Rounding of f hides decreases below this: such a step is taken on the model's word.
         noise = 8 * eps * max(abs(value), 1.0)

@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._checks import ScalarFunction, check_number, check_point, check_positive, scalar_function
+from hograd_core._entrance import callback as enter
+from hograd_core._entrance import entrance, unguarded
 from hograd_core.curvature._model import check_damping
+from hograd_core.curvature.lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
+from hograd_core.hazards import guarded
+from hograd_core.solvers._inside import refuse_inside_derivative
 from hograd_core.solvers.conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
+from hograd_core.solvers.newton_cg import product_of
 
 PreconditionerFactory = Callable[[HessianOperator], Preconditioner]
 
@@ -22,6 +28,8 @@ MAX_ITERATIONS = "max_iterations"
 LINE_SEARCH_FAILED = "line_search_failed"
 RADIUS_TOO_SMALL = "radius_too_small"
 NOT_FINITE = "not_finite"
+SADDLE = "saddle"
+MAXIMUM = "maximum"
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,14 @@ class NewtonResult:
     Attributes:
         x: the point, shaped like x0, detached.
         value: f(x). gradient_norm: Euclidean.
-        status: "converged", "max_iterations", "line_search_failed" or "radius_too_small" (no step decreases f any
-            more by more than rounding), or "not_finite" (f is unbounded below, or its derivatives overflow at ``x``).
+        status: "converged", "saddle" or "maximum" (the gradient is small, and the Hessian has a negative eigenvalue, or
+            no positive one), "max_iterations", "line_search_failed" or "radius_too_small" (no step decreases f any
+            more by more than rounding), or "not_finite" (f is unbounded below, or f or its derivatives are not finite
+            at ``x``).
         history: one record an iteration.
         evaluations: calls of f without derivatives; gradients: gradients taken; products: Hessian products.
+        lowest_curvature: smallest eigenvalue of the Hessian at a point of small gradient, NaN elsewhere.
+        descent: at a saddle or maximum the unit direction of that curvature, shaped like x; else None.
     """
 
     x: Tensor
@@ -69,10 +81,12 @@ class NewtonResult:
     evaluations: int
     gradients: int
     products: int
+    lowest_curvature: float = math.nan
+    descent: Tensor | None = None
 
     @property
     def converged(self) -> bool:
-        """Whether the gradient's norm is within the tolerance."""
+        """Whether the gradient's norm is within the tolerance, and no curvature is negative."""
         return self.status == CONVERGED
 
     @property
@@ -96,14 +110,14 @@ class _Run:
 
     def value(self, flat: Tensor) -> float:
         self.evaluations += 1
-        with torch.no_grad():
-            return float(self.f(flat.reshape(self.shape)))
+        return float(self.f(flat.reshape(self.shape)).detach())
 
     def expand(self, flat: Tensor) -> HessianOperator:
         self.gradients += 1
         return HessianOperator(self.f, flat.reshape(self.shape), method=self.hvp_method, damping=self.damping)
 
 
+@entrance
 def minimize_newton(
     f: ScalarFunction,
     x0: Tensor,
@@ -125,7 +139,10 @@ def minimize_newton(
     Line search: Nocedal & Wright 2006, algorithm 7.1, with backtracking by quadratic interpolation until the Armijo
     condition holds, or, where f no longer resolves the decrease, the approximate Wolfe condition of Hager & Zhang 2005
     (eq. 4.1). Trust region: algorithms 4.1 and 7.2, the ratio guarded against rounding as in Conn, Gould & Toint
-    2000, §17.4.2. Converges to a point of small gradient, a local minimum or in unlucky cases a saddle.
+    2000, §17.4.2. Converges to a point of small gradient: a local minimum, or in unlucky cases (a start on the stable
+    manifold) a saddle; a Lanczos process at the end tells which, and the status says so. Where the lowest eigenvalue is
+    0 to rounding, second derivatives cannot tell, and the point counts as a minimum. ``minimize_cubic_newton`` goes on
+    from saddles.
 
     Cost of an outer iteration: one gradient, the conjugate-gradient iterations' HVPs, and evaluations of f for the
     search. Memory: that of an HVP plus some 8 vectors; nothing is kept between iterations.
@@ -153,42 +170,68 @@ def minimize_newton(
 
     Raises:
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
-        FloatingPointError: f or its gradient is not finite at x0.
-        UnsupportedError: PyTorch has no formula for a step of f by this HVP method.
+        UnsupportedError: PyTorch has no formula for a step of f by this HVP method, or the result would be
+            differentiated further.
     """
     searches = {"line_search": _line_search, "trust_region": _trust_region}
     if globalisation not in searches:
         raise ValueError(f"globalisation: got {globalisation!r}, expected one of {', '.join(searches)}")
     if isinstance(forcing, str) and forcing not in ("nocedal_wright", "eisenstat_walker"):
         raise ValueError(f"forcing: got {forcing!r}, expected nocedal_wright, eisenstat_walker or a number in (0, 1)")
-    if not isinstance(forcing, str) and not 0 < forcing < 1:
+    if not isinstance(forcing, str) and not 0 < check_number(forcing, "forcing") < 1:
         raise ValueError(f"forcing: got {forcing}, expected a number in (0, 1)")
-    if not 0 < initial_radius <= max_radius < math.inf:
+    check_number(max_radius, "max_radius")
+    if not 0 < check_number(initial_radius, "initial_radius") <= max_radius:
         raise ValueError(f"initial_radius: got {initial_radius}, expected in (0, max_radius = {max_radius}]")
     check_positive(max_iterations, "max_iterations")
-    x = check_point(x0)
-    goal = torch.finfo(x.dtype).eps ** 0.5 if gradient_tolerance is None else gradient_tolerance
-    if not goal > 0:
+    refuse_inside_derivative("minimize_newton", x0)
+    x = check_point(x0).detach()
+    goal = torch.finfo(x.dtype).eps ** 0.5
+    if gradient_tolerance is not None and not (goal := check_number(gradient_tolerance, "gradient_tolerance")) > 0:
         raise ValueError(f"gradient_tolerance: got {gradient_tolerance}, expected > 0")
     run = _Run(scalar_function(f), x.shape, hvp_method, check_damping(damping))
-    inner = {"max_iterations": max_cg_iterations}
+    with guarded("minimize_newton", (product_of(hvp_method), 2)):
+        return _minimize(
+            run, x, goal, searches[globalisation], max_iterations, forcing, {"max_iterations": max_cg_iterations},
+            (initial_radius, max_radius),
+            None if preconditioner is None else enter(preconditioner),
+            None if callback is None else enter(callback),
+        )  # fmt: skip
 
+
+def _minimize(
+    run: _Run,
+    x: Tensor,
+    goal: float,
+    search: Callable[..., _Outcome],
+    max_iterations: int,
+    forcing: str | float,
+    inner: dict[str, Any],
+    radii: tuple[float, float],
+    preconditioner: PreconditionerFactory | None,
+    callback: Callable[[Tensor, NewtonIteration], Any] | None,
+) -> NewtonResult:
     flat = x.reshape(-1).clone()
     hessian = run.expand(flat)
     norm = float(torch.linalg.vector_norm(hessian.gradient))
+    radius, max_radius = radii
     if not math.isfinite(norm) or not math.isfinite(float(hessian.value)):
-        raise FloatingPointError(f"f: value {float(hessian.value)} with gradient norm {norm} at x0, expected finite")
-    previous, eta, radius, status = norm, 0.5, initial_radius, MAX_ITERATIONS
+        hessian.close()
+        return NewtonResult(
+            flat.reshape(x.shape), float(hessian.value), norm, NOT_FINITE, (), run.evaluations, run.gradients, 0
+        )
+    previous, eta, status = norm, 0.5, MAX_ITERATIONS
     moved = True
     for _ in range(max_iterations):
         if norm <= goal:
             break
         if moved:
             eta = _forcing(forcing, norm, previous, eta, first=not run.history)
-        precondition = None if preconditioner is None else preconditioner(hessian)
+        with unguarded():
+            precondition = None if preconditioner is None else preconditioner(hessian)
         settings: dict[str, Any] = {**inner, "relative_tolerance": eta, "preconditioner": precondition}
         try:
-            outcome = searches[globalisation](run, hessian, flat, radius, max_radius, settings)
+            outcome = search(run, hessian, flat, radius, max_radius, settings)
         except FloatingPointError:
             status = NOT_FINITE
             break
@@ -207,18 +250,37 @@ def minimize_newton(
             if not math.isfinite(norm):
                 outcome = replace(outcome, failure=NOT_FINITE)
         if callback is not None:
-            callback(flat.reshape(x.shape), record)
+            with unguarded():
+                callback(flat.reshape(x.shape).clone(), record)
         if outcome.failure is not None:
             status = outcome.failure
             break
+    lowest, descent = math.nan, None
     if norm <= goal:
-        status = CONVERGED
+        status, lowest, descent = _kind(hessian, run.damping)
     run.products += hessian.products
     hessian.close()
     return NewtonResult(
         flat.reshape(x.shape), float(hessian.value), norm, status, tuple(run.history),
-        run.evaluations, run.gradients, run.products,
+        run.evaluations, run.gradients, run.products, lowest, None if descent is None else descent.reshape(x.shape),
     )  # fmt: skip
+
+
+def _kind(hessian: HessianOperator, damping: float) -> tuple[str, float, Tensor | None]:
+    """Minimum, saddle or maximum: status, smallest eigenvalue of the undamped Hessian, direction down."""
+    try:
+        # A negative Ritz value proves negative curvature; from a random start 100 steps find what there is.
+        tolerance, steps = torch.finfo(hessian.dtype).eps ** 0.5, min(hessian.n, 100)
+        pairs = extreme_eigenpairs(hessian, which="both", tolerance=tolerance, max_steps=steps)
+    except FloatingPointError:
+        # A Hessian that is not finite at a point of small gradient tells nothing.
+        return CONVERGED, math.nan, None
+    low, high = float(pairs.values[0]) - damping, float(pairs.values[-1]) - damping
+    # Below this an eigenvalue is 0 to rounding of the products, and to the residual of the gradient.
+    noise = torch.finfo(hessian.dtype).eps ** 0.5 * max(abs(low), abs(high))
+    if low >= -noise:
+        return CONVERGED, low, None
+    return (MAXIMUM if high <= noise else SADDLE), low, pairs.vectors[:, 0].to(hessian.dtype)
 
 
 def _forcing(rule: str | float, norm: float, previous: float, eta: float, *, first: bool) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -101,11 +102,26 @@ def by_cg(
     relative_tolerance: float | None = None,
     max_iterations: int | None = None,
 ) -> Tensor:
-    """Conjugate gradients on F v, outputs' graph built once. Time: two backward passes an iteration; memory: theirs."""
+    """Conjugate gradients on F v, outputs' graph built once. Time: two backward passes an iteration; memory: theirs.
+
+    Raises where the residual asked for is not reached in 10 P iterations; warns where ``max_iterations`` cut it short.
+    """
     # The recurrence's residual falls below what the solution can attain, so a few eps asks for all there is.
     goal = 4 * torch.finfo(v.dtype).eps if relative_tolerance is None else relative_tolerance
+    # Rounding delays the end where damping is small; only a system beyond the dtype's precision takes 10 P.
+    limit = 10 * len(v) if max_iterations is None else max_iterations
     with JacobianProductOperator(model, damping=damping) as fisher:
-        result = conjugate_gradient(fisher, v, relative_tolerance=goal, max_iterations=max_iterations)
+        result = conjugate_gradient(fisher, v, relative_tolerance=goal, max_iterations=limit)
+    if not result.converged:
+        reached = result.residuals[-1] / result.residuals[0]
+        message = (
+            f"conjugate gradients stopped ({result.status}) after {result.iterations} iterations at a relative "
+            f"residual of {reached:.2g}, {goal:.2g} was asked for; raise damping or max_iterations, or use float64 or "
+            "method='dense'"
+        )
+        if max_iterations is None:
+            raise FloatingPointError(f"damping: got {damping}; {message}")
+        warnings.warn(f"max_iterations: got {max_iterations}; {message}", RuntimeWarning, stacklevel=4)
     return result.step.to(v.dtype)
 
 
@@ -153,14 +169,17 @@ _WAYS: tuple[tuple[str, Callable[..., Tensor], str, str, bool], ...] = (
 
 def _declare(name: str, way: Callable[..., Tensor], mode: str, source: str, exact: bool) -> None:
     tolerance = None if exact else unbounded
-    method(inverse_fisher_vector_product, name, mode=mode, source=source, exact=exact, tolerance=tolerance)(way)
+    # F holds first derivatives alone: products by two reverse sweeps differentiate in cotangents, which enter linearly.
+    declared: dict[str, Any] = {"mode": mode, "source": source, "exact": exact, "tolerance": tolerance}
+    declared["amounts_to"] = (("double_backward", 1),)
+    method(inverse_fisher_vector_product, name, **declared)(way)
 
     def step(model: Model, damping: float, **options: Any) -> Tensor:
         return -way(model, model.gradient(), damping, **options)
 
     step.__doc__ = f"``inverse_fisher_vector_product[{name}]`` of the gradient, negated. {way.__doc__}"
     _copy_options(step, way)
-    method(natural_gradient_step, name, mode=mode, source=source, exact=exact, tolerance=tolerance)(step)
+    method(natural_gradient_step, name, **declared)(step)
 
 
 def _copy_options(step: Callable[..., Tensor], way: Callable[..., Tensor]) -> None:

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_finite, check_point, scalar_function
+from hograd_core._entrance import entrance
 from hograd_core._registry import Method, method, operator
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature._precision import solver_tolerance, widened
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
-from hograd_core.derivatives.derivative_tensor import derivative_tensor
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.derivatives.gradient import gradient
+from hograd_core.hazards import guarded
+from hograd_core.solvers._dense import finite_hessian
+from hograd_core.solvers._inside import refuse_inside_derivative
 from hograd_core.solvers.conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (its products are methods here too)
 
 
+@entrance
 def newton_cg(
     f: ScalarFunction,
     x: Tensor,
@@ -50,8 +54,12 @@ def newton_cg(
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         FloatingPointError: the gradient or a product is not finite.
     """
+    refuse_inside_derivative("newton_cg", x)
     point = check_point(x)
-    with HessianOperator(f, point, method=hvp_method, damping=check_damping(damping)) as hessian:
+    with (
+        guarded("newton_cg", (product_of(hvp_method), 2)),
+        HessianOperator(f, point, method=hvp_method, damping=check_damping(damping)) as hessian,
+    ):
         return conjugate_gradient(
             hessian,
             -hessian.gradient,
@@ -86,7 +94,13 @@ def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0) -> tuple[
         FloatingPointError: the gradient or a product is not finite.
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
+    refuse_inside_derivative("newton_cg_step", x)
     return scalar_function(f), check_point(x), check_damping(damping)
+
+
+def product_of(hvp_method: str) -> str:
+    """The derivative method whose formulas an operator on Hessian-vector products rests on."""
+    return "double_backward" if hvp_method == LINEARISED else hvp_method
 
 
 def _tolerance(product: Method | None) -> Callable[[float, int], float]:
@@ -109,6 +123,7 @@ def _declare(name: str, mode: str, product: Method | None = None) -> None:
         exact=False,
         functorch=product is not None and product.functorch,
         tolerance=_tolerance(product),
+        amounts_to=((product_of(name), 2),),
     )
     def step(
         f: ScalarFunction,
@@ -148,6 +163,7 @@ for _product in derivative_vector_product.methods.values():
     "dense",
     mode="the full Hessian, then a factorisation",
     source="Nocedal & Wright 2006, eq. 2.15; torch.linalg.cholesky_ex, torch.linalg.eigh",
+    amounts_to=(("rows", 2),),
 )
 def dense(f: ScalarFunction, x: Tensor, damping: float, *, hessian_method: str | None = None) -> Tensor:
     """Cholesky where the matrix is positive definite; elsewhere the pseudo-inverse, -(H + damping I)^+ g.
@@ -157,9 +173,8 @@ def dense(f: ScalarFunction, x: Tensor, damping: float, *, hessian_method: str |
     pseudo-inverse); memory: 2 n². Relative error about eps times the condition number.
     """
     n = x.numel()
-    matrix = widened(derivative_tensor(f, x, 2, method=hessian_method).reshape(n, n))
-    matrix = (matrix + matrix.T) / 2
-    check_finite(matrix, "f: its Hessian at x").diagonal().add_(damping)
+    matrix = widened(finite_hessian(f, x, hessian_method))
+    matrix.diagonal().add_(damping)
     right = -check_finite(widened(gradient(f, x).reshape(n, 1)), "f: its gradient at x")
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) == 0:

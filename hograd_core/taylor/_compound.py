@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._jet import aten, rule
-from hograd_core.taylor._selection import _abs, _amax, _amin, logsumexp
+from hograd_core.taylor._selection import _abs, _amax, _amin, abs_square, logsumexp
 from hograd_core.taylor._series import Coefficient, Operand, Series
 
 
@@ -36,7 +36,8 @@ def _safe_softmax(u: Series, dim: int, dtype: torch.dtype | None = None) -> Seri
     if dtype is not None:
         u = u.map(lambda c: c.to(dtype))
     dead = (u.primal == -math.inf).all(dim, keepdim=True)
-    # A row that is wholly masked out is zero, not NaN.
+    # A row that is wholly masked out is zero, not NaN, and so is its gradient: the softmax there is one of zeros.
+    u = Series([torch.where(dead, 0.0, u.primal), *u.c[1:]])
     return _softmax(u, dim).map(lambda c: torch.where(dead, 0.0, c))
 
 
@@ -47,8 +48,11 @@ def _vector_norm(
     if dtype is not None:
         u = u.map(lambda c: c.to(dtype))
     axes = list(range(u.primal.dim())) if dim is None else dim
+    if ord == 0:
+        # The number of elements that are not zero: constant between the jumps.
+        return s.constant(torch.linalg.vector_norm(u.primal.detach(), 0, axes, keepdim), u.degree)
     if ord == 2:
-        return s.sqrt(_summed(s.square(u), axes, keepdim))
+        return s.sqrt(_summed(abs_square(u), axes, keepdim))
     size = _abs(u)
     if ord == 1:
         return _summed(size, axes, keepdim)
@@ -68,7 +72,7 @@ def _averaged(u: Series, dim: Any, keepdim: bool = True) -> Series:
 def _variance(u: Series, dim: Any, correction: float, keepdim: bool) -> Series:
     axes = list(range(u.primal.dim())) if dim is None else dim
     centred = s.add(u, _averaged(u, axes), alpha=-1)
-    total = _summed(s.square(centred), axes, keepdim)
+    total = _summed(abs_square(centred), axes, keepdim)
     count = u.primal.numel() / max(total.primal.numel(), 1)
     return total.map(lambda c: c / max(count - correction, 0.0) if count > correction else c * math.nan)
 
@@ -138,6 +142,13 @@ def _reshape(p: Any, shape: tuple[int, ...]) -> Any:
     return p.map(lambda c: c.reshape(shape)) if isinstance(p, Series) else None if p is None else p.reshape(shape)
 
 
+@rule(aten._native_batch_norm_legit)
+def _batch_norm_legit(u: Any, weight: Any, bias: Any, *settings: Any) -> Any:
+    if len(settings) == 5:
+        return _batch_norm(u, weight, bias, *settings)
+    return _batch_norm(u, weight, bias, None, None, *settings)
+
+
 @rule(aten._native_batch_norm_legit_no_training)
 def _batch_norm_fixed(
     u: Any, weight: Any, bias: Any, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float
@@ -167,7 +178,8 @@ def _batch_norm(
         plain, mean, rstd = _standardised(u, [0, *range(2, u.primal.dim())], eps)
     dims = (u.primal if isinstance(u, Series) else u).dim()
     weight, bias = (_reshape(p, (1, -1, *(1,) * (dims - 2))) for p in (weight, bias))
-    return _affine(plain, weight, bias), mean, rstd
+    # The statistics as the backward reads them: one a channel.
+    return _affine(plain, weight, bias), _reshape(mean, (-1,)), _reshape(rstd, (-1,))
 
 
 @rule(aten.nll_loss_forward, aten.nll_loss2d_forward)
@@ -268,7 +280,12 @@ def _log_abs_det(a: Series) -> Series:
 @rule(aten._linalg_slogdet)
 def _slogdet(a: Series) -> Any:
     sign, _, lu, pivots = aten._linalg_slogdet(a.primal.detach())
-    return sign, _log_abs_det(a), lu, pivots
+    logarithm = _log_abs_det(a)
+    if not a.primal.is_complex():
+        return sign, logarithm, lu, pivots
+    turned = Series([torch.zeros_like(sign), *(None if c is None else 1j * c.imag for c in logarithm.c[1:])])
+    size = Series([logarithm.primal, *(None if c is None else c.real for c in logarithm.c[1:])])
+    return s.exp(turned, torch.linalg.slogdet(a.primal)[0]), size, lu, pivots
 
 
 @rule(aten._linalg_det)
@@ -287,16 +304,44 @@ def _cholesky(a: Series, *, upper: bool = False, check_errors: bool = False) -> 
     for k in range(1, a.degree + 1):
         total = a.c[k]
         if total is not None:
-            total = (total + total.mT) / 2
+            total = (total + total.mH) / 2
         for j in range(1, k):
             left, right = out[j], out[k - j]
             if left is not None and right is not None:
-                total = s.plus(total, -(left @ right.mT))
+                total = s.plus(total, -(left @ right.mH))
         if total is None:
             out.append(None)
             continue
         half = torch.linalg.solve_triangular(first, total, upper=False)
-        inner = torch.linalg.solve_triangular(first, half.mT, upper=False).mT
+        inner = torch.linalg.solve_triangular(first, half.mH, upper=False).mH
         out.append(first @ (inner.tril() - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)) / 2))
     factor = Series(out)
-    return (_transposed(factor) if upper else factor), info
+    return (factor.map(lambda c: c.mH) if upper else factor), info
+
+
+@rule(aten.linalg_solve_triangular)
+def _solve_triangular(a: Operand, b: Operand, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    if not left:
+        swapped = (_transposed(x) for x in (a, b))
+        return _transposed(_solve_triangular(*swapped, upper=not upper, unitriangular=unitriangular))
+    primal: Any = a.primal if isinstance(a, Series) else a
+
+    def solve(r: Tensor) -> Tensor:
+        solution: Tensor = torch.linalg.solve_triangular(primal, r, upper=upper, unitriangular=unitriangular)
+        return solution
+
+    if not isinstance(a, Series):
+        return b.map(solve)  # type: ignore[union-attr]
+    part, skipped = (torch.triu, 1) if upper else (torch.tril, -1)
+    # The other triangle is never read, nor a diagonal of ones.
+    higher = [None if c is None else part(c, skipped if unitriangular else 0) for c in a.c[1:]]
+    return _solved(Series([a.primal, *higher]), b, solve)
+
+
+@rule(aten.cholesky_solve)
+def _cholesky_solve(b: Any, factor: Any, upper: bool = False) -> Any:
+    adjoint = factor.map(lambda c: c.mH) if isinstance(factor, Series) else factor.mH
+    first, second = (adjoint, factor) if upper else (factor, adjoint)
+    if isinstance(first, Series) or isinstance(b, Series):
+        return _solve_triangular(second, _solve_triangular(first, b, upper=False), upper=True)
+    raise AssertionError("a rule is called with a series")

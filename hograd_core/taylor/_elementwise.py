@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -86,13 +86,26 @@ def _primal(a: Operand) -> Any:
 @rule(aten.pow, aten.float_power)
 def _pow(u: Operand, exponent: Operand) -> Series:
     if isinstance(exponent, Series):
+        if not isinstance(u, Series):
+            return _exponential(u, exponent)
         return s.exp(s.multiply(exponent, _log_of(u)), torch.pow(_primal(u), exponent.primal))
     assert isinstance(u, Series)
     if isinstance(exponent, Tensor):
         if exponent.dim() == 0 and not exponent.requires_grad:
             return s.power(u, exponent.item())
-        return s.power_real(u, exponent)
+        if not exponent.is_floating_point() and not exponent.is_complex():
+            exponent = exponent.to(u.primal.dtype)
+        return s.power_anywhere(u, exponent)
     return s.power(u, exponent)
+
+
+def _exponential(base: Tensor | float, exponent: Series) -> Series:
+    """bᵘ; 0ᵘ is zero near any u > 0."""
+    value = torch.pow(base, exponent.primal)
+    base = torch.as_tensor(base, dtype=value.dtype, device=value.device)
+    flat = (base == 0) & (exponent.primal.real > 0)
+    rate = torch.log(torch.where(flat, 1.0, base))
+    return s.exp(s.multiply(exponent, rate), value)
 
 
 def _log_of(u: Operand) -> Operand:
@@ -165,9 +178,24 @@ for _operation, _function in (
     (aten.atanh, _inverse(torch.atanh, lambda u: s.divide(1.0, s.one_plus(u, -1)))),
     (aten.erf, lambda u: s.erf(u, torch.erf(u.primal))),
     (aten.erfc, lambda u: s.negative(s.erf(u, -torch.erfc(u.primal)))),
-    (aten.log_sigmoid_forward, lambda u: (_log_sigmoid(u), torch.zeros_like(u.primal))),
+    (aten.log_sigmoid_forward, lambda u: (_log_sigmoid(u), torch.empty_like(u.primal))),
+    (aten.erfinv, lambda u: s.solve_ode(u, torch.erfinv(u.primal), _erfinv_slope)),
 ):
     _unary(_operation, _function)  # type: ignore[arg-type]
+
+
+def _erfinv_slope(y: list[s.Coefficient], k: int) -> s.Coefficient:
+    """√π/2 exp(y²)."""
+    grown = s.exp(s.square(Series(y))).c[k]
+    return None if grown is None else grown * (math.sqrt(math.pi) / 2)
+
+
+@rule(aten.log_sigmoid_backward)
+def _log_sigmoid_backward(g: Operand, u: Operand, _: Operand) -> Operand:
+    # The buffer that the forward saves on the CPU is not read: σ(−u) again, as a series.
+    if isinstance(u, Series):
+        return _product(g, s.sigmoid(s.negative(u)))
+    return _product(g, torch.sigmoid(-u))  # type: ignore[arg-type]
 
 
 def _log_sigmoid(u: Series) -> Series:
@@ -190,16 +218,6 @@ def _atan2_series(a: Series, b: Series) -> Series:
     slopes = s.divide(Series(top), scale)
     first = torch.atan2(a.primal, b.primal)
     return Series([first, *(s.over(slopes.c[k], k) for k in range(1, a.degree + 1))])
-
-
-def _compose(u: Series, derivatives: Sequence[Tensor]) -> Series:
-    """φ(u) from φ(u_0), φ'(u_0), …, φ^(d)(u_0), by Horner's rule: O(d³), for functions without a recurrence."""
-    inner = Series([torch.zeros_like(u.primal), *u.c[1:]])
-    degree = u.degree
-    result = s.constant(derivatives[degree] / math.factorial(degree), degree)
-    for k in range(degree - 1, -1, -1):
-        result = s.add(s.multiply(inner, result), derivatives[k] / math.factorial(k))
-    return result
 
 
 @rule(aten.atan2)
@@ -252,6 +270,10 @@ def _logaddexp(a: Operand, b: Operand) -> Series:
 def _xlogy(a: Operand, u: Operand) -> Series:
     result = _product(a, _log_of(u))
     assert isinstance(result, Series)
+    if not isinstance(a, Series):
+        # 0 log u is zero for every u.
+        none = torch.as_tensor(a) == 0
+        result = result.map(lambda c: torch.where(none, 0.0, c))
     return Series([torch.xlogy(_primal(a), _primal(u)), *result.c[1:]])
 
 
@@ -260,7 +282,7 @@ def _polygammas(u: Series, start: int) -> Series:
     values = [
         torch.lgamma(u.primal) if n < 0 else torch.polygamma(n, u.primal) for n in range(start, start + u.degree + 1)
     ]
-    return _compose(u, values)
+    return s.compose(u, values)
 
 
 @rule(aten.lgamma)
@@ -284,11 +306,10 @@ def _on_values(operation: Any) -> Callable[..., Any]:
 
 
 for _operation in (
-    aten.sign, aten.sgn, aten.floor, aten.ceil, aten.round, aten.trunc, aten.heaviside, aten.floor_divide,
+    aten.sign, aten.floor, aten.ceil, aten.round, aten.trunc, aten.heaviside, aten.floor_divide,
     aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan, aten.isinf, aten.isfinite,
     aten.logical_and, aten.logical_or, aten.logical_not, aten.logical_xor, aten.signbit, aten.equal,
-    aten.argmax, aten.argmin, aten.argsort, aten.any, aten.all, aten.zeros_like, aten.ones_like, aten.full_like,
-    aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.new_empty_strided,
+    aten.argmax, aten.argmin, aten.argsort, aten.any, aten.all,
     aten.bucketize, aten.searchsorted, aten.nonzero, aten.count_nonzero, aten._local_scalar_dense,
     aten.rand_like, aten.randn_like,
 ):  # fmt: skip

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -32,14 +34,32 @@ class MissingRuleError(UnsupportedError):
     """
 
     def __init__(self, operation: Any, remedy: str) -> None:
-        self.reason = f"no Taylor rule for {operation}: {remedy}"
+        self.reason = f"no Taylor rule for {operation} ({_call_site()}): {remedy}"
         RuntimeError.__init__(self, f"taylor: {self.reason}")
+
+
+_INSIDE = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
+
+
+def _call_site() -> str:
+    """Where f called the operation that is being answered, as the stack shows it."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "propagate" and code.co_filename.startswith(_INSIDE):
+            break
+        if not code.co_filename.startswith(_INSIDE) and not code.co_filename.startswith("<"):
+            return f"reached at {os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "reached in the gradient of f"
 
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
 Declared = TypeVar("Declared", bound=Rule)
 RULES: dict[Any, Rule] = {}
+# Functions of f's own code that are answered by a composition, whose gradient is right on series too.
+REWRITTEN: dict[Any, Rule] = {}
 
 _LEVELS = itertools.count(1)
 
@@ -102,6 +122,9 @@ class Jet(Tensor):
         if func in _DETACHES:
             return _detached(args[0])
         with torch._C.DisableTorchFunctionSubclass():
+            rewritten = REWRITTEN.get(func)
+            if rewritten is not None:
+                return rewritten(*args, **(kwargs or {}))
             return func(*args, **(kwargs or {}))
 
     @classmethod
@@ -208,13 +231,39 @@ def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[J
         return _write(func, pure, args, kwargs, level)
     entry = RULES.get(func.overloadpacket)
     if entry is None:
-        return _taken_apart(func, args, kwargs)
+        return _guarded(func, args, kwargs, lambda: _taken_apart(func, args, kwargs))
     view = _is_view(func)
     if view:
         for jet in found:
             jet.aliased = True
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
-    return _closed(entry(*[_opened(a, level) for a in args], **opened), inner, view)
+    result = _guarded(func, args, kwargs, lambda: entry(*[_opened(a, level) for a in args], **opened))
+    return _closed(result, inner, view)
+
+
+def _guarded(func: Any, args: Sequence[Any], kwargs: dict[str, Any], answer: Callable[[], Any]) -> Any:
+    """The answer; where it fails though the values alone do not, the operation is one that the rule does not know.
+
+    What fails on the values too is f's own error, and is raised as PyTorch words it.
+    """
+    try:
+        return answer()
+    except (UnsupportedError, torch.OutOfMemoryError):
+        raise
+    except (AttributeError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if not isinstance(error, NotImplementedError):
+            func(*_values(args), **{k: _values(v) for k, v in kwargs.items()})
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise MissingRuleError(
+            func, f"its rule does not cover these arguments ({type(error).__name__}: {reason}); use another method"
+        ) from error
+
+
+def _values(value: Any) -> Any:
+    kind = type(value)
+    if kind is Jet:
+        return value.coefficients[0].clone()
+    return kind([_values(item) for item in value]) if kind is list or kind is tuple else value
 
 
 def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, Any], level: int) -> Jet:
@@ -228,7 +277,7 @@ def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, A
             "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
         )
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
-    result = entry(*[_opened(a, level) for a in args], **opened)
+    result = _guarded(func, args, kwargs, lambda: entry(*[_opened(a, level) for a in args], **opened))
     if not isinstance(result, Series):
         result = Series([result, *[None] * (len(target.coefficients) - 1)])
     target.coefficients = _uniform(result)

@@ -82,7 +82,12 @@ def _mv(a: Operand, v: Operand) -> Series:
     return _matrix_vector(a, v)
 
 
-@rule(aten.dot, aten.vdot)
+@rule(aten.vdot)
+def _vdot(u: Any, v: Any) -> Series:
+    return _dot(u.map(torch.conj) if isinstance(u, Series) else u.conj(), v)
+
+
+@rule(aten.dot)
 def _dot(u: Operand, v: Operand) -> Series:
     if isinstance(u, Series) and isinstance(v, Series):
         return s.bilinear(u, v, torch.dot)

@@ -28,10 +28,18 @@ def _relu(u: Series) -> Series:
     return _with_slope(u, torch.relu(u.primal), (u.primal > 0).to(u.primal.dtype))
 
 
+def abs_square(u: Series) -> Series:
+    """|u|², real."""
+    if not u.primal.is_complex():
+        return s.square(u)
+    return s.square(u.map(lambda c: torch.view_as_real(c.resolve_conj()))).map(lambda c: c.sum(-1))
+
+
 @rule(aten.abs)
 def _abs(u: Series) -> Series:
     if u.primal.is_complex():
-        return s.sqrt(s.square(u.map(torch.view_as_real)).map(lambda c: c.sum(-1)))
+        root = s.sqrt(abs_square(u))
+        return Series([torch.abs(u.primal), *root.c[1:]])
     return _with_slope(u, torch.abs(u.primal), torch.sign(u.primal.detach()))
 
 
@@ -53,11 +61,22 @@ def _threshold(u: Series, threshold: float, value: float) -> Series:
     return _with_slope(u, aten.threshold(u.primal, threshold, value), (u.primal > threshold).to(u.primal.dtype))
 
 
-@rule(aten.remainder, aten.fmod)
-def _remainder(u: Series, divisor: Any) -> Series:
-    # Constant divisor: a sawtooth of slope one. fmod and remainder differ in the value alone, and only for
-    # operands of unlike sign, where the sawtooth is shifted by the divisor.
-    return Series([aten.remainder(u.primal, divisor), *u.c[1:]])
+def _sawtooth(operation: Any) -> Any:
+    def function(u: Any, divisor: Any) -> Series:
+        """u − q d with a whole number q, which is constant between the jumps."""
+        top, bottom = (x.primal if isinstance(x, Series) else x for x in (u, divisor))
+        value = operation(top, bottom)
+        with torch.no_grad():
+            quotient = ((top - value) / bottom).round()
+        taken = s.multiply(divisor, quotient) if isinstance(divisor, Series) else divisor * quotient
+        whole = s.add(u, taken, alpha=-1)
+        return Series([value, *whole.c[1:]])
+
+    return function
+
+
+rule(aten.remainder)(_sawtooth(aten.remainder))
+rule(aten.fmod)(_sawtooth(aten.fmod))
 
 
 def _bounded(u: Operand, bound: Operand | None, larger: bool) -> Operand:
@@ -174,13 +193,19 @@ def _topk(u: Series, k: int, dim: int = -1, largest: bool = True, sorted: bool =
     return _taken(u, indices, dim, True), indices
 
 
-@rule(aten.median, aten.nanmedian)
-def _median(u: Series, dim: int | None = None, keepdim: bool = False) -> Any:
-    if dim is None:
-        flat = u.map(lambda c: c.reshape(-1))
-        return _taken(flat, aten.median(flat.primal.detach(), 0)[1], 0, False)
-    _, indices = aten.median(u.primal.detach(), dim, keepdim)
-    return _taken(u, indices, dim, keepdim), indices
+def _median_by(operation: Any) -> Any:
+    def function(u: Series, dim: int | None = None, keepdim: bool = False) -> Any:
+        if dim is None:
+            flat = u.map(lambda c: c.reshape(-1))
+            return _taken(flat, operation(flat.primal.detach(), 0)[1], 0, False)
+        _, indices = operation(u.primal.detach(), dim, keepdim)
+        return _taken(u, indices, dim, keepdim), indices
+
+    return function
+
+
+rule(aten.median)(_median_by(aten.median))
+rule(aten.nanmedian)(_median_by(aten.nanmedian))
 
 
 @rule(aten.kthvalue)
@@ -204,6 +229,8 @@ def _max_pool(operation: Any, spatial: int) -> None:
 
 _max_pool(aten.max_pool2d_with_indices, 2)
 _max_pool(aten.max_pool3d_with_indices, 3)
+_max_pool(aten.adaptive_max_pool2d, 2)
+_max_pool(aten.adaptive_max_pool3d, 3)
 
 
 def logsumexp(u: Series, dim: Any, keepdim: bool) -> Series:

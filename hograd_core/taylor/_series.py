@@ -248,6 +248,37 @@ def power_real(u: Series, exponent: Tensor | float, first: Tensor | None = None)
     return Series(y)
 
 
+def compose(u: Series, derivatives: Sequence[Tensor]) -> Series:
+    """φ(u) from φ(u_0), φ'(u_0), …: Σ_n φ⁽ⁿ⁾(u_0)/n! (u − u_0)ⁿ, for functions without a recurrence. O(d³).
+
+    A derivative that is infinite reaches no coefficient below its own order.
+    """
+    out: list[Coefficient] = [derivatives[0], *[None] * u.degree]
+    power: list[Coefficient] = [None, *u.c[1:]]
+    for n in range(1, u.degree + 1):
+        scaled = derivatives[n] / math.factorial(n)
+        for k in range(n, u.degree + 1):
+            out[k] = plus_product(out[k], scaled, power[k])
+        following: list[Coefficient] = [None] * (u.degree + 1)
+        for k in range(n + 1, u.degree + 1):
+            for j in range(n, k):
+                following[k] = plus_product(following[k], power[j], u.c[k - j])
+        power = following
+    return Series(out)
+
+
+def power_anywhere(u: Series, exponent: Tensor) -> Series:
+    """u^r for a tensor r that does not depend on t, at u_0 = 0 and for whole r at u_0 < 0 too."""
+    derivatives, falling = [torch.pow(u.primal, exponent)], torch.ones_like(exponent)
+    for n in range(1, u.degree + 1):
+        falling = falling * (exponent - (n - 1))
+        gone = falling == 0
+        # Where the factor r (r−1) … has come to zero the power may be infinite: 0 · ∞ is zero here.
+        value = torch.pow(torch.where(gone, 1.0, u.primal), torch.where(gone, 1.0, exponent - n))
+        derivatives.append(torch.where(gone, 0.0, falling * value))
+    return compose(u, derivatives)
+
+
 def power_integer(u: Series, exponent: int) -> Series:
     """u^m, m >= 1, by repeated squaring: exact at u_0 = 0 too, where the recurrence of u^r divides by zero."""
     base, result = u, None
@@ -270,6 +301,8 @@ def power(u: Series, exponent: float) -> Series:
         return positive if exponent > 0 else divide(1.0, positive)
     if exponent == 0.5:
         return sqrt(u)
+    if bool((u.primal == 0).any()):
+        return power_anywhere(u, torch.full_like(u.primal.detach(), exponent))
     return power_real(u, exponent)
 
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order
-from hograd_core.taylor import _attention, _compound, _elementwise, _products, _selection, _structure  # noqa: F401 (fill the table)
+from hograd_core.taylor import _attention, _compound, _elementwise, _products, _selection, _special, _structure  # noqa: F401 (fill the table)
 from hograd_core.taylor._jet import Jet, new_level
 from hograd_core.taylor._series import Series
 
 
-def propagate(f: Callable[[Tensor], Tensor], coefficients: Sequence[Tensor | None]) -> list[Tensor]:
+def propagate(
+    f: Callable[[Tensor], Tensor], coefficients: Sequence[Tensor | None], *, recorded: bool | None = None
+) -> list[Tensor]:
     """Push a truncated power series through f.
 
     With x(t) = Σ_k c_k tᵏ, returns the coefficients of f(x(t)) up to the same degree. f may return a tensor of any
@@ -27,6 +29,8 @@ def propagate(f: Callable[[Tensor], Tensor], coefficients: Sequence[Tensor | Non
     Args:
         f: any PyTorch code; see :func:`hograd_core.taylor.coverage` for the operations known.
         coefficients: c_0 … c_d, shaped alike, one dtype and device; None (not c_0): zero.
+        recorded: whether autograd records the coefficients; None: as gradients are enabled now. f itself always
+            runs in the grad mode of the call, so that derivatives it takes of its own are found.
 
     Returns:
         d + 1 tensors of f's shape.
@@ -48,7 +52,8 @@ def propagate(f: Callable[[Tensor], Tensor], coefficients: Sequence[Tensor | Non
                 f"expected {tuple(first.shape)} {first.dtype} on {first.device} like coefficients[0]"
             )
     level = new_level()
-    result = f(Jet(Series(coefficients), level, torch.is_grad_enabled()))
+    recorded = torch.is_grad_enabled() if recorded is None else recorded
+    result = f(Jet(Series(coefficients), level, recorded))
     if not isinstance(result, Tensor):
         raise TypeError(f"f: returned {type(result).__name__}, expected a tensor; compute with torch operations")
     if not isinstance(result, Jet) or result.level != level:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction
+from hograd_core._entrance import kept, released
 from hograd_core._registry import method
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.derivatives.directional_derivative import directional_derivative
@@ -22,9 +23,9 @@ from hograd_core.taylor.driver import propagate
 )
 def taylor(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
     """k! times the coefficient of tᵏ of f(x + tv): one pass of f on series, no tape."""
-    with torch.no_grad():
-        series = propagate(f, [x, v, *[None] * (order - 1)])
-        return series[order] * math.factorial(order)
+    series = propagate(f, [x, v, *[None] * (order - 1)], recorded=kept())
+    derivative: Tensor = released(series[order] * math.factorial(order))
+    return derivative
 
 
 @method(
@@ -35,13 +36,13 @@ def taylor(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
 )
 def reverse_over_taylor(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
     """The gradient in x of D^{k-1}f(x)[v, …, v], which is a Taylor coefficient of f: one tape of O(k²) operations."""
-    point = x.clone().requires_grad_(True)
-    with torch.enable_grad():
-        coefficient = propagate(f, [point, v, *[None] * (order - 2)][:order])[order - 1]
-        if not coefficient.requires_grad:
-            return torch.zeros_like(x)
-        (g,) = torch.autograd.grad(coefficient, point, allow_unused=True, materialize_grads=True)
-    return g.detach() * math.factorial(order - 1)
+    point = x.clone() if x.requires_grad else x.clone().requires_grad_(True)
+    coefficient = propagate(f, [point, v, *[None] * (order - 2)][:order])[order - 1]
+    if not coefficient.requires_grad:
+        return torch.zeros_like(x)
+    (g,) = torch.autograd.grad(coefficient, point, create_graph=kept(), allow_unused=True, materialize_grads=True)
+    product: Tensor = released(g * math.factorial(order - 1))
+    return product
 
 
 @method(
@@ -51,14 +52,17 @@ def reverse_over_taylor(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) 
     source="Griewank & Walther 2008, §13.4 (the gradient program run on truncated power series)",
 )
 def taylor_over_reverse(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Tensor:
-    """(k−1)! times the coefficient of tᵏ⁻¹ of ∇f(x + tv): one plain gradient, run on series. O(k²) operations."""
+    """(k−1)! times the coefficient of tᵏ⁻¹ of ∇f(x + tv): one gradient, run on series. O(k²) operations.
+
+    The sweep is one that could be differentiated: PyTorch's other formulas (of det, solve, SiLU, the norms) take
+    factors and statistics saved by the forward for constants, which along a series they are not.
+    """
 
     def gradient(point: Tensor) -> Tensor:
-        with torch.enable_grad():
-            y = f(point.requires_grad_(True))
-            g = torch.autograd.grad(y, point, allow_unused=True)[0] if y.requires_grad else None
+        y = f(point.requires_grad_(True))
+        g = torch.autograd.grad(y, point, create_graph=True, allow_unused=True)[0] if y.requires_grad else None
         return torch.zeros_like(x) if g is None else g
 
-    with torch.no_grad():
-        coefficient = propagate(gradient, [x, v, *[None] * (order - 2)][:order])[order - 1]
-    return coefficient.detach() * math.factorial(order - 1)
+    coefficient = propagate(gradient, [x, v, *[None] * (order - 2)][:order], recorded=kept())[order - 1]
+    product: Tensor = released(coefficient * math.factorial(order - 1))
+    return product

@@ -268,7 +268,8 @@ def _declare(record: Operator, part: Operator, way: Callable[[Operator, str], St
         step = way(part, one.name)
         step.__doc__ = f"{way.__doc__} By ``{part.name}[{one.name}]``."
         method(
-            record, one.name, mode=one.mode, source=one.source, exact=one.exact, tolerance=one.tolerance
+            record, one.name, mode=one.mode, source=one.source, exact=one.exact, tolerance=one.tolerance,
+            amounts_to=one.amounts_to,
         )(step)  # fmt: skip
 
 

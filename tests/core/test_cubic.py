@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hograd_core import minimize_cubic_newton
 from hograd_core.reference import reference, relative_error, tolerance
-from hograd_core.solvers.cubic import cubic_newton_step, solve_diagonal
+from hograd_core.solvers._subproblem import solve_diagonal
+from hograd_core.solvers.cubic import cubic_newton_step
 
 METHODS = list(cubic_newton_step.methods)
 
@@ -131,8 +132,8 @@ def test_lanczos_reaches_the_dense_step_in_few_products() -> None:
     dense = cubic_newton_step(f, x, 2.0)
     found = cubic_newton_step(f, x, 2.0, method="lanczos")
     torch.testing.assert_close(found.step, dense.step, rtol=1e-9, atol=1e-11)
-    # Eleven distinct eigenvalues exhaust the Krylov space; one product more checks the residual.
-    assert found.products <= 14
+    # Eleven distinct eigenvalues exhaust the Krylov space; as many products look for negative curvature outside.
+    assert found.products <= 26
     loose = cubic_newton_step(f, x, 2.0, method="lanczos", relative_tolerance=1e-2)
     assert loose.products < found.products
     assert loose.residual < 2e-2

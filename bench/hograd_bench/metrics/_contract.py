@@ -90,13 +90,17 @@ class Subject:
         return tuple(known[name] for name in self.operator.inputs)
 
     def call(self) -> Any:
-        """The operator by the cell's method: the thing that is measured."""
+        """The operator by the cell's method: the thing that is measured, without hograd's guard."""
+        return self.operator.unguarded(*self.arguments, **self._keywords)
+
+    def guarded_call(self) -> Any:
+        """The same as a user calls it."""
         return self.operator(*self.arguments, **self._keywords)
 
     def call_with(self, f: Callable[[Tensor], Tensor]) -> Any:
         """The same with f replaced (by a counting wrapper, say); only where the operator takes f."""
         replaced = tuple(f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True))
-        return self.operator(*replaced, **self._keywords)
+        return self.operator.unguarded(*replaced, **self._keywords)
 
     def gradient(self) -> Tensor:
         """One plain reverse-mode gradient of the problem's f at x: the unit of gradient equivalents."""

@@ -31,6 +31,8 @@ NOISY_GRADIENT = 0.20
 SAMPLES_KEPT = 200
 _BURST = 0.004  # seconds of calls over which CPU time is charged: long against its clock
 _GRADIENT_SECONDS = 0.02
+_GUARD_SECONDS = 0.006  # seconds of calls with and without the guard, in turn
+_GUARD_LIMIT = 0.002  # of a call: in a longer one the guard is far below its noise
 
 
 def _metric(name: str, unit: str, instrument: str, description: str) -> Metric:
@@ -51,6 +53,7 @@ METRICS = (
     _metric("gradient_seconds_before", "s", "fastest single call", "that gradient before the rounds"),
     _metric("gradient_seconds_after", "s", "fastest single call", "that gradient after the rounds"),
     _metric("gradient_equivalents", "1", "seconds_min / gradient_seconds", "cost in gradients of the same problem"),
+    _metric("guard_ratio", "1", "fastest single calls in turn", "time as a user calls it over time without the guard"),
     _metric("noisy", "bool", "rule of metrics/time.py", "spread too wide, or the gradient drifted around the rounds"),
 )
 
@@ -106,6 +109,23 @@ def fastest(call: Callable[[], object], seconds: float = _GRADIENT_SECONDS, leas
     return best
 
 
+def guard_ratio(subject: Subject, seconds: float) -> float | Missing:
+    """Time of the call with hograd's guard (``hograd_core.hazards``) over the time without, by turns."""
+    if seconds > _GUARD_LIMIT:
+        return Missing(
+            f"a call takes longer than {_GUARD_LIMIT * 1e3:g} ms, in which the guard cannot be told from noise"
+        )
+    clock = time.perf_counter
+    best = [math.inf, math.inf]
+    end = clock() + _GUARD_SECONDS
+    while clock() < end:
+        for i, call in enumerate((subject.guarded_call, subject.call)):
+            start = clock()
+            call()
+            best[i] = min(best[i], clock() - start)
+    return best[0] / best[1] if math.isfinite(best[1]) else Missing("no time was left")
+
+
 def is_noisy(samples: list[float], before: float, after: float) -> bool:
     """Whether the spread of ``samples`` or the drift of the gradient around them is too wide."""
     quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else [samples[0]] * 3
@@ -145,6 +165,7 @@ def measure(subject: Subject, timer: Timer, first_call_seconds: float | None = N
             "gradient_seconds_before": before,
             "gradient_seconds_after": after,
             "gradient_equivalents": min(samples) / gradient,
+            "guard_ratio": guard_ratio(subject, min(samples)),
             "noisy": is_noisy(samples, before, after),
         },
         {"samples_seconds": samples[::step]},

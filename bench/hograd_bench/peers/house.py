@@ -19,7 +19,7 @@ def _build(operator: Operator, method: Method) -> Build:
             raise LookupError(f"problem: {task.contest.problem} provides no {missing[0]!r}")
         arguments = tuple(known[name] for name in operator.inputs)
         keywords = {"order": task.contest.order} if operator.takes_order else {}
-        return Contestant(lambda: operator(*arguments, method=method.name, **keywords), task.value)
+        return Contestant(lambda: operator.unguarded(*arguments, method=method.name, **keywords), task.value)
 
     return build
 
