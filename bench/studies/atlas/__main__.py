@@ -23,7 +23,7 @@ DATA = ROOT / "docs" / "data"
 
 
 def version() -> str:
-    """This torch's version without its build."""
+    """Version of the torch in use, without its build."""
     return torch.__version__.split("+")[0]
 
 

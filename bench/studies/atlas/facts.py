@@ -42,7 +42,8 @@ def _grouped(pairs: Mapping[tuple[Any, ...], set[int]]) -> list[list[Any]]:
     """Keys whose last part is a method, with sample numbers: methods that share all else become one entry."""
     groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for (*key, method), samples in pairs.items():
-        groups[*key, tuple(sorted(samples))].append(method)
+        shared = (*key, tuple(sorted(samples)))
+        groups[shared].append(method)
     return sorted([*key, sorted(methods), list(samples)] for (*key, samples), methods in groups.items())
 
 

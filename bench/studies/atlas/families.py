@@ -32,10 +32,9 @@ class Family:
     issues: tuple[int, ...] = ()
 
 
-def _family(
-    name: str, nodes: Sequence[str], fault: str, programs: Sequence[str], issues: Sequence[int] = ()
-) -> Family:
-    return Family(name, frozenset(f"{node}Backward0" for node in nodes), fault, tuple(programs), tuple(issues))
+def _family(name: str, nodes: Sequence[str], fault: str, programs: Sequence[str], issues: Sequence[int] = ()) -> Family:
+    full = (node if node.endswith("Backward") else f"{node}Backward0" for node in nodes)
+    return Family(name, frozenset(full), fault, tuple(programs), tuple(issues))
 
 
 FAMILIES = (
@@ -98,8 +97,8 @@ FAMILIES = (
     _family(
         "scatter_reduce by product",
         ["ScatterReduce"],
-        "`scatter_reduce_jvp` and the branch of `scatter_reduce_backward` for `prod` are no functions of their tangents "
-        "to be differentiated further.",
+        "`scatter_reduce_jvp` and the branch of `scatter_reduce_backward` for `prod` lose part of their dependence on "
+        "the input when they are differentiated in forward mode.",
         ["scatter_reduce"],
     ),
     _family(
@@ -108,6 +107,13 @@ FAMILIES = (
         "`masked_select_backward` scatters a batched cotangent into an input that is not batched, by `masked_scatter`, "
         "whose batching rule does not broadcast input and mask: entries of one cotangent land in another.",
         ["masked_select"],
+    ),
+    _family(
+        "Chunked linear cross entropy",
+        ["GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward"],
+        "With `options`, `torch.nn._linear_cross_entropy_batch_chunked` computes the gradient in forward and its backward "
+        "multiplies with that constant: every second derivative in the inputs is zero, without an error.",
+        ["linear_cross_entropy"],
     ),
     _family(
         "logcumsumexp",

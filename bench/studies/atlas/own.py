@@ -169,7 +169,7 @@ def _inner(x: Tensor) -> Tensor:
 
 
 @own("func.grad inside f", (4,))
-def _grad_inside(x: Tensor) -> Tensor:
+def _grad_inside(x: Tensor) -> Any:
     return torch.func.grad(_inner)(x)
 
 
@@ -192,7 +192,8 @@ def _vmap_inside(x: Tensor) -> Tensor:
 @own("autograd.grad inside f", (4,))
 def _autograd_inside(x: Tensor) -> Tensor:
     point = x if x.requires_grad else x.detach().requires_grad_()
-    return torch.autograd.grad(_inner(point), point, create_graph=True)[0]
+    inner: Tensor = torch.autograd.grad(_inner(point), point, create_graph=True)[0]
+    return inner
 
 
 def _with_backend(name: str, backend: SDPBackend, **keywords: Any) -> None:
@@ -228,8 +229,12 @@ own("dropout", (4, 3), seeded=True)(lambda x: F.dropout(x.sin(), 0.5))
 own("index_put accumulate", (3,), (4,))(
     lambda x, y: x.sin().index_put((torch.tensor([0, 0, 2, 1]),), y * y, accumulate=True)
 )
-if hasattr(F, "linear_cross_entropy"):
+if hasattr(nn, "LinearCrossEntropyOptions"):
 
     @own("linear_cross_entropy", (4, 3), (5, 3))
     def _linear_cross_entropy(x: Tensor, w: Tensor) -> Any:
         return F.linear_cross_entropy(x, w, torch.tensor([0, 4, 2, 1]))
+
+    @own("linear_cross_entropy chunked", (4, 3), (5, 3))
+    def _chunked(x: Tensor, w: Tensor) -> Any:
+        return F.linear_cross_entropy(x, w, torch.tensor([0, 4, 2, 1]), options=nn.LinearCrossEntropyOptions())

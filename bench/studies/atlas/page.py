@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +16,7 @@ Facts = Mapping[str, Any]
 
 def amount(errors: Sequence[float]) -> str:
     """A range of relative errors."""
-    low, high = (f"{'>' if e >= 1000 else ''}{e:.2g}".replace("1e+03", "1000") for e in (min(errors), max(errors)))
+    low, high = (">1000" if e >= 1000 else f"{e:.2g}" if e < 10 else f"{e:.0f}" for e in (min(errors), max(errors)))
     return low if low == high else f"{low}–{high}"
 
 
@@ -112,8 +114,9 @@ def _counts(facts: Facts, status: str) -> Iterator[str]:
     for operator in facts["operators"]:
         for kind, _, message, names, _ in operator.get("rest", ()):
             if kind == status:
-                where[message].add(operator["op"])
-                who[message].update(names)
+                text = re.sub(r"\d+", "n", message)  # sizes and ids tell samples apart, not faults
+                where[text].add(operator["op"])
+                who[text].update(names)
     rows = []
     for message, names in sorted(where.items(), key=lambda item: (-len(item[1]), item[0])):
         some = ", ".join(f"`{n}`" for n in sorted(names)[:4]) + (", …" if len(names) > 4 else "")
@@ -196,9 +199,9 @@ def page(versions: Mapping[str, Facts]) -> str:
         "",
         "<!-- Made by `nox -s atlas -- page` from docs/data/atlas-*.json; edits are lost. -->",
         "",
-        f"torch {first['torch']}, CPU: {len(first['operators'])} operators, {total} samples, {judged} with a truth, each by "
-        f"{len(first['methods'])} methods at orders 2 and 3. Numbers are relative errors against differences of "
-        "gradients; what is not listed is right.",
+        f"torch {first['torch']}, CPU: {len(first['operators'])} operators, {total} samples, {judged} with a truth, "
+        f"each by {len(first['methods'])} methods at orders 2 and 3. Numbers are relative errors against differences "
+        "of gradients; what is not listed is right.",
         "",
         "## Wrong",
         "",
@@ -222,14 +225,14 @@ def page(versions: Mapping[str, Facts]) -> str:
         *_counts(first, "raised"),
     ]
     pairs = list(versions.values())
-    for old, new in zip(pairs, pairs[1:], strict=False):
+    for old, new in itertools.pairwise(pairs):
         lines += [f"## From {old['torch']} to {new['torch']}", "", *_changes(old, new)]
     lines += [
         "## How it is measured",
         "",
-        "- Operators and samples: PyTorch's own database (`torch.testing._internal.common_methods_invocations.op_db`, the "
-        "samples that its gradient checks use) and the cases in `bench/studies/atlas/own.py`. Of each operator at most "
-        f"{first['settings']['samples']} samples, first those that differ in what is no tensor.",
+        "- Operators and samples: PyTorch's own database (`torch.testing._internal.common_methods_invocations.op_db`, "
+        "the samples that its gradient checks use) and the cases in `bench/studies/atlas/own.py`. Of each operator at "
+        f"most {first['settings']['samples']} samples, first those that differ in what is no tensor.",
         "- f(z) = ⟨w, exp(s·op(x₀ + P z))⟩: z has five elements (fewer where the inputs have fewer), P fixed random "
         "directions in all differentiable inputs together, w fixed random weights, s a scale that makes the output at "
         "most 1. Five numbers make all nᵏ entries cheap, and exp gives linear operators derivatives to get wrong.",

@@ -26,7 +26,6 @@ OPERATORS = ("derivative_tensor", "derivative_vector_product", "directional_deri
 TOLERANCE = {2: 1e-3, 3: 1e-2}
 MARGIN = 3.0
 """Errors within this factor of the tolerance are near it: another CPU may see another status."""
-
 GLUE = re.compile(
     r"^(Add|Mul|Mv|View|Sum|Dot|Exp|UnsafeView|Real|Imag|Reshape|Select|ViewAsReal)Backward\d+$|AccumulateGrad"
 )
@@ -74,9 +73,10 @@ def methods() -> list[tuple[str, str]]:
 
 
 def clean(error: BaseException) -> str:
-    """First line of a message without addresses."""
+    """First line of a message without addresses, and of what was modified in place no more than that."""
     lines = str(error).strip().splitlines() or [""]
-    return re.sub(r"0x[0-9a-f]+", "0x…", lines[0])[:200]
+    message = re.sub(r"(modified by an inplace operation).*", r"\1", lines[0])
+    return re.sub(r"0x[0-9a-f]+", "0x…", message)[:160]
 
 
 def nodes(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[str, ...]:

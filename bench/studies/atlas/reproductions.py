@@ -1,7 +1,7 @@
 """Each fault in plain torch: name -> a program that leaves ``got`` and ``expected``, two numbers that differ.
 
-``expected`` is a closed form, or the same function by formulas that are right. The page shows them as they are here; the
-tests run them: one that agrees in the torch version in use means that PyTorch has mended it there.
+``expected`` is a closed form, or the same function by formulas that are right. The page shows them as they are here;
+the tests run them: one that agrees in the torch version in use means that PyTorch has mended it there.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ got, expected = second_jvp(f, 2 * one).item(), 12.0
     + """
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 w, target = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64), torch.tensor([1])
-s = torch.full((1, 1), 0.3, dtype=torch.float64)
-got = nth(lambda x: linear_cross_entropy(x, w, target), s, 2)
-expected = nth(lambda x: cross_entropy(x @ w.mT, target), s, 2)
+s, chunked = torch.full((1, 1), 0.3, dtype=torch.float64), torch.nn.LinearCrossEntropyOptions()
+got = nth(lambda x: linear_cross_entropy(x, w, target, options=chunked) + x.pow(2).sum(), s, 2)
+expected = nth(lambda x: cross_entropy(x @ w.mT, target) + x.pow(2).sum(), s, 2)
 """,
     "logcumsumexp": """
 import torch

@@ -50,7 +50,7 @@ def gradient(f: ScalarFunction, x: Tensor) -> Tensor:
     value = f(point)
     if not value.requires_grad:
         return torch.zeros_like(x)
-    found = torch.autograd.grad(value, point, allow_unused=True)[0]
+    found: Tensor | None = torch.autograd.grad(value, point, allow_unused=True)[0]
     return torch.zeros_like(x) if found is None else found.detach()
 
 

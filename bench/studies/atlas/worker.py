@@ -18,8 +18,7 @@ MEMORY = 12 << 30
 
 def main() -> None:
     """Answer until the input ends."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, limit))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     torch.set_num_threads(1)
     out, sys.stdout = sys.stdout, sys.stderr  # what operators print is no answer
     warnings.simplefilter("ignore")

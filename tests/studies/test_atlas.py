@@ -1,0 +1,212 @@
+"""The atlas: what torch does now is what the committed facts say; planted faults are found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from studies.atlas import facts, families
+from studies.atlas.__main__ import DATA, orders, version
+from studies.atlas.cases import Case, cases, scalar
+from studies.atlas.page import amount, page
+from studies.atlas.probe import TOLERANCE, Finding, Outcome, attempt, probe
+from studies.atlas.reproductions import PROGRAMS
+from studies.atlas.truth import DoubtError, gradient, truth
+from torch import Tensor
+
+import hograd_core
+
+VERSIONS = facts.versions(DATA)
+HERE = VERSIONS.get(version())
+MEND = "if that is right, run `nox -s atlas` and commit docs/data and docs/atlas.md"
+# One operator of each family, and a spread of the rest.
+OPERATORS = (
+    "nn.functional.layer_norm", "nn.functional.batch_norm", "nn.functional.instance_norm", "own.weight_norm",
+    "linalg.det", "linalg.slogdet", "linalg.solve", "cholesky_inverse", "linalg.householder_product",
+    "scatter_reduce.prod", "own.masked_select broadcast input", "logcumsumexp", "triangular_solve", "cumprod",
+    "linalg.eigvals", "exp", "matmul", "nn.functional.silu", "nn.functional.group_norm", "nn.functional.conv2d",
+    "own.Function once_differentiable", "own.Function", "own.checkpoint reentrant", "own.nn.PReLU one",
+    "own.cdist near", "own.nn.GRUCell", "softmax", "prod", "fft.rfft", "index_put", "nn.functional.gelu", "sinc",
+)  # fmt: skip
+
+
+def at(case: Case, k: float = 1.0) -> Finding:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return probe(case)
+
+
+def cube() -> Case:
+    return Case("cube", "own", lambda xs: xs[0] ** 3, (torch.tensor([0.3, -0.5], dtype=torch.float64),))
+
+
+def by_facts(found: Finding) -> facts.Statuses:
+    """The statuses of one finding as the facts would keep them."""
+    import json
+    from dataclasses import asdict
+
+    return facts.statuses(facts.line("x", [json.loads(json.dumps(asdict(found)))]), orders())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(HERE is None, reason=f"no facts of torch {version()} lie in docs/data; `nox -s atlas` makes them")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_statuses_are_those_of_the_facts(name: str) -> None:
+    assert HERE is not None
+    known = {operator["op"]: operator for operator in HERE["operators"]}
+    assert name in known, f"{name}: not in the facts of torch {version()}; {MEND}"
+    recorded = facts.statuses(known[name], HERE["methods"])
+    case = cases(name, 1)[0]
+    now = by_facts(at(case))
+    common = recorded.keys() & now.keys()
+    assert common or not now, f"{name}: its first sample is not in the facts; {MEND}"
+    changed = {f"{m} at order {k}": f"{recorded[s, k, m]} -> {now[s, k, m]}" for s, k, m in common
+               if recorded[s, k, m] != now[s, k, m]}  # fmt: skip
+    assert not changed, f"{name}: {changed}; {MEND}"
+
+
+@pytest.mark.skipif(HERE is None, reason=f"no facts of torch {version()} lie in docs/data")
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_reproductions_are_still_wrong(name: str) -> None:
+    assert HERE is not None
+    if name in HERE.get("mended", {}):
+        pytest.skip(HERE["mended"][name])
+    space: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(PROGRAMS[name], name, "exec"), space)
+    got, expected = space["got"], space["expected"]
+    assert not abs(got - expected) <= 1e-3 * abs(expected), (
+        f"torch {version()} has mended {name}: got {got}, expected {expected}; {MEND}"
+    )
+
+
+def test_every_reproduction_belongs_to_a_family() -> None:
+    named = [program for family in families.FAMILIES for program in family.programs]
+    assert sorted(named) == sorted(PROGRAMS)
+    assert len(set(named)) == len(named)
+
+
+def test_the_page_is_that_of_the_facts() -> None:
+    written = (DATA.parent / "atlas.md").read_text(encoding="utf-8")
+    assert written == page(VERSIONS), "run `nox -s atlas -- page`"
+
+
+def test_right_methods_are_right() -> None:
+    found = at(cube())
+    assert not found.doubts
+    assert {o.status for o in found.outcomes} == {"right"}
+
+
+def test_a_planted_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = hograd_core.operators()["derivative_vector_product"].methods["double_backward"]
+    kernel = record.function
+    monkeypatch.setattr(type(record), "__setattr__", object.__setattr__)
+    monkeypatch.setattr(record, "function", lambda f, x, v, *, order: kernel(f, x, v, order=order) * 1.05)
+    wrong = {(o.method, o.order) for o in at(cube()).outcomes if o.status == "wrong"}
+    assert wrong == {("double_backward", 2), ("double_backward", 3)}
+
+
+def test_a_planted_wrong_truth_is_found() -> None:
+    f, z = scalar(cube())
+    v = torch.ones_like(z)
+    want = truth(f, z, v)
+    bad = type(want)(want.v, {k: p * 1.05 for k, p in want.products.items()}, want.gradient, {})
+    for order in TOLERANCE:
+        assert attempt("derivative_vector_product", "double_backward", order, f, z, [want]).status == "right"
+        assert attempt("derivative_vector_product", "double_backward", order, f, z, [bad]).status == "wrong"
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * ctx.saved_tensors[0] ** 2
+
+
+@pytest.mark.parametrize(
+    ("f", "why"),
+    [
+        (lambda x: _WrongGradient.apply(x).sum(), "not that of the values"),
+        (lambda x: (x / 0).sum(), "not finite"),
+        (lambda x: (x * torch.rand(2, dtype=x.dtype)).sum(), "random"),
+    ],
+)
+def test_no_truth_where_there_is_none(f: Callable[[Tensor], Tensor], why: str) -> None:
+    x = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    with pytest.raises(DoubtError, match=why):
+        truth(f, x, torch.ones_like(x))
+
+
+def test_a_kink_is_a_doubt() -> None:
+    x = torch.zeros(2, dtype=torch.float64)
+    want = truth(lambda x: (x + x.abs() * x).sum(), x, torch.ones_like(x), (2, 3))
+    assert set(want.doubts) == {3}
+    assert set(truth(lambda x: (x + x.relu().square()).sum(), x, torch.ones_like(x)).doubts) == {3}
+
+
+def test_truth_is_the_closed_form() -> None:
+    x = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    v = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    want = truth(lambda x: x.exp().prod(), x, v)
+    value = float(x.sum().exp())
+    assert gradient(lambda x: x.exp().prod(), x).tolist() == pytest.approx([value, value])
+    assert want.products[2].tolist() == pytest.approx([-value, -value], rel=1e-5)
+    assert want.products[3].tolist() == pytest.approx([value, value], rel=1e-4)
+
+
+def finding(**changed: Any) -> dict[str, Any]:
+    outcome = {"method": "rows", "order": 2, "status": "right", "error": 1e-9, "message": ""} | changed
+    return {"sample": "[2]", "doubts": {}, "nodes": ["XBackward0"], "outcomes": [outcome]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({}, "right"),
+        ({"status": "wrong", "error": 0.4}, "wrong"),
+        ({"status": "unsupported", "error": None, "message": "m"}, "unsupported"),
+        ({"status": "nonfinite", "error": None}, "nonfinite"),
+        ({"status": "wrong", "error": 0.0012}, None),
+        ({"status": "right", "error": 0.0009}, None),
+    ],
+)
+def test_facts_give_statuses_back(changed: dict[str, Any], status: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "atlas-9.9.9.json"
+    facts.write(path, {"torch": "9.9.9", "methods": {"rows": [2]}}, [facts.line("op", [finding(**changed)])])
+    found = facts.statuses(facts.read(path)["operators"][0], {"rows": [2]})
+    assert found == ({} if status is None else {("[2]", 2, "rows"): status})
+
+
+def test_doubted_samples_are_not_judged() -> None:
+    doubted = {"sample": "[3]", "doubts": {"0": "f is random"}, "nodes": [], "outcomes": []}
+    line = facts.line("op", [finding(), doubted])
+    assert facts.statuses(line, {"rows": [2]}) == {("[2]", 2, "rows"): "right"}
+
+
+def test_page_says_what_changed_between_versions() -> None:
+    def version_of(name: str, **changed: Any) -> dict[str, Any]:
+        line = facts.line("some.op", [finding(**changed)])
+        return {"torch": name, "settings": {"samples": 1}, "methods": {"rows": [2]}, "operators": [line]}
+
+    old, new = version_of("1.0.0", status="wrong", error=0.5), version_of("1.1.0")
+    text = page({"1.0.0": old, "1.1.0": new})
+    assert "| `some.op` | 2 | wrong | right | rows |" in text
+    assert "### Not traced to a formula yet" in text
+
+
+def test_amounts() -> None:
+    assert amount([0.5]) == "0.5"
+    assert amount([0.01, 2000.0]) == "0.01–>1000"
+
+
+def test_outcomes_are_plain_records() -> None:
+    assert Outcome("rows", 2, "right").message == ""
