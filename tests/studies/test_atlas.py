@@ -115,7 +115,7 @@ def test_a_planted_wrong_truth_is_found() -> None:
     f, z = scalar(cube())
     v = torch.ones_like(z)
     want = truth(f, z, v)
-    bad = type(want)(want.v, {k: p * 1.05 for k, p in want.products.items()}, want.gradient, {})
+    bad = type(want)(want.v, {k: p * 1.05 for k, p in want.products.items()}, want.floor, {})
     for order in TOLERANCE:
         assert attempt("derivative_vector_product", "double_backward", order, f, z, [want]).status == "right"
         assert attempt("derivative_vector_product", "double_backward", order, f, z, [bad]).status == "wrong"

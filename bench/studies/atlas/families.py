@@ -73,9 +73,10 @@ FAMILIES = (
     ),
     _family(
         "Linear solves",
-        ["LinalgSolveEx"],
+        ["LinalgSolveEx", "LinalgEig"],
         "`linalg_solve_jvp` solves with the saved `LU` and `pivots`, which have no history: a second derivative misses "
-        "the derivative of the inverse.",
+        "the derivative of the inverse. `linalg_eig_backward` and `linalg_eig_jvp` call `linalg_solve`, and so inherit "
+        "it one order later.",
         ["solve"],
         [192540, 196695],
     ),
@@ -95,6 +96,14 @@ FAMILIES = (
         [196698],
     ),
     _family(
+        "cumprod at a zero",
+        ["Cumprod"],
+        "`cumprod_jvp` divides by the input and treats zeros as a case of its own, which is right once and drops terms "
+        "where it is differentiated again.",
+        ["cumprod"],
+        [198017],
+    ),
+    _family(
         "scatter_reduce by product",
         ["ScatterReduce"],
         "`scatter_reduce_jvp` and the branch of `scatter_reduce_backward` for `prod` lose part of their dependence on "
@@ -110,9 +119,12 @@ FAMILIES = (
     ),
     _family(
         "Chunked linear cross entropy",
-        ["GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward"],
-        "With `options`, `torch.nn._linear_cross_entropy_batch_chunked` computes the gradient in forward and its backward "
-        "multiplies with that constant: every second derivative in the inputs is zero, without an error.",
+        [
+            "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward",
+            "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward",
+        ],
+        "With `options`, `torch.nn._linear_cross_entropy_batch_chunked` computes the gradient in forward, and its "
+        "backward multiplies with that constant: every second derivative in the inputs is zero, without an error.",
         ["linear_cross_entropy"],
     ),
     _family(

@@ -108,6 +108,12 @@ t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
 slope = torch.autograd.grad(closed(t), t, create_graph=True)[0]
 got, expected = second_jvp(f, 0.7 * one).item(), torch.autograd.grad(slope, t)[0].item()
 """,
+    "cumprod": _SECOND
+    + """
+def f(t):  # = t (t - 1) at t = 1
+    return torch.cumprod(torch.stack((t, t - 1)), 0)[1]
+got, expected = second_jvp(f, one).item(), 2.0
+""",
     "scatter_reduce": _SECOND
     + """
 def f(t):  # = t^3

@@ -30,18 +30,18 @@ class Truth:
     Attributes:
         v: the direction.
         products: order k -> Dᵏf[v, …, v, ·].
-        gradient: ∇f at the point.
+        floor: sizes below this are those of rounding.
         doubts: order -> why there is no truth of that order.
     """
 
     v: Tensor
     products: dict[int, Tensor]
-    gradient: Tensor
+    floor: float
     doubts: dict[int, str]
 
     def scale(self, order: int) -> float:
-        """Size that an error of that order is relative to: rounding of the gradient is no error."""
-        return max(float(self.products[order].norm()), 1e-3 * float(self.gradient.norm()), 1e-12)
+        """Size that an error of that order is relative to."""
+        return max(float(self.products[order].norm()), self.floor)
 
 
 def gradient(f: ScalarFunction, x: Tensor) -> Tensor:
@@ -107,11 +107,12 @@ def truth(f: ScalarFunction, x: Tensor, v: Tensor, orders: tuple[int, ...] = (2,
     error = min(abs(slope - expected) for slope in slopes)
     if not error <= 1e-4 * max(float(g.norm()), abs(float(value)) * 1e-2, 1e-8):
         raise DoubtError("the gradient is not that of the values")
-    floor = max(1e-3 * float(g.norm()), 1e-9)
+    # f is of size 1 by its scale: derivatives of a millionth of that are zeros with rounding.
+    floor = max(1e-3 * float(g.norm()), 1e-6 * max(abs(float(value)), 1.0))
     products, doubts = {}, {}
     for order in orders:
         try:
             products[order] = product(f, x, v, order, floor)
         except DoubtError as doubt:
             doubts[order] = str(doubt)
-    return Truth(v, products, g, doubts)
+    return Truth(v, products, floor, doubts)
