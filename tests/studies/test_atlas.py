@@ -14,7 +14,8 @@ from studies.atlas.__main__ import DATA, orders, version
 from studies.atlas.cases import Case, cases, scalar
 from studies.atlas.page import amount, page
 from studies.atlas.probe import TOLERANCE, Finding, Outcome, attempt, probe
-from studies.atlas.reproductions import PROGRAMS
+from studies.atlas.reproductions import PROGRAMS, outcome
+from studies.atlas.run import Worker, findings, recorded, run
 from studies.atlas.truth import DoubtError, gradient, truth
 from torch import Tensor
 
@@ -71,18 +72,9 @@ def test_statuses_are_those_of_the_facts(name: str) -> None:
 
 @pytest.mark.skipif(HERE is None, reason=f"no facts of torch {version()} lie in docs/data")
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_reproductions_are_still_wrong(name: str) -> None:
+def test_reproductions_come_out_as_the_facts_say(name: str) -> None:
     assert HERE is not None
-    if name in HERE.get("mended", {}):
-        pytest.skip(HERE["mended"][name])
-    space: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(compile(PROGRAMS[name], name, "exec"), space)
-    got, expected = space["got"], space["expected"]
-    assert not abs(got - expected) <= 1e-3 * abs(expected), (
-        f"torch {version()} has mended {name}: got {got}, expected {expected}; {MEND}"
-    )
+    assert outcome(name) == HERE["reproductions"][name], MEND
 
 
 def test_every_reproduction_belongs_to_a_family() -> None:
@@ -195,7 +187,13 @@ def test_doubted_samples_are_not_judged() -> None:
 def test_page_says_what_changed_between_versions() -> None:
     def version_of(name: str, **changed: Any) -> dict[str, Any]:
         line = facts.line("some.op", [finding(**changed)])
-        return {"torch": name, "settings": {"samples": 1}, "methods": {"rows": [2]}, "operators": [line]}
+        return {
+            "torch": name,
+            "settings": {"samples": 1},
+            "methods": {"rows": [2]},
+            "operators": [line],
+            "reproductions": {},
+        }
 
     old, new = version_of("1.0.0", status="wrong", error=0.5), version_of("1.1.0")
     text = page({"1.0.0": old, "1.1.0": new})
@@ -210,3 +208,48 @@ def test_amounts() -> None:
 
 def test_outcomes_are_plain_records() -> None:
     assert Outcome("rows", 2, "right").message == ""
+
+
+FAKE = """
+import json, os, sys, time
+for line in sys.stdin:
+    name, _ = line.rsplit(" ", 1)
+    print(json.dumps({"sample": "one"}), flush=True)
+    if name == "crashes":
+        os._exit(9)
+    if name == "hangs":
+        time.sleep(3600)
+    print(json.dumps({"finding": {"sample": "one", "doubts": {}, "nodes": [], "outcomes": []}}))
+    print(json.dumps({"done": name}), flush=True)
+"""
+
+
+def fake() -> Worker:
+    return Worker("-c", FAKE)
+
+
+def test_a_crash_costs_that_operator_only() -> None:
+    found = dict(findings(["a", "crashes", "b", "c"], jobs=2, limit=1, worker=fake))
+    assert set(found) == {"a", "crashes", "b", "c"}
+    assert "died (9)" in found["crashes"][0]["doubts"]["0"]
+    assert all(not found[name][0]["doubts"] for name in "abc")
+
+
+def test_a_hanging_operator_is_ended() -> None:
+    found = dict(findings(["hangs"], jobs=1, limit=1, seconds=0.1, worker=fake))
+    assert "no answer" in found["hangs"][0]["doubts"]["0"]
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(names: list[str], **_: Any) -> Any:
+        asked.extend(names)
+        return iter([(name, []) for name in names])
+
+    monkeypatch.setattr("studies.atlas.run.findings", answer)
+    path = tmp_path / "partial.jsonl"
+    path.write_text('["a", []]\n["b", [', encoding="utf-8")
+    run(["a", "b", "c"], path, jobs=1, limit=1, say=lambda _: None)
+    assert asked == ["b", "c"]
+    assert set(recorded(path)) == {"a", "b", "c"}

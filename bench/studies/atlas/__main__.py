@@ -16,6 +16,7 @@ from studies.atlas import facts
 from studies.atlas.cases import SAMPLES, names
 from studies.atlas.page import page
 from studies.atlas.probe import ORDERS, methods
+from studies.atlas.reproductions import PROGRAMS, outcome
 from studies.atlas.run import recorded, run
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,12 @@ def orders() -> dict[str, list[int]]:
 
 def header(limit: int) -> dict[str, Any]:
     """What a facts file says before its operators."""
-    return {"torch": version(), "settings": {"samples": limit}, "methods": orders()}
+    return {
+        "torch": version(),
+        "settings": {"samples": limit},
+        "methods": orders(),
+        "reproductions": {name: outcome(name) for name in PROGRAMS},
+    }
 
 
 def measure(given: argparse.Namespace) -> None:

@@ -128,6 +128,20 @@ FAMILIES = (
         ["linear_cross_entropy"],
     ),
     _family(
+        "autograd.Function with a jvp of its own",
+        ["_WithJvpBackward"],
+        "Where forward mode is nested, the outer level takes what the Function's `jvp` returns for a constant: its "
+        "derivative is zero, without an error.",
+        ["custom jvp"],
+    ),
+    _family(
+        "autograd.Function marked once_differentiable",
+        ["_OnceBackward"],
+        "`once_differentiable` cuts the tape by an error node, which `torch.autograd.grad(inputs=…, allow_unused=True)` "
+        "never runs: it answers None, and `torch.autograd.functional` and `torch.func` make that zero.",
+        ["once_differentiable"],
+    ),
+    _family(
         "logcumsumexp",
         ["Logcumsumexp"],
         "`logcumsumexp_backward` computes with `grad.abs().log()`: where an entry of the cotangent is 0 its derivative "

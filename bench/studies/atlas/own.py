@@ -191,8 +191,9 @@ def _vmap_inside(x: Tensor) -> Tensor:
 
 @own("autograd.grad inside f", (4,))
 def _autograd_inside(x: Tensor) -> Tensor:
-    point = x if x.requires_grad else x.detach().requires_grad_()
-    inner: Tensor = torch.autograd.grad(_inner(point), point, create_graph=True)[0]
+    with torch.enable_grad():
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        inner: Tensor = torch.autograd.grad(_inner(point), point, create_graph=True)[0]
     return inner
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from studies.atlas import families
 from studies.atlas.reproductions import PROGRAMS
+from studies.atlas.truth import NOT_THAT_OF_VALUES
 
 Facts = Mapping[str, Any]
 
@@ -92,6 +93,23 @@ def _family_sections(facts: Facts) -> Iterator[str]:
     else:
         yield "None."
         yield ""
+
+
+def _first_order(facts: Facts) -> Iterator[str]:
+    rows = []
+    for operator in facts["operators"]:
+        samples = [s for _, why, found in operator.get("doubts", ()) if why == NOT_THAT_OF_VALUES for s in found]
+        if samples:
+            rows.append([f"`{operator['op']}`", f"{len(samples)} of {len(operator['samples'])}",
+                         f"`{operator['samples'][samples[0]]}`"])  # fmt: skip
+    yield from _table(("operator", "samples", "the first"), rows)
+
+
+def _reproductions(old: Facts, new: Facts) -> Iterator[str]:
+    for name, was in old["reproductions"].items():
+        now = new["reproductions"].get(name, was)
+        if was != now:
+            yield f'- Reproduction "{name}": {was} in {old["torch"]}, {now} in {new["torch"]}.'
 
 
 def _nonfinite(facts: Facts) -> Iterator[str]:
@@ -208,6 +226,11 @@ def page(versions: Mapping[str, Facts]) -> str:
         "Finite results that are not the derivative, without an error or a warning.",
         "",
         *_family_sections(first),
+        "## Wrong at order 1",
+        "",
+        "The gradient itself is not that of the values, which leaves no truth for more. Operators that are meant to be "
+        "so (straight-through rounding, kinks) are among them.",
+        *_first_order(first),
         "## Not finite",
         "",
         *_nonfinite(first),
@@ -226,7 +249,7 @@ def page(versions: Mapping[str, Facts]) -> str:
     ]
     pairs = list(versions.values())
     for old, new in itertools.pairwise(pairs):
-        lines += [f"## From {old['torch']} to {new['torch']}", "", *_changes(old, new)]
+        lines += [f"## From {old['torch']} to {new['torch']}", "", *_reproductions(old, new), *_changes(old, new)]
     lines += [
         "## How it is measured",
         "",

@@ -1,10 +1,14 @@
 """Each fault in plain torch: name -> a program that leaves ``got`` and ``expected``, two numbers that differ.
 
 ``expected`` is a closed form, or the same function by formulas that are right. The page shows them as they are here;
-the tests run them: one that agrees in the torch version in use means that PyTorch has mended it there.
+facts say how each comes out, and the tests run them again.
 """
 
 from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
 
 _SECOND = """
 import torch
@@ -129,6 +133,36 @@ s, chunked = torch.full((1, 1), 0.3, dtype=torch.float64), torch.nn.LinearCrossE
 got = nth(lambda x: linear_cross_entropy(x, w, target, options=chunked) + x.pow(2).sum(), s, 2)
 expected = nth(lambda x: cross_entropy(x @ w.mT, target) + x.pow(2).sum(), s, 2)
 """,
+    "custom jvp": _SECOND
+    + """
+class Cube(torch.autograd.Function):
+    generate_vmap_rule = True
+    @staticmethod
+    def forward(x):
+        return x**3
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_forward(inputs[0])
+    @staticmethod
+    def jvp(ctx, t):
+        return 3 * ctx.saved_tensors[0] ** 2 * t
+got, expected = second_jvp(Cube.apply, 2 * one).item(), 12.0
+""",
+    "once_differentiable": """
+import torch
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return 3 * ctx.saved_tensors[0] ** 2 * g
+x, v = torch.tensor(2.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+got = torch.autograd.functional.hvp(Cube.apply, x, v)[1].item()  # an error would be right
+expected = 12.0
+""",
     "logcumsumexp": """
 import torch
 x, u = torch.tensor([0.3, -0.2], dtype=torch.float64), torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -146,3 +180,15 @@ got = torch.func.jacrev(torch.func.grad(f))(x)[0, 0].item()
 expected = 12.0
 """,
 }
+
+
+def outcome(name: str) -> str:
+    """How a program comes out here: wrong, right, or refused (it raises)."""
+    space: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exec(compile(PROGRAMS[name], name, "exec"), space)
+        except Exception:
+            return "refused"
+    return "right" if math.isclose(space["got"], space["expected"], rel_tol=1e-3) else "wrong"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -16,13 +17,13 @@ LINE = 300.0
 """Seconds a worker may take for one sample before it is ended."""
 
 
-class _Worker:
-    """A worker process and the operator that it is busy with."""
+class Worker:
+    """A worker process, python with these arguments, and the operator that it is busy with."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "studies.atlas.worker"],
+            [sys.executable, *(arguments or ("-m", "studies.atlas.worker"))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         self.name: str | None = None
@@ -31,13 +32,12 @@ class _Worker:
         self.heard = time.monotonic()
 
     def ask(self, name: str, limit: int) -> None:
+        """Send it an operator."""
         self.name, self.sample, self.findings, self.heard = name, "", [], time.monotonic()
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # heard as a crash
             self.process.stdin.write(f"{name} {limit}\n".encode())
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # read as a crash
 
     def hear(self) -> str:
         """Read what there is: "done", "more" or "crashed"."""
@@ -61,12 +61,14 @@ class _Worker:
         return {"sample": self.sample, "doubts": {"0": why}, "nodes": [], "outcomes": []}
 
     def end(self) -> None:
+        """End the process."""
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()
 
 
 def findings(
-    names: Sequence[str], *, jobs: int, limit: int, seconds: float = LINE, worker: Callable[[], Any] = _Worker
+    names: Sequence[str], *, jobs: int, limit: int, seconds: float = LINE, worker: Callable[[], Any] = Worker
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each operator with its findings as JSON, in the order in which they are done."""
     waiting = list(reversed(names))

@@ -13,10 +13,13 @@ from torch import Tensor
 
 ScalarFunction = Callable[[Tensor], Tensor]
 
-STEPS = {2: (1e-3, 1e-4, 1e-5), 3: (4e-3, 1e-3, 3e-4)}
+STEPS = {2: (1e-3, 1e-4, 1e-5), 3: (4e-3, 1e-3, 3e-4, 1e-4)}
 """Steps tried in turn, each with its half, until two agree: large ones round least, small ones see kinks last."""
 AGREE = {2: 1e-4, 3: 1e-3}
 """Relative difference allowed between the two steps: a tenth of what counts as wrong."""
+
+
+NOT_THAT_OF_VALUES = "the gradient is not that of the values"
 
 
 class DoubtError(ValueError):
@@ -106,7 +109,7 @@ def truth(f: ScalarFunction, x: Tensor, v: Tensor, orders: tuple[int, ...] = (2,
     expected = float(g @ v)
     error = min(abs(slope - expected) for slope in slopes)
     if not error <= 1e-4 * max(float(g.norm()), abs(float(value)) * 1e-2, 1e-8):
-        raise DoubtError("the gradient is not that of the values")
+        raise DoubtError(NOT_THAT_OF_VALUES)
     # f is of size 1 by its scale: derivatives of a millionth of that are zeros with rounding.
     floor = max(1e-3 * float(g.norm()), 1e-6 * max(abs(float(value)), 1.0))
     products, doubts = {}, {}
