@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import ScalarFunction
+from hograd_core._functional import Functional
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -18,8 +19,9 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
 
     ``f(x)`` splits x into the parameters, in the order of ``module.named_parameters()`` (a tied parameter once), and
     evaluates ``loss(module(inputs), targets)`` with them. Parameters with ``requires_grad=False`` are constants, not in
-    x. Buffers enter as clones, fresh at each call: f is pure, and batch statistics that the module would
-    update in training mode are updated on the clones and dropped. Training or evaluation mode is the module's at
+    x. f calls a copy of the module that shares all else with it (``_functional``): f is pure and may be called
+    from several threads, batch statistics that the module would update in training mode are dropped, and checkpoints
+    (``use_reentrant=False``) recompute with x. Training or evaluation mode is the module's at
     the time of the call; dropout in training mode is random, so that derivatives of its loss are not defined.
 
     Args:
@@ -56,32 +58,15 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
         raise TypeError(f"module: got parameters of dtype {dtype}, expected a real floating dtype")
     shapes = {name: p.shape for name, p in trainable.items()}
     sizes = [shape.numel() for shape in shapes.values()]
-    names = _names_by_tensor(module)
-    aliases = [names[id(p)] for p in trainable.values()]
+    call = Functional(module)
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
 
     def f(x: Tensor) -> Tensor:
         pieces = torch.split(x.reshape(-1), sizes)
-        state: dict[str, Tensor] = {}
-        for every_name, piece, shape in zip(aliases, pieces, shapes.values(), strict=True):
-            value = piece.reshape(shape)
-            state.update(dict.fromkeys(every_name, value))
-        clones: dict[int, Tensor] = {}
-        for name, buffer in module.named_buffers(remove_duplicate=False):
-            if id(buffer) not in clones:
-                clones[id(buffer)] = buffer.clone()
-            state[name] = clones[id(buffer)]
-        return loss(torch.func.functional_call(module, state, arguments, tie_weights=False), targets)
+        values = {n: piece.reshape(shape) for (n, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        return loss(call(values, arguments), targets)
 
     # Outside inference mode, so that autograd may save x.
     with torch.inference_mode(False):
         x = torch.cat([p.detach().reshape(-1) for p in trainable.values()])
     return f, x
-
-
-def _names_by_tensor(module: nn.Module) -> dict[int, list[str]]:
-    """Every name that each parameter has in the module; tied ones have several."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return names

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hograd_core._functional import Functional
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._model import check_dtype, check_modes
 
@@ -93,12 +94,12 @@ def _refuse_dead_ends(scalar: Tensor) -> None:
 def called_with(module: nn.Module, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
     """The module as a function of its inputs, with these parameters in place of its own.
 
-    Buffers enter as clones, so that batch statistics a module updates in training mode stay as they are.
+    Buffers enter as clones, fresh at every call, and the module is never touched (:mod:`hograd_core._functional`).
     """
-    buffers = {name: b.clone() for name, b in module.named_buffers()}
+    function = Functional(module)
 
     def call(*inputs: Any) -> Any:
-        return torch.func.functional_call(module, {**parameters, **buffers}, inputs)
+        return function(parameters, inputs)
 
     return call
 

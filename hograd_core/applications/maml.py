@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import check_number, check_order
+from hograd_core._entrance import callback
+from hograd_core._functional import Functional
 from hograd_core._registry import method, operator
-from hograd_core.applications._modules import Parameters, called_with, check_module, detached, gradient_of, trainable
+from hograd_core.applications._modules import Parameters, check_module, detached, gradient_of, trainable
 from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
 from hograd_core.curvature._precision import unbounded
 
@@ -57,6 +59,7 @@ class Episode:
 
     def __init__(self, model: nn.Module, loss: Loss, data: tuple[Tensor, ...], steps: int, rate: float) -> None:
         self.model = model
+        self.function = Functional(model)
         self.loss = loss
         self.data = data
         self.steps = steps
@@ -66,7 +69,7 @@ class Episode:
         """The loss of the model on one set, as a function of its parameters."""
 
         def value(parameters: Parameters) -> Tensor:
-            return scalar_loss(self.loss, called_with(self.model, parameters)(inputs), targets)
+            return scalar_loss(self.loss, callback(self.function)(parameters, (inputs,)), targets)
 
         return value
 
@@ -173,6 +176,7 @@ def _mean_over_tasks(episode: Episode, contribution: Contribution) -> MetaGradie
     meta_gradient,
     "unrolled",
     mode="reverse over K recorded reverse sweeps",
+    amounts_to=(("double_backward", 2),),
     source="Finn, Abbeel & Levine 2017, algorithm 1; torch.autograd.grad(create_graph=True)",
 )
 def unrolled(episode: Episode) -> MetaGradient:
@@ -192,6 +196,7 @@ def unrolled(episode: Episode) -> MetaGradient:
     meta_gradient,
     "recomputed",
     mode="K Hessian-vector products by reverse over reverse",
+    amounts_to=(("double_backward", 2),),
     source="Griewank & Walther 2008, §12 (checkpointing); the chain rule of Finn, Abbeel & Levine 2017",
 )
 def recomputed(episode: Episode) -> MetaGradient:
@@ -226,6 +231,7 @@ def recomputed(episode: Episode) -> MetaGradient:
     meta_gradient,
     "vectorised",
     mode="reverse over K reverse sweeps, vectorised over the tasks",
+    amounts_to=(("jacrev_of_grad", 2),),
     source="torch.func.vmap of torch.func.grad",
     functorch=True,
 )

@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hograd_core._checks import check_number
 from hograd_core._entrance import callback, kept
+from hograd_core._functional import Functional
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -32,9 +32,7 @@ class Model:
         module: the network; its own parameters and buffers are never written.
         names, shapes: the trainable parameters, in the order of the flat vector.
         point: their values, a detached vector of P elements.
-        frozen: parameters with ``requires_grad=False``.
-        buffers: the module's; every evaluation gets copies, so that batch norm in training mode, which writes its
-            running statistics, leaves the module as it is.
+        function: the network as a function of its tensors; frozen parameters stay its own, buffers enter as clones.
         inputs: positional arguments of the module, batch first.
         targets: the second argument of the loss, batch first.
         loss: (outputs, targets) -> 0-dimensional tensor.
@@ -44,8 +42,7 @@ class Model:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     point: Tensor
-    frozen: dict[str, Tensor]
-    buffers: dict[str, Tensor]
+    function: Functional
     inputs: tuple[Tensor, ...]
     targets: Tensor
     loss: Loss
@@ -65,15 +62,28 @@ class Model:
         parts = flat.split_with_sizes(self.sizes)
         return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
-    def outputs(self, flat: Tensor, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
+    def outputs(
+        self,
+        flat: Tensor,
+        inputs: tuple[Tensor, ...] | None = None,
+        hooks: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Tensor:
         """The module's outputs at parameters ``flat``, for the batch or for other inputs.
+
+        Args:
+            flat: parameters, (P,).
+            inputs: positional arguments; None: the batch.
+            hooks: forward hooks for this evaluation, by the name of the submodule.
 
         Raises:
             TypeError: the module does not return one real floating tensor.
         """
-        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        values = {**self.frozen, **copies, **self.unflatten(flat)}
-        result = callback(functional_call)(self.module, values, self.inputs if inputs is None else inputs)
+        values, given = self.unflatten(flat), self.inputs if inputs is None else inputs
+
+        def evaluate(tensors: dict[str, Tensor], arguments: tuple[Tensor, ...]) -> Any:
+            return self.function(tensors, arguments, hooks=hooks)
+
+        result = callback(evaluate)(values, given)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
@@ -86,12 +96,12 @@ class Model:
         def wide(tensor: Tensor) -> Tensor:
             return tensor.double() if tensor.dtype.is_floating_point else tensor
 
+        module = copy.deepcopy(self.module).double()
         model = dataclasses.replace(
             self,
-            module=copy.deepcopy(self.module).double(),
+            module=module,
+            function=Functional(module),
             point=self.point.double(),
-            frozen={name: wide(t) for name, t in self.frozen.items()},
-            buffers={name: wide(t) for name, t in self.buffers.items()},
             inputs=tuple(map(wide, self.inputs)),
             targets=wide(self.targets),
         )
@@ -179,6 +189,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
+    function = Functional(module)
     dtypes = {p.dtype for p in trainable.values()}
     devices = {p.device for p in trainable.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
@@ -194,8 +205,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         tuple(trainable),
         tuple(p.shape for p in trainable.values()),
         torch.cat([p.detach().reshape(-1) for p in trainable.values()]),
-        {name: _held(p) for name, p in module.named_parameters() if not p.requires_grad},
-        {name: _held(buffer) for name, buffer in module.named_buffers()},
+        function,
         tuple(_held(part) for part in arguments),
         _held(targets),
         loss,

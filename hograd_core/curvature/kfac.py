@@ -13,8 +13,7 @@ in such a network with a target at every position. The blocks between layers are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -90,34 +89,34 @@ def kfac_of_model(
     layers, dtype = _layers(model), model.point.dtype  # under the caller's autocast layers compute in another one
     if kept():
         raise UnsupportedError("kfac", "its factors cannot be differentiated further; use fisher_matrix[expectation]")
-    with _recorded(layers) as records:
-        outputs = model.outputs(leaf(model.point))
-        sites = [_single(records, name) for name in layers]
-        at = [site[1] for site in sites]
-        if fisher == EMPIRICAL:
-            # grad s_n is, sample by sample, the gradient of L divided by R; its square enters times R.
-            weight, _ = sample_scaling(model)
-            value = scalar_loss(model.loss, outputs, model.targets)
-            passes = [(value, None, weight**-0.5)]
+    records: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+    outputs = model.outputs(leaf(model.point), hooks={name: _recorder(records[name]) for name in layers})
+    sites = [_single(records, name) for name in layers]
+    at = [site[1] for site in sites]
+    if fisher == EMPIRICAL:
+        # grad s_n is, sample by sample, the gradient of L divided by R; its square enters times R.
+        weight, _ = sample_scaling(model)
+        value = scalar_loss(model.loss, outputs, model.targets)
+        passes = [(value, None, weight**-0.5)]
+    else:
+        fixed = outputs.detach()
+        if fisher == EXPECTATION:
+            factor = output_fisher_factor(model, fixed)
         else:
-            fixed = outputs.detach()
-            if fisher == EXPECTATION:
-                factor = output_fisher_factor(model, fixed)
-            else:
-                samples = check_positive(samples, "samples")
-                factor = sampled_output_factor(model, fixed, samples, probe_generator(seed, generator))
-            passes = [(outputs, cotangent, 1.0) for cotangent in factor]
-        gathered: list[Tensor | None] = [None] * len(at)
-        for k, (root, cotangent, scale) in enumerate(passes):
-            keep = k + 1 < len(passes)
-            gradients = torch.autograd.grad(root, at, cotangent, retain_graph=keep, materialize_grads=True)
-            for i, (layer, gradient) in enumerate(zip(layers.values(), gradients, strict=True)):
-                rows = _output_rows(layer, gradient.detach().to(dtype)) * scale
-                positions = rows.shape[1]
-                flat = rows.flatten(0, 1)
-                term = flat.T @ flat / positions
-                previous = gathered[i]
-                gathered[i] = term if previous is None else previous + term
+            samples = check_positive(samples, "samples")
+            factor = sampled_output_factor(model, fixed, samples, probe_generator(seed, generator))
+        passes = [(outputs, cotangent, 1.0) for cotangent in factor]
+    gathered: list[Tensor | None] = [None] * len(at)
+    for k, (root, cotangent, scale) in enumerate(passes):
+        keep = k + 1 < len(passes)
+        gradients = torch.autograd.grad(root, at, cotangent, retain_graph=keep, materialize_grads=True)
+        for i, (layer, gradient) in enumerate(zip(layers.values(), gradients, strict=True)):
+            rows = _output_rows(layer, gradient.detach().to(dtype)) * scale
+            positions = rows.shape[1]
+            flat = rows.flatten(0, 1)
+            term = flat.T @ flat / positions
+            previous = gathered[i]
+            gathered[i] = term if previous is None else previous + term
     blocks = []
     for (name, layer), (received, _), outer in zip(layers.items(), sites, gathered, strict=True):
         assert outer is not None
@@ -161,25 +160,15 @@ def _layers(model: Model) -> dict[str, nn.Module]:
     return found
 
 
-@contextmanager
-def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Collect each layer's (input, output) of the forward passes inside the block."""
-    records: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+def _recorder(calls: list[tuple[Tensor, Tensor]]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A forward hook that collects a layer's (input, output)."""
 
-    def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def record(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-            records[name].append((arguments[0], output))
-            # A copy goes on: an in-place activation would otherwise overwrite what was recorded.
-            return output.clone()
+    def record(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        calls.append((arguments[0], output))
+        # A copy goes on: an in-place activation would otherwise overwrite what was recorded.
+        return output.clone()
 
-        return record
-
-    handles = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
-    try:
-        yield records
-    finally:
-        for handle in handles:
-            handle.remove()
+    return record
 
 
 def _single(records: dict[str, list[tuple[Tensor, Tensor]]], name: str) -> tuple[Tensor, Tensor]:
