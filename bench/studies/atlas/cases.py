@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 DIMENSION = 5
 """Numbers that f is a function of: the usual extent in PyTorch's samples, so that axes mixed up by vmap fit."""
-SAMPLES = 4
+SAMPLES = 3
 """At most so many samples of an operator: first those that differ in what is no tensor."""
 LARGEST = 3000
 """Samples with more elements in their differentiable inputs are left out."""

@@ -89,6 +89,13 @@ FAMILIES = (
         [198017],
     ),
     _family(
+        "Triangular solve",
+        ["TriangularSolve"],
+        "`triangular_solve_jvp` multiplies with the whole tangent of the matrix, where only one triangle counts: "
+        "forward mode is wrong from order 1 on where the other triangle moves.",
+        ["triangular_solve"],
+    ),
+    _family(
         "Householder product",
         ["LinalgHouseholderProduct"],
         "`householder_product_jvp` builds its products in place and without history of the factors.",
@@ -137,8 +144,8 @@ FAMILIES = (
     _family(
         "autograd.Function marked once_differentiable",
         ["_OnceBackward"],
-        "`once_differentiable` cuts the tape by an error node, which `torch.autograd.grad(inputs=…, allow_unused=True)` "
-        "never runs: it answers None, and `torch.autograd.functional` and `torch.func` make that zero.",
+        "`once_differentiable` cuts the tape by an error node, which `torch.autograd.grad` with inputs and "
+        "`allow_unused=True` never runs: it answers None, and `torch.autograd.functional` and `torch.func` make that zero.",
         ["once_differentiable"],
     ),
     _family(

@@ -216,6 +216,16 @@ own("masked_select broadcast mask", (2, 5))(
     lambda x: torch.masked_select(x, torch.tensor([True, False, True, True, False]))
 )
 own("masked_select broadcast input", (5,))(lambda x: torch.masked_select(x, (torch.arange(10) % 3 > 0).view(2, 5)))
+own("masked_select as many as inputs", (2,))(
+    lambda x: torch.masked_select(x, torch.tensor([[True, False], [True, True]]))
+)
+# Only one triangle counts; the other one moves as well.
+own("triangular_solve whole matrix", (3, 3), (3, 1))(lambda a, b: torch.triangular_solve(b, a + 3 * torch.eye(3))[0])
+own("solve_triangular whole matrix", (3, 3), (3, 1))(
+    lambda a, b: torch.linalg.solve_triangular(a + 3 * torch.eye(3), b, upper=True)
+)
+own("cholesky_solve whole matrix", (3, 3), (3, 1))(lambda a, b: torch.cholesky_solve(b, a + 3 * torch.eye(3)))
+own("cholesky_inverse whole matrix", (3, 3))(lambda a: torch.cholesky_inverse(a + 3 * torch.eye(3)))
 own("prod with a zero", (4,))(lambda x: torch.prod(x * torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=x.dtype)))
 own("logcumsumexp", (5,))(lambda x: torch.logcumsumexp(x, 0))
 own("logdet", (3, 3))(lambda m: torch.logdet(m @ m.mT + torch.eye(3, dtype=m.dtype)))

@@ -101,6 +101,14 @@ def f(t):  # inverse of L L^T for L = [[1, 0], [t, 1]]: [[1 + t^2, -t], [-t, 1]]
     return torch.cholesky_inverse(torch.stack((torch.stack((one, 0 * t)), torch.stack((t, one)))))[0, 0]
 got, expected = second_jvp(f, 0.7 * one).item(), 2.0
 """,
+    "triangular_solve": """
+import torch
+one = torch.ones((), dtype=torch.float64)
+def f(t):  # = 1 / t: upper=True, so that what stands below the diagonal does not count
+    a = torch.stack((torch.stack((t, 0 * t)), torch.stack((t, one))))
+    return torch.triangular_solve(torch.ones(2, 1, dtype=torch.float64), a, upper=True).solution.sum()
+got, expected = torch.func.jvp(f, (2 * one,), (one,))[1].item(), -0.25
+""",
     "householder_product": _SECOND
     + """
 def f(t):  # first column of I - tau v v^T for v = (1, t), tau = 2 / (1 + t^2): sums to 1 - 2 (1 + t) / (1 + t^2)
