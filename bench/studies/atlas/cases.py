@@ -171,8 +171,9 @@ def scalar(case: Case) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     evaluate = functools.partial(_evaluate, case, directions)
     z = torch.zeros(dimension, dtype=torch.float64)
     with torch.enable_grad():
-        found = _outputs(evaluate(z.clone().requires_grad_()))
-    if not case.seeded and any(not torch.equal(a, b) for a, b in zip(found, _outputs(evaluate(z)), strict=True)):
+        moved = z.clone().requires_grad_()
+        found = _outputs(evaluate(moved))
+    if not case.seeded and any(not torch.equal(a, b) for a, b in zip(found, _outputs(evaluate(moved)), strict=True)):
         return scalar(replace(case, seeded=True))
     # What PyTorch declares not differentiable (saved statistics, indices) is a constant to every method.
     kept = [i for i, y in enumerate(found) if y.requires_grad]

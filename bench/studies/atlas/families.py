@@ -103,10 +103,10 @@ FAMILIES = (
         [196698],
     ),
     _family(
-        "cumprod at a zero",
-        ["Cumprod"],
+        "cumprod at a zero, prod at two",
+        ["Cumprod", "Prod"],
         "`cumprod_jvp` divides by the input and treats zeros as a case of its own, which is right once and drops terms "
-        "where it is differentiated again.",
+        "where it is differentiated again. `prod_backward` goes through `cumprod` where zeros are, and inherits it.",
         ["cumprod"],
         [198017],
     ),
@@ -145,7 +145,8 @@ FAMILIES = (
         "autograd.Function marked once_differentiable",
         ["_OnceBackward"],
         "`once_differentiable` cuts the tape by an error node, which `torch.autograd.grad` with inputs and "
-        "`allow_unused=True` never runs: it answers None, and `torch.autograd.functional` and `torch.func` make that zero.",
+        "`allow_unused=True` never runs: it answers None, which `torch.autograd.functional` and `torch.func` "
+        "make zero.",
         ["once_differentiable"],
     ),
     _family(

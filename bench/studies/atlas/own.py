@@ -25,11 +25,14 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def own(name: str, *shapes: tuple[int, ...], seeded: bool = False) -> Callable[[Callable[..., Any]], None]:
-    """Declare a function of tensors of these shapes."""
+def own(name: str, *inputs: tuple[int, ...] | Tensor, seeded: bool = False) -> Callable[[Callable[..., Any]], None]:
+    """Declare a function of tensors of these shapes, or of these tensors."""
+
+    def values() -> tuple[Tensor, ...]:
+        return tuple(x.double() if isinstance(x, Tensor) else draw(*x) for x in inputs)
 
     def declare(function: Callable[..., Any]) -> None:
-        OWN[f"own.{name}"] = lambda: (lambda xs: function(*xs), tuple(draw(*s) for s in shapes), seeded)
+        OWN[f"own.{name}"] = lambda: (lambda xs: function(*xs), values(), seeded)
 
     return lambda function: declare(function)
 
@@ -191,9 +194,7 @@ def _vmap_inside(x: Tensor) -> Tensor:
 
 @own("autograd.grad inside f", (4,))
 def _autograd_inside(x: Tensor) -> Tensor:
-    with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_()
-        inner: Tensor = torch.autograd.grad(_inner(point), point, create_graph=True)[0]
+    inner: Tensor = torch.autograd.grad(_inner(x), x, create_graph=True)[0]
     return inner
 
 
@@ -226,7 +227,9 @@ own("solve_triangular whole matrix", (3, 3), (3, 1))(
 )
 own("cholesky_solve whole matrix", (3, 3), (3, 1))(lambda a, b: torch.cholesky_solve(b, a + 3 * torch.eye(3)))
 own("cholesky_inverse whole matrix", (3, 3))(lambda a: torch.cholesky_inverse(a + 3 * torch.eye(3)))
-own("prod with a zero", (4,))(lambda x: torch.prod(x * torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=x.dtype)))
+own("prod with a zero", torch.tensor([2.0, 0.0, 3.0]))(lambda x: torch.prod(x))
+own("prod with two zeros", torch.tensor([2.0, 0.0, 3.0, 0.0]))(lambda x: torch.prod(x))
+own("cumprod with a zero", torch.tensor([2.0, 0.0, 3.0]))(lambda x: torch.cumprod(x, 0))
 own("logcumsumexp", (5,))(lambda x: torch.logcumsumexp(x, 0))
 own("logdet", (3, 3))(lambda m: torch.logdet(m @ m.mT + torch.eye(3, dtype=m.dtype)))
 own("slogdet of complex", (3, 3), (3, 3))(lambda a, b: torch.linalg.slogdet(torch.complex(a, b))[1])

@@ -132,7 +132,8 @@ def _counts(facts: Facts, status: str) -> Iterator[str]:
     for operator in facts["operators"]:
         for kind, _, message, names, _ in operator.get("rest", ()):
             if kind == status:
-                text = re.sub(r"\d+", "n", message)  # sizes and ids tell samples apart, not faults
+                message = re.sub(r"(no Taylor rule for \S+).*", r"\1", message)
+                text = re.sub(r"(?<![\w.])\d+(?![\w.])", "n", message)  # sizes and ids tell samples apart, not faults
                 where[text].add(operator["op"])
                 who[text].update(names)
     rows = []
