@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from studies.atlas import facts, families
-from studies.atlas.__main__ import DATA, orders, version
+from studies.atlas.__main__ import DATA, orders, part, version
 from studies.atlas.cases import Case, cases, scalar
 from studies.atlas.page import amount, page
 from studies.atlas.probe import TOLERANCE, Finding, Outcome, attempt, probe
@@ -199,6 +199,14 @@ def test_page_says_what_changed_between_versions() -> None:
     text = page({"1.0.0": old, "1.1.0": new})
     assert "| `some.op` | 2 | wrong | right | rows |" in text
     assert "### Not traced to a formula yet" in text
+
+
+def test_a_short_run_takes_what_is_not_right_and_a_fifth_of_the_rest() -> None:
+    right = [facts.line(f"op{i}", [finding()]) for i in range(10)]
+    wrong = facts.line("wrong", [finding(status="wrong", error=0.5)])
+    taylor = facts.line("z", [finding(status="unsupported", method="taylor", error=None)])
+    known = [*(f"op{i}" for i in range(10)), "own.new", "wrong", "z"]
+    assert part({"operators": [*right, wrong, taylor]}, known) == ["op0", "op5", "own.new", "wrong", "z"]
 
 
 def test_amounts() -> None:

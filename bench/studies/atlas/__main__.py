@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 import hograd_core
 from studies.atlas import facts
 from studies.atlas.cases import SAMPLES, names
+from studies.atlas.families import TAYLOR
 from studies.atlas.page import page
 from studies.atlas.probe import ORDERS, methods
 from studies.atlas.reproductions import PROGRAMS, outcome
@@ -34,11 +35,22 @@ def orders() -> dict[str, list[int]]:
     return {m: [k for k in ORDERS if table[o].methods[m].supports(k)] for o, m in methods()}
 
 
-def header(limit: int) -> dict[str, Any]:
+def part(old: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    """The operators of a short run beside another version's facts: what is not right there, and a fifth of the rest."""
+
+    def right(operator: Mapping[str, Any]) -> bool:
+        found = [{method} for _, method, _ in operator.get("wrong", ())] + [set(r[3]) for r in operator.get("rest", ())]
+        return all(methods <= TAYLOR for methods in found)
+
+    settled = [o["op"] for o in old["operators"] if right(o) and o["op"] in known and not o["op"].startswith("own.")]
+    return [n for n in known if n not in set(settled) - set(settled[::5])]
+
+
+def header(limit: int, against: str | None = None) -> dict[str, Any]:
     """What a facts file says before its operators."""
     return {
         "torch": version(),
-        "settings": {"samples": limit},
+        "settings": {"samples": limit, "against": against},
         "methods": orders(),
         "reproductions": {name: outcome(name) for name in PROGRAMS},
     }
@@ -50,8 +62,13 @@ def measure(given: argparse.Namespace) -> None:
     unknown = sorted(set(given.ops) - set(known))
     if unknown:
         raise SystemExit(f"--ops: no operator {', '.join(unknown)}; there are {len(known)}, e.g. {known[0]}")
-    chosen = [n for n in given.ops or known if n in known][:: given.sample]
-    whole = chosen == known
+    chosen = (given.ops or known)[:: given.sample]
+    if given.against:
+        versions = facts.versions(DATA)
+        if given.against not in versions:
+            raise SystemExit(f"--against: no facts of {given.against!r} in docs/data; there are {', '.join(versions)}")
+        chosen = part(versions[given.against], known)
+    whole = chosen == known or given.against
 
     def say(text: str) -> None:
         print(text, flush=True)
@@ -64,7 +81,7 @@ def measure(given: argparse.Namespace) -> None:
         for order, method, by in line.get("wrong", ()):
             say(f"{line['op']}: {method} at order {order} is wrong by {max(by.values()):g}")
     if whole:
-        facts.write(DATA / f"atlas-{version()}.json", header(given.samples), lines)
+        facts.write(DATA / f"atlas-{version()}.json", header(given.samples, given.against), lines)
         partial.unlink()
         write_page()
 
@@ -81,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     running = commands.add_parser("run", help="probe operators; all of them: write the facts and the page")
     running.add_argument("--ops", nargs="*", default=[], help="names of operators; default: all")
     running.add_argument("--sample", type=int, default=1, metavar="K", help="every K-th operator only")
+    running.add_argument("--against", metavar="VERSION", help="a short run beside the facts of that torch version")
     running.add_argument("--samples", type=int, default=SAMPLES, help="at most so many samples of each operator")
     running.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     commands.add_parser("page", help="write docs/atlas.md from the facts that lie there")

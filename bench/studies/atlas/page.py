@@ -182,6 +182,14 @@ def _changes(old: Facts, new: Facts) -> Iterator[str]:
     yield from _table(("operator", "order", old["torch"], new["torch"], "methods"), rows)
     if not rows:
         yield "No status differs."
+    against = new["settings"].get("against")
+    if against:
+        yield (
+            f"{new['torch']} has a short run: {len(new['operators'])} operators, those that are not right in {against} "
+            f"and a fifth of the rest, at most {new['settings']['samples']} samples each."
+        )
+        yield ""
+        return
     gone = sorted(before.keys() - {o["op"] for o in new["operators"]})
     come = sorted({o["op"] for o in new["operators"]} - before.keys())
     for word, names in (("Only in", gone), ("New in", come)):
