@@ -50,6 +50,7 @@ class _State(threading.local):
         watch: what looks at callbacks, set by the public function under way.
         enclosing: derivatives that are taken of the result of this call by those around it.
         unwatched: whether nothing is watched at all.
+        repairing: whether guards of this call put exact substitutes in the place of what is wrong.
     """
 
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
@@ -59,6 +60,7 @@ class _State(threading.local):
     watch: Watch | None = None
     enclosing: int = 0
     unwatched: bool = False
+    repairing: bool = False
 
 
 _STATE = _State()
@@ -101,13 +103,15 @@ class entered:  # noqa: N801 (a context manager, used like a function)
 
     def __enter__(self) -> None:
         here = _STATE
-        self._outer = (here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing)
+        self._outer = (
+            here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing, here.repairing,
+        )  # fmt: skip
         if not here.inside:
             here.kept = here.evaluating > 0 or in_transform()
             if here.kept:
                 around = 0 if here.watch is None else here.watch.order
                 here.enclosing = max(here.enclosing + around, _transforms(), 1)
-            here.watch = None
+            here.watch, here.repairing = None, False
         here.evaluating, here.inside = 0, True
         # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled.
         self._plain = torch.inference_mode(False)
@@ -127,7 +131,9 @@ class entered:  # noqa: N801 (a context manager, used like a function)
             self._autocast.close()
         self._plain.__exit__(kind, error, trace)
         here = _STATE
-        here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing = self._outer
+        (
+            here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing, here.repairing,
+        ) = self._outer  # fmt: skip
 
 
 def entrance(function: Callable[P, R]) -> Callable[P, R]:
@@ -171,6 +177,16 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return called
+
+
+def repair() -> None:
+    """Have every guard of the public function under way repair instead of refusing."""
+    _STATE.repairing = True
+
+
+def repairing() -> bool:
+    """Whether guards repair instead of refusing."""
+    return _STATE.repairing
 
 
 def watched_by(watch: Watch | None) -> None:

@@ -38,18 +38,20 @@ def check_finite_result(
         where: operator and method.
         result: what the method returned; anything but a tensor is not looked at.
         arguments: of the method: f, x and perhaps v first.
-        order: the derivative's order.
+        order: the derivative's order; None: no derivative of a scalar f, whose cause could be looked for.
         strict: raise instead of warn.
 
     Raises:
         FloatingPointError: with ``strict``.
     """
-    if order is None or order < 2 or not isinstance(result, Tensor):
+    if not isinstance(result, Tensor) or (order is None and not strict) or (order is not None and order < 2):
         return
     if not strict and (kept() or result.device.type != "cpu"):
         return
     if in_transform() or is_finite(result.detach()):
         return
+    if order is None:
+        raise FloatingPointError(f"{where}: its result is not finite; {_REMEDY}")
     f, x = arguments[:2]
     v = arguments[2] if len(arguments) > 2 else torch.ones_like(x)
     message = _diagnosis(where, f, x, v, order)

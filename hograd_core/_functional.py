@@ -3,25 +3,33 @@
 ``torch.func.functional_call`` swaps the tensors of the module for the length of the call. That is wrong where a part of
 the forward pass runs again later (a checkpoint recomputes in the backward pass, with the module's own weights by then),
 and where two threads call one module. Here every call gets a light copy of the module tree instead: new module objects
-of the same classes that share everything but the tensors given. A graph that needs them again keeps them alive.
+of the same classes that share everything but the tensors given, and what leads to them (:mod:`._reach`). A graph that
+needs them again keeps them alive.
+
+What leads to the module by a way that cannot be copied, such as a global variable, is found in the graph of the first
+result, and refused.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import types
-import weakref
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-_OWN = frozenset({"_parameters", "_buffers", "_modules"})
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, torch.device, torch.Size)
-_DEPTH = 6  # of containers and objects that may lie between a module and a module or tensor that it holds unregistered
+from hograd_core._entrance import unwatched
+from hograd_core._reach import Copier
+from hograd_core._unsupported import UnsupportedError
+from hograd_core.hazards import _graph
+
+Values = Mapping[str, Tensor]
+Hooks = Mapping[str, Callable[..., Any]]
 
 
 class Functional:
@@ -29,28 +37,83 @@ class Functional:
 
     The copies share all else with the module: flags such as ``training`` are those of the time of the call. What a
     forward pass writes to its module (a counter, a cache, running statistics) is written to the copy and dropped.
-    Thread-safe: nothing shared is written.
+    Thread-safe: nothing shared is written. Making one walks the tree once; a call costs less than functional_call.
 
     Args:
-        module: any nn.Module that Python code runs.
+        module: any nn.Module that Python code runs; a part compiled by torch.compile runs in its eager form.
+        *others: what else may refer to the module (a loss): :meth:`evaluate` gives it the copy to refer to.
 
     Raises:
-        TypeError: the module is compiled to TorchScript or spread over devices, or has parameters that are not
-            materialised yet; the message says what to pass instead.
+        TypeError: the module cannot be called with other tensors; the message says why, and what to pass instead.
+        ValueError: it is called in a block that keeps weights between calls, or writes into its own weights.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._root = module
-        for part in self._root.modules():
-            _refuse(part)
+    def __init__(self, module: nn.Module, *others: Any) -> None:
+        self._roots = (module, *others)
+        self._seen: set[str] = set()
+        self._wide = False
+        self._plan()
+
+    def _plan(self) -> None:
+        module: nn.Module = self._roots[0]
+        _refuse(module)
+        self._modules = list(module.modules())
+        self._named = dict(module.named_modules(remove_duplicate=False))
+        self._own = [*module.parameters(), *module.buffers()]
+        self._copier = Copier(self._roots, (*self._modules, *self._own))
+        self._shape = self._fingerprint()
+
+    def _fingerprint(self) -> int:
+        """A number that changes where attributes, hooks or submodules come or go."""
+        total = 0
+        for module in self._modules:
+            state = module.__dict__
+            total += len(state) + len(state["_modules"]) + len(state["_parameters"]) + len(state["_buffers"])
+            total += len(state["_forward_hooks"]) + len(state["_forward_pre_hooks"])
+        return total
+
+    def in_float64(self) -> Functional:
+        """The same with the module's own tensors, where they are used, in float64."""
+        wide = copy.copy(self)
+        wide._wide = True
+        return wide
+
+    def _original(self, name: str) -> Tensor:
+        path, _, key = name.rpartition(".")
+        module = self._named[path]
+        found: Any = module._parameters[key] if key in module._parameters else module._buffers[key]
+        assert isinstance(found, Tensor)
+        return found
+
+    def _bound(self, values: Values, hooks: Hooks) -> tuple[Any, ...]:
+        if nn.utils.parametrize._cache_enabled:
+            raise ValueError(
+                "module: got a call inside parametrize.cached(), which keeps weights between calls; leave that block"
+            )
+        if self._fingerprint() != self._shape:
+            self._plan()
+        memo: dict[int, Any] = {id(self._original(name)): value for name, value in values.items()}
+        for one in self._modules:
+            for p in one._parameters.values():
+                # Autograd cannot save what was made in inference mode.
+                if p is not None and (p.is_inference() or self._wide) and id(p) not in memo:
+                    memo[id(p)] = _wide(p) if self._wide else p.clone()
+            for b in one._buffers.values():
+                if b is not None and id(b) not in memo:
+                    memo[id(b)] = _wide(b) if self._wide else b.clone()
+        copies = self._copier.copies(memo)
+        for name, hook in hooks.items():
+            made = memo[id(self._named[name])]
+            made._forward_hooks = OrderedDict({**made._forward_hooks, "hograd": hook})
+        return copies
 
     def __call__(
         self,
-        values: Mapping[str, Tensor],
+        values: Values,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any] | None = None,
         *,
-        hooks: Mapping[str, Callable[..., Any]] | None = None,
+        hooks: Hooks | None = None,
     ) -> Any:
         """What the module returns for ``args``, with these tensors in place of its own.
 
@@ -60,166 +123,118 @@ class Functional:
             args: positional arguments of the module.
             kwargs: its keyword arguments.
             hooks: forward hooks for this call, by the name of the submodule.
+
+        Raises:
+            ValueError: as :meth:`evaluate`.
         """
-        return self._copy(values, hooks or {})(*args, **(kwargs or {}))
+        named = kwargs or {}
+        return self.evaluate(values, lambda module, *_: module(*args, **named), (args, named), hooks or {})
 
-    def _copy(self, values: Mapping[str, Tensor], hooks: Mapping[str, Callable[..., Any]]) -> nn.Module:
-        tensors: dict[int, Tensor] = {}
-        made: dict[int, Any] = {}
-        named = [(f"{n}." if n else "", part) for n, part in self._root.named_modules(remove_duplicate=False)]
-        for prefix, part in named:
-            if id(part) not in made and _uncompiled(part) is part:
-                made[id(part)] = object.__new__(type(part))
-            for name, tensor in (*part._parameters.items(), *part._buffers.items()):
-                if tensor is None:
-                    continue
-                if (value := values.get(prefix + name)) is not None:
-                    tensors[id(tensor)] = value
-                elif tensor.is_inference():  # which autograd cannot save
-                    tensors.setdefault(id(tensor), tensor.clone())
-        for _, part in named:
-            if id(part) not in made:
-                made[id(part)] = made[id(_uncompiled(part))]
-            for buffer in part._buffers.values():
-                if buffer is not None and id(buffer) not in tensors:
-                    tensors[id(buffer)] = buffer.clone()
-        swap = _Swap(tensors, made)
-        for prefix, part in named:
-            if _uncompiled(part) is part:
-                _fill(made[id(part)], part, swap, hooks.get(prefix[:-1]))
-        copied: nn.Module = made[id(self._root)]
-        return copied
+    def evaluate(
+        self,
+        values: Values,
+        body: Callable[..., Any],
+        inputs: Any = (),
+        hooks: Hooks | None = None,
+        *,
+        what: str = "module",
+    ) -> Any:
+        """``body(module, *others)`` of the copies.
+
+        Args:
+            values: as in a call.
+            body: what to compute.
+            inputs: what else it takes, nested; the graphs behind it are its own business.
+            hooks: as in a call.
+            what: a name for what is computed, by which its first result is looked at once.
+
+        Raises:
+            ValueError: the result hangs on a parameter of the module that was to be replaced.
+            UnsupportedError: a reentrant checkpoint hides parameters from autograd.
+        """
+        copies = self._bound(values, hooks or {})
+        if what in self._seen or unwatched() or torch.is_inference_mode_enabled():
+            return body(*copies)
+        # Without a graph nothing can be seen: the first call records one, even under no_grad.
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            result = body(*copies)
+        reached = self._refuse_own(result, values, inputs)
+        live = [v for v in values.values() if v.requires_grad]
+        if any(not _graph.hangs_on(reached, v) for v in live):
+            with _Checkpoints():
+                body(*self._bound(values, {}))
+        if live:
+            self._seen.add(what)
+        return result if recorded else tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, result)
+
+    def _refuse_own(self, result: Any, values: Values, inputs: Any) -> set[Any]:
+        """Raise where a result hangs on a parameter that was to be replaced; return the nodes of its graph."""
+        given = [t for t in tree_leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
+        behind = set(_graph.recorded(given))
+        replaced = {id(self._original(name)): name for name in values}
+        for t in given:
+            replaced.pop(id(t), None)
+        found = _graph.nodes([root for root in _graph.recorded(result) if root not in behind], behind)
+        for leaf in _graph.leaves(found):
+            if id(leaf) in replaced:
+                raise ValueError(
+                    f"module: its own parameter {replaced[id(leaf)]!r} is used, not the one that it is called with, "
+                    "through a global variable or an object that cannot be copied, so that derivatives would miss it; "
+                    "in forward use self, in the loss a closure over the module or one of its methods"
+                )
+        reached = {before for node in found for before, _ in node.next_functions if before is not None}
+        return found | reached | set(_graph.recorded(result))
 
 
-def _fill(made: nn.Module, part: nn.Module, swap: _Swap, hook: Callable[..., Any] | None) -> None:
-    """Give a new module what the old one has, with the stand-ins in their places."""
-    attributes = dict(part.__dict__)
-    attributes["_parameters"] = {n: swap.tensor(p) for n, p in part._parameters.items()}
-    attributes["_buffers"] = {n: swap.tensor(b) for n, b in part._buffers.items()}
-    attributes["_modules"] = {n: swap.module(m) for n, m in part._modules.items()}
-    for name, value in part.__dict__.items():
-        if name not in _OWN and not isinstance(value, _ATOMS) and not (isinstance(value, dict | list) and not value):
-            attributes[name] = swap(value)
-    if hook is not None:
-        attributes["_forward_hooks"] = OrderedDict({**attributes["_forward_hooks"], "hograd": hook})
-    object.__setattr__(made, "__dict__", attributes)
-    for kind in type(part).__mro__:
-        for slot in kind.__dict__.get("__slots__", ()):
-            if hasattr(part, slot) and slot != "__dict__":
-                object.__setattr__(made, slot, swap(getattr(part, slot)))
+class _Checkpoints(TorchFunctionMode):
+    """Raises inside a reentrant checkpoint: where none of its inputs requires grad, what it uses gets no gradient."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer one call of torch's public functions."""
+        checkpoint = sys.modules.get("torch.utils.checkpoint")
+        if checkpoint is not None and not torch.is_grad_enabled():
+            frame: Any = sys._getframe(1)
+            while frame is not None:
+                if frame.f_code is checkpoint.CheckpointFunction.forward.__code__:
+                    raise UnsupportedError(
+                        "module",
+                        "reentrant checkpoint: of inputs that do not require grad it leaves out the gradients of the "
+                        "parameters it uses; checkpoint with use_reentrant=False",
+                    )
+                frame = frame.f_back
+        return func(*args, **(kwargs or {}))
 
 
-class _Swap:
-    """Rebuilds whatever leads to a module or tensor of the tree, so that it leads to the stand-in; shares all else."""
+def ordinary(value: Any) -> Any:
+    """The same nested arguments with tensors made in inference mode cloned, so that autograd may save them."""
+    return tree_map(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, value)
 
-    def __init__(self, tensors: Mapping[int, Tensor], modules: Mapping[int, Any]) -> None:
-        self._tensors = tensors
-        self._modules = modules
-        self._seen: dict[int, tuple[Any, Any]] = {}
 
-    def tensor(self, tensor: Tensor | None) -> Tensor | None:
-        """The stand-in of a tensor, or itself."""
-        return tensor if tensor is None else self._tensors.get(id(tensor), tensor)
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64, copy=True) if tensor.dtype.is_floating_point else tensor.clone()
 
-    def module(self, module: nn.Module | None) -> Any:
-        """The stand-in of a module, or itself."""
-        return module if module is None else self._modules.get(id(module), module)
 
-    def __call__(self, value: Any, depth: int = _DEPTH) -> Any:
-        """``value`` with stand-ins, or ``value`` itself where it leads to none."""
-        if isinstance(value, Tensor):
-            return self.tensor(value)
-        if isinstance(value, nn.Module):
-            return self.module(value)
-        if isinstance(value, _ATOMS) or not depth:
-            return value
-        if id(value) in self._seen:
-            return self._seen[id(value)][1]
-        self._seen[id(value)] = (value, value)  # a cycle ends here; kept, so that the number stays its own
-        found = self._rebuilt(value, depth - 1)
-        self._seen[id(value)] = (value, found)
-        return found
-
-    def _rebuilt(self, value: Any, depth: int) -> Any:
-        if isinstance(value, dict):
-            inside = {k: self(v, depth) for k, v in value.items()}
-            if all(inside[k] is v for k, v in value.items()):
-                return value
-            again = copy.copy(value)
-            again.update(inside)
-            return again
-        if isinstance(value, list | tuple | set | frozenset):
-            items = [self(v, depth) for v in value]
-            if all(a is b for a, b in zip(items, value, strict=True)):
-                return value
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if isinstance(value, types.MethodType):
-            owner = self(value.__self__, depth)
-            return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
-        if isinstance(value, functools.partial):
-            parts = self((value.func, value.args, value.keywords), depth)
-            return (
-                value
-                if parts[0] is value.func and parts[1] is value.args and parts[2] is value.keywords
-                else (functools.partial(parts[0], *parts[1], **parts[2]))
-            )
-        if isinstance(value, types.FunctionType):
-            return self._function(value, depth)
-        if isinstance(value, weakref.ReferenceType) or type(value).__module__.partition(".")[0] in (
-            "torch",
-            "builtins",
+def _refuse(module: nn.Module) -> None:
+    """Raise where a module cannot be called with other tensors."""
+    for part in module.modules():
+        kind = type(part).__name__
+        if isinstance(part, torch.jit.ScriptModule):
+            # Frozen, it is a constant.
+            if any(p.requires_grad for p in part.parameters()) or (part.training and any(True for _ in part.buffers())):
+                raise TypeError(
+                    f"module: got a {kind} of TorchScript, expected Python code; pass the module that was scripted"
+                )
+        elif isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise TypeError(f"module: got a {kind}, expected a module on one device; pass its .module")
+        elif any(
+            t is not None and nn.parameter.is_lazy(t) for t in (*part._parameters.values(), *part._buffers.values())
         ):
-            return value
-        return self._object(value, depth)
-
-    def _function(self, function: types.FunctionType, depth: int) -> Any:
-        """A function of the user's that closes over the tree, on cells of its own."""
-        cells = function.__closure__ or ()
-        held = [cell.cell_contents if _filled(cell) else None for cell in cells]
-        swapped = [self(v, depth) for v in held]
-        defaults = self(function.__defaults__, depth)
-        if all(a is b for a, b in zip(held, swapped, strict=True)) and defaults is function.__defaults__:
-            return function
-        closure = tuple(
-            types.CellType(new) if new is not old else cell for cell, old, new in zip(cells, held, swapped, strict=True)
-        )
-        again = types.FunctionType(function.__code__, function.__globals__, function.__name__, defaults, closure)
-        again.__kwdefaults__ = function.__kwdefaults__
-        again.__dict__.update(function.__dict__)
-        return again
-
-    def _object(self, value: Any, depth: int) -> Any:
-        """An object of the user's own class that holds a part of the tree."""
-        fields = getattr(value, "__dict__", None)
-        if not isinstance(fields, dict) or isinstance(value, types.ModuleType):
-            return value
-        inside = {k: self(v, depth) for k, v in fields.items()}
-        if all(inside[k] is v for k, v in fields.items()):
-            return value
-        again = copy.copy(value)
-        again.__dict__.update(inside)
-        return again
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 (an empty cell raises)
-    except ValueError:
-        return False
-    return True
-
-
-def _uncompiled(module: nn.Module) -> nn.Module:
-    """The module behind ``torch.compile``, whose compiled code cannot be differentiated twice."""
-    inner = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
-    return module if inner is None else inner
-
-
-def _refuse(part: nn.Module) -> None:
-    kind = type(part).__name__
-    if isinstance(part, torch.jit.ScriptModule):
-        raise TypeError(f"module: got a {kind} of TorchScript, expected Python code; pass the module that was scripted")
-    if isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise TypeError(f"module: got a {kind}, expected a module on one device; pass its .module")
-    if any(p is not None and nn.parameter.is_lazy(p) for p in part._parameters.values()):
-        raise TypeError(f"module: got a {kind} with parameters of unknown shape; call it once with an input first")
+            raise TypeError(f"module: got a {kind} with tensors of unknown shape; call it once with an input first")
+        elif isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+            raise ValueError(
+                f"module: got a {kind} with max_norm, whose forward overwrites its weight, so that the loss is no "
+                "function of it; normalise the rows in forward, or by a parametrization"
+            )

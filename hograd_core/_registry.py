@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, released, unguarded, watched_by
+from hograd_core._entrance import entered, released, repair, unguarded, watched_by
 from hograd_core._finite import check_finite_result
+from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.hazards import guard
 
@@ -178,12 +179,15 @@ class Operator:
         try:
             with entered():
                 amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
-                watch = guard(where, amounts, repair=given["repair"], constant=chosen.through_forward)
+                if given["repair"]:
+                    repair()
+                watch = guard(where, amounts, constant=chosen.through_forward)
                 watched_by(watch)
                 checked = self.guard(*bound.args, **bound.kwargs)
                 result = released(chosen.function(*checked, **options))
-                if watch is not None:
-                    check_finite_result(where, result, checked, order, strict=given["strict"])
+                if watch is not None or given["strict"]:
+                    of = order if self.takes_order else None
+                    check_finite_result(where, result, checked, of, strict=given["strict"])
                 if given["verify"] and self.verification is not None:
                     self.verification(where, result, checked, order)
                 return result
@@ -205,7 +209,7 @@ def _load_forward_mode() -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
+        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 @functools.cache

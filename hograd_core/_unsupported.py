@@ -6,7 +6,12 @@ no entry is a defect of f or of ours and is raised unchanged. Out-of-memory erro
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
 
 
 class UnsupportedError(RuntimeError):
@@ -28,6 +33,7 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for kind, pattern in (
         ("no forward-mode formula", r"^Trying to use forward AD with \S+ that does not support it"),
         ("no forward-mode formula", r"^You must implement the jvp function for custom autograd\.Function"),
+        ("no forward-mode formula", r"^Trying to set a forward gradient that has a different size"),
         ("ZeroTensors", r"^ZeroTensors are immutable"),
         ("no derivative formula", r"^(the )?derivative for '?[^']+'? is not implemented"),
         (
@@ -69,3 +75,32 @@ def pytorch_limit(error: BaseException) -> str | None:
         if pattern.search(message):
             return f"{kind}: {message.splitlines()[0]}"
     return None
+
+
+# What PyTorch's own kernels say where vmap hands them shapes that they do not expect (recurrent layers, 2.13).
+_MISMATCH = re.compile(r"doesn't match the broadcast shape|must match the size of tensor|is invalid for input of size")
+
+
+@contextlib.contextmanager
+def refused_under_vmap(where: str, remedy: str, plain: Callable[[], Any] | None = None) -> Iterator[None]:
+    """Around a vmap of what runs without: a mismatch of shapes within is reported as the layer's.
+
+    Args:
+        where: operator and method, for the message.
+        remedy: for the message.
+        plain: runs the same without vmap, and is called where vmap fails: what fails there too is the caller's.
+
+    Raises:
+        UnsupportedError: a layer cannot be vectorised.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if isinstance(error, UnsupportedError) or _MISMATCH.search(str(error)) is None:
+            raise
+        if plain is not None:
+            plain()
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedError(where, f"a layer fails under torch.func.vmap ({reason}); {remedy}") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import ScalarFunction
-from hograd_core._functional import Functional
+from hograd_core._functional import Functional, ordinary
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -19,13 +19,14 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
 
     ``f(x)`` splits x into the parameters, in the order of ``module.named_parameters()`` (a tied parameter once), and
     evaluates ``loss(module(inputs), targets)`` with them. Parameters with ``requires_grad=False`` are constants, not in
-    x. f calls a copy of the module that shares all else with it (``_functional``): f is pure and may be called
-    from several threads, batch statistics that the module would update in training mode are dropped, and checkpoints
-    (``use_reentrant=False``) recompute with x. Training or evaluation mode is the module's at
-    the time of the call; dropout in training mode is random, so that derivatives of its loss are not defined.
+    x. f calls a copy of the module that shares all else with it (``_functional``), and the loss refers to that copy
+    wherever it refers to the module (a closure over it for weight decay, one of its methods): f is pure and may be
+    called from several threads, what forward writes (batch statistics, a counter) is dropped, and checkpoints
+    (``use_reentrant=False``) recompute with x. Training or evaluation mode is the module's at the time of the call;
+    dropout in training mode is random, so that derivatives of its loss are not defined.
 
     Args:
-        module: any module; neither its parameters nor their ``.grad`` nor its buffers are changed.
+        module: any module; neither its parameters nor their ``.grad``, its buffers or other attributes are changed.
         loss: (output, targets) -> 0-dimensional tensor; ``torch.nn.functional.mse_loss`` has no forward-over-reverse
             derivative in PyTorch 2.13 (pytorch/pytorch#123996), ``((a - b) ** 2).mean()`` has.
         inputs: the module's argument; a tuple is spread over its positional arguments.
@@ -37,8 +38,9 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
 
     Raises:
         TypeError: ``module`` is not a module, ``loss`` is not callable, or a trainable parameter is not a real
-            floating tensor.
-        ValueError: there is no trainable parameter, or they differ in dtype or device.
+            floating tensor; the module is scripted, spread over devices or lazy.
+        ValueError: there is no trainable parameter, or they differ in dtype or device; later, when f is called: module
+            or loss use the module's own parameters through a global variable, which a copy cannot follow.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
@@ -58,15 +60,16 @@ def from_module(module: nn.Module, loss: Loss, inputs: Any, targets: Any) -> tup
         raise TypeError(f"module: got parameters of dtype {dtype}, expected a real floating dtype")
     shapes = {name: p.shape for name, p in trainable.items()}
     sizes = [shape.numel() for shape in shapes.values()]
-    call = Functional(module)
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    function = Functional(module, loss)
 
     def f(x: Tensor) -> Tensor:
         pieces = torch.split(x.reshape(-1), sizes)
         values = {n: piece.reshape(shape) for (n, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        return loss(call(values, arguments), targets)
+        value: Tensor = function.evaluate(values, lambda module, loss: loss(module(*arguments), wanted), arguments)
+        return value
 
-    # Outside inference mode, so that autograd may save x.
+    # Outside inference mode, so that autograd may save them.
     with torch.inference_mode(False):
+        arguments, wanted = ordinary(inputs if isinstance(inputs, tuple) else (inputs,)), ordinary(targets)
         x = torch.cat([p.detach().reshape(-1) for p in trainable.values()])
     return f, x

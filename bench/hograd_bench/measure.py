@@ -19,8 +19,12 @@ from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
-DETERMINISTIC = ("accuracy", "memory", "counts")
-ALL = (*DETERMINISTIC, "time", "gpu")
+ALL = tuple(metrics.families())
+DETERMINISTIC = tuple(
+    name
+    for name, family in metrics.families().items()
+    if not hasattr(family, "DEVICES") and any(metric.deterministic for metric in family.METRICS)
+)
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -118,10 +122,9 @@ def measure(
 
 def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapping[str, Mapping[str, Any]]) -> None:
     """Read the wanted families in a fixed order; one that fails is missing with its error, the others stand."""
-    for name in ALL:
-        family = metrics.families()[name]
-        if name == "gpu" and subject.cell.device == "cpu":
-            continue  # no row of a CPU cell has these columns at all
+    for name, family in metrics.families().items():
+        if subject.cell.device not in getattr(family, "DEVICES", (subject.cell.device,)):
+            continue
         if name not in families:
             taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})
         elif name == "time" and name not in more:

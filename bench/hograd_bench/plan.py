@@ -13,6 +13,7 @@ from typing import Any
 import hograd_core
 from hograd_bench import measure, problems
 from hograd_bench.cells import DTYPES, Cell
+from hograd_bench.facts import at
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -210,3 +211,14 @@ def _fitting_names(sweep: Sweep, names: Sequence[str]) -> tuple[str, ...]:
     operator, _ = hograd_core.resolve(sweep.operator)
     needs = set(operator.inputs) - {"f", "x", "v"}
     return tuple(name for name in names if needs <= set(problems.get(name).provides))
+
+
+def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+    """What readers of these cells' rows must know of operators and problems (facts.py), as JSON has it."""
+    operators = {o.name: dict(o.aliases) for o in hograd_core.operators().values()}
+    operations: dict[str, int] = {}
+    for name, n, depth, batch in sorted({(c.problem, c.n, c.depth, c.batch) for c in cells}):
+        record = problems.problems().get(name)
+        if record is not None and record.operations is not None:
+            operations[at(name, n, depth, batch)] = sum(record.operations(problems.Spec(n, depth, batch)).values())
+    return {"operators": operators, "operations": operations}

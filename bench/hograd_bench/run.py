@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, claims, environment, plan, problems, store, workers
+from hograd_bench import ceilings, claim_cells, claims, environment, metrics, plan, problems, store, workers
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned
 from hograd_bench.workers import Limits as Limits
@@ -97,7 +97,7 @@ def planned(
         plans = plan.preset(preset, budget, on)
         wanted = plan.load_presets()[preset].get("claims", ())
         if wanted and not on:
-            needed = claims.planned([claim for claim in claims.load() if claim.id in wanted])
+            needed = claim_cells.planned([claim for claim in claims.load() if claim.id in wanted])
             plans = plan.within_budget(plan.merge([*needed, *plans]), budget)
     if device is not None:
         plans = [replace(p, cell=replace(p.cell, device=device)) for p in plans]
@@ -133,9 +133,7 @@ def run(
     console.print("recording the environment and the machine's ceilings …", markup=False)
     here = environment.record()
     try:
-        opened = (
-            _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, len(plans)))
-        )
+        opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, plans))
         troubled = _troubled(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
@@ -161,11 +159,17 @@ def run(
     return outcome
 
 
-def _complete(here: dict[str, Any], problem_files: Sequence[Path], cells: int) -> dict[str, Any]:
-    """The environment with the machine's ceilings, the number of cells, and what it takes to measure one again."""
+def _complete(here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned]) -> dict[str, Any]:
+    """The environment with the machine's ceilings, and what it takes to measure a cell again and to read all."""
     files = [str(file) for file in problem_files]
     own = {"problem_files": files, "problems": problems.texts()} if files else {}
-    return {**here, "plan": {"cells": cells, **own}, "ceilings": ceilings.measure()}
+    return {
+        **here,
+        "plan": {"cells": len(plans), **own},
+        "ceilings": ceilings.measure(),
+        "metrics": metrics.as_json(),
+        "facts": plan.facts(p.cell for p in plans),
+    }
 
 
 def _resumed(results: Path, here: dict[str, Any]) -> store.Run:

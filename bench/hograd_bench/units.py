@@ -1,9 +1,11 @@
-"""Numbers with units that read, for every place where somebody reads them; the unit is known by the metric's name."""
+"""Numbers with units that read, for every place where somebody reads them; the unit is known by the metric's record."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+from hograd_bench.metrics import record
 
 
 def seconds(value: float) -> str:
@@ -37,23 +39,23 @@ def plain(value: float) -> str:
 
 
 def metric(name: str, value: Any) -> str:
-    """A metric's value with its unit, known by the metric's name."""
-    if isinstance(value, bool):
+    """A metric's value with its unit, known by the metric's record."""
+    unit = _unit(name)
+    if isinstance(value, bool) or unit == "bool":
         return "yes" if value else "no"
-    if "bytes" in name and not name.endswith("_per_s"):
-        return binary(float(value))
-    if "seconds" in name:
-        return seconds(float(value))
-    if "joules" in name:
-        return joules(float(value))
-    return plain(float(value))
+    of = {"B": binary, "s": seconds, "J": joules}.get(unit, plain)
+    return of(float(value))
 
 
 def full(name: str, value: float) -> str:
     """:func:`metric` for a sentence that others recompute: whole numbers, bytes among them, to the last digit."""
-    if "seconds" in name or "joules" in name:
-        return metric(name, value)
-    return whole(value) + (" B" if "bytes" in name and not name.endswith("_per_s") else "")
+    unit = _unit(name)
+    return metric(name, value) if unit in ("s", "J") else whole(value) + (" B" if unit == "B" else "")
+
+
+def _unit(name: str) -> str:
+    found = record(name)
+    return found.unit if found is not None else "1"
 
 
 def whole(value: float) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,13 +44,17 @@ def check_samplewise(module: Any, x: Tensor, name: str, argument: str) -> nn.Mod
 
 
 def trainable(module: nn.Module) -> Parameters:
-    """Trainable parameters by name, the module's own tensors; a tied one once."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+    """Trainable parameters by name, the module's own tensors; a tied one once.
+
+    One that was made in inference mode, from which autograd cannot record, is a copy.
+    """
+    found = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return {name: p.clone().requires_grad_() if p.is_inference() else p for name, p in found.items()}
 
 
 def detached(parameters: Mapping[str, Tensor]) -> Parameters:
     """The same values as new leaves' data: no graph, shared memory."""
-    return {name: p.detach() for name, p in parameters.items()}
+    return {name: p.clone() if p.is_inference() else p.detach() for name, p in parameters.items()}
 
 
 def gradient_of(scalar: Tensor, parameters: Mapping[str, Tensor], *, create_graph: bool = False) -> Parameters:
@@ -102,15 +105,3 @@ def called_with(module: nn.Module, parameters: Mapping[str, Tensor]) -> Callable
         return function(parameters, inputs)
 
     return call
-
-
-@contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Undo, at the end, what calls of the module did to its buffers."""
-    saved = [(b, b.clone()) for b in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hograd_core._checks import check_positive
 from hograd_core._entrance import in_transform
+from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._polarisation import Direction, Index, expand
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
@@ -62,7 +63,7 @@ def _forward(h: Callable[[Tensor], Tensor], points: Tensor, direction: Tensor) -
     """The derivative of h along one direction, the same at all points."""
 
     def along(x: Tensor) -> Tensor:
-        tangent: Tensor = torch.func.jvp(h, (x,), (direction.expand_as(points),))[1]
+        tangent: Tensor = jvp(h, (x,), (direction.expand_as(points),))[1]
         return tangent
 
     return along

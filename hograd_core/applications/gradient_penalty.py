@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from hograd_core._checks import check_number, check_point
 from hograd_core._entrance import entrance, in_transform, kept, released
+from hograd_core._forward import jvp
 from hograd_core._registry import method, operator
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._modules import (
     Parameters,
-    buffers_kept,
     called_with,
     check_module,
     check_samplewise,
@@ -250,9 +250,9 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     """Differentiate the gradient: one reverse sweep that records itself, a second through it."""
-    with buffers_kept(critic):
-        value = _penalty(critic, x, phi)
-        gradient = gradient_of(value, trainable(critic), create_graph=kept())
+    parameters = trainable(critic)
+    value = _penalty(called_with(critic, parameters), x, phi)
+    gradient = gradient_of(value, parameters, create_graph=kept())
     return Penalty(released(value), gradient)
 
 
@@ -279,25 +279,27 @@ def reverse_over_forward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
 
     No operation needs a second reverse formula; each needs a forward-mode one.
     """
-    with buffers_kept(critic):
-        call = watched_call(critic)
-        value, w = _directions(call, x, phi)
-        along = torch.func.jvp(lambda z: scores(call, z).sum(), (x,), (w,))[1]
-        return Penalty(value, gradient_of(along, trainable(critic)))
+    parameters = trainable(critic)
+    call = watched_call(called_with(critic, parameters))
+    value, w = _directions(call, x, phi)
+    along = jvp(lambda z: scores(call, z).sum(), (x,), (w,))[1]
+    return Penalty(value, gradient_of(along, parameters))
 
 
 def forward_over_reverse(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:
     """d/ds ∇_θ Σ D(x + s w) at s = 0: the same mixed derivative taken in the other order; no second tape."""
-    value, w = _directions(watched_call(called_with(critic, trainable(critic))), x, phi)
+    parameters = trainable(critic)
+    value, w = _directions(watched_call(called_with(critic, parameters)), x, phi)
+    start = detached(parameters)
 
     def parameter_gradient(z: Tensor) -> Parameters:
         def total(p: Parameters) -> Tensor:
             return scores(watched_call(called_with(critic, p)), z).sum()
 
-        found: Parameters = torch.func.grad(total)(detached(trainable(critic)))
+        found: Parameters = torch.func.grad(total)(start)
         return found
 
-    along = torch.func.jvp(parameter_gradient, (x,), (w,))[1]
+    along = jvp(parameter_gradient, (x,), (w,))[1]
     return Penalty(value, {name: g.detach().to(x.dtype) for name, g in along.items()})
 
 
@@ -321,16 +323,15 @@ def finite_difference(critic: nn.Module, x: Tensor, phi: Phi, *, step: float | N
     The value is exact; the gradient has an error of O(h²) and of rounding eps/h. Step by default: eps^⅓ relative to
     the size of x over that of w.
     """
-    call = watched_call(critic)
-    with buffers_kept(critic):
-        value, w = _directions(call, x, phi)
-        parameters = trainable(critic)
-        if step is None:
-            scale = x.abs().max().clamp_min(1) / w.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
-            h = torch.finfo(x.dtype).eps ** (1 / 3) * scale
-        else:
-            h = torch.as_tensor(step, dtype=x.dtype, device=x.device)
-        up, down = (gradient_of(scores(call, x + s * h * w).sum(), parameters) for s in (1, -1))
+    parameters = trainable(critic)
+    call = watched_call(called_with(critic, parameters))
+    value, w = _directions(call, x, phi)
+    if step is None:
+        scale = x.abs().max().clamp_min(1) / w.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
+        h = torch.finfo(x.dtype).eps ** (1 / 3) * scale
+    else:
+        h = torch.as_tensor(step, dtype=x.dtype, device=x.device)
+    up, down = (gradient_of(scores(call, x + s * h * w).sum(), parameters) for s in (1, -1))
     return Penalty(value, {name: (up[name] - down[name]) / (2 * h) for name in parameters})
 
 

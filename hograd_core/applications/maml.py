@@ -17,19 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import check_number, check_order
-from hograd_core._entrance import callback
+from hograd_core._entrance import kept, released
 from hograd_core._functional import Functional
 from hograd_core._registry import method, operator
+from hograd_core._unsupported import UnsupportedError, refused_under_vmap
+from hograd_core.applications._calls import watched_call
 from hograd_core.applications._modules import Parameters, check_module, detached, gradient_of, trainable
 from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
 from hograd_core.curvature._precision import unbounded
+from hograd_core.derivatives._autograd import leaf
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Objective = Callable[[Parameters], Tensor]
 
 
 class MetaGradient(NamedTuple):
-    """The mean query loss after adaptation and its gradient in the initial parameters, both detached.
+    """The mean query loss after adaptation and its gradient in the initial parameters.
+
+    Both are detached, unless they are part of a larger derivative.
 
     Attributes:
         value: 0-dimensional.
@@ -59,7 +64,7 @@ class Episode:
 
     def __init__(self, model: nn.Module, loss: Loss, data: tuple[Tensor, ...], steps: int, rate: float) -> None:
         self.model = model
-        self.function = Functional(model)
+        self.function = Functional(model, loss)
         self.loss = loss
         self.data = data
         self.steps = steps
@@ -68,8 +73,12 @@ class Episode:
     def objective(self, inputs: Tensor, targets: Tensor) -> Objective:
         """The loss of the model on one set, as a function of its parameters."""
 
+        def body(model: nn.Module, loss: Loss) -> Tensor:
+            return scalar_loss(loss, watched_call(model)(inputs), targets)
+
         def value(parameters: Parameters) -> Tensor:
-            return scalar_loss(self.loss, callback(self.function)(parameters, (inputs,)), targets)
+            found: Tensor = self.function.evaluate(parameters, body, inputs)
+            return found
 
         return value
 
@@ -110,7 +119,7 @@ def _check_sets(support: Any, query: Any) -> tuple[Tensor, ...]:
     for name, pair in (("support", support), ("query", query)):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
             raise TypeError(f"{name}: got {type(pair).__name__}, expected a pair (inputs, targets) of tensors")
-        tensors += [t.detach() for t in pair]
+        tensors += [t.clone() if t.is_inference() else t if kept() else t.detach() for t in pair]
     counts = {t.shape[0] if t.dim() else 0 for t in tensors}
     if len(counts) > 1 or 0 in counts:
         raise ValueError(
@@ -156,6 +165,13 @@ def meta_gradient(
     return (Episode(module, loss, data, inner_steps, check_number(inner_rate, "inner_rate")),)
 
 
+def _refuse_inside() -> None:
+    if kept():
+        raise UnsupportedError(
+            "meta_gradient", "the result of this method cannot be differentiated further; use method='unrolled'"
+        )
+
+
 Contribution = Callable[[Task], tuple[Tensor, Parameters]]
 
 
@@ -183,11 +199,11 @@ def unrolled(episode: Episode) -> MetaGradient:
     """Differentiate through all inner steps at once. Memory grows by one gradient's graph an inner step."""
 
     def contribution(task: Task) -> tuple[Tensor, Parameters]:
-        start = _leaves(trainable(episode.model))
+        start = {name: leaf(p) for name, p in trainable(episode.model).items()}
         adapted = adapt(task, start, episode.steps, episode.rate, create_graph=True)
         with torch.enable_grad():
             value = task.query(adapted)
-        return value.detach(), gradient_of(value, start)
+        return released(value), gradient_of(value, start, create_graph=kept())
 
     return _mean_over_tasks(episode, contribution)
 
@@ -205,6 +221,7 @@ def recomputed(episode: Episode) -> MetaGradient:
     The same numbers as ``unrolled``. Memory: K copies of the parameters and one step's graph, whatever K. Time: one
     more gradient an inner step.
     """
+    _refuse_inside()
 
     def contribution(task: Task) -> tuple[Tensor, Parameters]:
         iterates = [_leaves(trainable(episode.model))]
@@ -248,8 +265,10 @@ def vectorised(episode: Episode, *, chunk_size: int | None = None) -> MetaGradie
 
     each = torch.func.grad_and_value(value)
     in_dims = (None, 0, 0, 0, 0)
-    gradient, values = torch.func.vmap(each, in_dims=in_dims, chunk_size=chunk_size)(start, *episode.data)
-    return MetaGradient(values.mean().detach(), {name: g.mean(0).detach() for name, g in gradient.items()})
+    first = next(episode.tasks())
+    with refused_under_vmap("meta_gradient[vectorised]", "use method='unrolled'", lambda: first.support(start)):
+        gradient, values = torch.func.vmap(each, in_dims=in_dims, chunk_size=chunk_size)(start, *episode.data)
+    return MetaGradient(released(values.mean()), {name: released(g.mean(0)) for name, g in gradient.items()})
 
 
 @method(
@@ -262,6 +281,7 @@ def vectorised(episode: Episode, *, chunk_size: int | None = None) -> MetaGradie
 )
 def first_order(episode: Episode) -> MetaGradient:
     """∇L_q at φ_K, as if φ_K did not depend on θ but by the identity: the named baseline, with error O(α K ‖H‖)."""
+    _refuse_inside()
 
     def contribution(task: Task) -> tuple[Tensor, Parameters]:
         adapted = adapt(task, _leaves(trainable(episode.model)), episode.steps, episode.rate, create_graph=False)

@@ -22,7 +22,6 @@ from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._equations import Equation
 from hograd_core.applications._modules import (
     Parameters,
-    buffers_kept,
     called_with,
     check_module,
     check_samplewise,
@@ -262,10 +261,11 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
         return torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
 
     def loss(u: nn.Module, points: Tensor, equation: Equation) -> ResidualLoss:
-        with buffers_kept(u), narrowed(*amounts(name, deepest(equation.indices), trained=True)):
-            rows = kernel(watched_call(u), points, equation.indices)
+        parameters = trainable(u)
+        with narrowed(*amounts(name, deepest(equation.indices), trained=True)):
+            rows = kernel(watched_call(called_with(u, parameters)), points, equation.indices)
             value = plain_call(equation.residual)(points, *rows.unbind(0)).square().mean()
-            gradient = gradient_of(value, trainable(u), create_graph=kept())
+            gradient = gradient_of(value, parameters, create_graph=kept())
         return ResidualLoss(released(value), gradient)
 
     loss.__doc__ = kernel.__doc__

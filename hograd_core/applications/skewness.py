@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
 from hograd_core._entrance import released
+from hograd_core._forward import jvp
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import contract
@@ -99,10 +100,10 @@ def nested_forward(f: ScalarFunction, x: Tensor, v: Tensor) -> Skewness:
     """Forward mode over itself; the innermost two give the second derivative as the primal of the third."""
 
     def along(h: Any, at: Tensor) -> Tensor:
-        tangent: Tensor = torch.func.jvp(h, (at,), (v,))[1]
+        tangent: Tensor = jvp(h, (at,), (v,))[1]
         return tangent
 
     second = functools.partial(along, functools.partial(along, f))
-    pair = torch.func.jvp(second, (x,), (v,))
+    pair = jvp(second, (x,), (v,))
     # Nested forward mode takes some constants to float64.
     return _ratio(pair[0].to(x.dtype), pair[1].to(x.dtype))

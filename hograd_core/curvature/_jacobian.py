@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from hograd_core._checks import check_positive
 from hograd_core._entrance import entrance, released
-from hograd_core._unsupported import UnsupportedError
+from hograd_core._forward import jvp
+from hograd_core._unsupported import refused_under_vmap
 from hograd_core.curvature._likelihood import output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
 from hograd_core.curvature.linear_operator import OperatorBase
@@ -29,7 +29,7 @@ def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: b
     """
     z = leaf(outputs)
     # The loss is differentiated twice, the module once.
-    with guarded("Hessian of the loss", ("double_backward", 2)):
+    with guarded("Hessian of the loss", ("batched_rows" if batched else "double_backward", 2)):
         value = scalar_loss(model.loss, z, model.targets)
     gradient = grad_or_zeros(value, z, create_graph=True)
     return grad_or_zeros(gradient, z, create_graph=False, grad_outputs=u, batched=batched)
@@ -43,7 +43,7 @@ def gradient_of_loss(model: Model, outputs: Tensor) -> Tensor:
 
 def push(model: Model, v: Tensor) -> tuple[Tensor, Tensor]:
     """(outputs, J v) in one forward-mode pass."""
-    outputs, tangent = torch.func.jvp(model.outputs, (model.point,), (v,))[:2]
+    outputs, tangent = jvp(model.outputs, (model.point,), (v,))[:2]
     return released(outputs), released(tangent)
 
 
@@ -163,23 +163,13 @@ def over_samples(function: Callable[..., Any], *arguments: Any) -> Any:
         UnsupportedError: it fails under vmap by an error that PyTorch's own kernels raise there (recurrent layers:
             shapes that do not fit).
     """
-    try:
+    # The module and the loss have been called on the batch before; a mismatch of shapes is vmap's.
+    with refused_under_vmap(
+        "per-sample gradients",
+        "use a method without it: per_sample_loop of empirical_fisher_*, jacobian of fisher_matrix, double_vjp or cg "
+        "for products and solves",
+    ):
         return torch.func.vmap(function)(*arguments)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        # The module and the loss have been called on the batch before; a mismatch of shapes is vmap's.
-        if isinstance(error, UnsupportedError) or _MISMATCH.search(str(error)) is None:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UnsupportedError(
-            "per-sample gradients",
-            f"a layer fails under torch.func.vmap ({reason}); use a method without it: per_sample_loop of "
-            "empirical_fisher_*, jacobian of fisher_matrix, double_vjp or cg for products and solves",
-        ) from error
-
-
-_MISMATCH = re.compile(r"doesn't match the broadcast shape|must match the size of tensor|is invalid for input of size")
 
 
 def sample_chunks(model: Model, chunk_size: int | None) -> list[slice]:

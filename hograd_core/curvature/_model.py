@@ -6,7 +6,6 @@ each parameter row-major; parameters with ``requires_grad=False`` are constants.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -32,7 +31,8 @@ class Model:
         module: the network; its own parameters and buffers are never written.
         names, shapes: the trainable parameters, in the order of the flat vector.
         point: their values, a detached vector of P elements.
-        function: the network as a function of its tensors; frozen parameters stay its own, buffers enter as clones.
+        function: network and loss as functions of the network's tensors; frozen parameters stay its own, buffers enter
+            as clones.
         inputs: positional arguments of the module, batch first.
         targets: the second argument of the loss, batch first.
         loss: (outputs, targets) -> 0-dimensional tensor.
@@ -77,13 +77,16 @@ class Model:
 
         Raises:
             TypeError: the module does not return one real floating tensor.
+            ValueError: it computes with its own parameters.
         """
-        values, given = self.unflatten(flat), self.inputs if inputs is None else inputs
+        given = self.inputs if inputs is None else inputs
+        found: Tensor = self.function.evaluate(
+            self.unflatten(flat), lambda module, _: self._outputs_of(module, given), given, hooks
+        )
+        return found
 
-        def evaluate(tensors: dict[str, Tensor], arguments: tuple[Tensor, ...]) -> Any:
-            return self.function(tensors, arguments, hooks=hooks)
-
-        result = callback(evaluate)(values, given)
+    def _outputs_of(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        result = callback(_evaluate)(module, inputs)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
@@ -91,16 +94,14 @@ class Model:
         return result.to(torch.promote_types(result.dtype, self.point.dtype))
 
     def in_float64(self) -> Model:
-        """The same in float64, on a copy of the module, where module and loss take that; else itself."""
+        """The same in float64, where module and loss take that; else itself."""
 
         def wide(tensor: Tensor) -> Tensor:
             return tensor.double() if tensor.dtype.is_floating_point else tensor
 
-        module = copy.deepcopy(self.module).double()
         model = dataclasses.replace(
             self,
-            module=module,
-            function=Functional(module),
+            function=self.function.in_float64(),
             point=self.point.double(),
             inputs=tuple(map(wide, self.inputs)),
             targets=wide(self.targets),
@@ -112,17 +113,27 @@ class Model:
 
     def value(self, flat: Tensor) -> Tensor:
         """The loss of the batch at parameters ``flat``."""
-        return scalar_loss(self.loss, self.outputs(flat), self.targets)
+        return self._value(flat, self.inputs, self.targets)
+
+    def _value(self, flat: Tensor, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        def body(module: nn.Module, loss: Loss) -> Tensor:
+            return scalar_loss(loss, self._outputs_of(module, inputs), targets)
+
+        found: Tensor = self.function.evaluate(self.unflatten(flat), body, inputs, what="loss")
+        return found
 
     def sample_value(self, flat: Tensor, target: Tensor, *sample: Tensor) -> Tensor:
         """The loss of one sample (no batch axis) as a batch of one; for ``torch.func.vmap``."""
-        outputs = self.outputs(flat, tuple(part.unsqueeze(0) for part in sample))
-        return scalar_loss(self.loss, outputs, target.unsqueeze(0))
+        return self._value(flat, tuple(part.unsqueeze(0) for part in sample), target.unsqueeze(0))
 
     def gradient(self) -> Tensor:
         """Gradient of the batch loss, (P,)."""
         flat = leaf(self.point)
         return grad_or_zeros(self.value(flat), flat, create_graph=False)
+
+
+def _evaluate(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    return module(*inputs)
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -189,7 +200,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
-    function = Functional(module)
+    function = Functional(module, loss)
     dtypes = {p.dtype for p in trainable.values()}
     devices = {p.device for p in trainable.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
 from hograd_core._entrance import released
+from hograd_core._forward import jvp
 from hograd_core._registry import method, operator
 from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
@@ -71,10 +72,10 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
 
     def second(direction: Tensor) -> Tensor:
         def along(point: Tensor) -> Tensor:
-            slope: Tensor = torch.func.jvp(f, (point,), (direction,))[1]
+            slope: Tensor = jvp(f, (point,), (direction,))[1]
             return slope
 
-        curvature: Tensor = torch.func.jvp(along, (x,), (direction,))[1]
+        curvature: Tensor = jvp(along, (x,), (direction,))[1]
         return curvature
 
     basis = torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *x.shape)

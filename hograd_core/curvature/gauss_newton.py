@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hograd_core._differences import conclude, differenced, judged, probe, tolerance
 from hograd_core._entrance import kept, released, unguarded
+from hograd_core._forward import jacfwd
 from hograd_core._registry import method, operator
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
@@ -169,5 +170,5 @@ def matrix_linearised(model: Model) -> Tensor:
         return scalar_loss(model.loss, outputs + jacobian @ step, model.targets)
 
     # jacfwd of the gradient, not torch.func.hessian, whose jacrev has a vmap of its own.
-    matrix: Tensor = released(torch.func.jacfwd(torch.func.grad(linearised))(torch.zeros_like(model.point)))
+    matrix: Tensor = released(jacfwd(torch.func.grad(linearised))(torch.zeros_like(model.point)))
     return matrix.to(model.point.dtype)

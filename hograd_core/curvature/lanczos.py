@@ -76,7 +76,7 @@ class LanczosProcess:
         # Scaled first: the squares of large entries overflow where the entries do not.
         largest = float(start.abs().max())
         if not 0 < largest < math.inf:
-            raise ValueError(f"start: got largest entry {largest}, expected a finite vector that is not zero")
+            raise ValueError(f"start: got norm {largest:g}, expected a finite vector that is not zero")
         start = start / largest
         self._eps = precision(operator)
         self._basis = torch.empty(operator.n, min(operator.n, 8), dtype=operator.dtype, device=operator.device)

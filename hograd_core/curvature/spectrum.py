@@ -222,7 +222,7 @@ def lobpcg(
 
 
 def _eigenvalues(f: ScalarFunction, x: Tensor, hessian_method: str | None = None) -> Tensor:
-    matrix = widened(derivative_tensor(f, x, 2, method=hessian_method).reshape(x.numel(), x.numel()))
+    matrix = widened(derivative_tensor(f, x, 2, method=hessian_method, strict=True).reshape(x.numel(), -1))
     values: Tensor = torch.linalg.eigvalsh(check_finite((matrix + matrix.T) / 2, "f: its Hessian at x"))
     return values
 

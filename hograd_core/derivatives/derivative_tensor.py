@@ -11,6 +11,7 @@ from torch import Tensor
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
+from hograd_core._forward import jacfwd
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
@@ -173,7 +174,7 @@ def func_hessian(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     """jacfwdᵏ⁻¹ ∘ grad: n tangents at a time through the level below."""
     g: TensorFunction = torch.func.grad(f)
     for _ in range(order - 1):
-        g = torch.func.jacfwd(g)
+        g = jacfwd(g)
     return g(x).to(x.dtype)
 
 

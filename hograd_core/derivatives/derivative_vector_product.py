@@ -13,6 +13,7 @@ from torch import Tensor
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
+from hograd_core._forward import jvp
 from hograd_core._registry import method, operator
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
@@ -122,7 +123,7 @@ def functional_vhp(f: ScalarFunction, x: Tensor, v: Tensor, *, order: int) -> Te
 
 def pushforward(g: TensorFunction, v: Tensor, x: Tensor) -> Tensor:
     """Dg(x)[v] by forward mode."""
-    tangent: Tensor = torch.func.jvp(g, (x,), (v,))[1]
+    tangent: Tensor = jvp(g, (x,), (v,))[1]
     return tangent
 
 

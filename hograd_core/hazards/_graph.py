@@ -14,6 +14,21 @@ from torch import Tensor
 from torch._C import _functorch
 from torch.utils._pytree import tree_leaves
 
+CUSTOM = "torch.autograd.Function"
+"""What stands for the names that nodes of custom functions have."""
+
+
+def custom_function(node: Any) -> type[torch.autograd.Function] | None:
+    """The user's torch.autograd.Function that a node belongs to, also where torch.func made a class of it."""
+    made = getattr(node, "_forward_cls", None)
+    if made is None or issubclass(made, torch.autograd.Function):
+        return made
+    for member in vars(made).values():
+        for cell in getattr(getattr(member, "__func__", member), "__closure__", None) or ():
+            if isinstance(cell.cell_contents, type) and issubclass(cell.cell_contents, torch.autograd.Function):
+                return cell.cell_contents
+    return None
+
 
 def levels(tensor: Tensor) -> Iterator[Tensor]:
     """A tensor as each transform of torch.func under way sees it, the innermost first, and without any."""
@@ -48,13 +63,13 @@ def leaves(recorded: Collection[Any]) -> list[Tensor]:
     return [node.variable for node in recorded if node.name() == "torch::autograd::AccumulateGrad"]
 
 
-def nodes(roots: list[Any]) -> set[Any]:
-    """Every node behind ``roots``, themselves included."""
+def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
+    """Every node behind ``roots``, themselves included; those ``outside`` and what is behind them alone left out."""
     seen = set(roots)
     stack = list(seen)
     while stack:
         for before, _ in stack.pop().next_functions:
-            if before is not None and before not in seen:
+            if before is not None and before not in seen and before not in outside:
                 seen.add(before)
                 stack.append(before)
     return seen

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class Guard:
         """
         if self._untraced:
             self._untraced = False
-            with _entrance.unguarded():
+            with _entrance.unguarded(), self.around() or nullcontext():
                 arguments, result = _graph.traced(function, arguments)
         elif self._forward_only:
             return
@@ -75,11 +75,13 @@ class Guard:
         if not roots:
             return
         dangers, met = self._dangers, []
+        custom = dangers.get(_graph.CUSTOM)
         recorded = _graph.nodes(roots)
         for node in recorded:
-            name = node.name()
-            if name in dangers:
-                met += [h for h in dangers[name] if h.when is None or h.when(node)]
+            found = dangers.get(node.name(), ())
+            if custom and hasattr(node, "_forward_cls"):
+                found = custom
+            met += [h for h in found if h.when is None or h.when(node)]
         if met:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
         if not _entrance.kept():
@@ -137,7 +139,7 @@ def _refusal(met: list[Hazard], amounts: tuple[Amount, ...]) -> str:
     )
 
 
-def guard(where: str, amounts: tuple[Amount, ...], *, repair: bool = False, constant: bool = False) -> Guard | None:
+def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False) -> Guard | None:
     """The guard of a call that amounts to these methods and orders; None where nothing is to be watched.
 
     Inside a larger derivative its order counts from there, and what is wrong by any method counts: modes mix.
@@ -147,14 +149,14 @@ def guard(where: str, amounts: tuple[Amount, ...], *, repair: bool = False, cons
     around = _entrance.enclosing()
     if around:
         amounts = (("*", around + max(order for _, order in amounts)),)
-    return Guard(where, amounts, repair=repair, constant=constant)
+    return Guard(where, amounts, repair=_entrance.repairing(), constant=constant)
 
 
 @contextmanager
-def guarded(where: str, *amounts: Amount, repair: bool = False, constant: bool = False) -> Iterator[None]:
+def guarded(where: str, *amounts: Amount, constant: bool = False) -> Iterator[None]:
     """For public functions that are no operators: what the block computes amounts to these methods and orders."""
     with _entrance.entered():
-        _entrance.watched_by(guard(where, amounts, repair=repair, constant=constant))
+        _entrance.watched_by(guard(where, amounts, constant=constant))
         yield
 
 

@@ -38,18 +38,13 @@ class Hazard:
         return order >= self.wrong.get(method, order + 1)
 
 
-def _numbers(version: str) -> tuple[int, int, int]:
-    found = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
-    major, minor, patch = [*found, 0, 0, 0][:3]
-    return major, minor, patch
+def _place(version: str) -> int:
+    """A number that orders versions: major, minor and patch as its digits."""
+    major, minor, patch = [*(int(part) for part in re.findall(r"\d+", version.split("+")[0])), 0, 0, 0][:3]
+    return (major * 1000 + minor) * 1000 + min(patch, 999)
 
 
 def nearest_tested(version: str, tested: Sequence[str]) -> str:
     """The tested version whose data hold for ``version``: itself, else the nearest, of two equally near the newer."""
-    major, minor, patch = _numbers(version)
-
-    def distance(candidate: str) -> tuple[int, int, int, tuple[int, int, int]]:
-        a, b, c = _numbers(candidate)
-        return abs(a - major), abs(b - minor), abs(c - patch), (-a, -b, -c)
-
-    return min(tested, key=distance)
+    place = _place(version)
+    return min(tested, key=lambda candidate: (abs(_place(candidate) - place), -_place(candidate)))

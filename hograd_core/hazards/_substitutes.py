@@ -221,7 +221,29 @@ def _householder_product(A: Tensor, tau: Tensor, *, out: None = None) -> Tensor:
 @_instead_of(torch.masked_select, Tensor.masked_select)
 def _masked_select(input: Tensor, mask: Tensor, *, out: None = None) -> Tensor:
     whole: tuple[Tensor, Tensor] = torch.broadcast_tensors(input, mask)  # type: ignore[no-untyped-call]
-    return torch.masked_select(*whole)
+    return whole[0][whole[1]]
+
+
+@_instead_of(torch.cumprod, Tensor.cumprod)
+def _cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None, out: None = None) -> Tensor:
+    if dtype is not None:
+        input = input.to(dtype)
+    if input.dim() == 0:
+        return input.clone()
+    products: list[Tensor] = []
+    for factor in input.unbind(dim):
+        products.append(products[-1] * factor if products else factor)
+    return torch.stack(products, dim) if products else input.clone()
+
+
+@_instead_of(torch.logcumsumexp, Tensor.logcumsumexp)
+def _logcumsumexp(input: Tensor, dim: int, *, out: None = None) -> Tensor:
+    if input.dim() == 0:
+        return input.clone()
+    sums: list[Tensor] = []
+    for term in input.unbind(dim):
+        sums.append(torch.logaddexp(sums[-1], term) if sums else term)
+    return torch.stack(sums, dim) if sums else input.clone()
 
 
 def _distance(difference: Tensor, p: float) -> Tensor:

@@ -1,15 +1,194 @@
 """What PyTorch differentiates wrongly, as the atlas found it: the data of the guard.
 
 Each entry is proved by the atlas in both directions: what it lists is wrong there, and what is wrong there is listed
-(tests/studies). The lowest wrong order counts for all higher ones.
+(tests/studies). The lowest wrong order counts for all higher ones. NaN where the derivative is finite counts as wrong.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
+from hograd_core.hazards import _graph
 from hograd_core.hazards._hazard import Hazard
 
 TESTED = ("2.13.0", "2.14.1")
 """Versions of torch that the atlas has run on; another one counts as the nearest of these."""
 
-RIGHT = ("double_backward",)
-HAZARDS: tuple[Hazard, ...] = ()
+# The methods by what they do to f, innermost mode last.
+_REVERSE_TWICE = (
+    "functional", "functional_vectorized", "rows", "batched_rows", "jacrev_of_grad", "double_backward",
+    "functional_hvp", "functional_vhp", "vjp_of_grad", "double_vjp", "nested_grad", "nested_backward",
+)  # fmt: skip
+_FORWARD_OVER_REVERSE = ("func_hessian", "vmap_hvp", "jvp_of_grad")
+_REVERSE_OVER_FORWARD = ("grad_of_jvp",)
+_FORWARD_TWICE = ("nested_jvp",)
+_TAPE_WITHIN_TAPE = ("functional_hvp", "double_vjp")  # which sweep the first backward pass twice
+
+RIGHT = (
+    "double_backward", "jvp_of_grad", "rows", "func_hessian", "nested_grad", "taylor", "reverse_over_taylor",
+    "taylor_over_reverse", "grad_of_jvp", "finite_difference",
+)  # fmt: skip
+"""Methods to recommend where they are right, best first."""
+
+
+def _from(order: int, *groups: tuple[str, ...]) -> dict[str, int]:
+    return {method: order for group in groups for method in group}
+
+
+_STATISTICS = "the backward pass takes the saved mean and rstd for constants"
+_LU = "the forward formula takes the saved LU factors for constants"
+_NORMS = {
+    **_from(3, _REVERSE_TWICE, _FORWARD_OVER_REVERSE),
+    **_from(2, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+}
+_FACTORED = {**_from(3, _FORWARD_OVER_REVERSE), **_from(2, _REVERSE_OVER_FORWARD, _FORWARD_TWICE)}
+
+
+def _training(node: Any) -> bool:
+    return bool(node._saved_training)
+
+
+def _by_product(node: Any) -> bool:
+    return bool(node._saved_reduce == "prod")
+
+
+def _mask_is_broadcast(node: Any) -> bool:
+    return bool(node._saved_mask.shape != node._saved_self.shape)
+
+
+def _once_differentiable(node: Any) -> bool:
+    function = _graph.custom_function(node)
+    code = getattr(getattr(function, "backward", None), "__code__", None)
+    return code is not None and code.co_name == "wrapper" and code.co_filename == torch.autograd.function.__file__
+
+
+def _with_jvp(node: Any) -> bool:
+    function = _graph.custom_function(node)
+    return function is not None and function.jvp is not torch.autograd.Function.jvp
+
+
+HAZARDS: tuple[Hazard, ...] = (
+    Hazard("layer_norm", ("NativeLayerNormBackward0",), _NORMS, _STATISTICS, TESTED),
+    Hazard(
+        "batch_norm in training mode, instance_norm",
+        ("NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1"),
+        _NORMS,
+        _STATISTICS,
+        TESTED,
+        when=_training,
+    ),
+    Hazard("batch_norm in training mode", ("BatchNormWithUpdateBackward0",), _NORMS, _STATISTICS, TESTED),
+    Hazard(
+        "weight_norm",
+        ("WeightNormInterfaceBackward0",),
+        _from(2, _REVERSE_TWICE),
+        "_weight_norm_differentiable_backward takes the saved norms for constants",
+        TESTED,
+    ),
+    Hazard(
+        "linalg.det",
+        ("LinalgDetBackward0",),
+        {**_FACTORED, **_from(3, ("jacrev_of_grad", "vjp_of_grad"))},
+        f"{_LU}; at a singular matrix also the third derivative in reverse mode",
+        TESTED,
+    ),
+    Hazard("slogdet, logdet", ("LinalgSlogdetBackward0",), _FACTORED, _LU, TESTED),
+    Hazard("linalg.solve, tensorsolve", ("LinalgSolveExBackward0",), _FACTORED, _LU, TESTED),
+    Hazard(
+        "linalg.householder_product",
+        ("LinalgHouseholderProductBackward0",),
+        _FACTORED,
+        "householder_product_jvp is not differentiable as it is written",
+        TESTED,
+    ),
+    Hazard(
+        "cholesky_inverse",
+        ("CholeskyInverseBackward0",),
+        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "cholesky_inverse_jvp is not differentiable as it is written",
+        TESTED,
+    ),
+    Hazard(
+        "triangular_solve",
+        ("TriangularSolveBackward0",),
+        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "triangular_solve_jvp lets the other triangle in",
+        TESTED,
+    ),
+    Hazard(
+        "scatter_reduce with prod",
+        ("ScatterReduceBackward0",),
+        _from(2, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "scatter_reduce_jvp takes the product for a constant",
+        TESTED,
+        when=_by_product,
+        substitute=False,
+    ),
+    Hazard(
+        "linalg.eig, eigvals",
+        ("LinalgEigBackward0",),
+        _from(3, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "linalg_eig_jvp is not differentiable as it is written",
+        TESTED,
+        substitute=False,
+    ),
+    Hazard(
+        "cumprod",
+        ("CumprodBackward0",),
+        {**_from(2, _REVERSE_OVER_FORWARD, _FORWARD_TWICE), **_from(3, _FORWARD_OVER_REVERSE)},
+        "cumprod_jvp divides by its argument, which is wrong where that is zero",
+        TESTED,
+    ),
+    Hazard(
+        "logcumsumexp",
+        ("LogcumsumexpBackward0",),
+        {**_from(3, _REVERSE_TWICE), **_from(2, _TAPE_WITHIN_TAPE)},
+        "its backward pass takes logarithms of the gradient, of which a zero one makes NaN",
+        TESTED,
+    ),
+    Hazard(
+        "linear_cross_entropy in chunks",
+        (
+            "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward",
+            "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward",
+        ),
+        _from(2, _REVERSE_TWICE, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+        "its gradient, computed in the forward pass, is a constant to the second one",
+        TESTED,
+    ),
+    Hazard(
+        "group_norm",
+        ("NativeGroupNormBackward0",),
+        _from(2, ("functional_vectorized", "batched_rows")),
+        "the batching rule of its double backward mixes axes",
+        TESTED,
+    ),
+    Hazard(
+        "masked_select with a broadcast mask",
+        ("MaskedSelectBackward0",),
+        _from(2, ("jacrev_of_grad",)),
+        "the batching rule of its backward scatters into the mask's shape",
+        TESTED,
+        when=_mask_is_broadcast,
+    ),
+    Hazard(
+        "a torch.autograd.Function with @once_differentiable",
+        (_graph.CUSTOM,),
+        _from(2, _REVERSE_TWICE, _FORWARD_OVER_REVERSE),
+        "torch.func and torch.autograd.functional take its backward for a constant",
+        TESTED,
+        when=_once_differentiable,
+        substitute=False,
+    ),
+    Hazard(
+        "a torch.autograd.Function with its own jvp",
+        (_graph.CUSTOM,),
+        {**_from(2, _FORWARD_TWICE), **_from(3, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD)},
+        "forward mode over its jvp takes what it saved for constants",
+        TESTED,
+        when=_with_jvp,
+        substitute=False,
+    ),
+)

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pandas as pd
-from hograd_bench import claims
+from hograd_bench import claim_cells, claims
 from hograd_bench.claims._series import EPS
 from hograd_bench.laws import is_exact
 
@@ -21,7 +21,7 @@ def frame_of(part, true, only=None):
     """Rows of every cell that the part needs (or of those that ``only`` accepts), in which it is true or false."""
     claim = claims.Claim("X", "", "", "", (part,))
     rows = []
-    for cell in claims.needed_cells(claim):
+    for cell in claim_cells.needed_cells(claim):
         if only is not None and not only(cell):
             continue
         row = {**cell.as_dict(), "cell": cell.id, "status": "ok", "run": "r", "machine": "m", "result_bytes": 64.0}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hograd_bench import claims
+from hograd_bench import claim_cells, claims
 
 MINIMAL = """
 [[claim]]
@@ -35,14 +35,14 @@ def test_all_claims_of_the_mission_are_there():
 def test_every_part_says_what_would_refute_it_and_needs_cells_that_exist():
     for claim in claims.load():
         assert claim.source
-        assert claims.needed_cells(claim), claim.id
+        assert claim_cells.needed_cells(claim), claim.id
         for part in claim.parts:
             assert part.refuted_by
             assert part.says.endswith(".")
 
 
 def test_the_plan_is_affordable_and_each_cell_is_planned_once():
-    planned = claims.planned()
+    planned = claim_cells.planned()
     ids = [p.cell.id for p in planned]
     assert len(ids) == len(set(ids))
     attempted = [p for p in planned if p.skip is None]
@@ -53,16 +53,16 @@ def test_the_plan_is_affordable_and_each_cell_is_planned_once():
 def test_a_cell_is_planned_with_every_family_that_some_claim_wants():
     (c1,) = (c for c in claims.load() if c.id == "C1")
     (f4,) = (c for c in claims.load() if c.id == "F4")
-    shared = set(claims.needed_cells(c1)) & set(claims.needed_cells(f4))
+    shared = set(claim_cells.needed_cells(c1)) & set(claim_cells.needed_cells(f4))
     assert shared
-    for planned in claims.planned([c1, f4]):
+    for planned in claim_cells.planned([c1, f4]):
         if planned.cell in shared:
             assert set(planned.families) >= {"memory", "counts"}
 
 
 def test_a_baseline_is_part_of_what_a_claim_needs():
     (c8,) = (c for c in claims.load() if c.id == "C8")
-    cells = claims.needed_cells(c8)
+    cells = claim_cells.needed_cells(c8)
     gradients = {(c.problem, c.n) for c in cells if c.operator == "gradient"}
     assert {(c.problem, c.n) for c in cells if c.problem in ("mlp", "log_sum_exp")} <= gradients
 
@@ -71,11 +71,11 @@ def test_missing_cells_are_those_without_a_row():
     import pandas as pd
 
     (c1,) = (c for c in claims.load() if c.id == "C1")
-    cells = claims.needed_cells(c1)
+    cells = claim_cells.needed_cells(c1)
     have = pd.DataFrame([{**c.as_dict(), "cell": c.id} for c in cells[:-3]])
-    assert [p.cell for p in claims.missing_cells(have, [c1])] == cells[-3:]
-    assert len(claims.missing_cells(have.iloc[:0], [c1])) == len(cells)
-    assert not claims.missing_cells(pd.DataFrame([c.as_dict() for c in cells]), [c1])
+    assert [p.cell for p in claim_cells.missing_cells(have, [c1])] == cells[-3:]
+    assert len(claim_cells.missing_cells(have.iloc[:0], [c1])) == len(cells)
+    assert not claim_cells.missing_cells(pd.DataFrame([c.as_dict() for c in cells]), [c1])
 
 
 def test_minimal_file(tmp_path):
@@ -114,4 +114,4 @@ def test_cells_that_do_not_exist_are_named_with_the_part(tmp_path, change):
     old, new = change.split("|")
     (claim,) = load(tmp_path, MINIMAL.replace(old, new))
     with pytest.raises(ValueError, match=r"X1a.*nonesuch"):
-        claims.needed_cells(claim)
+        claim_cells.needed_cells(claim)

@@ -12,6 +12,7 @@ from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Subject, accuracy
 from torch import Tensor
 
+from hograd_core import reference
 from hograd_core.reference import TruthError, magnitude
 
 HVP = "derivative_vector_product"
@@ -74,7 +75,7 @@ def test_the_error_is_that_of_the_result_and_not_of_the_inputs() -> None:
 
 
 def test_without_truth_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy, "has_truth", lambda name: False)
+    monkeypatch.setattr(reference, "has_truth", lambda name: False)
     made = subject()
     assert "has no reference" in str(accuracy.verdict(made))
     assert accuracy.measure(made).values["relative_error"] == Missing(f"{HVP} has no reference")
@@ -84,7 +85,7 @@ def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubt(*arguments: Any, **keywords: Any) -> Any:
         raise TruthError("two routes differ")
 
-    monkeypatch.setattr(accuracy, "true_value", doubt)
+    monkeypatch.setattr(reference, "true_value", doubt)
     monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
     made = subject()
     assert "two routes differ" in str(accuracy.verdict(made))
@@ -93,13 +94,13 @@ def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
-    true_value = accuracy.true_value
+    true_value = reference.true_value
 
     def counting(*arguments: Any, **keywords: Any) -> Any:
         taken.append(arguments[0])
         return true_value(*arguments, **keywords)
 
-    monkeypatch.setattr(accuracy, "true_value", counting)
+    monkeypatch.setattr(reference, "true_value", counting)
     monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
     for method in ("double_backward", "functional_hvp", "double_backward"):
         assert accuracy.verdict(Subject(Cell(HVP, method, "mlp", 6))) is None

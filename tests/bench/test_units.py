@@ -40,7 +40,7 @@ def test_ratios(value: float, said: str) -> None:
         ("flops", 68094720, "68,094,720"),
         ("flops", 1e17, "1e+17"),
         ("gradient_equivalents", 4.3131337, "4.31313"),
-        ("energy_joules", 0.25, "250 mJ"),
+        ("gpu_joules_per_call", 0.25, "250 mJ"),
     ],
 )
 def test_in_full(name: str, value: float, said: str) -> None:

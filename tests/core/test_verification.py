@@ -209,3 +209,9 @@ def test_a_derivative_of_rounding_size_is_right(dtype: torch.dtype) -> None:
     ):
         for f in (lambda x: (x / x.abs()).sum(), lambda x: (3 * x - x * 3).sum(), lambda x: (x.exp().log()).sum()):
             h.hvp(f, x.clamp(max=5), torch.ones_like(x), verify=True)
+
+
+def test_strict_on_operators_of_other_things() -> None:
+    with pytest.raises(FloatingPointError, match="hessian_trace"):
+        h.hessian_trace(lambda x: x.pow(1.5).sum(), torch.tensor([0.0, 1.0], dtype=F64), strict=True)
+    assert h.laplacian(lambda p: (p**4).sum(1), torch.ones(1, 2, dtype=F64), strict=True).item() == 24

@@ -1,14 +1,11 @@
 """Claims: statements about cost, the cells that test them, and verdicts from measured rows.
 
-A claim is one entry of claims.toml. `adjudicate` judges, `explain` shows the reasoning, `planned` says which
-cells are needed, `render_markdown` writes docs/claims.md. Nothing here runs a kernel or reads results/.
+A claim is one entry of claims.toml. `adjudicate` judges, `explain` shows the reasoning, `render_markdown` writes
+docs/claims.md. Nothing here runs a kernel or reads results/; which cells are needed says claim_cells.py.
 """
 
 from hograd_bench.claims._adjudicate import adjudicate as adjudicate
 from hograd_bench.claims._adjudicate import explain as explain
-from hograd_bench.claims._cells import missing_cells as missing_cells
-from hograd_bench.claims._cells import needed_cells as needed_cells
-from hograd_bench.claims._cells import planned as planned
 from hograd_bench.claims._load import CLAIMS as CLAIMS
 from hograd_bench.claims._load import load as load
 from hograd_bench.claims._markdown import render_markdown as render_markdown
@@ -22,4 +19,6 @@ from hograd_bench.claims._model import Part as Part
 from hograd_bench.claims._model import PartVerdict as PartVerdict
 from hograd_bench.claims._model import Verdict as Verdict
 from hograd_bench.claims._rules import RULES as RULES
+from hograd_bench.claims._series import canonical as canonical
+from hograd_bench.claims._series import cell_ids as cell_ids
 from hograd_bench.claims._series import operations_of as operations_of

@@ -43,7 +43,7 @@ from hograd_bench.laws import (
 )
 from hograd_bench.laws.decisions import EVIDENCE, TOLERANCE
 from hograd_bench.laws.decisions import rate as rate_of
-from hograd_bench.laws.frames import ITEMSIZE, RATIOS
+from hograd_bench.laws.frames import ITEMSIZE, allows_overhead
 from hograd_bench.laws.polynomial import SYMBOLS
 
 BY = ("operator", "method", "problem")
@@ -89,7 +89,7 @@ def law_for(rows: Rows, metric: str, variable: str, limit: float = 1.0) -> Exact
     y = [v for seen in series.values() for v in seen]
     noise = noise_of(metric, along) or COUNT_NOISE
     symbol = SYMBOLS.get(variable, variable)
-    return _power(tuple(x), tuple(y), metric, symbol, noise, metric not in RATIOS, degree + 1.0)
+    return _power(tuple(x), tuple(y), metric, symbol, noise, allows_overhead(metric), degree + 1.0)
 
 
 # Machines agree on counted metrics, and runs on most of what they repeat: of their laws each is sought once.
@@ -142,7 +142,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: Rows, equal: b
         text += f"; {baseline}: {other.text}"
         name = f"{metric} over that of {baseline}"
     exact = low == high
-    settled = metric in RATIOS or is_settled(law)
+    settled = not allows_overhead(metric) or is_settled(law)
     outcome = str(compare(low, high, limit, equal=equal, tolerance=tolerance, settled=settled))
     power = f"{symbol}^{limit:g}"
     rate_text = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hograd_bench import facts, metrics
 from hograd_bench.cells import Cell
 from hograd_bench.claims._model import Part
 from hograd_bench.claims._rows import Place, Rows, is_void, number
+from hograd_bench.facts import operations_of as operations_of
 from hograd_bench.laws import is_exact
 
 SIZES = ("n", "depth", "batch", "order")
@@ -21,8 +22,6 @@ SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "prepar
 # Ratios to a gradient that was timed around the call in the same process drift less than times do.
 NOISE = {"gradient_equivalents": 0.05}
 TIME_NOISE = 0.10
-# Deviations from truth repeat to the last digit, but no law goes through them exactly.
-DIMENSIONLESS = ("relative_error", "asymmetry", "deviation", "magnitude")
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 CONTEXT = ("noisy", "gradient_seconds_before", "gradient_seconds_after")
 """What says how much a time is to be trusted."""
@@ -77,13 +76,10 @@ def _matches(table: Mapping[str, Any], frame: pd.DataFrame) -> pd.Series[bool]:
 
 def resolved(operator: str) -> tuple[str, int | None]:
     """The operator's own name for an alias, and the order that the alias fixes; unknown names are left as they are."""
-    import hograd_core
-
     try:
-        record, order = hograd_core.resolve(operator)
+        return facts.resolve(operator)
     except ValueError:
         return operator, None
-    return record.name, order
 
 
 def canonical(operator: str) -> str:
@@ -156,7 +152,8 @@ def noise_of(metric: str, rows: Rows) -> float:
     Doubled where rows are marked noisy, and never below what the gradient, timed before and after each row, shows
     of the machine's drift in that minute.
     """
-    if is_exact(metric) or metric in DIMENSIONLESS:
+    record = metrics.record(metric)
+    if record is not None and record.deterministic:  # though no law goes through a deviation from truth exactly
         return 0.0
     noisy = "noisy" in rows and any(v == 1 for v in rows["noisy"])  # 1, 1.0, True; not None or NaN
     drift = 0.0
@@ -243,17 +240,6 @@ def with_denominator(
     if "/" not in over:
         return [number(v) for v in rows[over]] if over in rows else [math.nan] * len(rows)
     return [number(v) for v in baseline(over).values(metric, rows)]
-
-
-@functools.cache
-def operations_of(problem: str, n: int, depth: int, batch: int) -> int | None:
-    """Arithmetic operations of one evaluation of f, counted by hand; None where nobody has counted."""
-    from hograd_bench import problems
-
-    record = problems.problems().get(problem)
-    if record is None or record.operations is None:
-        return None
-    return sum(record.operations(problems.Spec(n, depth, batch)).values())
 
 
 def size_text(row: Mapping[str, Any], sizes: Iterable[str]) -> str:

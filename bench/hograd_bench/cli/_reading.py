@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich.table import Table
 
-from hograd_bench import _parallel as parallel
-from hograd_bench import store
 from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hograd_bench import store
 
 DIFFERENT = 1
 
@@ -42,21 +44,19 @@ def build_report(
     markdown: Path | None = None,
 ) -> None:
     """Build the page and print where it is, and its headline tables."""
+    from hograd_bench import _parallel as parallel
+    from hograd_bench import store
+
     all_of_them = compare is None and not runs
     try:
         with parallel.crew(store.size_of(results) if all_of_them else 0) as crew:
             loading = store.begin(results, crew) if all_of_them else None
-            # Imported while others read: torch alone takes as long as a third of a hundred thousand rows.
-            from hograd_bench import metrics
-            from hograd_bench import report as reporting
+            from hograd_bench import report as reporting  # imported while others read
 
-            records = metrics.metrics()
             if compare is not None:
-                built = reporting.build_comparison(results, reports, *compare, records=records)
+                built = reporting.build_comparison(results, reports, *compare)
             else:
-                built = reporting.build(
-                    results, reports, records=records, runs=runs, markdown=markdown, loading=loading
-                )
+                built = reporting.build(results, reports, runs=runs, markdown=markdown, loading=loading)
     except store.StoreError as error:
         raise fail(str(error), 1) from None
     except reporting.ReportError as error:
@@ -79,7 +79,7 @@ def compare(
     nothing could be compared.
     """
     from hograd_bench import compare as comparing
-    from hograd_bench import metrics
+    from hograd_bench import metrics, store
 
     loaded, folders = [], []
     for name in (a, b):
@@ -95,7 +95,7 @@ def compare(
     for doubt in comparing.doubts(*folders):
         err.print(f"warning: {doubt}", markup=False)
     (rows_a, env_a), (rows_b, env_b) = loaded
-    found_out = comparing.compare(rows_a, rows_b, env_a, env_b, metrics.metrics(), deterministic_only=deterministic)
+    found_out = comparing.compare(rows_a, rows_b, env_a, env_b, metrics.known(), deterministic_only=deterministic)
     if as_json:
         print_json(found_out.to_json())
     else:
@@ -147,17 +147,18 @@ def claims(
             f"{verdict.claim.id} {verdict.claim.title}", verdict.outcome, verdict.sentence, str(verdict.cells)
         )
     out.print(table)
-    lacking = len(judging.missing_cells(rows, chosen))
-    if lacking:
-        out.print(f"{lacking} cells that these claims need have no row: measure them with `hograd claims --run`")
+    if any(verdict.outcome == judging.INSUFFICIENT for verdict in verdicts):
+        out.print("what is missing measures `hograd claims --run`")
 
 
 def _measure_missing(chosen: list[Any], results: Path) -> None:
-    from hograd_bench import claims as judging
+    import pandas as pd
+
+    from hograd_bench import claim_cells
     from hograd_bench import run as running
 
     have = _newest(results)[1] if results.exists() else pd.DataFrame()
-    plans = judging.missing_cells(have, chosen)
+    plans = claim_cells.missing_cells(have, chosen)
     if not plans:
         return
     try:
@@ -183,19 +184,18 @@ def law(
     as_json: AsJson = False,
 ) -> None:
     """The law by which a metric grows with n, T (depth) and batch, as a formula, from what was measured."""
-    import hograd_core
-    from hograd_bench import laws
+    from hograd_bench import facts, laws
 
+    rows = _newest(results)[1]  # first, for a run brings its own operators
     try:
-        record, fixed = hograd_core.resolve(operator)
+        name, fixed = facts.resolve(operator)
     except ValueError as error:
         raise fail(str(error)) from None
-    rows = _newest(results)[1]
     where: dict[str, Any] = {
-        "operator": record.name, "method": method, "problem": problem, "dtype": dtype, "device": device,
+        "operator": name, "method": method, "problem": problem, "dtype": dtype, "device": device,
         "threads": threads,
     }  # fmt: skip
-    chosen_order = order or fixed or record.order
+    chosen_order = order or fixed
     if chosen_order is not None:
         where["order"] = chosen_order
     if machine is not None:
@@ -245,6 +245,8 @@ def _predict(found: Any, text: str) -> str:
 
 def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
     """Everything that was read, and the latest row of every cell of each machine."""
+    from hograd_bench import store
+
     try:
         loaded = store.load(results)
     except store.StoreError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hograd_core
-from hograd_bench import claims, plan, run
+from hograd_bench import claim_cells, claims, plan, run
 from hograd_bench.cells import Cell
 from hograd_bench.coverage._named import EVERY_METHOD, TestUse, read_tests
 
@@ -146,7 +146,7 @@ def look_around(tests: Path) -> World:
         name: [p.cell for p in run.planned(name, (), (), "", None, plan.MEMORY_BUDGET) if p.skip is None]
         for name in plan.load_presets()
     }
-    by_claim = {claim.id: claims.needed_cells(claim) for claim in claims.load()}
+    by_claim = {claim.id: claim_cells.needed_cells(claim) for claim in claims.load()}
     return World(hograd_core.operators(), frozenset(vars(hograd_core)), read_tests(tests), needed, by_claim)
 
 

@@ -8,21 +8,31 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import metrics
 from hograd_bench.laws._outcomes import InsufficientData, NoExactLaw
 from hograd_bench.laws.exact import ExactLaw, fit_exact
 from hograd_bench.laws.fitted import FittedLaw, fit_power
 
 SIZES = ("n", "depth", "batch", "order")
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-COUNTS = ("allocations", "aten_calls", "graph_nodes", "flops", "f_calls")
-RATIOS = ("gradient_equivalents", "deviation", "magnitude")
 
 Law = ExactLaw | FittedLaw
 
 
 def is_exact(metric: str) -> bool:
     """Whether a metric is a whole number that the program determines, so that a law must hit it exactly."""
-    return metric.endswith("_bytes") or metric in COUNTS
+    return metrics.is_exact(metric)
+
+
+def allows_overhead(metric: str) -> bool:
+    """Whether a fitted law of the metric has a constant beside its growth: all do but quotients."""
+    record = metrics.record(metric)
+    return record is None or record.overhead
+
+
+def _kind(metric: str) -> str:
+    record = metrics.record(metric)
+    return record.kind if record is not None else ""
 
 
 def select(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
@@ -71,7 +81,7 @@ def exact_law(
         if len(set(seen)) > 1:
             at = ", ".join(f"{v}={s}" for v, s in zip(variables, sizes, strict=True))
             return NoExactLaw(f"{metric} is not the same in every run: {min(seen):g} to {max(seen):g} at {at}", 0)
-    itemsize = ITEMSIZE.get(str(frame["dtype"].iloc[0]), 1) if len(frame) and metric.endswith("_bytes") else 1
+    itemsize = ITEMSIZE.get(str(frame["dtype"].iloc[0]), 1) if len(frame) and _kind(metric) == "bytes" else 1
     return fit_exact(
         {s: seen[0] for s, seen in values.items()}, variables, metric=metric, unit=itemsize, max_degree=max_degree
     )
@@ -94,7 +104,7 @@ def fitted_law(
     """
     single_series(frame, [variable])
     pairs = [(s[0], v) for s, seen in points(frame, metric, [variable]).items() for v in seen]
-    allowed = metric not in RATIOS if overhead is None else overhead
+    allowed = allows_overhead(metric) if overhead is None else overhead
     extra: Mapping[str, float] = {} if level is None else {"level": level}
     return fit_power(
         [x for x, _ in pairs], [y for _, y in pairs], metric=metric, variable=variable, overhead=allowed, **extra

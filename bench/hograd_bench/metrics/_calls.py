@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hograd_bench.metrics._contract import Subject
+from hograd_bench.metrics._subject import Subject
 
 WARM_UPS = 1
 """Calls before the one that is measured. The first fills caches (decompositions compiled for forward mode, oneDNN

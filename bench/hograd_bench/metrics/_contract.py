@@ -9,22 +9,17 @@ A figure that cannot be had is :class:`Missing` with a reason, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import torch
-from torch import Tensor
-
-import hograd_core
-from hograd_bench import problems
-from hograd_bench.cells import Cell
-from hograd_core import Method, Operator
+KINDS = ("count", "bytes", "time", "ratio", "flag", "text")
+_KINDS_OF_UNITS = {"B": "bytes", "s": "time", "bool": "flag", "FLOP": "count"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's record.
+    """A metric's record: the sole authority on it. It needs no torch, and travels with every run.
 
     Attributes:
         name: column name.
@@ -33,6 +28,15 @@ class Metric:
         instrument: what reads it.
         description: what it means, one sentence.
         depends_on: what else than the code changes it ("torch", "threads", "isa", "device").
+        kind: "count" (whole numbers), "bytes", "time", "ratio" (any other number), "flag" or "text"; "": what the unit
+            says, a ratio where it says nothing.
+        direction: "lower" or "higher" where that is better, "" where neither is.
+        nonnegative: whether a row with a negative value is damaged; None: for counts, bytes and times.
+        label: what a narrow column calls it; "": it has no column in the report's table of cells.
+        overhead: whether a fitted law allows a constant beside the growth; a quotient has none.
+
+    Raises:
+        ValueError: an unknown kind or direction, or a name that is no identifier.
     """
 
     name: str
@@ -41,6 +45,48 @@ class Metric:
     instrument: str
     description: str
     depends_on: tuple[str, ...] = ()
+    kind: str = ""
+    direction: str = "lower"
+    nonnegative: bool | None = None
+    label: str = ""
+    overhead: bool = True
+
+    def __post_init__(self) -> None:
+        kind = self.kind or _KINDS_OF_UNITS.get(self.unit, "ratio")
+        for given, allowed, what in ((kind, KINDS, "kind"), (self.direction, ("lower", "higher", ""), "direction")):
+            if given not in allowed:
+                known = ", ".join(map(repr, allowed))
+                raise ValueError(f"metric {self.name!r}: {what}: got {given!r}, expected one of {known}")
+        if not self.name.isidentifier():
+            raise ValueError(f"metric: got the name {self.name!r}, expected an identifier: it is a column of the rows")
+        object.__setattr__(self, "kind", kind)
+        if self.nonnegative is None:
+            object.__setattr__(self, "nonnegative", kind in ("count", "bytes", "time"))
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is a whole number that the program determines, so that a law must hit it exactly."""
+        return self.deterministic and self.kind in ("count", "bytes")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record in plain JSON types; :meth:`from_dict` reads it."""
+        return {**asdict(self), "depends_on": list(self.depends_on)}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Metric:
+        """The record that :meth:`as_dict` wrote; fields of a newer hograd are left out.
+
+        Raises:
+            TypeError, ValueError: it is no record.
+        """
+        kinds = {f.name: f.type for f in fields(cls)}
+        known = {k: v for k, v in given.items() if k in kinds}
+        known["depends_on"] = tuple(map(str, known.get("depends_on", ())))
+        for name, value in known.items():
+            expected = bool if kinds[name] in ("bool", "bool | None") else tuple if name == "depends_on" else str
+            if not isinstance(value, expected):
+                raise TypeError(f"{name}: got {type(value).__name__}, expected {expected.__name__}")
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -59,57 +105,3 @@ class Readings:
 
     values: dict[str, Value] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-
-
-class Subject:
-    """A cell made callable: what every metric family measures.
-
-    Attributes:
-        cell, operator, method: what is measured.
-        instance: the problem built in the cell's dtype on its device.
-        arguments: the operator's arguments, taken from the instance by name.
-    """
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.operator: Operator
-        self.operator, _ = hograd_core.resolve(cell.operator)
-        self.method: Method = self.operator.method(cell.method)
-        self.problem = problems.get(cell.problem)
-        self.spec = problems.Spec(cell.n, cell.depth, cell.batch)
-        self.dtype: torch.dtype = getattr(torch, cell.dtype)
-        self.instance = self.problem.instance(self.spec, self.dtype, cell.device)
-        self.arguments = self.arguments_of(self.instance)
-        self._keywords: dict[str, Any] = {"method": cell.method}
-        if self.operator.takes_order:
-            self._keywords["order"] = cell.order
-
-    def arguments_of(self, instance: problems.Instance) -> tuple[Any, ...]:
-        """The operator's positional arguments on an instance."""
-        known: Mapping[str, Any] = {"f": instance.f, "x": instance.x, "v": instance.v, **instance.extras}
-        return tuple(known[name] for name in self.operator.inputs)
-
-    def call(self) -> Any:
-        """The operator by the cell's method: the thing that is measured, without hograd's guard."""
-        return self.operator.unguarded(*self.arguments, **self._keywords)
-
-    def guarded_call(self) -> Any:
-        """The same as a user calls it."""
-        return self.operator(*self.arguments, **self._keywords)
-
-    def call_with(self, f: Callable[[Tensor], Tensor]) -> Any:
-        """The same with f replaced (by a counting wrapper, say); only where the operator takes f."""
-        replaced = tuple(f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True))
-        return self.operator.unguarded(*replaced, **self._keywords)
-
-    def gradient(self) -> Tensor:
-        """One plain reverse-mode gradient of the problem's f at x: the unit of gradient equivalents."""
-        x = self.instance.x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            (g,) = torch.autograd.grad(self.instance.f(x), x, allow_unused=True, materialize_grads=True)
-        return g
-
-    def precise_arguments(self) -> tuple[Any, ...]:
-        """The same arguments in float64 on the CPU, at exactly the rounded values that :meth:`call` sees."""
-        exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
-        return self.arguments_of(exact)

@@ -21,7 +21,7 @@ import torch
 from hograd_bench import problems
 from hograd_bench.cells import Cell
 from hograd_bench.metrics._calls import warm
-from hograd_bench.metrics._contract import Subject
+from hograd_bench.metrics._subject import Subject
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")

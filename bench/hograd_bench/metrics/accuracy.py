@@ -11,20 +11,27 @@ import math
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from hograd_bench.metrics._contract import Metric, Missing, Readings
 
-from hograd_bench.metrics._calls import repeatable
-from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
-from hograd_core.reference import Truth, TruthError, has_truth, magnitude, relative_error, tolerance, true_value
+if TYPE_CHECKING:
+    from hograd_bench.metrics._subject import Subject
+    from hograd_core.reference import Truth
 
+TURN = 0
 _DEPENDS = ("torch", "threads", "isa", "device")
 _TRUTH = "hograd_core.reference in float64 on the CPU"
 METRICS = (
-    Metric("relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's scale", _DEPENDS),
+    Metric(
+        "relative_error",
+        "1",
+        True,
+        _TRUTH,
+        "largest deviation from truth over truth's scale",
+        _DEPENDS,
+        label="rel. error",
+    ),
     Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
     Metric(
         "asymmetry",
@@ -34,9 +41,34 @@ METRICS = (
         "largest change of a full derivative tensor under exchange of two slots, over its largest entry",
         _DEPENDS,
     ),
-    Metric("tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", ()),
-    Metric("deviation", "1", True, _TRUTH, "largest deviation over the largest entry, however conditioned", _DEPENDS),
-    Metric("magnitude", "1", True, _TRUTH, "sum of absolute entries over the truth's: 0.5 is half too small", _DEPENDS),
+    Metric(
+        "tolerance",
+        "1",
+        True,
+        "rule of hograd_core.reference",
+        "relative error above which a result is wrong",
+        (),
+        direction="",
+    ),
+    Metric(
+        "deviation",
+        "1",
+        True,
+        _TRUTH,
+        "largest deviation over the largest entry, however conditioned",
+        _DEPENDS,
+        overhead=False,
+    ),
+    Metric(
+        "magnitude",
+        "1",
+        True,
+        _TRUTH,
+        "sum of absolute entries over the truth's: 0.5 is half too small",
+        _DEPENDS,
+        direction="",
+        overhead=False,
+    ),
 )
 
 TRUTHS_KEPT = 16
@@ -75,22 +107,25 @@ def judge(subject: Subject) -> Judgement:
 
 
 def _judge(subject: Subject) -> Judgement:
+    from hograd_bench.metrics._calls import repeatable
+    from hograd_core import reference
+
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
-    allowed = tolerance(subject.method, subject.dtype, order)
+    allowed = reference.tolerance(subject.method, subject.dtype, order)
     result = repeatable(subject.call)()
     skew = asymmetry(result, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
-    if not has_truth(subject.operator.name):
+    if not reference.has_truth(subject.operator.name):
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
         truth = _truth(subject)
-    except TruthError as error:
+    except reference.TruthError as error:
         return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
     return Judgement(
         allowed,
         skew,
-        relative_error(result, truth.value, truth.scale),
-        deviation=relative_error(result, truth.value),
-        magnitude=magnitude(result, truth.value),
+        reference.relative_error(result, truth.value, truth.scale),
+        deviation=reference.relative_error(result, truth.value),
+        magnitude=reference.magnitude(result, truth.value),
     )
 
 
@@ -106,17 +141,23 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
     Returns:
         A sentence, "" where the result is right; None where no truth is known (none at all, in doubt, not finite).
     """
-    if not has_truth(subject.operator.name):
+    import torch
+    from torch import Tensor
+    from torch.utils._pytree import tree_leaves
+
+    from hograd_core import reference
+
+    if not reference.has_truth(subject.operator.name):
         return None
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     try:
         truth = _truth(subject, exact, where)
-    except (TruthError, RuntimeError):
+    except (reference.TruthError, RuntimeError):
         return None
     if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)):
         return None
-    error = relative_error(result, truth.value, truth.scale)
-    return _excess(error, tolerance(subject.method, subject.dtype, order), subject) or ""
+    error = reference.relative_error(result, truth.value, truth.scale)
+    return _excess(error, reference.tolerance(subject.method, subject.dtype, order), subject) or ""
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:
@@ -130,6 +171,9 @@ def asymmetry(result: Any, order: int) -> float | Missing:
         The largest |A − Aᵖ| over exchanges p of neighbouring slots (they generate all permutations), over the largest
         |A|; 0 where all entries are 0. Missing for a single slot, and for anything that is not such a tensor.
     """
+    import torch
+    from torch import Tensor
+
     if order < 2:
         return Missing("a gradient has one slot: nothing to exchange")
     slots = result.ndim // order if isinstance(result, Tensor) else 0
@@ -146,6 +190,12 @@ def asymmetry(result: Any, order: int) -> float | Missing:
 
 
 def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = "") -> Truth:
+    from torch import Tensor
+    from torch.utils._pytree import tree_leaves
+
+    from hograd_bench.metrics._calls import repeatable
+    from hograd_core import reference
+
     cell = subject.cell
     # dtype is in the key because truth is taken at the rounded point.
     key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
@@ -154,7 +204,7 @@ def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = 
         return _truths[key]
     arguments = subject.precise_arguments() if exact is None else exact
     order = cell.order if subject.operator.takes_order else None
-    truth: Truth = repeatable(lambda: true_value(subject.operator.name, *arguments, order=order))()
+    truth: Truth = repeatable(lambda: reference.true_value(subject.operator.name, *arguments, order=order))()
     if sum(leaf.numel() * 8 for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
         _truths[key] = truth
     while len(_truths) > TRUTHS_KEPT:
@@ -171,6 +221,8 @@ def measure(subject: Subject) -> Readings:
     Returns:
         Values for every metric; missing with its reason where there is no truth, or no finite error.
     """
+    import torch
+
     judgement = judge(subject)
     readings = Readings({"tolerance": judgement.allowed, "asymmetry": judgement.asymmetry})
     reason = judgement.unknown

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from torch._C._autograd import _get_sequence_nr
+from hograd_bench.metrics._contract import Metric, Missing, Readings, Value
 
-from hograd_bench.metrics._calls import repeatable, warm
-from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject, Value
-from hograd_bench.metrics._dispatch import Tally, count
-from hograd_bench.metrics._phases import engine_log
+if TYPE_CHECKING:
+    from torch import Tensor
 
+    from hograd_bench.metrics._dispatch import Tally
+    from hograd_bench.metrics._subject import Subject
+
+TURN = 2
 _DEPENDS = ("torch", "isa", "device")
 _MODE = "TorchDispatchMode beneath functorch"
 METRICS = (
-    Metric("aten_calls", "1", True, _MODE, "ATen operators dispatched to a kernel, views included", _DEPENDS),
+    Metric(
+        "aten_calls",
+        "1",
+        True,
+        _MODE,
+        "ATen operators dispatched to a kernel, views included",
+        _DEPENDS,
+        kind="count",
+        label="ATen calls",
+    ),
     Metric(
         "graph_nodes",
         "1",
@@ -28,12 +38,15 @@ METRICS = (
         "autograd sequence numbers handed out, less the engine's own roots",
         "autograd nodes created, those of leaves (AccumulateGrad) aside",
         _DEPENDS,
+        kind="count",
     ),
-    Metric("f_calls", "1", True, "a counting wrapper", "evaluations of f as Python sees them", _DEPENDS),
+    Metric("f_calls", "1", True, "a counting wrapper", "evaluations of f as Python sees them", _DEPENDS, kind="count"),
     Metric("flops", "FLOP", True, _MODE, "floating-point operations by formula", _DEPENDS),
-    Metric("flops_coverage", "1", True, _MODE, "share of dispatches that a formula covers", _DEPENDS),
+    Metric(
+        "flops_coverage", "1", True, _MODE, "share of dispatches that a formula covers", _DEPENDS, direction="higher"
+    ),
     Metric("moved_bytes", "B", True, _MODE, "bytes that operators read and wrote; views are free", _DEPENDS),
-    Metric("arithmetic_intensity", "FLOP/B", True, _MODE, "flops / moved_bytes", _DEPENDS),
+    Metric("arithmetic_intensity", "FLOP/B", True, _MODE, "flops / moved_bytes", _DEPENDS, direction=""),
 )
 
 
@@ -47,6 +60,8 @@ def measure(subject: Subject) -> Readings:
         Values for every metric; details ``aten_by_op``, ``flops_by_op``, ``flops_uncovered`` (operator ->
         count), ``accumulators`` and ``zero_tensors``. Cost: the warm-up calls and one counted call.
     """
+    from hograd_bench.metrics._calls import repeatable, warm
+
     call = warm(subject)
     takes_f = "f" in subject.operator.inputs
     evaluations = 0
@@ -95,6 +110,11 @@ def counted(call: Callable[[], Any]) -> tuple[Tally, int]:
     Returns:
         The tally and the number of nodes.
     """
+    from torch._C._autograd import _get_sequence_nr
+
+    from hograd_bench.metrics._dispatch import count
+    from hograd_bench.metrics._phases import engine_log
+
     with engine_log() as log:
         before = _get_sequence_nr()
         tally = count(call)

@@ -11,20 +11,35 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hograd_bench.metrics import _nvml
-from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject, Value
+from hograd_bench.metrics._contract import Metric, Missing, Readings, Value
 
+if TYPE_CHECKING:
+    import torch
+
+    from hograd_bench.metrics._subject import Subject
+
+TURN = 52
+DEVICES = ("cuda",)
+"""No row of a cell on another device has these columns at all."""
 _DEPENDS = ("torch", "device")
 _EVENTS = "torch.cuda.Event"
 _STATS = "torch.cuda.memory_stats after reset_peak_memory_stats"
 
 
-def _metric(name: str, unit: str, instrument: str, description: str, *, deterministic: bool = False) -> Metric:
-    return Metric(name, unit, deterministic, instrument, description, _DEPENDS)
+def _metric(
+    name: str,
+    unit: str,
+    instrument: str,
+    description: str,
+    kind: str = "",
+    *,
+    deterministic: bool = False,
+    direction: str = "lower",
+) -> Metric:
+    return Metric(name, unit, deterministic, instrument, description, _DEPENDS, kind, direction)
 
 
 METRICS = (
@@ -32,15 +47,16 @@ METRICS = (
     _metric("cuda_cold_seconds_median", "s", _EVENTS, "median call with a cold L2 cache"),
     _metric("cuda_warm_seconds_min", "s", _EVENTS, "fastest call right after another, L2 cache warm"),
     _metric("cuda_warm_seconds_median", "s", _EVENTS, "median call right after another, L2 cache warm"),
-    _metric("cuda_rounds", "1", _EVENTS, "number of calls of each kind"),
+    _metric("cuda_rounds", "1", _EVENTS, "number of calls of each kind", "count", direction=""),
     _metric("cuda_peak_requested_bytes", "B", _STATS, "peak bytes that tensors asked for, above those alive before",
             deterministic=True),
     _metric("cuda_peak_allocated_bytes", "B", _STATS, "the same rounded up to the allocator's blocks",
             deterministic=True),
     _metric("cuda_peak_reserved_bytes", "B", _STATS, "peak bytes that the allocator held from the driver, in all"),
-    _metric("gpu_sm_mhz", "MHz", "NVML", "clock of the multiprocessors right after a burst of calls"),
-    _metric("gpu_memory_mhz", "MHz", "NVML", "clock of the memory right after a burst of calls"),
-    _metric("gpu_throttling", "1", "NVML", "what held the clock down right after a burst of calls, or none"),
+    _metric("gpu_sm_mhz", "MHz", "NVML", "clock of the multiprocessors right after a burst of calls", direction=""),
+    _metric("gpu_memory_mhz", "MHz", "NVML", "clock of the memory right after a burst of calls", direction=""),
+    _metric("gpu_throttling", "1", "NVML", "what held the clock down right after a burst of calls, or none", "text",
+            direction=""),
     _metric("gpu_celsius", "°C", "NVML", "temperature of the chip right after a burst of calls"),
     _metric("gpu_watts", "W", "NVML", "power of the board right after a burst of calls"),
     _metric("gpu_joules_per_call", "J", "NVML total energy", "energy of the board over a burst, per call"),
@@ -63,27 +79,39 @@ class Cuda:
 
     def synchronize(self) -> None:
         """Wait for the device."""
+        import torch
+
         torch.cuda.synchronize()
 
     def event(self) -> Any:
         """An event that can be timed."""
+        import torch
+
         return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def reset_peak(self) -> None:
         """Peaks start from what is allocated now."""
+        import torch
+
         torch.cuda.reset_peak_memory_stats()
 
     def stats(self) -> dict[str, int]:
         """The allocator's figures."""
+        import torch
+
         return dict(torch.cuda.memory_stats())
 
     def flush_buffer(self) -> torch.Tensor:
         """A buffer whose overwriting leaves nothing of a cell in the L2 cache: twice its size."""
+        import torch
+
         size = getattr(torch.cuda.get_device_properties(), "L2_cache_size", 0) or 2**25
         return torch.empty(2 * size, dtype=torch.int8, device="cuda")
 
     def uuid(self) -> str:
         """UUID of the current device."""
+        import torch
+
         return str(torch.cuda.get_device_properties().uuid)
 
     def now(self) -> float:

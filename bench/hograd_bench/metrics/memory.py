@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import _isolated
-from hograd_bench.metrics._allocations import trace
-from hograd_bench.metrics._calls import warm
-from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
-from hograd_bench.metrics._saved import saved_for_backward
-from hograd_core import UnsupportedError
-from hograd_core._unsupported import pytorch_limit
+from hograd_bench.metrics._contract import Metric, Missing, Readings
 
+if TYPE_CHECKING:
+    from hograd_bench.metrics._subject import Subject
+
+TURN = 1
 ATTRIBUTION_ROWS = 40
 """Rows of the attribution kept; the rest is summed into one row, so that the sum stays the peak."""
 
@@ -32,19 +31,30 @@ _DEPENDS = ("torch", "threads", "isa", "device")
 _EVENTS = "allocator events of one warm call (torch.profiler)"
 
 
-def _bytes(name: str, description: str, instrument: str = _EVENTS, *, deterministic: bool = True) -> Metric:
-    return Metric(name, "B", deterministic, instrument, description, _DEPENDS)
+def _bytes(
+    name: str,
+    description: str,
+    instrument: str = _EVENTS,
+    *,
+    deterministic: bool = True,
+    balance: bool = False,
+    label: str = "",
+) -> Metric:
+    """A balance may be negative: a call that frees what was there before it."""
+    return Metric(name, "B", deterministic, instrument, description, _DEPENDS, nonnegative=not balance, label=label)
 
 
 _HOOKS = "torch.autograd.graph.saved_tensors_hooks, by storage"
 _RSS = "VmHWM reset before one warm call in an isolated process (Linux)"
 METRICS = (
-    _bytes("peak_bytes", "most bytes alive at once in blocks that the call took, its result included"),
+    _bytes("peak_bytes", "most bytes alive at once in blocks that the call took, its result included", label="peak"),
     _bytes("result_bytes", "bytes of the storages behind the result", "untyped_storage().nbytes()"),
-    _bytes("returned_bytes", "alive when the call returned: result, kept graphs, garbage in cycles, leaks"),
-    _bytes("retained_bytes", "still alive after the result was deleted and garbage collected: leaks"),
-    _bytes("total_bytes", "sum over all blocks taken"),
-    Metric("allocations", "1", True, _EVENTS, "number of blocks taken", _DEPENDS),
+    _bytes(
+        "returned_bytes", "alive when the call returned: result, kept graphs, garbage in cycles, leaks", balance=True
+    ),
+    _bytes("retained_bytes", "still alive after the result was deleted and garbage collected: leaks", balance=True),
+    _bytes("total_bytes", "sum over all blocks taken", label="total"),
+    Metric("allocations", "1", True, _EVENTS, "number of blocks taken", _DEPENDS, kind="count", label="allocations"),
     _bytes("saved_bytes", "saved for backward over the whole call, each storage once", _HOOKS),
     _bytes("saved_new_bytes", "of saved_bytes, in storages that the call made", _HOOKS),
     _bytes("peak_rss_bytes", "rise of the resident high-water mark in one warm call", _RSS, deterministic=False),
@@ -69,6 +79,9 @@ def measure(subject: Subject, *, isolate: bool = False, problem_files: Sequence[
         Values for every metric; details ``peak_attribution`` (rows of phase, op, within, bytes, blocks that sum
         to ``peak_bytes``) and ``memory_flow``. Cost: two warm-up calls, one call under the profiler, one under hooks.
     """
+    from hograd_bench.metrics._allocations import trace
+    from hograd_bench.metrics._calls import warm
+
     call = warm(subject)
     taken = trace(call, subject.cell.device)
     readings = Readings(
@@ -109,6 +122,8 @@ def peak_rss(cell: Cell, problem_files: Sequence[Path] = ()) -> int:
     Raises:
         IsolationError: no such instrument on this system, or the process failed.
     """
+    from hograd_bench.metrics import _isolated
+
     return _isolated.resident_peak(cell, problem_files).rise_bytes
 
 
@@ -119,6 +134,11 @@ def unseen(peak_bytes: int, peak_rss_bytes: int) -> int:
 
 
 def _read_saved(subject: Subject, readings: Readings) -> None:
+    from hograd_bench.metrics._calls import warm
+    from hograd_bench.metrics._saved import saved_for_backward
+    from hograd_core import UnsupportedError
+    from hograd_core._unsupported import pytorch_limit
+
     try:
         saved = saved_for_backward(warm(subject))
     except RuntimeError as error:
@@ -133,6 +153,8 @@ def _read_saved(subject: Subject, readings: Readings) -> None:
 
 
 def _read_resident(cell: Cell, peak_bytes: int, readings: Readings, problem_files: Sequence[Path]) -> None:
+    from hograd_bench.metrics import _isolated
+
     try:
         rise = peak_rss(cell, problem_files)
     except _isolated.IsolationError as error:

@@ -13,8 +13,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from hograd_bench.metrics._contract import Metric, Missing, Readings, Subject
+from hograd_bench.metrics._contract import Metric, Missing, Readings
+
+if TYPE_CHECKING:
+    from hograd_bench.metrics._subject import Subject
+
+TURN = 51  # last, for it leaves caches warm; needs a timer, see measure.py
 
 Timer = Callable[[Callable[[], object]], list[float]]
 """Times a call for some rounds; returns seconds a call, one number a round."""
@@ -35,16 +41,27 @@ _GUARD_SECONDS = 0.006  # seconds of calls with and without the guard, in turn
 _GUARD_LIMIT = 0.002  # of a call: in a longer one the guard is far below its noise
 
 
-def _metric(name: str, unit: str, instrument: str, description: str) -> Metric:
-    return Metric(name, unit, False, instrument, description, ("torch", "threads", "isa", "device", "machine"))
+def _metric(
+    name: str,
+    unit: str,
+    instrument: str,
+    description: str,
+    kind: str = "",
+    *,
+    direction: str = "lower",
+    label: str = "",
+    overhead: bool = True,
+) -> Metric:
+    depends = ("torch", "threads", "isa", "device", "machine")
+    return Metric(name, unit, False, instrument, description, depends, kind, direction, label=label, overhead=overhead)
 
 
 _ROUNDS = "pytest-benchmark rounds (time.perf_counter)"
 METRICS = (
-    _metric("seconds_min", "s", _ROUNDS, "fastest round, per call"),
+    _metric("seconds_min", "s", _ROUNDS, "fastest round, per call", label="time"),
     _metric("seconds_median", "s", _ROUNDS, "median round, per call"),
     _metric("seconds_iqr", "s", _ROUNDS, "interquartile range of the rounds"),
-    _metric("rounds", "1", _ROUNDS, "number of rounds"),
+    _metric("rounds", "1", _ROUNDS, "number of rounds", "count", direction=""),
     _metric("cpu_seconds", "s", "time.process_time over a burst", "CPU seconds per call, all threads"),
     _metric("first_call_seconds", "s", "time.perf_counter", "the first call on this instance, warm-up included"),
     _metric(
@@ -52,8 +69,21 @@ METRICS = (
     ),
     _metric("gradient_seconds_before", "s", "fastest single call", "that gradient before the rounds"),
     _metric("gradient_seconds_after", "s", "fastest single call", "that gradient after the rounds"),
-    _metric("gradient_equivalents", "1", "seconds_min / gradient_seconds", "cost in gradients of the same problem"),
-    _metric("guard_ratio", "1", "fastest single calls in turn", "time as a user calls it over time without the guard"),
+    _metric(
+        "gradient_equivalents",
+        "1",
+        "seconds_min / gradient_seconds",
+        "cost in gradients of the same problem",
+        label="gradients",
+        overhead=False,
+    ),
+    _metric(
+        "guard_ratio",
+        "1",
+        "fastest single calls in turn",
+        "time as a user calls it over time without the guard",
+        overhead=False,
+    ),
     _metric("noisy", "bool", "rule of metrics/time.py", "spread too wide, or the gradient drifted around the rounds"),
 )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
 from hograd_bench import _parallel as parallel
-from hograd_bench import claims, store
+from hograd_bench import claims, metrics, store
 from hograd_bench import compare as comparing
 from hograd_bench._parallel import Crew
 from hograd_bench.environment import MetricRecord
@@ -65,7 +67,7 @@ def build(
     Args:
         results: a results root, a machine's folder or a run's own.
         reports: folder to write to.
-        records: metric records, from ``metrics.metrics()``; None: guessed from the metrics' names.
+        records: metric records, by name; None: those installed, and those that came with the runs.
         runs: ids of the runs to report on; none: all.
         markdown: also write the Markdown summary here.
         loading: the results, where their reading has begun; None: they are read here.
@@ -98,7 +100,8 @@ def _built(
 ) -> Built:
     """Everything from loaded results; what others may do is begun before what it is needed for."""
     rows = [news.earlier(loaded.rows), store.newest(loaded.rows)]
-    earlier, verdicts = crew.begin(_judged, [_judgeable(r) for r in rows]).results()
+    judge = functools.partial(_judged, records=metrics.as_json(metrics.known().values()))
+    earlier, verdicts = crew.begin(judge, [_judgeable(r) for r in rows]).results()
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
     drawing = page.begin(what, crew)
@@ -123,7 +126,8 @@ def _judgeable(rows: pd.DataFrame) -> pd.DataFrame:
     return few
 
 
-def _judged(rows: pd.DataFrame) -> Sequence[claims.Verdict]:
+def _judged(rows: pd.DataFrame, records: Mapping[str, Any]) -> Sequence[claims.Verdict]:
+    metrics.carry({"metrics": records})  # a helper of the crew may have read other runs
     return claims.adjudicate(rows) if len(rows) else []
 
 

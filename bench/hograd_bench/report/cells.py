@@ -16,7 +16,6 @@ FIELDS = (
     ("operator", "operator"), ("method", "method"), ("problem", "problem"), ("n", "n"), ("order", "k"), ("depth", "T"),
     ("batch", "B"), ("dtype", "dtype"), ("device", "device"), ("threads", "thr."), ("status", "status"),
 )  # fmt: skip
-METRICS = tuple(text.LABELS.items())
 SAMPLES = 24
 PARTS = 4
 LONGEST = 2000
@@ -31,12 +30,12 @@ def columns(shown: Shown) -> list[tuple[str, str]]:
 
 def table(shown: Shown) -> Iterator[dict[str, Any]]:
     """Rows of the cell table, as many as have evidence on the page."""
-    fields = [name for name, _ in columns(shown)]
+    fields, labels = [name for name, _ in columns(shown)], text.labels()
     for row in _records(shown):
         yield {
             "anchor": row["anchor"],
             "fields": [(row[name], isinstance(row[name], int)) for name in fields],
-            "metrics": [_shown(row, name) for name, _ in METRICS],
+            "metrics": [_shown(row, name) for name in labels],
             "reason": row["reason"] or "",
         }
 

@@ -12,7 +12,7 @@ from hograd_bench import compare as comparing
 from hograd_bench import store, units
 from hograd_bench.compare import Comparison
 from hograd_bench.environment import Environment, MetricRecord
-from hograd_bench.report import news, page, style, text
+from hograd_bench.report import news, page, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.figures import Drawn
 from hograd_bench.report.figures._contract import panel
@@ -43,7 +43,7 @@ def render(
         b: another.
         name_a: its id.
         name_b: its id.
-        records: metric records; None: guessed from names.
+        records: metric records; None: those installed, and those that came with the runs.
     """
     known = {**shown(b, records).records, **shown(a, records).records}
     env_a, env_b = (next(iter(r.environments.values()), {}) for r in (a, b))
@@ -91,6 +91,8 @@ def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
     both = a[a["status"] == "ok"].merge(b[b["status"] == "ok"], on="cell", suffixes=("", "_b"))
     palette = Palette(zip(both["operator"], both["method"], strict=True))
     panels: list[str] = []
+    from hograd_bench.report import style  # seaborn: for those who draw
+
     with style.style():
         for metric, label in _PANELS:
             if metric not in both or f"{metric}_b" not in both:
@@ -105,22 +107,16 @@ def picture(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _strips(have: pd.DataFrame, palette: Palette, label: str, name: str) -> str:
+    from hograd_bench.report import style
+
     methods = sorted(have["method"].unique(), reverse=True)
     figure, axes = style.canvas(5.4, 1.2 + 0.26 * len(methods), left=0.3, right=0.96)
-    said = []
-    for at, method in enumerate(methods):
-        x = have.loc[have["method"] == method, "ratio"].to_list()
-        y = [at + 0.22 * ((7 * i) % 11 / 5 - 1) for i in range(len(x))]
-        style.points(axes, x, y, palette[method], [""] * len(x), 12)
-        said.append(f"{method}: {min(x):.3g} to {max(x):.3g}")
+    style.strips(axes, have, "ratio", "method", methods, {method: palette[method] for method in methods}, size=3.5)
+    spans = have.groupby("method", observed=True)["ratio"].agg(["min", "max"])
+    said = [f"{method}: {low:.3g} to {high:.3g}" for method, low, high in spans.itertuples(name=None)]
     axes.axvline(1, color=style.INK, linewidth=0.8, zorder=1)
-    axes.set_yticks(range(len(methods)), [text.clean(m, 24) for m in methods])
-    axes.set_ylim(-0.6, len(methods) - 0.4)
-    axes.set_xscale("log")
-    axes.set_xlim(min(have["ratio"].min() / 1.1, 0.8), max(have["ratio"].max() * 1.1, 1.25))
-    style.ratio_axis(axes, "x")
-    axes.grid(visible=True, axis="x")
-    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(min(have["ratio"].min() / 1.1, 0.8), max(have["ratio"].max() * 1.1, 1.25)))
+    style.ratios(axes, "x")
     style.heading(axes, label)
     return panel(figure, name, f"{label}, B over A. " + "; ".join(said))
 

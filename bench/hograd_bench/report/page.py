@@ -22,7 +22,6 @@ from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
-from hograd_bench.report.style import style
 
 LARGEST_ENVIRONMENT = 40_000
 LONGEST = 4000
@@ -59,7 +58,7 @@ def render(
     columns = cells.columns(shown)
     # The longest lists are written while others may still draw.
     table = template("cells.html.j2").render(
-        columns=columns, metrics=cells.METRICS, rows=cells.table(shown), cut=shown.cut
+        columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(shown), cut=shown.cut
     )
     evidence = template("evidence.html.j2").render(
         evidence=cells.evidence(shown, environments), most_samples=cells.SAMPLES
@@ -145,6 +144,8 @@ def _section(given: tuple[bytes | Shown, str]) -> Section | None:
     """A figure's section; its SVG is ours and is not escaped."""
     packed, name = given
     shown = _unpacked(packed) if isinstance(packed, bytes) else packed
+    from hograd_bench.report.style import style  # seaborn: for those who draw
+
     module = importlib.import_module(name)
     with style(), uncollected():  # matplotlib leaves thousands of cycles, and they are looked for while it draws
         pictures = [picture(drawn) for drawn in module.draw(shown)]
@@ -161,6 +162,8 @@ def _unpacked(packed: bytes) -> Shown:
 
 
 def _training_pictures(shown: Shown) -> list[dict[str, Any]]:
+    from hograd_bench.report.style import style
+
     with style():
         return [picture(drawn) for drawn in training.pictures(shown)]
 
@@ -217,4 +220,4 @@ def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any])
 
 
 def _metric_name(name: str) -> str:
-    return text.LABELS.get(name, name.replace("_", " "))
+    return text.labels().get(name, name.replace("_", " "))

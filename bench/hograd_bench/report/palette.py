@@ -10,6 +10,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+INK = "#010203"
+"""Stands for the page's text colour."""
+FAINT = "#040506"
+"""Stands for the page's grid colour."""
 # Okabe & Ito 2008 and Tol 2021 ("muted"), darkened to be legible as text; neighbours differ in lightness as well.
 LIGHT = (
     "#0072b2", "#c04e00", "#00795a", "#a8407f", "#332288", "#8a6100", "#20809c", "#882255", "#6a727c", "#697000",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hograd_bench import laws, store
+from hograd_bench import metrics, store
 from hograd_bench.environment import Environment, MetricRecord
 from hograd_bench.report.palette import Palette
 
@@ -23,15 +23,6 @@ LOOSER = 2.0
 """A method whose own tolerance is this many times that of the tightest on the same cell is an approximation."""
 _CELL = ("operator", "problem", "order", "n", "depth", "batch", "dtype", "device", "threads", "machine")
 _SETTING = ("machine", "device", "threads", "dtype", "preparation")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a metric by its name alone."""
-
-    unit: str
-    deterministic: bool
-    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ def shown(
 
     Args:
         loaded: from ``store.load``.
-        records: metric records; None: guessed from names.
+        records: metric records; None: those installed, and those that came with the runs.
         first: cells that must keep their evidence where not all can (those that verdicts rest on).
     """
     rows = store.newest(loaded.rows)
@@ -97,10 +88,9 @@ def shown(
     # Plain objects in few blocks: figures cut hundreds of small parts, each several times faster than on Arrow strings.
     strings = {c: object for c in rows.columns if isinstance(rows[c].dtype, pd.StringDtype)}
     rows = rows.astype(strings).assign(anchor=anchors).copy()
-    known = dict(records) if records is not None else {}
+    known: dict[str, MetricRecord] = dict(metrics.known() if records is None else records)
     for name in names:
-        unit = "s" if "seconds" in name else "B" if "bytes" in name else "1"
-        known.setdefault(name, Record(unit, laws.is_exact(name)))
+        known.setdefault(name, metrics.Metric(name, "1", False, "unknown", "declared by no metric file"))
     palette = Palette(zip(rows["operator"], rows["method"], strict=True))
     return Shown(rows, loaded.rows, loaded.environments, palette, known, len(rows) - len(chosen))
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 import io
 import re
 import zlib
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from matplotlib.figure import Figure
-
-from hograd_bench.report.palette import LIGHT
+from hograd_bench.report.palette import FAINT, INK, LIGHT
 from hograd_bench.report.text import visible
 
-INK = "#010203"
-"""Stands for the page's text colour."""
-FAINT = "#040506"
-"""Stands for the page's grid colour."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {c: f"var(--s{i})" for i, c in enumerate(LIGHT)}
 _COLOUR = re.compile("|".join(map(re.escape, _COLOURS)), re.IGNORECASE)

@@ -7,12 +7,8 @@ import re
 import unicodedata
 from typing import Any
 
-from hograd_bench import units
+from hograd_bench import metrics, units
 
-LABELS = {
-    "seconds_min": "time", "gradient_equivalents": "gradients", "peak_bytes": "peak", "total_bytes": "total",
-    "allocations": "allocations", "aten_calls": "ATen calls", "relative_error": "rel. error",
-}  # fmt: skip
 ALIASES = {
     ("derivative_tensor", 2): "Hessian", ("derivative_vector_product", 2): "Hessian-vector product",
     ("derivative_tensor", 1): "gradient as a tensor",
@@ -28,6 +24,14 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u2
 def visible(text: str) -> str:
     """Text in which characters that would hide or reorder others are replaced by U+FFFD."""
     return _UNSEEN.sub("\ufffd", text)
+
+
+def labels() -> dict[str, str]:
+    """The metrics with a column of their own in the table of cells, and what it is called: times first."""
+    named = [m for m in metrics.known().values() if m.label]
+    return {
+        m.name: m.label for m in sorted(named, key=lambda m: (m.kind == "ratio" and m.deterministic, m.deterministic))
+    }
 
 
 def metric(name: str, value: Any) -> str:

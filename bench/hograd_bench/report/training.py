@@ -16,7 +16,6 @@ import pandas as pd
 from hograd_bench import units
 from hograd_bench.report import text
 from hograd_bench.report.figures import Drawn
-from hograd_bench.report.figures._sweep import sweep
 from hograd_bench.report.shown import Shown, approximations, numbers, positive, setting_of, telling
 
 SUFFIX, PLAIN = "_training_step", "plain"
@@ -190,6 +189,8 @@ def pictures(shown: Shown) -> Iterator[Drawn]:
     rows = steps_of(shown)
     if rows.empty:
         return
+    from hograd_bench.report.figures._sweep import sweep  # seaborn: for those who draw
+
     # The plain step is the unit: it has bytes to show, but no cost.
     sub = replace(shown, rows=rows.assign(**{STEPS: rows[STEPS].where(rows["method"] != PLAIN)}))
     for variable, axis in (("batch", "batch B"), ("depth", "T, inner steps or layers"), ("n", "n")):

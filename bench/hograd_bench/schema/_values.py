@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hograd_bench.cells import Cell
+from hograd_bench.metrics import metrics
 from hograd_bench.schema._json import SchemaError
 
 SCHEMA = 2
@@ -33,11 +34,8 @@ RESERVED = FIELD_SET | {"machine", "line"}
 WIDEST = 2**63
 """Integers from here on are refused: no count or byte figure is that large, but a damaged one may be."""
 
-COUNTED = frozenset({
-    "seconds_min", "seconds_median", "gradient_equivalents", "peak_bytes", "total_bytes", "allocations", "aten_calls",
-    "graph_nodes", "flops",
-})  # fmt: skip
-"""Metrics that verdicts and advice rest on and that are never negative: a row where one is was damaged."""
+COUNTED = frozenset(name for name, record in metrics().items() if record.nonnegative)
+"""Metrics that are never negative: a row where one is was damaged."""
 
 Row = dict[str, Any]
 """A row as plain JSON types; :func:`row` and :func:`validate` are the two ways to have one."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import facts, metrics
 from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.schema import Row
 from hograd_bench.store._common import ROWS, Problem, StoreError, explained
@@ -147,6 +148,9 @@ class Loading:
             for part, recorded, skipped in self._pending.results():
                 frame.absorb(part)
                 environments.update(recorded)
+                for environment in recorded.values():
+                    metrics.carry(environment)
+                    facts.carry(environment)
                 warnings += skipped
             rows, lost = of_one_text(frame.build(), environments)
             outdated: dict[tuple[str, str], int] = {}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from hograd_bench.report.svg import svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -58,4 +60,6 @@ def slug(*parts: object) -> str:
 
 def panel(figure: Figure, name: str, alt: str) -> str:
     """The figure as SVG text."""
+    for axes in figure.axes:
+        axes.set(xlabel=axes.get_xlabel().strip(), ylabel=axes.get_ylabel().strip())
     return svg(figure, name, alt)

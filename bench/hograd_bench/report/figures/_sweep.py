@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from hograd_bench import laws
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
 from hograd_bench.report.figures._series import SYMBOLS, groups, keys_of, lines, title_of
+from hograd_bench.report.palette import ordinal
 from hograd_bench.report.shown import Shown, positive
 
 METRICS = (("seconds_min", "Time of a call"), ("peak_bytes", "Peak bytes"))
@@ -62,20 +62,16 @@ def _panel(
     shown: Shown, have: pd.DataFrame, variable: str, axis: str, metric: str, label: str, name: str, fitted: bool
 ) -> tuple[str, list[Note], list[Residual]]:
     figure, axes = style.canvas()
-    ends, notes, residuals, said = {}, [], [], []
+    ends, notes, residuals, said = [], [], [], []
     for method, line in lines(have, variable):
-        look = shown.palette[method]
-        x, y = line[variable].astype(float).to_list(), line[metric].to_list()
+        look, last = shown.palette[method], line.iloc[-1]
         law = fit(line, metric, variable) if fitted else None
-        if law is None:
-            style.joined(axes, x, y, look)
-        else:
-            style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
+        style.series(axes, line, variable, metric, look, law)
+        if law is not None:
             residuals.append((metric, method, line, law))
-            notes.append(Note(look.index, f"{method}, {label.lower()}", law.said, f"#{line['anchor'].iloc[-1]}"))
-        style.points(axes, x, y, look, line["anchor"].to_list())
-        ends[method] = (x[-1], y[-1], look)
-        said.append(f"{method}: {text.metric(metric, y[-1])} at {x[-1]:g}")
+            notes.append(Note(look.index, f"{method}, {label.lower()}", law.said, f"#{last['anchor']}"))
+        ends.append((method, last[metric], look))
+        said.append(f"{method}: {text.metric(metric, last[metric])} at {last[variable]:g}")
     style.sizes_axis(axes, have[variable], axis, log=variable not in ("order", "threads"))
     style.values(axes, metric)
     style.heading(axes, label)
@@ -116,19 +112,17 @@ def _residuals(found: Sequence[Residual], variable: str, axis: str, name: str) -
     """How far the points lie from the fitted laws, in percent."""
     if not found:
         return []
-    from hograd_bench.report.palette import ordinal
-
     figure, axes = style.canvas(5.4, 2.8)
-    ends = {}
-    worst = 0.0
+    ends, worst = [], 0.0
     for place, (metric, method, line, law) in enumerate(found):
         look = ordinal(place)
-        x = line[variable].astype(float).to_numpy()
-        share = np.array([100 * (y / law.at(v) - 1) for v, y in zip(x, line[metric], strict=True)])
-        worst = max(worst, float(np.abs(share).max()))
-        style.points(axes, x.tolist(), share.tolist(), look, line["anchor"].to_list(), 18)
-        axes.plot(x, share, color=look.colour, linewidth=0.6)
-        ends[f"{method}" if metric == found[0][0] else f"{method}, {metric}"] = (x[-1], share[-1], look)
+        off = line.assign(
+            off=[100 * (y / law.at(float(x)) - 1) for x, y in zip(line[variable], line[metric], strict=True)]
+        )
+        style.line(axes, off, variable, "off", look, linewidth=0.6)
+        style.points(axes, off, variable, "off", look, 18)
+        worst = max(worst, off["off"].abs().max())
+        ends.append((method if metric == found[0][0] else f"{method}, {metric}", off["off"].iloc[-1], look))
     style.sizes_axis(axes, [v for f in found for v in f[2][variable]], axis)
     axes.set_ylabel("measured / law − 1, %")
     style.heading(axes, "Residuals of the fitted laws")

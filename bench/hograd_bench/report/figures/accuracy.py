@@ -9,7 +9,7 @@ import pandas as pd
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST
-from hograd_bench.report.palette import ordinal
+from hograd_bench.report.palette import Look, ordinal
 from hograd_bench.report.shown import Shown, numbers
 
 ORDER = 100
@@ -44,31 +44,20 @@ def _panel(shown: Shown, part: pd.DataFrame, dtypes: list[str], title: str, name
     methods = sorted(part["method"].unique(), reverse=True)
     figure, axes = style.canvas(7.2, 0.85 + 0.29 * len(methods), left=0.25, right=0.97, top=0.3)
     present = [d for d in dtypes if d in set(part["dtype"])]
-    said = []
-    for at, method in enumerate(methods):
-        for dtype in present:
-            cells = part[(part["method"] == method) & (part["dtype"] == dtype)]
-            if cells.empty:
-                continue
-            x = cells["error"].clip(lower=_FLOOR).to_list()
-            y = [at + 0.2 * ((7 * i) % 11 / 5 - 1) for i in range(len(x))]
-            style.points(axes, x, y, ordinal(dtypes.index(dtype)), cells["anchor"].to_list(), 16)
-            said.append(f"{method} in {dtype}: at most {cells['error'].max():.2g}")
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(methods)), [text.clean(m, 24) for m in methods])
+    looks = {dtype: ordinal(dtypes.index(dtype)) for dtype in present}
+    style.strips(axes, part.assign(error=part["error"].clip(lower=_FLOOR)), "error", "method", methods, looks, "dtype")
     for label, method in zip(axes.get_yticklabels(), methods, strict=True):
         label.set_color(shown.palette[method].colour)
-    axes.set_ylim(-0.6, len(methods) - 0.4)
+    worst = part.groupby(["method", "dtype"], observed=True, as_index=False)["error"].max()
+    said = [f"{row.method} in {row.dtype}: at most {row.error:.2g}" for row in worst.itertuples()]
     low, high = axes.get_xlim()
     for dtype in present:
         eps = _EPS.get(dtype)
         if eps:
-            axes.axvline(eps, color=ordinal(dtypes.index(dtype)).colour, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            style.limit(axes, eps, colour=looks[dtype].colour)
             low, high = min(low, eps / 4), max(high, eps * 4)
     axes.set_xlim(low, high)
-    style.powers(axes, "x", "")
+    style.ticks(axes, "x", "{:g}".format)
     axes.set_xlabel("relative error")
-    axes.grid(visible=True, axis="x")
-    axes.grid(visible=False, axis="y")
-    style.key_above(figure, axes, [(d, ordinal(dtypes.index(d))) for d in present], "")
+    style.key(axes, {dtype: Look(look.index, "o") for dtype, look in looks.items()})
     return panel(figure, name, f"Relative error of {title}. " + "; ".join(said))

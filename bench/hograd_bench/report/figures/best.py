@@ -41,25 +41,21 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
     sizes = sorted(part["n"].unique())
     figure, axes = style.canvas(7.2, 3.6, right=0.78)
     top = part["peak_bytes"].max() * _ROOM
-    ends: dict[str, tuple[float, float, Look]] = {}
-    said, boxes, colours, links = [], [], [], []
+    ends: dict[str, tuple[str, float, Look]] = {}
+    said = []
     for i, n in enumerate(sizes):
         on = front(part[part["n"] == n])[["method", "peak_bytes", "anchor"]].to_dict("records")
-        for low, row in enumerate(on):
-            high = on[low + 1]["peak_bytes"] if low + 1 < len(on) else top
+        for at, row in enumerate(on):
+            high = on[at + 1]["peak_bytes"] if at + 1 < len(on) else top
             look = shown.palette[row["method"]]
-            boxes.append((i - 0.47, row["peak_bytes"], 0.94, high - row["peak_bytes"]))
-            colours.append(look.colour)
-            links.append(f"#{row['anchor']}" if row["anchor"] else None)
-            ends[row["method"]] = (i, (row["peak_bytes"] * high) ** 0.5, Look(look.index, "s"))
+            bottom = row["peak_bytes"]
+            (bar,) = axes.bar(i, high - bottom, 0.94, bottom, color=look.colour, alpha=0.82, linewidth=0)
+            bar.set_url(f"#{row['anchor']}" if row["anchor"] else None)
+            ends[row["method"]] = (row["method"], (bottom * high) ** 0.5, Look(look.index, "s"))
         said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {units.binary(r['peak_bytes'])}" for r in on))
-    style.bars(axes, boxes, colours, alpha=0.82, urls=links)
-    axes.set_xlabel("n")
-    axes.set_xlim(-0.55, len(sizes) - 0.45)
-    style.name_ticks(axes, [f"{n:,}" for n in sizes])
-    axes.set_yscale("log")
-    axes.set_ylim(part["peak_bytes"].min() / 2, top)
+    axes.set(xlabel="n", xlim=(-0.55, len(sizes) - 0.45), yscale="log", ylim=(part["peak_bytes"].min() / 2, top))
+    style.named_ticks(axes, range(len(sizes)), [f"{n:,}" for n in sizes])
     style.values(axes, "peak_bytes")
     style.heading(axes, "Memory budget")
-    style.label_ends(axes, ends)
+    style.label_ends(axes, ends.values())
     return panel(figure, name, "The fastest method within a memory budget. " + "; ".join(said))

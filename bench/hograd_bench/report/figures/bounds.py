@@ -40,33 +40,22 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         return
     rows = rows[rows["problem"].isin(problems)]
     figure, axes = style.canvas(7.2, 1.2 + 0.34 * len(problems), left=0.22, right=0.75, top=0.2)
+    rows = rows.assign(
+        place=rows["problem"].map(problems.index), way=rows["method"].where(rows["operator"] != "gradient", "gradient")
+    )
     named, said = [], []
-    ways = [("gradient", GRADIENT, rows[rows["operator"] == "gradient"])]
-    ways += [
-        (str(method), shown.palette[str(method)], cells)
-        for method, cells in rows[rows["operator"] != "gradient"].groupby("method", observed=True, sort=True)
-    ]
-    for name, look, cells in ways:
-        if cells.empty:
-            continue
-        y = [float(problems.index(p)) for p in cells["problem"]]
-        style.points(axes, cells["ratio"].to_list(), y, look, cells["anchor"].to_list(), 18)
-        middle = float(cells["ratio"].median())
-        named.append((middle, name, look))
-        said.append(f"{name}: {cells['ratio'].min():.3g} to {cells['ratio'].max():.3g}, median {middle:.3g}")
+    for name, cells in rows.groupby("way", observed=True, sort=True):
+        look = GRADIENT if name == "gradient" else shown.palette[str(name)]
+        style.points(axes, cells, "ratio", "place", look, 18)
+        low, middle, high = (float(cells["ratio"].quantile(q)) for q in (0, 0.5, 1))
+        named.append((middle, str(name), look))
+        said.append(f"{name}: {low:.3g} to {high:.3g}, median {middle:.3g}")
     for what, bound in BOUNDS:
-        axes.axvline(bound, color=style.INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            f"{what} {bound:g}", (bound, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center",
-            textcoords="offset points", fontsize=8,
-        )  # fmt: skip
-    axes.set_yticks(range(len(problems)), [text.clean(p, 22) for p in problems])
-    axes.set_ylim(-0.6, len(problems) - 0.4)
-    axes.set_xscale("log")
+        style.limit(axes, bound, f"{what} {bound:g}")
+    style.name_rows(axes, problems, {})
     axes.set_xlim(min(rows["ratio"].min(), BOUNDS[0][1]) / 1.2, max(rows["ratio"].max(), BOUNDS[-1][1]) * 1.2)
-    style.values(axes, "ratio", axis="x", label="operations, in evaluations of f (logarithmic)")
-    axes.grid(visible=True, axis="x")
-    axes.grid(visible=False, axis="y")
+    style.values(axes, "ratio", "x")
+    axes.set_xlabel("operations, in evaluations of f (logarithmic)")
     for i, (middle, name, look) in enumerate(sorted(named, key=lambda item: -item[0])):
         axes.annotate(
             f"{look.sign} {text.clean(name, 22)} {middle:.2g}", (1, 1 - (i + 0.5) / len(named)),

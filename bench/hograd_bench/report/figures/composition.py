@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 
 from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
-from hograd_bench.report.palette import ordinal
+from hograd_bench.report.palette import Look
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 80
@@ -88,28 +89,20 @@ def _bars(
     totals = [sum(b["bytes"] for b in made) for _, made in found]
     table["bytes"] = 100 * table["bytes"] / table["place"].map(dict(enumerate(totals)))
     wide = table.pivot_table(index="place", columns="kind", values="bytes", aggfunc="sum", fill_value=0)[kinds]
-    figure, axes = style.canvas(5.4, 1.15 + 0.27 * len(found), left=0.29, right=0.88, top=0.62)
-    looks = {kind: ordinal(i) if kind != "others" else ordinal(8) for i, kind in enumerate(kinds)}
-    boxes = [
-        (left - width, place - 0.36, width, 0.72, looks[kind].colour)
-        for place, shares in zip(wide.index, wide.to_numpy(), strict=True)
-        for kind, width, left in zip(kinds, shares, shares.cumsum(), strict=True)
-        if width
-    ]
-    style.bars(axes, [box[:4] for box in boxes], [box[4] for box in boxes])
-    axes.set_ylim(-0.41, len(found) - 0.59)
-    axes.set_yticks(range(len(found)), [text.clean(row["method"], 24) for row, _ in found])
-    for label, (row, _) in zip(axes.get_yticklabels(), found, strict=True):
-        label.set_color(shown.palette[row["method"]].colour)
-        if row["anchor"]:
-            label.set_url(f"#{row['anchor']}")
-    axes.grid(visible=True, axis="x")
-    axes.grid(visible=False, axis="y")
+    figure, axes = style.canvas(5.4, 1.28 + 0.27 * len(found), left=0.29, right=0.88, top=0.75)
+    looks = {kind: Look(i if kind != "others" else 8, "s") for i, kind in enumerate(kinds)}
+    sns.histplot(
+        table, y="place", weights="bytes", hue="kind", hue_order=kinds[::-1], multiple="stack", discrete=True,
+        shrink=0.72, palette={kind: look.colour for kind, look in looks.items()}, alpha=1, linewidth=0, legend=False,
+        ax=axes,
+    )  # fmt: skip
+    rows = [row for row, _ in found]
+    methods = {row["method"]: shown.palette[row["method"]] for row in rows}
+    style.name_rows(axes, [row["method"] for row in rows], methods, [row["anchor"] for row in rows])
     for i, total in enumerate(totals):
         axes.annotate(units.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("percent of the peak; the peak at the right")
-    style.key_above(figure, axes, list(looks.items()), title)
+    axes.set(xlim=(0, 100), xlabel="percent of the peak; the peak at the right")
+    style.key(axes, looks, title)
     said = "; ".join(
         f"{row['method']}: " + ", ".join(f"{k} {wide.loc[i, k]:.0f}%" for k in kinds if wide.loc[i, k])
         for i, (row, _) in enumerate(found)

@@ -95,15 +95,14 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
     line = part[(part[others] == list(chosen)).all(axis=1)]
     best = line.sort_values("seconds_min", kind="stable").drop_duplicates(["where", variable]).sort_values(variable)
     figure, axes = style.canvas()
-    ends, said = {}, []
+    ends, said = [], []
     for i, (where, cells) in enumerate(best.groupby("where", observed=True, sort=True)):
         look = ordinal(i)
-        x, y = cells[variable].astype(float).to_list(), cells["seconds_min"].to_list()
-        style.joined(axes, x, y, look)
-        style.points(axes, x, y, look, cells["anchor"].to_list())
-        ends[str(where)] = (x[-1], y[-1], look)
-        said.append(f"{where}: {units.seconds(y[0])} by {cells['method'].iloc[0]} at {x[0]:g}, "
-                    f"{units.seconds(y[-1])} by {cells['method'].iloc[-1]} at {x[-1]:g}")  # fmt: skip
+        style.series(axes, cells, variable, "seconds_min", look)
+        ends.append((str(where), cells["seconds_min"].iloc[-1], look))
+        told = (f"{units.seconds(c['seconds_min'])} by {c['method']} at {c[variable]:g}"
+                for c in (cells.iloc[0], cells.iloc[-1]))  # fmt: skip
+        said.append(f"{where}: " + ", ".join(told))
     held = zip(others, chosen, strict=True)
     at = ", ".join(f"{SYMBOLS[s]} = {v}" for s, v in held if v != 1 or s == "n")
     style.sizes_axis(axes, best[variable], f"{SYMBOLS[variable]}, at {at}" if at else SYMBOLS[variable])
@@ -117,15 +116,14 @@ def _methods(shown: Shown, cells: pd.DataFrame, metric: str, label: str, name: s
     """Every method at one size, a line a method from device to device."""
     where = sorted(cells["where"].unique())
     figure, axes = style.canvas(5.4, 3.7)
-    ends, said = {}, []
-    for method, mine in cells.assign(value=numbers(cells, metric)).groupby("method", observed=True, sort=True):
-        best = mine.sort_values("value").drop_duplicates("where").sort_values("where")
+    ends, said = [], []
+    cells = cells.assign(**{metric: numbers(cells, metric)}, place=cells["where"].map(where.index))
+    for method, mine in cells.groupby("method", observed=True, sort=True):
+        best = mine.sort_values(metric).drop_duplicates("where").sort_values("where")
         look = shown.palette[str(method)]
-        x, y = [float(where.index(w)) for w in best["where"]], best["value"].to_list()
-        style.joined(axes, x, y, look)
-        style.points(axes, x, y, look, best["anchor"].to_list())
-        ends[str(method)] = (x[-1], y[-1], look)
-        values = zip(best["where"], y, strict=True)
+        style.series(axes, best, "place", metric, look)
+        ends.append((str(method), best[metric].iloc[-1], look))
+        values = zip(best["where"], best[metric], strict=True)
         said.append(f"{method}: " + ", ".join(f"{w} {text.metric(metric, v)}" for w, v in values))
     axes.set_xticks(range(len(where)), ["\n".join(textwrap.wrap(w, 16)[:3]) for w in where])
     axes.set_xlim(-0.3, len(where) - 0.7)

@@ -50,29 +50,28 @@ def _panel(
     figure, axes = style.canvas(5.4, 3.3)
     both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
     step = np.log(both[metric] / both[f"was_{metric}"])
-    ends, said, seen = {}, [], [1.0]
+    ends, said, seen = [], [], [1.0]
     for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
         means = logs.groupby(both.loc[logs.index, "run"]).mean()
-        x = [place[str(run)] for run in means.index]
-        y = np.exp(np.cumsum(means.to_numpy(dtype=float)))
-        look = ordinal(i)
-        xs, ys = [x[0] - 1, *x], [1.0, *y.tolist()]
-        axes.plot(xs, ys, color=look.colour, linewidth=1.4, drawstyle="steps-post" if len(runs) > 12 else "default")
+        chained = np.exp(np.cumsum(means.to_numpy(dtype=float)))
+        at = [place[str(run)] for run in means.index]
+        chain = pd.DataFrame({"run": [at[0] - 1, *at], "ratio": [1.0, *chained.tolist()]})
+        look, last = ordinal(i), float(chained[-1])
+        style.line(axes, chain, "run", "ratio", look, drawstyle="steps-post" if len(runs) > 12 else "default")
         if len(runs) <= 40:
-            style.points(axes, xs, ys, look, [""] * len(xs), 14)
-        ends[text.operator_name(str(operator))] = (xs[-1], ys[-1], look)
-        said.append(f"{operator} ends at {ys[-1]:.3g}")
-        seen += ys
+            style.points(axes, chain, "run", "ratio", look, 14)
+        ends.append((text.operator_name(str(operator)), last, look))
+        said.append(f"{operator} ends at {last:.3g}")
+        seen += chain["ratio"].to_list()
     for i in range(1, len(runs)):
         if versions[i] != versions[i - 1]:
-            axes.axvline(i - 0.5, color=style.INK, linewidth=0.7, linestyle=(0, (4, 3)))
+            style.limit(axes, i - 0.5)
             axes.annotate(
                 text.clean(versions[i], 16), (i - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                 textcoords="offset points", fontsize=8, va="top",
             )  # fmt: skip
-    axes.set_yscale("log")
     axes.set_ylim(min(0.95 * min(seen), 0.9), max(1.05 * max(seen), 1.1))
-    style.ratio_axis(axes)
+    style.ratios(axes)
     axes.set_xlim(-0.3, len(runs) - 0.7)
     ticks = sorted({0, len(runs) // 2, len(runs) - 1})
     axes.set_xticks(ticks, [days[i] for i in ticks])

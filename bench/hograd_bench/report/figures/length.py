@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from hograd_bench import units
 from hograd_bench.report import style, text
@@ -30,22 +31,18 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     ranked.sort(key=lambda item: -len(item[1]))
     for number, (named, part) in enumerate(ranked[:MOST]):
         figure, axes = style.canvas(5.4, 3.6)
-        ends, notes, said = {}, [], []
+        ends, notes, said = [], [], []
         for place, (order, line) in enumerate(lines(part, "depth", "order")):
-            look = ordinal(place)
-            x, y = line["depth"].astype(float).to_list(), line["peak_bytes"].to_list()
+            look, last = ordinal(place), line.iloc[-1]
             law = fit(line, "peak_bytes", "depth")
-            if law is None:
-                style.joined(axes, x, y, look)
-            else:
-                style.curve(axes, law.at, max(law.start, min(x)), max(x), look)
-                notes.append(Note(look.index, f"order {order}", law.said, f"#{line['anchor'].iloc[-1]}"))
-            style.points(axes, x, y, look, line["anchor"].to_list())
-            ends[f"k = {order}"] = (x[-1], y[-1], look)
-            said.append(f"order {order}: {law.said if law else units.binary(y[-1])}")
+            style.series(axes, line, "depth", "peak_bytes", look, law)
+            if law is not None:
+                notes.append(Note(look.index, f"order {order}", law.said, f"#{last['anchor']}"))
+            ends.append((f"k = {order}", last["peak_bytes"], look))
+            said.append(f"order {order}: {law.said if law else units.binary(last['peak_bytes'])}")
         axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
-        style.values(axes, "peak_bytes", log=False)
-        style.binary_ticks(axes, "y")
+        style.ticks(axes, "y", units.binary, base=None)
+        axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(max(axes.get_ylim()[1], 8) / 5))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         method, n = text.clean(named["method"], 30), named["n"]
         style.heading(axes, "Peak bytes by order")

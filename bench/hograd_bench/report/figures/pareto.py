@@ -22,8 +22,6 @@ ABOUT = (
 _FIXED = ["operator", "problem", "order", *SETTING]
 _SIZES = ["n", "depth", "batch"]
 
-_SHOWN = ["method", "peak_bytes", "seconds_min", "anchor"]
-
 
 def draw(shown: Shown) -> Iterator[Drawn]:
     """One picture an operator, problem and order: its smallest and largest size."""
@@ -57,25 +55,23 @@ def front(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
-    figure, axes = style.canvas(5.4, 3.5, right=0.96)
+    figure, axes = style.canvas()
     on = front(here)
     axes.plot(on["peak_bytes"], on["seconds_min"], color=style.INK, linewidth=0.8, zorder=1, drawstyle="steps-post")
-    rows = here[_SHOWN].to_dict("records")
-    for row in rows:
-        look = shown.palette[row["method"]]
-        style.points(axes, [row["peak_bytes"]], [row["seconds_min"]], look, [row["anchor"]], 42)
-    axes.set(xscale="log", yscale="log")
-    axes.margins(0.18, 0.12)
-    style.values(axes, "seconds_min", label="time of a call")
-    style.values(axes, "peak_bytes", axis="x", label="peak bytes")
-    style.heading(axes, text.sizes(here.iloc[0]))
-    style.label_points(axes, [
-        (r["peak_bytes"], r["seconds_min"], r["method"], shown.palette[r["method"]].colour)
-        for r in rows
-    ])  # fmt: skip
+    ends = []
+    for method, cells in here.groupby("method", observed=True, sort=True):
+        look = shown.palette[str(method)]
+        style.points(axes, cells, "peak_bytes", "seconds_min", look, 42)
+        ends.append((str(method), cells["seconds_min"].min(), look))
+    axes.set(xscale="log", yscale="log", xlabel="peak bytes")
+    axes.margins(0.08)
+    style.values(axes, "seconds_min")
+    style.values(axes, "peak_bytes", "x")
+    style.heading(axes, f"Time of a call, {text.sizes(here.iloc[0])}")
+    style.label_ends(axes, ends)
     names = ", ".join(
         f"{r['method']} ({units.seconds(r['seconds_min'])}, {units.binary(r['peak_bytes'])})"
-        for r in on[_SHOWN].to_dict("records")
+        for r in on.to_dict("records")
     )
     return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from hograd_bench.report import style, text
 from hograd_bench.report.figures._contract import Drawn, panel
-from hograd_bench.report.palette import Look, ordinal
+from hograd_bench.report.palette import ordinal
 from hograd_bench.report.shown import Shown, positive
 
 ORDER = 90
@@ -41,15 +42,13 @@ def draw(shown: Shown) -> Iterator[Drawn]:
 
 def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     figure, axes = style.canvas(8.6, 4.8, left=0.13, right=0.72)
-    x = part["flops"] / part["moved_bytes"]
-    y = part["flops"] / part["seconds_min"]
-    ends: dict[str, tuple[float, float, Look]] = {}
+    part = part.assign(intensity=part["flops"] / part["moved_bytes"], rate=part["flops"] / part["seconds_min"])
+    ends = []
     for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
         look = ordinal(i)
-        style.points(axes, x[cells.index].to_list(), y[cells.index].to_list(), look, cells["anchor"].to_list(), 13)
-        ends[text.operator_name(str(operator))] = (0.0, float(y[cells.index].median()), look)
-    axes.set_xscale("log")
-    low, high = x.min() / 2, max(x.max() * 2, 4.0)
+        style.points(axes, cells, "intensity", "rate", look, 13)
+        ends.append((text.operator_name(str(operator)), float(cells["rate"].median()), look))
+    low, high = part["intensity"].min() / 2, max(part["intensity"].max() * 2, 4.0)
     rates = _section(ceiling, "matmul_flop_per_s")
     roofs = {d: r for d, r in rates.items() if text.is_number(r) and r > 0 and d in set(part["dtype"])}
     best = max(roofs.values(), default=None)
@@ -60,7 +59,7 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
             continue
         end = high if best is None else min(high, best / bandwidth)
         axes.plot([low, end], [low * bandwidth, end * bandwidth], color=style.INK, linewidth=1, zorder=1,
-                  linestyle="-" if what == "cache" else (0, (4, 3)))  # fmt: skip
+                  linestyle="-" if what == "cache" else style.DASHED)  # fmt: skip
         above = what == "cache"  # where no cell can be; the other beneath the roof, where few are
         axes.annotate(
             f"{what}, {bandwidth / 1e9:.3g} GB/s", (end, end * bandwidth), xytext=(-30, -8) if above else (4, -4),
@@ -73,12 +72,11 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
                       textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
         said.append(f"{dtype} {rate / 1e9:.3g} GFLOP/s")
     axes.set_xlim(low, high)
-    axes.set_yscale("log")
-    style.powers(axes, "y", " FLOP/s")
-    style.powers(axes, "x", "")
+    style.ticks(axes, "y", EngFormatter("FLOP/s"))
+    style.ticks(axes, "x", "{:g}".format)
     axes.set_xlabel("operations a byte moved")
     style.heading(axes, "Operations a second")
-    style.label_ends(axes, {k: (low, v, look) for k, (_, v, look) in ends.items()})
+    style.label_ends(axes, ends)
     return panel(figure, name, "Roofline. " + "; ".join(said) + ".")
 
 

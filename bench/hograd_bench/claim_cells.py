@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
 import hograd_core
 from hograd_bench import metrics, plan
 from hograd_bench.cells import Cell
-from hograd_bench.claims._load import load
-from hograd_bench.claims._model import Claim, Part
-from hograd_bench.claims._series import canonical, cell_ids
-
-TIMES = ("seconds_min", "seconds_median", "seconds_iqr", "gradient_equivalents", "cpu_seconds", "gradient_seconds")
+from hograd_bench.claims import Claim, Part, canonical, cell_ids, load
 
 
 def planned(claims: Iterable[Claim] | None = None) -> list[plan.Planned]:
@@ -70,3 +68,13 @@ def missing_cells(frame: pd.DataFrame, claims: Iterable[Claim] | None = None) ->
     """The planned cells of claims for which the frame has no row at all."""
     have = set(cell_ids(frame)) if len(frame) else set()
     return [p for p in planned(claims) if p.skip is None and p.cell.id not in have]
+
+
+def shipped_facts() -> str:
+    """The text of facts.json: all operators, and the problems of every cell of a preset or a claim."""
+    cells = [p.cell for name in plan.load_presets() for p in plan.preset(name)] + [p.cell for p in planned()]
+    return json.dumps(plan.facts(cells), indent=0, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("facts.json").write_text(shipped_facts(), encoding="utf-8")

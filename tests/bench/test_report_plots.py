@@ -1,0 +1,261 @@
+"""What figures plot: every marker, bar and line lies where the frame says, in data coordinates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import report_fakes as fakes
+import seaborn
+from hograd_bench import claims, laws, store
+from hograd_bench.report import figures, history
+from hograd_bench.report.figures import _contract
+from hograd_bench.report.shown import Shown, positive, shown
+from hograd_bench.report.style import style
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+Row = dict[str, Any]
+Column = Callable[[Row], float]
+
+
+def of(name: str) -> Column:
+    return lambda row: float(row[name])
+
+
+TITLED = {  # a panel's title -> what stands at its side
+    "Time of a call": of("seconds_min"), "Peak bytes": of("peak_bytes"),
+    "Time in gradients": of("gradient_equivalents"), "Time of the fastest method": of("seconds_min"),
+    "Energy of a call": of("gpu_joules_per_call"), "Peak bytes by order": of("peak_bytes"),
+    "Cost in plain steps": of("steps"), "Operations a second": lambda r: r["flops"] / r["seconds_min"],
+}  # fmt: skip
+
+
+def operations(row: Row) -> float:
+    return float(row["flops"]) / float(claims.operations_of(row["problem"], row["n"], row["depth"], row["batch"]) or 1)
+
+
+AXES: dict[str, tuple[Column | None, Column | None]] = {  # figure -> x, y; None: a place, or what the title says
+    "dimension": (of("n"), None), "length": (of("depth"), None), "orders": (of("order"), None),
+    "batch": (of("batch"), None), "threads": (of("threads"), None), "devices": (None, None),
+    "pareto": (of("peak_bytes"), of("seconds_min")), "gradients": (of("gradient_equivalents"), None),
+    "accuracy": (lambda r: max(float(r["relative_error"]), 1e-18), None), "bounds": (operations, None),
+    "roofline": (lambda r: r["flops"] / r["moved_bytes"], None), "best": (None, of("peak_bytes")),
+}  # fmt: skip
+UNLINKED = {"composition", "history"}
+"""Whose marks are sums of many rows: tests of their own."""
+
+
+@pytest.fixture(scope="module", params=["fakes", "devices", "reference"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """What a page shows, each row with an anchor."""
+    base = REFERENCE
+    if request.param != "reference":
+        base = tmp_path_factory.mktemp("plots")
+        fakes.write(base, "run-1", fakes.rows("run-1"))
+        fakes.write(base, "run-2", fakes.rows("run-2", extra=64))
+    if request.param == "devices":
+        for machine, (name, speed) in fakes.GPUS.items():
+            run = f"run-{machine[-4:]}"
+            fakes.write(base, run, fakes.gpu_rows(run, speed), machine, gpus=[{"name": name}])
+    found = shown(store.load(base))
+    return replace(found, rows=found.rows.assign(anchor=[f"c{i}" for i in range(len(found.rows))]))
+
+
+def drawn(source: Shown, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, Axes]]:
+    """(Name of a panel, its axes) of the figures of these names, or of all."""
+    kept: list[tuple[str, Axes]] = []
+
+    def keep(figure: Any, name: str, alt: str) -> str:
+        kept.append((name, figure.axes[0]))
+        return f"<p>{alt}</p>"
+
+    monkeypatch.setattr(_contract, "svg", keep)
+    with style():
+        for module in figures.figures():
+            if not names or module.__name__.rpartition(".")[2] in names:
+                list(module.draw(source))
+    return kept
+
+
+def marks(axes: Axes) -> Iterator[tuple[str, float, float]]:
+    """(Anchor, x, y) of what leads to evidence: markers, and the lower ends of bars."""
+    for found in axes.collections:
+        urls = found.get_urls()
+        if isinstance(found, PathCollection) and any(urls):
+            places = np.ma.filled(found.get_offsets(), np.nan)
+            assert len(urls) == len(places), "a marker a row"
+            for url, (x, y) in zip(urls, places, strict=True):
+                yield url[1:], float(x), float(y)
+    for bar in axes.patches:
+        if bar.get_url():
+            yield bar.get_url()[1:], float(bar.get_x()), float(bar.get_y())
+
+
+def check_marks(source: Shown, panels: list[tuple[str, Axes]]) -> int:
+    """Compare all marks with the frame; how many there were."""
+    rows = {row["anchor"]: row for row in source.rows.to_dict("records")}
+    count = 0
+    for name, axes in panels:
+        figure = name.split("-")[0]
+        if figure in UNLINKED or name.endswith("-r"):
+            continue
+        x_of, y_of = AXES[figure]  # a new figure says here what it plots
+        y_of = y_of or TITLED.get(axes.get_title(loc="left"))
+        found = list(marks(axes))
+        assert found, name
+        for anchor, x, y in found:
+            count += 1
+            if x_of is not None:
+                assert x == pytest.approx(x_of(rows[anchor]), rel=1e-12), (name, rows[anchor]["cell"])
+            if y_of is not None:
+                assert y == pytest.approx(y_of(rows[anchor]), rel=1e-12), (name, rows[anchor]["cell"])
+            else:  # a strip: its name stands there
+                strips = axes.get_yticklabels()
+                which = "problem" if figure == "bounds" else "method"
+                assert strips[round(y)].get_text()[:23] == rows[anchor][which][:23], name
+                assert abs(y - round(y)) < 0.3, name
+    return count
+
+
+def check_lines(source: Shown, panels: list[tuple[str, Axes]]) -> int:
+    """Lines of the figures of growth: dotted ones join markers, solid ones are the laws of some method's markers."""
+    rows = source.rows.set_index("anchor")
+    count = 0
+    for name, axes in panels:
+        figure = name.split("-")[0]
+        variable = {"dimension": "n", "length": "depth", "orders": "order", "batch": "batch"}.get(figure)
+        metric = {"Time of a call": "seconds_min", "Time in gradients": "gradient_equivalents"}.get(
+            axes.get_title(loc="left"), "peak_bytes"
+        )
+        if variable is None or name.endswith("-r"):
+            continue
+        for found, points in zip(axes.lines, axes.collections, strict=True):
+            count += 1
+            cells = rows.loc[[url[1:] for url in points.get_urls()]]
+            x, y = (np.asarray(v, dtype=float) for v in found.get_data())
+            if found.get_linestyle() != "-":
+                told = cells[[variable, metric]].astype(float).sort_values([variable, metric]).to_numpy()
+                assert np.column_stack([x, y]) == pytest.approx(told), name
+                continue
+            law = laws.law_of(positive(cells, metric), metric, [variable])
+            for at, value in zip(x, y, strict=True):
+                told = (
+                    law.overhead + law.coefficient * at**law.exponent if isinstance(law, laws.FittedLaw)
+                    else sum(float(c) * at ** e[law.polynomial.variables.index(variable)]
+                             for e, c in law.polynomial.terms.items())
+                )  # fmt: skip
+                assert value == pytest.approx(told, rel=1e-9), name
+    return count
+
+
+def check_all(source: Shown, panels: list[tuple[str, Axes]]) -> None:
+    assert check_marks(source, panels) > 100
+    assert check_lines(source, panels) > 10
+
+
+def test_every_marker_and_bar_lies_where_its_row_says(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_all(source, drawn(source, monkeypatch))
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("which", ["scatterplot", "lineplot", "stripplot"])
+def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.write(tmp_path, "run", fakes.rows("run"))
+    found = shown(store.load(tmp_path))
+    whole = getattr(seaborn, which)
+
+    def wrong(data: pd.DataFrame, **given: Any) -> Any:
+        moved = data.assign(**{given[axis]: data[given[axis]] * 3.7})
+        if which == "stripplot" and axis == "y":  # strips are places: another's
+            moved = data.assign(place=data["place"].max() - data["place"])
+        return whole(data=moved, **given)
+
+    monkeypatch.setattr(seaborn, which, wrong)
+    panels = drawn(found, monkeypatch, "dimension", "gradients", "accuracy")
+    with pytest.raises(AssertionError):
+        check_all(found, panels)
+
+
+def test_blocks_of_the_map_end_where_the_next_begins(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = source.rows.set_index("anchor")
+    for name, axes in drawn(source, monkeypatch, "best"):
+        columns: dict[float, list[Any]] = {}
+        for bar in axes.patches:
+            columns.setdefault(bar.get_x(), []).append(bar)
+        for bars in columns.values():
+            bars.sort(key=lambda bar: bar.get_y())
+            ends = [bar.get_y() + bar.get_height() for bar in bars]
+            starts = [float(rows.loc[bar.get_url()[1:], "peak_bytes"]) for bar in bars]
+            assert ends[:-1] == pytest.approx(starts[1:]), name
+            assert ends[-1] == pytest.approx(axes.get_ylim()[1]), name
+
+
+def test_bars_of_the_composition_are_its_shares(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = source.rows.set_index("anchor")
+    panels = drawn(source, monkeypatch, "composition")
+    assert panels
+    for name, axes in panels:
+        by = "phase" if name.endswith("-0") else "op"
+        for place, label in enumerate(axes.get_yticklabels()):
+            blocks = pd.DataFrame(rows.loc[label.get_url()[1:], "details"]["peak_attribution"])
+            blocks = blocks[blocks["bytes"] > 0]
+            shares = 100 * blocks.groupby(by)["bytes"].sum() / blocks["bytes"].sum()
+            bars = [b for b in axes.patches if round(b.get_y() + b.get_height() / 2) == place and b.get_width() > 0]
+            assert sum(b.get_width() for b in bars) == pytest.approx(100), name
+            assert max(b.get_width() for b in bars) == pytest.approx(shares.max()) or len(shares) > 6, name
+            bars.sort(key=lambda b: b.get_x())
+            ends = [b.get_x() + b.get_width() for b in bars]
+            assert [b.get_x() for b in bars] == pytest.approx([0.0, *ends[:-1]]), "side by side"
+
+
+def test_the_history_is_the_chained_mean_ratio(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    paired = history.steps(source.everything)
+    for name, axes in drawn(source, monkeypatch, "history"):
+        metric = "peak_bytes" if axes.get_title(loc="left").startswith("Peak") else "gradient_equivalents"
+        mine = paired[(paired[metric] > 0) & (paired[f"was_{metric}"] > 0)]
+        machines = [
+            [
+                np.exp(np.log(cells[metric] / cells[f"was_{metric}"]).groupby(cells["run"]).mean().sum())
+                for _, cells in part.groupby("operator")
+            ]
+            for _, part in mine.groupby("machine")
+        ]
+        ends = sorted(float(line.get_ydata()[-1]) for line in axes.lines if len(line.get_ydata()) and
+                      line.get_linestyle() == "-")  # fmt: skip
+        assert any(ends == pytest.approx(sorted(m)) for m in machines), name
+
+
+def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hograd_bench import report
+
+    (tmp_path / "cells_by_n.py").write_text(
+        "from hograd_bench.report import style\n"
+        "from hograd_bench.report.figures._contract import Drawn, panel\n"
+        "from hograd_bench.report.palette import ordinal\n"
+        "ORDER, TITLE, ABOUT = 15, 'A figure of mine', 'What it shows.'\n"
+        "def draw(shown):\n"
+        "    figure, axes = style.canvas()\n"
+        "    style.points(axes, shown.ok, 'n', 'depth', ordinal(0))\n"
+        "    yield Drawn('mine-0', 'Depth against n', {}, [panel(figure, 'mine-0-0', 'in words')])\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    figures.figures.cache_clear()
+    try:
+        fakes.write(tmp_path / "results", "run", fakes.rows("run"))
+        page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    finally:
+        figures.figures.cache_clear()
+        sys.modules.pop("hograd_bench.report.figures.cells_by_n", None)
+    assert '<section id="cells_by_n">' in page
+    assert "A figure of mine" in page
+    mine = page[page.index('<figure id="mine-0"') :]
+    assert mine[: mine.index("</figure>")].count('<a href="#c') == len(shown(store.load(tmp_path / "results")).ok)

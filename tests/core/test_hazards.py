@@ -1,0 +1,340 @@
+"""What PyTorch differentiates wrongly is refused or repaired by every method and order, and nothing else is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+import hograd_core as h
+from hograd_core import hazards
+from hograd_core._differences import slope
+from hograd_core._entrance import unguarded
+from hograd_core.hazards import HAZARDS, TESTED, nearest_tested
+
+F64 = torch.float64
+
+
+class Once(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return g * x.cos()
+
+
+class WithJvp(Once):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return g * x.cos()
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return t * x.cos()
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def parts(z: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    return [p.reshape(s) for p, s in zip(torch.split(z, [math.prod(s) for s in shapes]), shapes, strict=True)]
+
+
+def weighted(y: Tensor) -> Tensor:
+    """A curved function of whatever an operator returns, so that no error can cancel."""
+    return (y.sin() * torch.linspace(0.3, 1.7, y.numel(), dtype=F64).reshape(y.shape)).sum()
+
+
+INDEX = torch.tensor([[0, 1, 0], [1, 0, 1]])
+ZERO = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
+LARGE = 3 * torch.eye(2, dtype=F64)
+
+# Operator -> (function of a vector, its length); each meets the hazard of that name.
+CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "layer_norm": (lambda z: weighted(F.layer_norm(z[:6].reshape(2, 3), (3,), z[6:9], z[9:])), 12),
+    "batch_norm in training mode, instance_norm": (
+        lambda z: weighted(F.batch_norm(z[:12].reshape(3, 2, 2), None, None, z[12:14], z[14:], training=True)),
+        16,
+    ),
+    "weight_norm": (lambda z: weighted(torch._weight_norm(*parts(z, (3, 2), (3, 1)))), 9),
+    "linalg.det": (lambda z: weighted(torch.linalg.det(z.reshape(2, 2, 2))), 8),
+    "slogdet, logdet": (lambda z: torch.linalg.slogdet(z.reshape(3, 3))[1].sin(), 9),
+    "linalg.solve, tensorsolve": (lambda z: weighted(torch.linalg.solve(z[:4].reshape(2, 2) + LARGE, z[4:])), 6),
+    "linalg.householder_product": (
+        lambda z: weighted(torch.linalg.householder_product(z[:6].reshape(3, 2), z[6:])),
+        8,
+    ),
+    "cholesky_inverse": (lambda z: weighted(torch.cholesky_inverse(z.reshape(2, 2).tril() + LARGE)), 4),
+    "triangular_solve": (
+        lambda z: weighted(torch.triangular_solve(*(p + LARGE for p in parts(z, (2, 2), (2, 2))))[0]),
+        8,
+    ),
+    "scatter_reduce with prod": (
+        lambda z: weighted(z[:6].reshape(2, 3).scatter_reduce(0, INDEX, z[6:].reshape(2, 3), "prod")),
+        12,
+    ),
+    "linalg.eig, eigvals": (lambda z: weighted(torch.view_as_real(torch.linalg.eigvals(z.reshape(2, 2)))), 4),
+    "cumprod": (lambda z: weighted(torch.cumprod(z * ZERO, 0)), 4),
+    "logcumsumexp": (lambda z: weighted(torch.logcumsumexp(z, 0)), 4),
+    "group_norm": (lambda z: weighted(F.group_norm(z.reshape(2, 2, 2), 1)), 8),
+    "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(Once.apply(z)), 3),
+    "a torch.autograd.Function with its own jvp": (lambda z: weighted(WithJvp.apply(z)), 3),
+    # Neighbours that are right: nothing may be refused here.
+    "right: rms_norm": (lambda z: weighted(F.rms_norm(z.reshape(2, 3), (3,))), 6),
+    "right: batch_norm evaluated": (
+        lambda z: weighted(F.batch_norm(z.reshape(3, 2), torch.zeros(2, dtype=F64), torch.ones(2, dtype=F64))),
+        6,
+    ),
+    "right: inverse": (lambda z: weighted(torch.linalg.inv(z.reshape(2, 2) + LARGE)), 4),
+    "right: scatter_reduce with sum": (
+        lambda z: weighted(z[:6].reshape(2, 3).scatter_reduce(0, INDEX, z[6:].reshape(2, 3), "sum")),
+        12,
+    ),
+}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
+    pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated:UserWarning"),
+    pytest.mark.filterwarnings("ignore::hograd_core.NotFiniteWarning"),
+]
+DERIVATIVES = (h.derivative_tensor, h.derivative_vector_product, h.directional_derivative)
+
+
+def names_it(error: h.UnsupportedError, name: str) -> bool:
+    """Whether a refusal is the table's, and names operator and remedy."""
+    if "wrong derivative" not in str(error):
+        return False
+    assert name.startswith("right") or name.split(",")[0].split(" with")[0].split(" in ")[0] in str(error)
+    assert "; use " in str(error)
+    return True
+
+
+def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
+    """Status of every method at orders 2 and 3: right, wrong, refused (as wrong by the table), or unsupported."""
+    f, n = CASES[name]
+    x, v = drawn(n, seed=3), drawn(n, seed=5)
+    found = {}
+    for order in (2, 3):
+        with unguarded():
+            product = slope(f, x, v, order, None, 0.0)
+            along = slope(f, x, v, order, v, 0.0)
+        assert product.known
+        for operator in DERIVATIVES:
+            for method in operator.methods.values():
+                if not method.supports(order) or not method.exact:
+                    continue
+                arguments = (f, x) if operator is h.derivative_tensor else (f, x, v)
+                try:
+                    result = operator(*arguments, order, method=method.name, **options)
+                except h.UnsupportedError as error:
+                    found[method.name, order] = "refused" if names_it(error, name) else "unsupported"
+                    continue
+                for _ in range(order - 1 if operator is h.derivative_tensor else 0):
+                    result = v.reshape(1, -1) @ result.reshape(n, -1)
+                error_ = (along if operator is h.directional_derivative else product).error(result)
+                found[method.name, order] = "right" if error_ < 1e-4 * 10 ** (order - 2) else f"wrong ({error_:.1g})"
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_method_returns_a_wrong_number(name: str) -> None:
+    found = outcomes(name)
+    wrong = {key: status for key, status in found.items() if status.startswith("wrong")}
+    assert not wrong
+    assert "right" in found.values()
+    if name.startswith("right: "):
+        assert "refused" not in found.values()
+    else:
+        assert "refused" in found.values()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_repair_computes_instead(name: str) -> None:
+    found = outcomes(name, repair=True)
+    assert not {key: status for key, status in found.items() if status.startswith("wrong")}
+    hazard = next((z for z in HAZARDS if z.operator == name), None)
+    if hazard is None or hazard.substitute:
+        assert "refused" not in found.values()
+        assert found["double_backward", 2] == found["double_backward", 3] == "right"
+        assert found["grad_of_jvp", 2] == "right"
+
+
+def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
+    for hazard in HAZARDS:
+        if hazard.operator in CASES:
+            refused = {key for key, status in outcomes(hazard.operator).items() if status == "refused"}
+            assert all(hazard.concerns(*key) for key in refused), (hazard.operator, refused)
+
+
+def test_masked_select_with_a_broadcast_mask() -> None:
+    mask = torch.tensor([True, False, True])
+    f = lambda z: weighted(torch.masked_select(z.reshape(2, 3), mask))  # noqa: E731
+    x, v = drawn(6), drawn(6, seed=1)
+    truth = h.hvp(f, x, v, method="finite_difference")
+    for method in h.derivative_tensor.methods:
+        try:
+            assert torch.allclose(h.hessian(f, x, method=method) @ v, truth, atol=1e-6)
+        except h.UnsupportedError:
+            assert method != "rows"
+    assert torch.allclose(h.hessian(f, x, method="jacrev_of_grad", repair=True) @ v, truth, atol=1e-6)
+
+
+def test_inside_a_larger_derivative_the_orders_add_up() -> None:
+    f, n = CASES["layer_norm"]
+    x, v = drawn(n), drawn(n, seed=1)
+    assert h.hvp(f, x, v).isfinite().all()
+    for outer in (
+        lambda g: h.gradient(g, x),
+        lambda g: torch.func.grad(g)(x),
+        lambda g: h.gradient(g, x, method="func"),
+    ):
+        with pytest.raises(h.UnsupportedError, match=r"layer_norm .* at order 3"):
+            outer(lambda y: h.hvp(f, y, v) @ v)
+    third = h.gradient(lambda y: h.hvp(f, y, v, repair=True) @ v, x)
+    assert torch.allclose(third, h.derivative_vector_product(f, x, v, 3, method="reverse_over_taylor"))
+
+
+def test_operators_on_models_are_guarded_too() -> None:
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1)).double()
+    points = drawn(5, 3)
+    right = h.r1_penalty(critic, points, method="double_backward")
+    assert torch.isfinite(right.value)
+    with pytest.raises(h.UnsupportedError, match="layer_norm"):
+        h.r1_penalty(critic, points, method="reverse_over_forward")
+    repaired = h.r1_penalty(critic, points, method="reverse_over_forward", repair=True)
+    for name, g in right.gradient.items():
+        assert torch.allclose(repaired.gradient[name], g)
+    f, n = CASES["weight_norm"]
+    x = drawn(n)
+    exact = h.hessian(f, x, method="batched_rows", repair=True)
+    for method in h.hessian_trace.methods.values():
+        if not method.exact:
+            continue
+        try:
+            assert torch.allclose(h.hessian_trace(f, x, method=method.name), exact.trace())
+        except h.UnsupportedError:
+            assert torch.allclose(h.hessian_trace(f, x, method=method.name, repair=True), exact.trace())
+    with pytest.raises(h.UnsupportedError, match="weight_norm"):
+        h.HessianOperator(f, x).matvec(x)
+    with pytest.raises(h.UnsupportedError, match="weight_norm"):
+        h.newton_cg_step(f, x, damping=1.0)
+
+
+def test_the_guard_can_be_left_out_for_measuring() -> None:
+    f, n = CASES["weight_norm"]
+    x, v = drawn(n), drawn(n, seed=1)
+    with hazards.ignored():
+        wrong = h.hvp(f, x, v)
+    assert torch.equal(wrong, h.derivative_vector_product.unguarded(f, x, v))
+    assert not torch.allclose(wrong, h.hvp(f, x, v, repair=True), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("version", "nearest"),
+    [
+        *((v, v) for v in TESTED),
+        ("2.13.0+cpu", "2.13.0"), ("2.13.1", "2.13.0"), ("2.6.0", "2.13.0"), ("2.11.0", "2.13.0"),
+        ("2.14.0a0+git1", "2.14.1"), ("2.15.0.dev20261101", "2.14.1"), ("3.0", "2.14.1"), ("odd", "2.13.0"),
+    ],
+)  # fmt: skip
+def test_another_version_counts_as_the_nearest_tested(version: str, nearest: str) -> None:
+    assert nearest_tested(version, TESTED) == nearest
+
+
+def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hograd_core.hazards import _guard
+
+    monkeypatch.setattr(_guard, "HAZARDS", tuple(z for z in HAZARDS if False))
+    _guard._dangers.cache_clear()
+    try:
+        f, n = CASES["weight_norm"]
+        assert h.hvp(f, drawn(n), drawn(n)).isfinite().all()
+    finally:
+        _guard._dangers.cache_clear()
+
+
+SAME = {
+    "layer_norm": lambda: F.layer_norm(drawn(4, 3), (3,), drawn(3), drawn(3, seed=1)),
+    "batch_norm": lambda: F.batch_norm(drawn(4, 3, 2), None, None, drawn(3), drawn(3, seed=1), training=True),
+    "instance_norm": lambda: F.instance_norm(drawn(2, 3, 5), weight=drawn(3), bias=drawn(3, seed=1)),
+    "group_norm": lambda: F.group_norm(drawn(2, 4, 5), 2, drawn(4), drawn(4, seed=1)),
+    "weight_norm": lambda: torch._weight_norm(drawn(4, 3), drawn(1, 3), 1),
+    "det": lambda: torch.det(drawn(2, 3, 3)),
+    "slogdet": lambda: torch.stack(tuple(torch.linalg.slogdet(drawn(2, 3, 3)))),
+    "logdet": lambda: torch.logdet(drawn(3, 3) @ drawn(3, 3).mT + torch.eye(3, dtype=F64)),
+    "solve": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 3, 4, seed=1)),
+    "solve right": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 4, 3, seed=1), left=False),
+    "solve vectors": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 3, seed=1)),
+    "tensorsolve": lambda: torch.linalg.tensorsolve(drawn(3, 4, 4, 3), drawn(3, 4, seed=1), dims=(0, 2)),
+    "cholesky_inverse": lambda: torch.cholesky_inverse(drawn(3, 3).tril() + 3 * torch.eye(3, dtype=F64)),
+    "triangular_solve": lambda: torch.triangular_solve(drawn(3, 2), drawn(3, 3, seed=1), transpose=True)[0],
+    "householder_product": lambda: torch.linalg.householder_product(drawn(2, 4, 3), drawn(2, 3, seed=1)),
+    "masked_select": lambda: torch.masked_select(drawn(2, 3), torch.tensor([True, False, True])),
+    "cdist": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1)),
+    "cdist p": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=3.0),
+    "cdist 1": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=1.0),
+    "cdist inf": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=math.inf),
+    "pdist": lambda: F.pdist(drawn(4, 3)),
+    "attention": lambda: F.scaled_dot_product_attention(*(drawn(1, 2, 4, 3, seed=i) for i in range(3)), is_causal=True),
+    "cumprod": lambda: torch.cumprod(drawn(3, 4), 1),
+    "logcumsumexp": lambda: torch.logcumsumexp(drawn(3, 4), 0),
+    "lstm": lambda: nn.LSTM(3, 2, dtype=F64)(drawn(4, 1, 3))[0] if torch.manual_seed(0) is not None else None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_substitutes_compute_the_same_function(name: str) -> None:
+    from hograd_core.hazards._modes import Repairing
+
+    expected = SAME[name]()
+    with Repairing():
+        found = SAME[name]()
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_running_statistics_are_updated_as_pytorch_does() -> None:
+    from hograd_core.hazards._modes import Repairing
+
+    for kind, shape in ((nn.BatchNorm1d, (6, 3)), (nn.BatchNorm2d, (4, 3, 2, 2)), (nn.InstanceNorm1d, (4, 3, 5))):
+        plain, repaired = (kind(3, track_running_stats=True).double() for _ in range(2))
+        plain(drawn(*shape))
+        with Repairing():
+            repaired(drawn(*shape))
+        for a, b in zip(plain.buffers(), repaired.buffers(), strict=True):
+            assert torch.allclose(a, b)
+
+
+def test_distances_of_coinciding_points_and_attention_have_second_derivatives() -> None:
+    x = drawn(6)
+    x[3:] = x[:3]
+    points = lambda z: torch.cdist(z.reshape(2, 3), z.reshape(2, 3)).sin().sum()  # noqa: E731
+    with pytest.raises(h.UnsupportedError):
+        h.hessian(points, drawn(6))
+    assert h.hessian(points, x, repair=True).isfinite().all()
+    attend = lambda z: weighted(F.scaled_dot_product_attention(*(z.reshape(3, 1, 1, 2, 2))))  # noqa: E731
+    z, v = drawn(12), drawn(12, seed=1)
+    assert torch.allclose(h.hvp(attend, z, v, repair=True), h.hvp(attend, z, v, method="finite_difference"), atol=1e-7)
