@@ -35,7 +35,7 @@ OPERATORS = (
 )  # fmt: skip
 
 
-def at(case: Case, k: float = 1.0) -> Finding:
+def at(case: Case) -> Finding:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return probe(case)
@@ -61,12 +61,13 @@ def test_statuses_are_those_of_the_facts(name: str) -> None:
     known = {operator["op"]: operator for operator in HERE["operators"]}
     assert name in known, f"{name}: not in the facts of torch {version()}; {MEND}"
     recorded = facts.statuses(known[name], HERE["methods"])
-    case = cases(name, 1)[0]
-    now = by_facts(at(case))
+    now = by_facts(at(cases(name, 1)[0]))
     common = recorded.keys() & now.keys()
     assert common or not now, f"{name}: its first sample is not in the facts; {MEND}"
+    # Which errors are known for limits of PyTorch is hograd's own table, which grows.
+    same = {"raised": "unsupported"}
     changed = {f"{m} at order {k}": f"{recorded[s, k, m]} -> {now[s, k, m]}" for s, k, m in common
-               if recorded[s, k, m] != now[s, k, m]}  # fmt: skip
+               if same.get(recorded[s, k, m], recorded[s, k, m]) != same.get(now[s, k, m], now[s, k, m])}  # fmt: skip
     assert not changed, f"{name}: {changed}; {MEND}"
 
 

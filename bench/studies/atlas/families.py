@@ -125,6 +125,12 @@ FAMILIES = (
         ["masked_select"],
     ),
     _family(
+        "cdist under vmap",
+        ["Cdist"],
+        "`_cdist_backward` is differentiable from 2.14 on, by a formula whose terms its batching rule mixes up.",
+        ["cdist"],
+    ),
+    _family(
         "Chunked linear cross entropy",
         [
             "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward",

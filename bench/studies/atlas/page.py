@@ -63,13 +63,17 @@ def _is_wrong(operator: Mapping[str, Any], taylor: bool = False) -> bool:
     return any(wrong(operator, order, taylor) for order in (2, 3))
 
 
-def _family_sections(facts: Facts) -> Iterator[str]:
+def _present(facts: Facts) -> list[families.Family]:
+    """Families with a wrong operator."""
+    nodes = {node for o in facts["operators"] if _is_wrong(o) for node in o.get("nodes", ())}
+    return [family for family in families.FAMILIES if family.nodes & nodes]
+
+
+def _family_sections(facts: Facts, among: Sequence[families.Family]) -> Iterator[str]:
     head = ("operator", "order 2", "order 3", "samples")
     left = [o for o in facts["operators"] if _is_wrong(o)]
-    for family in families.FAMILIES:
+    for family in among:
         members = [o for o in left if family.nodes & set(o.get("nodes", ()))]
-        if not members:
-            continue
         yield f"### {family.name}"
         yield ""
         issues = ", ".join(f"[#{n}](https://github.com/pytorch/pytorch/issues/{n})" for n in family.issues)
@@ -77,8 +81,11 @@ def _family_sections(facts: Facts) -> Iterator[str]:
         yield from _table(head, _wrong_rows(members, facts))
         for program in family.programs:
             yield from ("```python", PROGRAMS[program].strip(), "print(got, expected)", "```", "")
-    named = {id(o) for f in families.FAMILIES for o in left if f.nodes & set(o.get("nodes", ()))}
-    rest = [o for o in left if id(o) not in named]
+
+
+def _untraced(facts: Facts) -> Iterator[str]:
+    head = ("operator", "order 2", "order 3", "samples")
+    rest = [o for o in facts["operators"] if _is_wrong(o) and not families.of(o.get("nodes", ()))]
     if rest:
         yield from ("### Not traced to a formula yet", "")
         yield from _table((*head, "nodes"), [
@@ -234,7 +241,8 @@ def page(versions: Mapping[str, Facts]) -> str:
         "",
         "Finite results that are not the derivative, without an error or a warning.",
         "",
-        *_family_sections(first),
+        *_family_sections(first, _present(first)),
+        *_untraced(first),
         "## Wrong at order 1",
         "",
         "The gradient itself is not that of the values, which leaves no truth for more. Operators that are meant to be "
@@ -259,6 +267,7 @@ def page(versions: Mapping[str, Facts]) -> str:
     pairs = list(versions.values())
     for old, new in itertools.pairwise(pairs):
         lines += [f"## From {old['torch']} to {new['torch']}", "", *_reproductions(old, new), *_changes(old, new)]
+        lines += _family_sections(new, [f for f in _present(new) if f not in _present(old)])
     lines += [
         "## How it is measured",
         "",

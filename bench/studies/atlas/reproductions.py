@@ -171,6 +171,13 @@ x, v = torch.tensor(2.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.flo
 got = torch.autograd.functional.hvp(Cube.apply, x, v)[1].item()  # an error would be right
 expected = 12.0
 """,
+    "cdist": """
+import torch
+x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+y = torch.tensor([[1.0, 1.0], [2.0, 0.5]], dtype=torch.float64)
+got = torch.func.jacrev(torch.func.grad(lambda x: torch.cdist(x, y).sum()))(x).sum().item()
+expected = torch.func.hessian(lambda x: (x - y).square().sum(1).sqrt().sum())(x).sum().item()
+""",
     "logcumsumexp": """
 import torch
 x, u = torch.tensor([0.3, -0.2], dtype=torch.float64), torch.zeros(2, dtype=torch.float64, requires_grad=True)

@@ -90,7 +90,7 @@ def findings(
         for _ in range(min(jobs, len(waiting))):
             start(worker())
         while active:
-            ready = [key.data for key, _ in chooser.select(timeout=5)]
+            ready = [key.data for key, _ in chooser.select(timeout=min(5.0, seconds))]
             for one in [key.data for key in chooser.get_map().values()]:
                 late = time.monotonic() - one.heard > seconds
                 state = one.hear() if one in ready else "late" if late else "more"
