@@ -23,6 +23,8 @@ class Family:
         fault: the formula at fault and why, for who mends it.
         programs: names of reproductions.
         issues: numbers of PyTorch's issues on it.
+        supposed: whether the fault is inferred from what is wrong, and not read in the source or said in an issue.
+        nonfinite: whether the results are not finite instead of wrong.
     """
 
     name: str
@@ -30,11 +32,15 @@ class Family:
     fault: str
     programs: tuple[str, ...]
     issues: tuple[int, ...] = ()
+    supposed: bool = False
+    nonfinite: bool = False
 
 
-def _family(name: str, nodes: Sequence[str], fault: str, programs: Sequence[str], issues: Sequence[int] = ()) -> Family:
+def _family(
+    name: str, nodes: Sequence[str], fault: str, programs: Sequence[str], issues: Sequence[int] = (), **marks: bool
+) -> Family:
     full = (node if node.endswith("Backward") else f"{node}Backward0" for node in nodes)
-    return Family(name, frozenset(full), fault, tuple(programs), tuple(issues))
+    return Family(name, frozenset(full), fault, tuple(programs), tuple(issues), **marks)
 
 
 FAMILIES = (
@@ -94,13 +100,15 @@ FAMILIES = (
         "`triangular_solve_jvp` multiplies with the whole tangent of the matrix, where only one triangle counts: "
         "forward mode is wrong from order 1 on where the other triangle moves.",
         ["triangular_solve"],
+        supposed=True,
     ),
     _family(
         "Householder product",
         ["LinalgHouseholderProduct"],
-        "`householder_product_jvp` builds its products in place and without history of the factors.",
+        "`householder_product_jvp` is right once; differentiated again, in either mode, it misses terms.",
         ["householder_product"],
         [196698],
+        supposed=True,
     ),
     _family(
         "cumprod at a zero, prod at two",
@@ -109,6 +117,7 @@ FAMILIES = (
         "where it is differentiated again. `prod_backward` goes through `cumprod` where zeros are, and inherits it.",
         ["cumprod"],
         [198017],
+        supposed=True,
     ),
     _family(
         "scatter_reduce by product",
@@ -116,6 +125,7 @@ FAMILIES = (
         "`scatter_reduce_jvp` and the branch of `scatter_reduce_backward` for `prod` lose part of their dependence on "
         "the input when they are differentiated in forward mode.",
         ["scatter_reduce"],
+        supposed=True,
     ),
     _family(
         "masked_select under vmap",
@@ -123,12 +133,14 @@ FAMILIES = (
         "`masked_select_backward` scatters a batched cotangent into an input that is not batched, by `masked_scatter`, "
         "whose batching rule does not broadcast input and mask: entries of one cotangent land in another.",
         ["masked_select"],
+        supposed=True,
     ),
     _family(
         "cdist under vmap",
         ["Cdist"],
-        "`_cdist_backward` is differentiable from 2.14 on, by a formula whose terms its batching rule mixes up.",
+        "`_cdist_backward` is differentiable from 2.14 on, by a formula that is wrong where its cotangent is batched.",
         ["cdist"],
+        supposed=True,
     ),
     _family(
         "Chunked linear cross entropy",
@@ -146,6 +158,7 @@ FAMILIES = (
         "Where forward mode is nested, the outer level takes what the Function's `jvp` returns for a constant: its "
         "derivative is zero, without an error.",
         ["custom jvp"],
+        supposed=True,
     ),
     _family(
         "autograd.Function marked once_differentiable",
@@ -161,6 +174,7 @@ FAMILIES = (
         "`logcumsumexp_backward` computes with `grad.abs().log()`: where an entry of the cotangent is 0 its derivative "
         "is NaN, though the function is linear in it.",
         ["logcumsumexp"],
+        nonfinite=True,
     ),
 )
 

@@ -74,13 +74,17 @@ def _family_sections(facts: Facts, among: Sequence[families.Family]) -> Iterator
     left = [o for o in facts["operators"] if _is_wrong(o)]
     for family in among:
         members = [o for o in left if family.nodes & set(o.get("nodes", ()))]
-        yield f"### {family.name}"
-        yield ""
-        issues = ", ".join(f"[#{n}](https://github.com/pytorch/pytorch/issues/{n})" for n in family.issues)
-        yield family.fault + (f" PyTorch's issues: {issues}." if issues else "")
-        yield from _table(head, _wrong_rows(members, facts))
-        for program in family.programs:
-            yield from ("```python", PROGRAMS[program].strip(), "print(got, expected)", "```", "")
+        yield from _described(family, _table(head, _wrong_rows(members, facts)))
+
+
+def _described(family: families.Family, table: Sequence[str]) -> Iterator[str]:
+    issues = ", ".join(f"[#{n}](https://github.com/pytorch/pytorch/issues/{n})" for n in family.issues)
+    supposed = " (Inferred from what is wrong, not read in the source.)" if family.supposed else ""
+    yield from (f"### {family.name}", "")
+    yield family.fault + supposed + (f" PyTorch's issues: {issues}." if issues else "")
+    yield from table or [""]
+    for program in family.programs:
+        yield from ("```python", PROGRAMS[program].strip(), "print(got, expected)", "```", "")
 
 
 def _untraced(facts: Facts) -> Iterator[str]:
@@ -130,6 +134,9 @@ def _nonfinite(facts: Facts) -> Iterator[str]:
             rows.append([f"`{operator['op']}`", *(", ".join(sorted(by[order])) for order in (2, 3))])
     yield "f, its gradient and the truth are finite; the result holds NaN or infinity."
     yield from _table(("operator", "order 2", "order 3"), rows)
+    for family in families.FAMILIES:
+        if family.nonfinite:
+            yield from _described(family, [])
 
 
 def _counts(facts: Facts, status: str) -> Iterator[str]:
