@@ -114,6 +114,13 @@ def gate_study(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def atlas(session: nox.Session) -> None:
+    """PyTorch operator x method x order: docs/data/atlas-*.json, docs/atlas.md. After --: page, or run --ops NAME."""
+    session.env["PYTHONPATH"] = str(ROOT / "bench")
+    python(session, "-m", "studies.atlas", *(session.posargs or ["run"]))
+
+
+@nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """Other packages on the same functions: time, memory, accuracy. Options after --, e.g. -k hvp. Minutes."""
     failures = peers_environment(session)

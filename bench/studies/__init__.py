@@ -1,0 +1,1 @@
+"""Studies for this repository: run by nox, not in the wheel."""
