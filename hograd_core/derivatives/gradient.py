@@ -33,14 +33,20 @@ def gradient(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
     return scalar_function(f), check_point(x)
 
 
-@method(gradient, "autograd", mode="reverse", source="torch.autograd.grad; Griewank & Walther 2008, §3.2")
+@method(
+    gradient,
+    "autograd",
+    mode="reverse",
+    source="torch.autograd.grad; Griewank & Walther 2008, §3.2",
+    amounts_to=(("autograd", 1),),
+)
 def autograd(f: ScalarFunction, x: Tensor) -> Tensor:
     """One reverse sweep over the recorded tape. At most about 4 evaluations of f in operations; tape of f."""
     point = leaf(x)
     return grad_or_zeros(f(point), point, create_graph=False)
 
 
-@method(gradient, "func", mode="reverse", source="torch.func.grad", functorch=True)
+@method(gradient, "func", mode="reverse", source="torch.func.grad", functorch=True, amounts_to=(("func", 1),))
 def func(f: ScalarFunction, x: Tensor) -> Tensor:
     """The same sweep by the functional transform."""
     derivative: Tensor = torch.func.grad(f)(x)

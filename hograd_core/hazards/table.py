@@ -196,7 +196,19 @@ HAZARDS: tuple[Hazard, ...] = (
     Hazard(
         "a torch.autograd.Function with @once_differentiable",
         (_graph.CUSTOM,),
-        _from(2, _REVERSE_TWICE, _FORWARD_OVER_REVERSE),
+        # On the tape PyTorch says so itself.
+        _from(
+            2,
+            (
+                "functional",
+                "functional_vectorized",
+                "functional_hvp",
+                "functional_vhp",
+                "jacrev_of_grad",
+                "vjp_of_grad",
+            ),
+            _FORWARD_OVER_REVERSE,
+        ),
         "torch.func and torch.autograd.functional take its backward for a constant",
         TESTED,
         when=_once_differentiable,

@@ -87,7 +87,6 @@ DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": torch.sum,
     "quadratic": lambda x: (W * x * x).sum(),
     "constant": lambda x: torch.tensor(2.0, dtype=x.dtype),
-    "constant that requires grad": lambda x: W.sum(),
     "constant plus zero times x": lambda x: W.sum() + 0 * x.sum(),
     "one component": lambda x: x[0] ** 3,
     "detached": lambda x: (x.detach() * x).sum() * 0 + x.sum(),

@@ -76,7 +76,8 @@ def test_the_module_stays_as_it_is(method: str) -> None:
     try:
         h.derivative_vector_product(f, x, torch.ones_like(x), 2, method=method)
     except h.UnsupportedError:
-        assert method == "reverse_over_taylor"
+        # Batch norm in training is wrong there, and refused.
+        assert method == "grad_of_jvp"
     after = state(module)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(module[0].weight.grad, torch.ones_like(module[0].weight))

@@ -70,7 +70,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: h.hessian(cubic, X, method="rows", chunk_size=2),
         TypeError,
-        r"chunk_size: not an option of .*its options: none",
+        r"chunk_size: not an option of .*its options: repair, verify, strict",
     ),
     (lambda: h.hessian(cubic, X, method="vmap_hvp", chunk_size=0), ValueError, r"chunk_size: got 0"),
     (lambda: h.hessian(cubic, X, method="vmap_hvp", chunk_size=1.5), TypeError, r"chunk_size: got 1.5"),

@@ -324,7 +324,7 @@ def test_a_preconditioner_is_built_at_every_point() -> None:
         ({"initial_radius": 0.0}, "initial_radius: got 0.0"),
         ({"max_iterations": 0}, "max_iterations: got 0"),
         ({"gradient_tolerance": 0.0}, "gradient_tolerance: got 0.0"),
-        ({"damping": -1.0}, "damping: got -1.0"),
+        ({"damping": -1.0}, "damping: got -1"),
         ({"hvp_method": "guess"}, "method: got 'guess'"),
     ],
 )
