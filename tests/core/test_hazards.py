@@ -56,6 +56,18 @@ class WithJvp(Once):
         return t * x.cos()
 
 
+class OnceWithJvp(Once):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return t * x.cos()
+
+
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
@@ -103,6 +115,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "logcumsumexp": (lambda z: weighted(torch.logcumsumexp(z, 0)), 4),
     "group_norm": (lambda z: weighted(F.group_norm(z.reshape(2, 2, 2), 1)), 8),
     "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(Once.apply(z)), 3),
+    "a torch.autograd.Function with @once_differentiable and a jvp": (lambda z: weighted(OnceWithJvp.apply(z)), 3),
     "a torch.autograd.Function with its own jvp": (lambda z: weighted(WithJvp.apply(z)), 3),
     # Neighbours that are right: nothing may be refused here.
     "right: rms_norm": (lambda z: weighted(F.rms_norm(z.reshape(2, 3), (3,))), 6),
@@ -177,7 +190,7 @@ def test_no_method_returns_a_wrong_number(name: str) -> None:
 def test_repair_computes_instead(name: str) -> None:
     found = outcomes(name, repair=True)
     assert not {key: status for key, status in found.items() if status.startswith("wrong")}
-    hazard = next((z for z in HAZARDS if z.operator == name), None)
+    hazard = next((z for z in HAZARDS if name.startswith(z.operator)), None)
     if hazard is None or hazard.substitute:
         assert "refused" not in found.values()
         assert found["double_backward", 2] == found["double_backward", 3] == "right"
