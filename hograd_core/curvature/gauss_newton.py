@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from hograd_core._differences import conclude, differenced, judged, probe, tolerance
 from hograd_core._entrance import kept, released, unguarded
-from hograd_core._forward import jacfwd
 from hograd_core._registry import method, operator
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
@@ -159,16 +158,16 @@ def matrix_columns(model: Model) -> Tensor:
 @method(
     gauss_newton_matrix,
     "hessian_of_linearised",
-    mode="forward over reverse of the loss of the linearised network",
-    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.jacfwd of grad",
+    mode="reverse over reverse of the loss of the linearised network, vectorised",
+    source="Martens 2020, §8.1: G is the Hessian of the loss of the outputs' linear model; torch.func.jacrev of grad",
 )
 def matrix_linearised(model: Model) -> Tensor:
-    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.jacfwd takes."""
+    """The Hessian at 0 of s -> L(outputs + J s), J explicit. Memory: M P + P² and what torch.func.jacrev takes."""
     outputs, jacobian = full_jacobian(model)
 
     def linearised(step: Tensor) -> Tensor:
         return scalar_loss(model.loss, outputs + jacobian @ step, model.targets)
 
-    # jacfwd of the gradient, not torch.func.hessian, whose jacrev has a vmap of its own.
-    matrix: Tensor = released(jacfwd(torch.func.grad(linearised))(torch.zeros_like(model.point)))
+    # One level of vmap, and no forward formula, which PyTorch lacks for the squared error (pytorch/pytorch#123996).
+    matrix: Tensor = released(torch.func.jacrev(torch.func.grad(linearised))(torch.zeros_like(model.point)))
     return matrix.to(model.point.dtype)

@@ -94,7 +94,9 @@ class CountingTensor(Tensor):
         return tuple(cls.wrap(r) for r in result) if isinstance(result, list) else cls.wrap(result)
 
 
-METADATA = {Tensor.shape.__get__, Tensor.requires_grad.__get__, Tensor.dtype.__get__}  # type: ignore[attr-defined]
+METADATA = {
+    getattr(Tensor, name).__get__ for name in ("shape", "requires_grad", "dtype", "grad_fn")
+}  # what is read of a tensor, at no operation
 METADATA_NAMES = {"size", "dim", "numel", "__len__"}
 
 
