@@ -14,6 +14,8 @@ from torch import Tensor
 from torch._C import _functorch
 from torch.utils._pytree import tree_leaves
 
+LEAF = "torch::autograd::AccumulateGrad"
+"""The name of the nodes that a graph ends in."""
 CUSTOM = "torch.autograd.Function"
 """What stands for the names that nodes of custom functions have."""
 
@@ -40,6 +42,8 @@ def levels(tensor: Tensor) -> Iterator[Tensor]:
 
 def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
+    if type(result) is Tensor and not _functorch.is_functorch_wrapped_tensor(result):
+        return [] if result.grad_fn is None else [result.grad_fn]
     tensors = (result,) if isinstance(result, Tensor) else tree_leaves(result)
     return [
         level.grad_fn
@@ -60,19 +64,19 @@ def hangs_on(recorded: Collection[Any], argument: Tensor) -> bool:
 
 def leaves(recorded: Collection[Any]) -> list[Tensor]:
     """The leaves that a graph ends in."""
-    return [node.variable for node in recorded if node.name() == "torch::autograd::AccumulateGrad"]
+    return [node.variable for node in recorded if node.name() == LEAF]
 
 
 def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
     """Every node behind ``roots``, themselves included; those ``outside`` and what is behind them alone left out."""
-    seen = set(roots)
-    stack = list(seen)
-    while stack:
-        for before, _ in stack.pop().next_functions:
-            if before is not None and before not in seen and before not in outside:
+    seen = {*roots, None, *outside}
+    stack = [*roots]
+    for node in stack:  # which grows meanwhile
+        for before, _ in node.next_functions:
+            if before not in seen:
                 seen.add(before)
                 stack.append(before)
-    return seen
+    return set(stack)
 
 
 def plain(tensor: Tensor) -> Tensor:

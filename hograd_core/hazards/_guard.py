@@ -42,17 +42,18 @@ class Guard:
             Taylor mode go through them, reverse mode does not).
     """
 
-    __slots__ = ("_around", "_dangers", "_forward_only", "_untraced", "amounts", "order", "where")
+    __slots__ = ("_around", "_dangers", "_forward_only", "_harmless", "_untraced", "amounts", "order", "where")
 
     def __init__(
         self, where: str, amounts: tuple[Amount, ...], *, repair: bool = False, constant: bool = False
     ) -> None:
         self.where = where
         self.amounts = amounts
-        self.order = max(order for _, order in amounts)
-        self._around = tuple(mode for mode, wanted in ((Repairing, repair), (ConstantUnderNoGrad, constant)) if wanted)
-        self._dangers = _dangers(amounts)
-        self._forward_only = self._untraced = any(method in _FORWARD_ONLY for method, _ in amounts)
+        self.order, self._forward_only, self._dangers, self._harmless = _reckoned(amounts)
+        self._untraced = self._forward_only
+        self._around: tuple[Any, ...] = ()
+        if repair or constant:
+            self._around = (Repairing,) * repair + (ConstantUnderNoGrad,) * constant
 
     def around(self) -> AbstractContextManager[None] | None:
         """The modes that f runs in."""
@@ -74,18 +75,29 @@ class Guard:
         roots = _graph.recorded(result)
         if not roots:
             return
-        dangers, met = self._dangers, []
+        # Walked at every call: this loop is what the guard costs.
+        dangers, harmless, met, leaves = self._dangers, self._harmless, [], []
         custom = dangers.get(_graph.CUSTOM)
         recorded = _graph.nodes(roots)
         for node in recorded:
-            found = dangers.get(node.name(), ())
+            kind = type(node)
+            if kind in harmless:
+                continue
+            name = node.name()
+            if name == _graph.LEAF:
+                leaves.append(node.variable)
+                continue
+            found = dangers.get(name)
             if custom and hasattr(node, "_forward_cls"):
                 found = custom
-            met += [h for h in found if h.when is None or h.when(node)]
+            if found:
+                met += [h for h in found if h.when is None or h.when(node)]
+            elif kind.__name__ == name and not hasattr(node, "_forward_cls"):
+                harmless.add(kind)  # PyTorch's own nodes have a type each
         if met:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
-        if not _entrance.kept():
-            _refuse_ignored(arguments, result, recorded)
+        if leaves and not _entrance.kept():
+            _refuse_ignored(arguments, result, recorded, leaves)
 
 
 @contextmanager
@@ -96,12 +108,12 @@ def _entered(modes: tuple[Callable[[], AbstractContextManager[Any]], ...]) -> It
         yield
 
 
-def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collection[Any]) -> None:
+def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collection[Any], leaves: list[Tensor]) -> None:
     """Raise where a result hangs on other leaves only: its derivative would be silently zero."""
     if not (len(arguments) == 1 and type(result) is Tensor and isinstance(arguments[0], Tensor)):
         return
-    leaves = _graph.leaves(recorded)
-    if not leaves or _graph.hangs_on(recorded, arguments[0]):
+    (argument,) = arguments
+    if any(leaf is argument for leaf in leaves) or _graph.hangs_on(recorded, argument):
         return
     shape = tuple(leaves[0].shape)
     raise ValueError(
@@ -112,6 +124,12 @@ def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collectio
 
 
 @functools.lru_cache(maxsize=256)
+def _reckoned(amounts: tuple[Amount, ...]) -> tuple[int, bool, Mapping[str, tuple[Hazard, ...]], set[type]]:
+    """The highest order, whether forward mode alone is among them, the dangers, and types of nodes found to be none."""
+    forward = any(method in _FORWARD_ONLY for method, _ in amounts)
+    return max(order for _, order in amounts), forward, _dangers(amounts), set()
+
+
 def _dangers(amounts: tuple[Amount, ...]) -> Mapping[str, tuple[Hazard, ...]]:
     """Node name -> hazards of this torch version that concern any of the amounts."""
     version = nearest_tested(torch.__version__, TESTED)

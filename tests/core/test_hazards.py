@@ -294,12 +294,12 @@ def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPat
     from hograd_core.hazards import _guard
 
     monkeypatch.setattr(_guard, "HAZARDS", tuple(z for z in HAZARDS if False))
-    _guard._dangers.cache_clear()
+    _guard._reckoned.cache_clear()
     try:
         f, n = CASES["weight_norm"]
         assert h.hvp(f, drawn(n), drawn(n)).isfinite().all()
     finally:
-        _guard._dangers.cache_clear()
+        _guard._reckoned.cache_clear()
 
 
 SAME = {
