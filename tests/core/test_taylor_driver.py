@@ -349,23 +349,23 @@ def test_pytorch_layer_norm_has_a_wrong_third_derivative() -> None:
 
 
 def test_a_rule_can_be_added_and_not_twice() -> None:
-    operation = torch.ops.aten._cdist_forward
+    operation = torch.ops.aten.logcumsumexp
+    x = torch.randn(4, 2, dtype=torch.float64)
+    with pytest.raises(hograd_core.UnsupportedError, match="logcumsumexp"):
+        derivatives_along(lambda x: torch.logcumsumexp(x, 0).sum(), x, x.cos(), 2)
     try:
 
         @rule(operation)
-        def cdist(a: Series, b: Tensor, p: float, mode: int | None) -> Series:
-            difference = a.map(lambda c: c.unsqueeze(-2))
+        def logcumsumexp(u: Series, dim: int) -> Series:
             from hograd_core.taylor import _series as s
 
-            return s.sqrt(s.square(s.add(difference, -b)).map(lambda c: c.sum(-1)))
+            return s.log(s.exp(u).map(lambda c: c.cumsum(dim)))
 
-        b = torch.randn(3, 2, dtype=torch.float64)
-        x = torch.randn(4, 2, dtype=torch.float64)
-        found = derivatives_along(lambda x: torch.cdist(x, b).sum(), x, x.cos(), 2)[2]
-        truth = derivatives_along(lambda x: (x[:, None] - b).square().sum(-1).sqrt().sum(), x, x.cos(), 2)[2]
+        found = derivatives_along(lambda x: torch.logcumsumexp(x, 0).sum(), x, x.cos(), 2)[2]
+        truth = derivatives_along(lambda x: x.exp().cumsum(0).log().sum(), x, x.cos(), 2)[2]
         torch.testing.assert_close(found, truth)
         with pytest.raises(ValueError, match="twice"):
-            rule(operation)(cdist)
+            rule(operation)(logcumsumexp)
     finally:
         RULES.pop(operation, None)
 
