@@ -70,13 +70,30 @@ def leaves(recorded: Collection[Any]) -> list[Tensor]:
 def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
     """Every node behind ``roots``, themselves included; those ``outside`` and what is behind them alone left out."""
     seen = {*roots, None, *outside}
-    stack = [*roots]
-    for node in stack:  # which grows meanwhile
+    every = [*roots]
+    for node in every:  # which grows meanwhile
         for before, _ in node.next_functions:
             if before not in seen:
                 seen.add(before)
-                stack.append(before)
-    return set(stack)
+                every.append(before)
+    return set(every)
+
+
+def walked(roots: list[Any], known: Collection[type]) -> tuple[list[Any], list[Any]]:
+    """Every node behind ``roots``, and those of them whose type is not ``known``.
+
+    The guard does this at every call, so that this loop is what it costs.
+    """
+    seen = {*roots, None}
+    every, notable = [*roots], []
+    for node in every:  # which grows meanwhile
+        if type(node) not in known:
+            notable.append(node)
+        for before, _ in node.next_functions:
+            if before not in seen:
+                seen.add(before)
+                every.append(before)
+    return every, notable
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -75,14 +75,10 @@ class Guard:
         roots = _graph.recorded(result)
         if not roots:
             return
-        # Walked at every call: this loop is what the guard costs.
         dangers, harmless, met, leaves = self._dangers, self._harmless, [], []
         custom = dangers.get(_graph.CUSTOM)
-        recorded = _graph.nodes(roots)
-        for node in recorded:
-            kind = type(node)
-            if kind in harmless:
-                continue
+        recorded, notable = _graph.walked(roots, harmless)
+        for node in notable:
             name = node.name()
             if name == _graph.LEAF:
                 leaves.append(node.variable)
@@ -92,8 +88,8 @@ class Guard:
                 found = custom
             if found:
                 met += [h for h in found if h.when is None or h.when(node)]
-            elif kind.__name__ == name and not hasattr(node, "_forward_cls"):
-                harmless.add(kind)  # PyTorch's own nodes have a type each
+            elif type(node).__name__ == name and not hasattr(node, "_forward_cls"):
+                harmless.add(type(node))  # PyTorch's own nodes have a type each
         if met:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
         if leaves and not _entrance.kept():
