@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from hograd_core._checks import check_number, check_point
 from hograd_core._entrance import entrance, in_transform, kept, released
 from hograd_core._forward import jvp
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._modules import (
@@ -182,8 +183,8 @@ def _penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
 def gradient_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
-) -> tuple[Any, ...]:
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0, **how: Unpack[How]
+) -> Penalty:
     """WGAN-GP: mean (‖∇_x D(x̃)‖ − target)² at points between real and fake, and its gradient in D's parameters.
 
     Args:
@@ -202,13 +203,15 @@ def gradient_penalty(
         ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
+    return to_method(
+        *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
+    )
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
 def lipschitz_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
-) -> tuple[Any, ...]:
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0, **how: Unpack[How]
+) -> Penalty:
     """WGAN-LP: mean max(0, ‖∇_x D(x̃)‖ − target)², one-sided; otherwise as ``gradient_penalty``.
 
     Args:
@@ -226,11 +229,13 @@ def lipschitz_penalty(
         ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
+    return to_method(
+        *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
+    )
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
-def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
+def r1_penalty(critic: nn.Module, real: Tensor, **how: Unpack[How]) -> Penalty:
     """R1: mean ‖∇_x D(real)‖² / 2 and its gradient in D's parameters.
 
     Args:
@@ -245,7 +250,7 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
         ValueError: ``real`` has no batch dimension or no element, or a layer is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, _check_samples(real, "real")), half_square
+    return to_method(*_check_critic(critic, _check_samples(real, "real")), half_square)
 
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:

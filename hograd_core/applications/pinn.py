@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hograd_core._checks import check_point
 from hograd_core._entrance import entrance, kept, released
-from hograd_core._registry import Operator, method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import Operator, method, operator, to_method
 from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._equations import Equation
 from hograd_core.applications._modules import (
@@ -100,7 +101,7 @@ def _check_equation(equation: Any, points: Tensor) -> None:
 
 
 @operator(result="(len(indices), N)", default="nested_reverse", order=4)
-def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> tuple[Any, ...]:
+def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index], **how: Unpack[How]) -> Tensor:
     """Mixed partial derivatives of u at every point, of any orders, several at once.
 
     Args:
@@ -117,11 +118,11 @@ def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> t
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
     field, x = _check_field(u, points)
-    return field, x, _check_indices(indices, x.shape[1])
+    return to_method(field, x, _check_indices(indices, x.shape[1]))
 
 
 @operator(result="(N,)", default="nested_reverse", order=2)
-def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+def laplacian(u: Field, points: Tensor, **how: Unpack[How]) -> Tensor:
     """Δu = Σ_i ∂²u/∂x_i² at every point.
 
     Args:
@@ -137,11 +138,11 @@ def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
     field, x = _check_field(u, points)
-    return field, x, [(i, i) for i in range(x.shape[1])]
+    return to_method(field, x, [(i, i) for i in range(x.shape[1])])
 
 
 @operator(result="(N,)", default="nested_reverse", order=4)
-def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+def bilaplacian(u: Field, points: Tensor, **how: Unpack[How]) -> Tensor:
     """Δ²u = Σ_ij ∂⁴u/∂x_i²∂x_j² at every point.
 
     Args:
@@ -158,11 +159,11 @@ def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
     """
     field, x = _check_field(u, points)
     d = x.shape[1]
-    return field, x, [(i, i, j, j) for i in range(d) for j in range(i, d)]
+    return to_method(field, x, [(i, i, j, j) for i in range(d) for j in range(i, d)])
 
 
 @operator(result="value, parameter gradient", default="nested_reverse", order=4)
-def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any, ...]:
+def residual_loss(u: nn.Module, points: Tensor, equation: Equation, **how: Unpack[How]) -> ResidualLoss:
     """mean_i r(x_i)² of the residual of a differential equation, and its gradient in the parameters of u.
 
     Args:
@@ -180,7 +181,7 @@ def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any
     """
     _, x = _check_field(u, points)
     _check_equation(equation, x)
-    return check_module(u, "u"), x, equation
+    return to_method(check_module(u, "u"), x, equation)
 
 
 @recording
