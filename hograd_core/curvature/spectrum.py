@@ -18,15 +18,15 @@ from hograd_core._checks import (
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
-from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
-from hograd_core.curvature._probes import draw, probe_generator
-from hograd_core.curvature.lanczos import (
+from hograd_core.curvature._lanczos import (
     Eigenpairs,
     extreme_eigenpairs,
     gaussian,
     refuse_derivative,
     spectral_density,
 )
+from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
+from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator, dense_matrix
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 

@@ -22,7 +22,7 @@ from hograd_core._checks import ScalarFunction, check_finite, check_number, chec
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
-from hograd_core.curvature.lanczos import extreme_eigenpairs
+from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.solvers._dense import finite_hessian

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._jacobian import JacobianProductOperator
+from hograd_core.curvature._kfac import kfac_of_model
 from hograd_core.curvature._model import Inputs, Loss, Model, check_damping, check_model, check_vector
 from hograd_core.curvature._precision import unbounded, widened
 from hograd_core.curvature.fisher import diagonal_expectation, gram_of_scores, square_root_rows
-from hograd_core.curvature.kfac import kfac_of_model
-from hograd_core.solvers.conjugate_gradient import conjugate_gradient
+from hograd_core.solvers._conjugate_gradient import conjugate_gradient
 
 DAMPING = 1e-3
 

@@ -32,8 +32,8 @@ from hograd_core.applications.pinn import residual_loss
 from hograd_core.curvature._model import Inputs, check_damping
 from hograd_core.curvature._precision import unbounded
 from hograd_core.derivatives.gradient import gradient
+from hograd_core.solvers._newton_cg import newton_cg_step
 from hograd_core.solvers.natural_gradient import natural_gradient_step
-from hograd_core.solvers.newton_cg import newton_cg_step
 
 PLAIN = "plain"
 PENALTY_WEIGHT = 10.0

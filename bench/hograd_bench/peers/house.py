@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import hograd_core
 from hograd_bench.peers._contract import Build, Contest, Contestant, Peer, Task
-from hograd_core import Method, Operator
+from hograd_core import Method, Operator, curvature
+from hograd_core.solvers import minimize_newton
 
 PEER = Peer("hograd", distribution="hograd", module="hograd_core", home="this project")
 
@@ -38,9 +39,7 @@ for _operator in hograd_core.operators().values():
 def _minimize(globalisation: str) -> Build:
     def build(task: Task) -> Contestant:
         def call() -> object:
-            return hograd_core.minimize_newton(
-                task.f, task.x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE
-            ).x
+            return minimize_newton(task.f, task.x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
 
         return Contestant(call, task.value, note=f"stops at |g| <= {GRADIENT_TOLERANCE:g}")
 
@@ -56,4 +55,4 @@ for _kind in ("line_search", "trust_region"):
 def kfac(task: Task) -> Contestant:
     """The factors built from the batch and applied once."""
     module, loss, inputs, targets = (task.extra(name) for name in ("module", "loss", "inputs", "targets"))
-    return Contestant(lambda: hograd_core.kfac(module, loss, inputs, targets).matvec(task.v), task.value)
+    return Contestant(lambda: curvature.kfac(module, loss, inputs, targets).matvec(task.v), task.value)

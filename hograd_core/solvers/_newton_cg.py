@@ -17,9 +17,9 @@ from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.hazards import guarded
+from hograd_core.solvers._conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.solvers._dense import finite_hessian
 from hograd_core.solvers._inside import refuse_inside_derivative
-from hograd_core.solvers.conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (its products are methods here too)
 
 
