@@ -182,7 +182,6 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
         (("--json-file", f"{HERE}/absent", "--junit", f"{HERE}/absent"), "is --json-file's file already"),
-        (("--ledger", HERE, "--base", "HEAD"), f"--ledger: {HERE} is a folder"),
         (("--baseline", __file__), "expected the folder of the baselines"),
     ],
 )
