@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_bench.gate.worker import die_with_parent, waited
+from hograd_bench.gate.twins.worker import die_with_parent, waited
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics.time import collector_off
 from hograd_bench.peers import Contest, Contestant, Peer, Task, peers
