@@ -39,7 +39,7 @@ BENCH_RANKS = {
     "plan": 5, "store": 5, "laws": 5, "compare": 6,
     "workers": 7, "sweeps": 7, "claims": 7, "claim_cells": 8,
     "run": 9, "gate": 9, "report": 9,
-    "validation": 10, "peers": 10, "coverage": 10,
+    "validation": 10, "peers": 10,
     "cli": 11, "__main__": 12, "__init__": 12,
 }  # fmt: skip
 
