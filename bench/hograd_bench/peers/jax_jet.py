@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from hograd_bench.peers import _jax
-from hograd_bench.peers._contract import Contestant, Peer, Task
+from hograd_bench.peers._contract import Peer, Prepared, Task
 
 PEER = Peer(
-    "jax.experimental.jet",
+    "jax_jet",
     distribution="jax",
-    module="jax.experimental.jet",
     home="jax-ml/jax",
     requires=("jax", "jaxlib", "ml_dtypes", "opt_einsum"),
     framework="JAX",
-    variables=_jax.VARIABLES,
+    set_up=_jax.set_up,
 )
 
 
@@ -27,20 +26,20 @@ def _series(f: Any, x: Any, v: Any, order: int) -> Any:
     return jet(f, (x,), (direction,))[1][-1]
 
 
-@PEER.offer("directional_derivative", "jit(jet(f))")
-def directional_derivative(task: Task) -> Contestant:
+@PEER.method("directional_derivative", "jit(jet(f))")
+def directional_derivative(task: Task) -> Prepared:
     """All derivatives up to the order along v; the last counts."""
     f, constants = _jax.twin(task)
     x, v = _jax.array(task.x), _jax.array(task.v)
 
     def function(x: Any, v: Any, *constants: Any) -> Any:
-        return _series(lambda y: f(y, *constants), x, v, task.contest.order)
+        return _series(lambda y: f(y, *constants), x, v, task.cell.order)
 
     return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
 
 
-@PEER.offer("laplacian", "jit(vmap(vmap(jet(u))))")
-def laplacian(task: Task) -> Contestant:
+@PEER.method("laplacian", "jit(vmap(vmap(jet(u))))")
+def laplacian(task: Task) -> Prepared:
     """Second derivatives along the coordinates, summed, at every point."""
     import jax
     import jax.numpy as jnp
