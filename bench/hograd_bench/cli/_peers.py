@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -26,8 +27,7 @@ def peers(
     from hograd_bench.report import contests, text
 
     try:
-        folders = sorted(store.run_folders(results), key=lambda folder: folder.name, reverse=True)
-        source = next((folder for folder in folders if _has_peers(folder)), None)
+        source = newest_run(results)
         if source is None:
             raise fail(f"{results}: no run of peers; make one with `nox -s peers`", 1)
         loaded = store.load(source)
@@ -40,23 +40,26 @@ def peers(
         markdown.write_text(contests.page(loaded.rows, environment, shown.as_posix()), encoding="utf-8")
     frame = contests.contestants(loaded.rows, environment)
     if as_json:
-        names = [*contests.SAME, "peer", "how", "note", "status", "reason", "spread", *contests.NUMBERS]
+        names = [*contests.SAME, "method", "peer", "how", "note", "status", "reason", "spread", *contests.NUMBERS]
         print_json(json.loads(frame[names].to_json(orient="records")))
         return
+    shown_columns = [contests.HEAD.index(name) for name in ("package", "how", "gradients", "min", "error", "note")]
     for one in contests.contests(frame):
-        found = Table(*contests.HEAD, title=text.clean(contests.title(one[0]), 200))
+        found = Table(*(contests.HEAD[i] for i in shown_columns), title=text.clean(contests.title(one[0]), 200))
         for line in contests.lines_of(one):
-            found.add_row(*(text.clean(cell, 100) for cell in line))
+            found.add_row(*(text.clean(line[i], 100) for i in shown_columns))
         out.print(found)
     for line in contests.scores(frame):
         out.print(line, markup=False)
 
 
-def _has_peers(run: Path) -> bool:
+def newest_run(results: Path) -> Path | None:
+    """The newest run under a results root whose environment tells of peers; None: there is none."""
     from hograd_bench import store
     from hograd_bench.report import contests
 
-    try:
-        return bool(contests.peers_of(store.environment_of(run)))
-    except store.StoreError:  # a damaged run is none of peers
-        return False
+    for folder in sorted(store.run_folders(results), key=lambda folder: folder.name, reverse=True):
+        with contextlib.suppress(store.StoreError):  # a damaged run is none of peers
+            if contests.peers_of(store.environment_of(folder)):
+                return folder
+    return None
