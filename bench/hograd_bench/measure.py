@@ -23,7 +23,9 @@ ALL = tuple(metrics.families())
 DETERMINISTIC = tuple(
     name
     for name, family in metrics.families().items()
-    if not hasattr(family, "DEVICES") and not hasattr(family, "PEERS_ONLY") and any(metric.deterministic for metric in family.METRICS)
+    if not hasattr(family, "DEVICES")
+    and not hasattr(family, "PEERS_ONLY")
+    and any(metric.deterministic for metric in family.METRICS)
 )
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")

@@ -82,7 +82,9 @@ def measure(subject: Subject) -> Readings:
     values: dict[str, Value] = {
         "aten_calls": tally.calls,
         "graph_nodes": nodes if subject.cell.device == "cpu" else Missing(_DEVICE_THREADS),
-        "f_calls": evaluations if takes_f else Missing(f"{subject.method.name if subject.peer else subject.operator.name} takes no f"),
+        "f_calls": evaluations
+        if takes_f
+        else Missing(f"{subject.method.name if subject.peer else subject.operator.name} takes no f"),
         **_work(tally),
     }
     details = {

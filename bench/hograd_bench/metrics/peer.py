@@ -21,7 +21,9 @@ METRICS = (
         "relative difference of the peer's own writing of the function",
         ("torch", "threads", "isa", "device"),
     ),
-    Metric("prepare_seconds", "s", False, "time.perf_counter, once", "making the method ready, compiling too", _MACHINE),
+    Metric(
+        "prepare_seconds", "s", False, "time.perf_counter, once", "making the method ready, compiling too", _MACHINE
+    ),
     Metric("compile_seconds", "s", False, "time.perf_counter, once", "tracing and compiling ahead of a call", _MACHINE),
     Metric(
         "xla_peak_bytes",
@@ -40,11 +42,14 @@ def measure(subject: Subject) -> Readings:
     assert subject.peer is not None
     assert values is not None
     told = subject.peer.readings()
-    return Readings({
-        "function_error": function_error(*values),
-        "prepare_seconds": subject.prepare_seconds,
-        **{name: told.get(name, Missing("the peer has no such figure")) for name in ("compile_seconds", "xla_peak_bytes")},
-    })  # fmt: skip
+    own = ("compile_seconds", "xla_peak_bytes")
+    return Readings(
+        {
+            "function_error": function_error(*values),
+            "prepare_seconds": subject.prepare_seconds,
+            **{name: told.get(name, Missing("the peer has no such figure")) for name in own},
+        }
+    )
 
 
 def function_error(told: float, true: float) -> float:

@@ -63,7 +63,10 @@ def kfac_vector_product(module: nn.Module, loss: Any, inputs: Tensor, targets: T
     """The Kronecker-factored Fisher matrix times v: the factors built from the batch and applied once.
 
     Args:
-        module, loss, inputs, targets: as ``hograd_core.kfac`` takes them.
+        module: as ``hograd_core.kfac`` takes it.
+        loss: likewise.
+        inputs: likewise.
+        targets: likewise.
         v: vector of shape (P,).
 
     Returns:

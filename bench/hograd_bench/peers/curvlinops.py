@@ -62,9 +62,7 @@ def hessian(task: Task) -> Prepared:
     return Prepared(lambda: operator @ torch.eye(n, dtype=task.dtype), lambda: _value(task))
 
 
-@PEER.method(
-    "kfac_vector_product", "KFACLinearOperator(fisher_type='type-2') @ v", note="check_deterministic=False"
-)
+@PEER.method("kfac_vector_product", "KFACLinearOperator(fisher_type='type-2') @ v", note="check_deterministic=False")
 def kfac(task: Task) -> Prepared:
     """Factors of the exact Fisher, weight and bias in one block, built from the batch and applied once."""
     from curvlinops import FisherType

@@ -65,7 +65,9 @@ def contestants(rows: pd.DataFrame, environment: Mapping[str, Any]) -> pd.DataFr
     before, after = frame["gradient_seconds_before"], frame["gradient_seconds_after"]
     drift = (before / after).where(before > after, after / before) - 1
     spread = pd.concat([frame["seconds_iqr"] / frame["seconds_median"], drift], axis=1).max(axis=1)
-    frame = frame.assign(spread=spread.fillna(0.0), bad=(frame["status"] != "ok") | frame["gradient_equivalents"].isna())
+    frame = frame.assign(
+        spread=spread.fillna(0.0), bad=(frame["status"] != "ok") | frame["gradient_equivalents"].isna()
+    )
     return frame.sort_values(["contest", "bad", "gradient_equivalents", "peer"], kind="stable")
 
 
@@ -129,7 +131,9 @@ def finding(rows: list[dict[str, Any]]) -> str:
         saved = mine["seconds_min"] - first["seconds_min"]
         if first["compile_seconds"] > 0 and saved > 0 and not tied(mine, first):
             calls = first["compile_seconds"] / saved
-            says.append(f"Compiling took {units.seconds(first['compile_seconds'])}, which {calls:,.0f} calls earn back.")
+            says.append(
+                f"Compiling took {units.seconds(first['compile_seconds'])}, which {calls:,.0f} calls earn back."
+            )
     elif second := best(rows, everyone - {HOGRAD}):
         says.append(f"The next package, {_named(second)}, {_beside(second, first)}.")
     on_torch = best(rows, {r["peer"] for r in rows if r["framework"] == PYTORCH})
@@ -180,7 +184,8 @@ def page(rows: pd.DataFrame, environment: Mapping[str, Any], source: str) -> str
     """The page docs/peers.md.
 
     Args:
-        rows, environment: of one run, see :func:`contestants`.
+        rows: of one run, as ``store.load`` gives them.
+        environment: the run's.
         source: where the run lies, as the page shows it.
 
     Returns:
@@ -235,15 +240,16 @@ def _measured(environment: Mapping[str, Any]) -> list[str]:
         f"Measured {escape(environment.get('recorded'))} by `hograd run --preset peers`; `nox -s peers` builds the "
         "environment first and does the same.",
         "",
-        f"- CPU: {shown('cpu', 'model')}; kernels for {shown('torch', 'capability')}; governor {shown('cpu', 'governor')}",
+        f"- CPU: {shown('cpu', 'model')}; kernels for {shown('torch', 'capability')}; "
+        f"governor {shown('cpu', 'governor')}",
         f"- Python {shown('python', 'version')}, torch {shown('torch', 'version')}",
         f"- hograd {shown('source', 'version')}, commit {shown('source', 'commit')}",
     ]
     load, cpus = fact("system", "load_average"), fact("cpu", "logical")
     if isinstance(load, list) and load and all(isinstance(v, int | float) for v in (*load, cpus)) and load[-1] > cpus:
         lines.append(
-            f"- **A busy machine**: {load[-1]:.1f} processes wanted its {cpus} CPUs in the last quarter of an hour. *±* "
-            "is wide for that, and differences that a quiet machine would show are called ties."
+            f"- **A busy machine**: {load[-1]:.1f} processes wanted its {cpus} CPUs in the last quarter of an hour. "
+            "*±* is wide for that, and differences that a quiet machine would show are called ties."
         )
     return lines
 
