@@ -65,8 +65,8 @@ class Method:
 
     @property
     def through_forward(self) -> bool:
-        """Whether forward or Taylor mode goes through f."""
-        return "forward" in self.mode or "Taylor" in self.mode
+        """Whether forward or Taylor mode goes through f; forward mode that is emulated is reverse mode."""
+        return "forward" in self.mode.replace("forward emulated", "") or "Taylor" in self.mode
 
     @property
     def options(self) -> tuple[str, ...]:
