@@ -121,7 +121,7 @@ def atlas(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """The preset peers, with the packages installed: `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
+    """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)
     hograd = (str(PEERS / BIN / "python"), "-m", "hograd_bench")
     session.run(*hograd, "run", "--preset", "peers", *session.posargs, external=True)

@@ -49,8 +49,8 @@ def peers(
         for line in contests.lines_of(one):
             found.add_row(*(text.clean(line[i], 100) for i in shown_columns))
         out.print(found)
-    for line in contests.scores(frame):
-        out.print(line, markup=False)
+    for score in contests.scores(frame):
+        out.print(score, markup=False)
 
 
 def newest_run(results: Path) -> Path | None:

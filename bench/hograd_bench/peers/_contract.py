@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import hograd_core
 from hograd_bench import problems
@@ -107,9 +108,11 @@ class Task:
         return [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
-def joined(result: Any) -> Any:
-    """A list of tensors, one a parameter, as one flat tensor; anything else as it is."""
-    return torch.cat([part.detach().reshape(-1) for part in result]) if isinstance(result, list | tuple) else result
+def joined(result: Any) -> Tensor:
+    """A tensor as it is; what holds several, one a parameter, as one flat tensor."""
+    if isinstance(result, Tensor):
+        return result
+    return torch.cat([torch.as_tensor(leaf).detach().reshape(-1) for leaf in tree_leaves(result)])
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def hessian(task: Task) -> Prepared:
     """The dense matrix from one product with all unit vectors."""
     operator = _operator("HessianLinearOperator", task)
     n = task.x.numel()
-    return Prepared(lambda: operator @ torch.eye(n, dtype=task.dtype), lambda: _value(task))
+    return Prepared(lambda: operator @ torch.eye(n, dtype=task.x.dtype), lambda: _value(task))
 
 
 @PEER.method("kfac_vector_product", "KFACLinearOperator(fisher_type='type-2') @ v", note="check_deterministic=False")

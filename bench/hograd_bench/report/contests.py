@@ -68,13 +68,14 @@ def contestants(rows: pd.DataFrame, environment: Mapping[str, Any]) -> pd.DataFr
     frame = frame.assign(
         spread=spread.fillna(0.0), bad=(frame["status"] != "ok") | frame["gradient_equivalents"].isna()
     )
-    return frame.sort_values(["contest", "bad", "gradient_equivalents", "peer"], kind="stable")
+    ordered: pd.DataFrame = frame.sort_values(["contest", "bad", "gradient_equivalents", "peer"], kind="stable")
+    return ordered
 
 
 def contests(frame: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
     """The rows of each contest, in the order of the run."""
     for _, rows in frame.groupby("contest", sort=True):
-        yield rows.to_dict("records")
+        yield [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def tied(a: _Row, b: _Row) -> bool:
