@@ -10,6 +10,7 @@ The peer's package is imported inside its functions only: where it is not instal
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import re
@@ -156,31 +157,22 @@ class PeerMethod(Method):
             UnsupportedError: the peer, or PyTorch, cannot do this; then, or at a call.
             ImportError: the package cannot be imported.
         """
+        self.peer.set_up()
+        made: Prepared = self._told(self.function, task)
+        return replace(made, call=functools.partial(self._told, made.call))
+
+    def _told(self, function: Callable[..., Any], *given: Any) -> Any:
+        """What the function returns; what the peer or PyTorch cannot do is named, a fault goes through as it is."""
         try:
-            self.peer.set_up()
-            made: Prepared = self.function(task)
+            return function(*given)
+        except UnsupportedError:
+            raise
         except (LookupError, RuntimeError, AssertionError) as error:
-            if (limit := self._limit(error)) is None:
+            # A bare LookupError is an adapter's own word that it cannot take the problem; a KeyError is a fault.
+            reason = str(error) if type(error) is LookupError else pytorch_limit(error)
+            if not reason:
                 raise
-            raise limit from error
-
-        def call() -> Any:
-            try:
-                return made.call()
-            except (LookupError, RuntimeError, AssertionError) as error:
-                if (limit := self._limit(error)) is None:
-                    raise
-                raise limit from error
-
-        return replace(made, call=call)
-
-    def _limit(self, error: LookupError | RuntimeError | AssertionError) -> UnsupportedError | None:
-        """What a peer or PyTorch says it cannot do; None: a fault."""
-        if isinstance(error, UnsupportedError):
-            return None
-        # A bare LookupError is an adapter's own word that it cannot take the problem; a KeyError is a fault.
-        reason = str(error) if type(error) is LookupError else pytorch_limit(error)
-        return UnsupportedError(f"{self.operator}[{self.name}]", reason) if reason else None
+            raise UnsupportedError(f"{self.operator}[{self.name}]", reason) from error
 
 
 @dataclass
