@@ -108,8 +108,9 @@ def gate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gate_study(session: nox.Session) -> None:
-    """False alarms and power of the gate; arguments after -- as in python -m hograd_bench.gate.study --help."""
-    python(session, "-m", "hograd_bench.gate.study", *session.posargs)
+    """False alarms and power of the gate; arguments after -- as in python -m studies.gate --help."""
+    session.env["PYTHONPATH"] = str(ROOT / "bench")
+    python(session, "-m", "studies.gate", *session.posargs)
 
 
 @nox.session(default=False)

@@ -22,8 +22,7 @@ from hograd_core.curvature._estimators import Estimate
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
-    pull,
-    push,
+    pushed_and_pulled,
     sample_chunks,
     sample_rows,
 )
@@ -225,8 +224,7 @@ def fisher_vector_product(module: nn.Module, loss: Loss, inputs: Tensor, targets
 )
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents) and one backward pass; the loss is never differentiated."""
-    outputs, tangent = push(model, v)
-    return pull(model, output_fisher_product(model, outputs, tangent))
+    return pushed_and_pulled(model, output_fisher_product, v)
 
 
 @method(

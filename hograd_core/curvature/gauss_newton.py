@@ -22,7 +22,7 @@ from hograd_core.curvature._jacobian import (
     gradient_of_loss,
     loss_hessian_product,
     pull,
-    push,
+    pushed_and_pulled,
 )
 from hograd_core.curvature._model import Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
@@ -93,8 +93,7 @@ def gauss_newton_vector_product(
 )
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents), one backward pass, one HVP of the loss by the outputs."""
-    outputs, tangent = push(model, v)
-    return pull(model, loss_hessian_product(model, outputs, tangent))
+    return pushed_and_pulled(model, loss_hessian_product, v)
 
 
 @method(

@@ -13,7 +13,7 @@ in such a network with a target at every position. The blocks between layers are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ def kfac_of_model(
     gathered: list[Tensor | None] = [None] * len(at)
     for k, (root, cotangent, scale) in enumerate(passes):
         keep = k + 1 < len(passes)
-        gradients = torch.autograd.grad(root, at, cotangent, retain_graph=keep, materialize_grads=True)
+        gradients = _gradients(root, at, cotangent, keep)
         for i, (layer, gradient) in enumerate(zip(layers.values(), gradients, strict=True)):
             rows = _output_rows(layer, gradient.detach().to(dtype)) * scale
             positions = rows.shape[1]
@@ -127,6 +127,15 @@ def kfac_of_model(
         flat = torch.cat(parts, 2).flatten(0, 1)
         blocks.append(KroneckerBlock(name, parameters, flat.T @ flat / model.batch, outer))
     return KFAC(tuple(blocks), model.names, model.shapes)
+
+
+def _gradients(root: Tensor, at: Sequence[Tensor], cotangent: Tensor | None, keep: bool) -> list[Tensor]:
+    """The gradients of a root by the layers' outputs; zero for a layer that ran under no_grad."""
+    on = [output for output in at if output.requires_grad]
+    if not on or not root.requires_grad:
+        return [torch.zeros_like(output) for output in at]
+    found = iter(torch.autograd.grad(root, on, cotangent, retain_graph=keep, materialize_grads=True))
+    return [next(found) if output.requires_grad else torch.zeros_like(output) for output in at]
 
 
 def _trains(layer: nn.Module, leaf: str) -> bool:

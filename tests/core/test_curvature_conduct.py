@@ -338,3 +338,53 @@ def test_curvature_of_a_model_inside_a_larger_derivative(name: str) -> None:
         torch.testing.assert_close(hg.gradient(f, at), difference, rtol=1e-6, atol=1e-8)
     with pytest.raises(hg.UnsupportedError, match="kfac"):
         hg.gradient(lambda t: hg.kfac(module, loss, inputs * t, targets).diagonal().sum(), at)
+
+
+class HalfFrozen(nn.Module):
+    """Its first layer is computed under no_grad: a constant, whatever the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.first(x).tanh()
+        return self.last(hidden * 1.0)
+
+
+class Inverse(nn.Module):
+    """Holds cholesky_inverse, whose forward formula is wrong at order 1 in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = nn.Parameter(normal(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.root @ self.root.T + 3 * torch.eye(3, dtype=torch.float64)
+        return x @ torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", "fisher"])
+@pytest.mark.parametrize("method", ["jvp_vjp", "double_vjp"])
+@pytest.mark.parametrize("module", [HalfFrozen(), Inverse()])
+def test_products_agree_with_their_matrix_or_refuse(name: str, method: str, module: nn.Module) -> None:
+    inputs = normal(5, 3)
+    targets = normal(5, module(inputs).shape[1], seed=4)
+    arguments = (module, nn.MSELoss(), inputs, targets)
+    v = normal(sum(p.numel() for p in module.parameters()), seed=5)
+    expected = getattr(hg, f"{name}_matrix")(*arguments) @ v
+    product = getattr(hg, f"{name}_vector_product")
+    if method == "jvp_vjp" and isinstance(module, Inverse):
+        with pytest.raises(hg.UnsupportedError, match="cholesky_inverse"):
+            product(*arguments, v, method=method)
+        torch.testing.assert_close(product(*arguments, v, method=method, repair=True), expected)
+    else:
+        torch.testing.assert_close(product(*arguments, v, method=method), expected)
+
+
+def test_a_layer_that_runs_under_no_grad_has_no_factor() -> None:
+    module = HalfFrozen()
+    first, last = hg.kfac(module, nn.MSELoss(), normal(5, 3), normal(5, 2, seed=4)).blocks
+    assert not first.outputs.any()
+    assert last.outputs.any()

@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+import hograd_core
 from hograd_bench import problems
 from hograd_bench.cells import Cell
-from hograd_bench.gate.worker import load_plugin
-
-import hograd_core
+from hograd_bench.gate.twins.worker import load_plugin
 from hograd_core import Method, Operator
 
 # Products of the derivative families cost one call; most else costs n of them or more, so n is small there.

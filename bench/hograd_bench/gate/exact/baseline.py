@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.exact.deterministic import Entry
 
 HEADER = "# hograd gate baseline 2"
 FIRST = "# hograd gate baseline 1"  # had no last line; still read, because --since reads old commits

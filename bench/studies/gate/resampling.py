@@ -16,11 +16,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hograd_bench.gate import policy
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.recording import Recorded
-from hograd_bench.gate.rivals import Process, Rule
-from hograd_bench.gate.twins import TURN_NS, turns_for
+from hograd_bench.gate.statistics import policy
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.twins.processes import TURN_NS, turns_for
+
+from studies.gate.recording import Recorded
+from studies.gate.rules import Process, Rule
 
 # What a turn takes beside its calls: the hand-over and the collector.
 OVERHEAD = 1.15

@@ -1,4 +1,4 @@
-"""The gate's own study: ``python -m hograd_bench.gate.study`` (session ``gate_study``).
+"""The gate's own study: ``PYTHONPATH=bench python -m studies.gate`` (session ``gate_study``).
 
 ``table`` (the default) computes the table of docs/gate.md from the recorded pairs; ``record`` makes new ones on this
 machine; ``exact`` plants into the exact gate. Recording takes hours of nobody's time and gains from the machine
@@ -20,13 +20,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hograd_bench.gate import counting, live, preset, recording, revisions, run, sides, trees
-from hograd_bench.gate.deterministic import Entry
-from hograd_bench.gate.live import Twin
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.recording import Study, WholeRun
-from hograd_bench.gate.table import GUIDE, render, write_between
-from hograd_bench.gate.twins import Side
+from hograd_bench.gate import preset, run
+from hograd_bench.gate.exact import counting
+from hograd_bench.gate.exact.deterministic import Entry
+from hograd_bench.gate.revisions import repository, sides, trees
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.twins import loop
+from hograd_bench.gate.twins.loop import Twin
+from hograd_bench.gate.twins.processes import Side
+
+from studies.gate import recording
+from studies.gate.page import GUIDE, render, write_between
+from studies.gate.recording import Study, WholeRun
 
 DATA = Path("docs/data/gate_pairs.jsonl.gz")
 RECIPES = Path("tests/recipes")
@@ -53,7 +58,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
@@ -67,9 +72,16 @@ def _twins() -> list[Twin]:
 
 def _sides(revision: str) -> tuple[Side, Side]:
     """Twice the same commit: files that change while the study records would be a difference between the sides."""
-    top = revisions.repository(Path.cwd())
+    top = repository.repository(Path.cwd())
     same = sides.revision(top, revision, trees.cache_folder(top), python=sys.executable)
     return replace(same, name="A"), replace(same, name="B")
+
+
+def _slowed(side: Side, factor: float, cell: str = "*/*") -> Side:
+    """The side with its kernels, or the kernel of one cell, slowed down; the same where the factor is 1."""
+    os.environ["HOGRAD_PLANT"] = "/".join(cell.split("/")[:2])
+    os.environ["HOGRAD_PLANT_FACTOR"] = str(factor)
+    return replace(side, plugins=(str(RECIPES / "slower.py"),)) if factor > 1 else side
 
 
 @app.command()
@@ -85,21 +97,19 @@ def record(
     twins, (a, b) = _twins(), _sides(revision)
     todo = [1.0] * pairs + [1.05] * planted + [1.10] * planted
     random.Random(len(study.pairs)).shuffle(todo)
-    with sides.mirrored(a, b) as (left, right):
+    with trees.scratch() as folder, sides.mirrored(a, b) as (left, right):
         for number, factor in enumerate(todo, start=1):
-            plants = {t.b: factor for t in twins} if factor > 1 else {}
             load, start = _load(), time.monotonic()
-            seen = live.compare(
-                left, right, twins, Policy(), seed=run.draw_seed(), plants=plants,
-                fixed_pairs=1, seconds_per_pair=seconds,
-            )  # fmt: skip
-            for finding in seen.findings:
-                _tell(f"{finding.kind} {finding.cell}: {finding.text}")
-            if not seen.starts:
+            made = loop.Loop(left, _slowed(right, factor), random.Random(run.draw_seed()), folder)
+            made.seconds_per_pair = seconds
+            seen = made.pair(twins)
+            for finding in made.found.findings:
+                _log(f"{finding.kind} {finding.cell}: {finding.text}")
+            if not made.found.starts:
                 continue
-            study.pairs.append(recording.recorded(seen.pairs[0], factor, load, seen.starts[0]))
+            study.pairs.append(recording.recorded(seen, factor, load, made.found.starts[0]))
             recording.write(data, study)
-            _tell(f"pair {number} of {len(todo)}: x{factor:g}, load {load:g}, {time.monotonic() - start:.0f} s")
+            _log(f"pair {number} of {len(todo)}: x{factor:g}, load {load:g}, {time.monotonic() - start:.0f} s")
 
 
 @app.command()
@@ -119,8 +129,7 @@ def runs(
         stop = _busy(busy)
         try:
             outcome, timed = run.sides_against(
-                a, b, twins, Policy(), seed=run.draw_seed(), counts=False,
-                plants={planted: factor} if planted else {}, tell=_tell,
+                a, _slowed(b, factor, planted), twins, Policy(), seed=run.draw_seed(), counts=False, log=_log,
             )  # fmt: skip
         finally:
             stop.set()
@@ -128,7 +137,7 @@ def runs(
         made = WholeRun(factor, planted, busy, verdicts, outcome.pairs, round(outcome.seconds, 1), load)
         study.runs.append(made)
         recording.write(data, study)
-        _tell(f"run {number + 1} of {count}: exit {int(outcome.exit)}, {made.pairs} pairs, {made.seconds:.0f} s, "
+        _log(f"run {number + 1} of {count}: exit {int(outcome.exit)}, {made.pairs} pairs, {made.seconds:.0f} s, "
               f"false alarms {made.alarms or 'none'}, plant {verdicts.get(planted, 'none')}")  # fmt: skip
 
 
@@ -160,16 +169,16 @@ def _busy(seconds: float) -> threading.Event:
 
 def _counted(side: Side, cells: Sequence[str]) -> dict[str, Entry]:
     with trees.scratch() as folder:
-        return counting.count(side, cells, folder, _tell).entries
+        return counting.count(side, cells, folder, _log).entries
 
 
 @app.command()
 def exact(data: Data = DATA) -> None:
     """Plant one more vector, ATen call and graph node into every kernel and see in how many cells they are caught."""
-    from hograd_bench.gate import deterministic
+    from hograd_bench.gate.exact import deterministic
 
     study = _existing(data)
-    top = revisions.repository(Path.cwd())
+    top = repository.repository(Path.cwd())
     cells = [c.id for c in preset.cells()]
     base = _counted(sides.working_tree(top), cells)
     measured = [c for c, e in base.items() if e.status == deterministic.OK]
@@ -184,7 +193,7 @@ def exact(data: Data = DATA) -> None:
         found = deterministic.compare({c: base[c] for c in measured}, head)
         caught = {f.cell for f in found if f.kind == "growth" and f.metric == metric[plant]}
         for cell in sorted(set(measured) - caught):
-            _tell(f"{plant} missed in {cell}: {[f.text for f in found if f.cell == cell]}")
+            _log(f"{plant} missed in {cell}: {[f.text for f in found if f.cell == cell]}")
         study.exact[plant] = (len(measured), len(caught))
     recording.write(data, study)
 

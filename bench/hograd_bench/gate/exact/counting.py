@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import deterministic, results
-from hograd_bench.gate.baseline import Key
-from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.exact import agreement, deterministic
+from hograd_bench.gate.exact.baseline import Key
+from hograd_bench.gate.exact.deterministic import Entry
 from hograd_bench.gate.outcome import NotComparableError
-from hograd_bench.gate.twins import Side, Worker, WorkerError, environment
+from hograd_bench.gate.twins.processes import Side, Worker, WorkerError, environment
 
 # Integer metrics of these units: smaller is better for all of them. Accuracy has its own check.
 UNITS = ("B", "1", "FLOP")
 WITHOUT = ("accuracy",)
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def silent(line: str) -> None:
@@ -48,7 +48,7 @@ def count(
     side: Side,
     cells: Sequence[str],
     keep: Path,
-    tell: Tell = silent,
+    log: Log = silent,
     *,
     truth: bool = False,
     preset: bool = False,
@@ -60,7 +60,7 @@ def count(
         side: what to measure.
         cells: ids.
         keep: folder for the cells' results.
-        tell: hears a line per ten cells.
+        log: gets a line per ten cells.
         truth: whether to compare results with float64 truth, where there is one; what is wrong has that status.
         preset: whether to ask the side's suite for the gate's cells.
         stop: asked before every cell whether to give up.
@@ -89,11 +89,11 @@ def count(
                     if error.status in ("crashed", "timeout"):
                         break
                 else:
-                    changed = results.unsteady(path, reply)
+                    changed = agreement.unsteady(path, reply)
                     found.entries[cell] = entry(reply) if changed is None else unsteady(changed)
                     found.results[cell] = (path, reply)
                 if len(left) % 10 == 0:
-                    tell(f"{side.name}: exact metrics, {len(left)} cells left")
+                    log(f"{side.name}: exact metrics, {len(left)} cells left")
     if found is None:
         raise NotComparableError("no cells: nothing to measure; see --cells")
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hograd_bench.gate.outcome import NotComparableError
-from hograd_bench.gate.trees import locked
+from hograd_bench.gate.revisions.trees import locked
 
 
 def same_requirements(a: Path, b: Path) -> bool:
@@ -28,7 +28,7 @@ def environment(
     cache: Path,
     torch: str | None = None,
     install: Callable[[Path, list[str]], None] | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     name: str = "",
 ) -> str:
     """Interpreter of a cached virtual environment for a tree's requirements.
@@ -38,7 +38,7 @@ def environment(
         cache: see :func:`cache_folder`.
         torch: this release of torch instead of the constrained one.
         install: runs pip with these arguments in an environment (for tests).
-        tell: hears what takes minutes, before it begins.
+        log: gets what takes minutes, before it begins.
         name: what the environment is for, in words.
 
     Returns:
@@ -57,9 +57,9 @@ def environment(
     mark = target / "complete"
     if not mark.is_file():
         # Two gates at once would each clear away what the other has installed: the second waits and finds the mark.
-        with locked(envs / f"{digest}.lock", lambda: tell("another gate builds this environment: waiting for it")):
+        with locked(envs / f"{digest}.lock", lambda: log("another gate builds this environment: waiting for it")):
             if not mark.is_file():
-                tell(f"building an environment for {name or folder}: minutes the first time, then cached in {cache}")
+                log(f"building an environment for {name or folder}: minutes the first time, then cached in {cache}")
                 _build(target, interpreter, folder, torch, install or _pip)
                 mark.touch()
     return str(interpreter)

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hograd_bench.gate.policy import Reading
-from hograd_bench.gate.rivals import Process
-from hograd_bench.gate.twins import Turns, reading
+from hograd_bench.gate.statistics.policy import Reading
+from hograd_bench.gate.twins.processes import Turns, reading
+
+from studies.gate.rules import Process
 
 SCHEMA = 3
 SAMPLE_NS = 10e6  # asv's default

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, pstdev
 
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.recording import Recorded, Study, WholeRun
-from hograd_bench.gate.resampling import Resampled, gate_run, rival_run
-from hograd_bench.gate.rivals import RULES, Process
-from hograd_bench.gate.sequential import clopper_pearson_upper
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.statistics.sequential import clopper_pearson_upper
+
+from studies.gate.recording import Recorded, Study, WholeRun
+from studies.gate.resampling import Resampled, gate_run, rival_run
+from studies.gate.rules import RULES, Process
 
 GUIDE = Path("docs/gate.md")
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"

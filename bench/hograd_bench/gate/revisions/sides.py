@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from hograd_bench.gate.environments import environment, same_requirements
 from hograd_bench.gate.outcome import NotComparableError
-from hograd_bench.gate.revisions import commit, git
-from hograd_bench.gate.trees import scratch, tree
-from hograd_bench.gate.twins import Side
+from hograd_bench.gate.revisions.environments import environment, same_requirements
+from hograd_bench.gate.revisions.repository import commit, git
+from hograd_bench.gate.revisions.trees import scratch, tree
+from hograd_bench.gate.twins.processes import Side
 
 SUITE = Path("bench/hograd_bench/metrics/_contract.py")
 
@@ -27,7 +27,7 @@ def revision(
     cache: Path,
     plugins: Sequence[str] = (),
     python: str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Side:
     """The side of a revision: its tree, and the current interpreter unless its requirements differ.
 
@@ -37,7 +37,7 @@ def revision(
         cache: see :func:`cache_folder`.
         plugins: modules or files that register operators, methods or problems.
         python: interpreter to use whatever the requirements say.
-        tell: hears what takes minutes, before it begins.
+        log: gets what takes minutes, before it begins.
 
     Returns:
         The side.
@@ -54,7 +54,7 @@ def revision(
     if python is None:
         what = f"{shown}, whose constraints.txt is another"
         same = same_requirements(repo, folder)
-        python = sys.executable if same else environment(folder, cache, tell=tell, name=what)
+        python = sys.executable if same else environment(folder, cache, log=log, name=what)
     return Side(shown, python, roots(folder), tuple(plugins), own, sha)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hograd_bench.gate import sequential
+from hograd_bench.gate.statistics import sequential
 
 VERDICTS = ("same", "slower", "faster", "inconclusive")
 

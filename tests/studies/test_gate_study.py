@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+import runpy
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hograd_bench.gate import recording, resampling, rivals, table
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.recording import Recorded, Study, WholeRun
-from hograd_bench.gate.rivals import RULES, Process
+from hograd_bench.gate.statistics.policy import Policy
+from studies.gate import page, recording, resampling, rules
+from studies.gate.recording import Recorded, Study, WholeRun
+from studies.gate.rules import RULES, Process
+
+import hograd_core
 
 CELLS = [f"cell{i}" for i in range(5)]
 
@@ -123,12 +128,12 @@ def test_rivals_agree_with_hand_made_cases() -> None:
     assert not any(rule.fires(base[: rule.processes], base[: rule.processes]) for rule in RULES)
     much = [Process(1.2, 1.2, (1.2,) * 6)] * 7
     assert all(rule.fires(base[: rule.processes], much[: rule.processes]) for rule in RULES)
-    assert rivals.RULES[4].processes == 2, "asv runs two rounds of processes"
+    assert rules.RULES[4].processes == 2, "asv runs two rounds of processes"
 
 
 def test_the_table_is_computed_and_reproducible() -> None:
-    text = table.render(study(), 40)
-    assert text == table.render(study(), 40)
+    text = page.render(study(), 40)
+    assert text == page.render(study(), 40)
     assert "30 pairs of identical sides, 20 at 1.05×, 20 at 1.10×" in text
     assert "| **this gate** | 0.00% (bound 7.22%) | 0.00% | 100.00% | 100.00% |" in text
     assert text.count("| pytest-benchmark compare-fail") == 4
@@ -139,7 +144,7 @@ def test_the_table_is_computed_and_reproducible() -> None:
 def test_quiet_and_busy_recordings_are_told_apart() -> None:
     made = study()
     made.pairs += [Recorded(p.factor, p.cells, p.turns, 5.0) for p in pairs(10, seed=4)]
-    text = table.render(made, 20)
+    text = page.render(made, 20)
     assert "**Nobody else at work**: load average 0.5 to 0.5; 5 timed cells; 30 pairs" in text
     assert "**Others at work on the same cores**: load average 5.0 to 5.0; 5 timed cells; 10 pairs" in text
     quiet, busy = text.split("**Others at work")
@@ -150,20 +155,44 @@ def test_quiet_and_busy_recordings_are_told_apart() -> None:
 
 def test_nothing_recorded_is_no_table() -> None:
     with pytest.raises(ValueError, match="study record"):
-        table.render(Study("m"), 10)
+        page.render(Study("m"), 10)
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     guide = tmp_path / "gate.md"
-    guide.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    guide.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", encoding="utf-8")
     for _ in range(2):
-        table.write_between(guide, "new")
-    assert guide.read_text(encoding="utf-8") == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
+        page.write_between(guide, "new")
+    assert guide.read_text(encoding="utf-8") == f"before\n{page.BEGIN}\n\nnew\n\n{page.END}\nafter\n"
     guide.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="marks"):
-        table.write_between(guide, "new")
+        page.write_between(guide, "new")
 
 
 def test_the_guide_has_the_marks() -> None:
-    text = (Path(__file__).parents[2] / table.GUIDE).read_text(encoding="utf-8")
-    assert text.index(table.BEGIN) < text.index(table.END)
+    text = (Path(__file__).parents[2] / page.GUIDE).read_text(encoding="utf-8")
+    assert text.index(page.BEGIN) < text.index(page.END)
+
+
+def test_a_planted_slowdown_is_of_the_planted_kernel_and_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0]
+
+    def passes(ns: int = 50) -> int:
+        clock[0] += ns
+        return clock[0]
+
+    inner = SimpleNamespace(name="inner", function=lambda: passes(1_000_000))
+    outer = SimpleNamespace(name="outer", function=lambda: inner.function())
+    operators = [SimpleNamespace(name=m.name, methods={"m": m}) for m in (inner, outer)]
+    for method in (inner, outer):
+        method.name = "m"
+    monkeypatch.setattr(hograd_core, "operators", lambda: {o.name: o for o in operators})
+    monkeypatch.setattr(time, "perf_counter_ns", passes)
+    monkeypatch.setattr(time, "thread_time_ns", passes)
+    monkeypatch.setenv("HOGRAD_PLANT", "inner/m")
+    monkeypatch.setenv("HOGRAD_PLANT_FACTOR", "1.05")
+    runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "slower.py"))
+    for method, factor in ((inner, 1.05), (outer, 1.0)):  # outer is not slowed by the inner that it calls
+        start = clock[0]
+        method.function()
+        assert (clock[0] - start) / 1_000_000 == pytest.approx(factor, abs=0.002)

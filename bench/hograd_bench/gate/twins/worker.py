@@ -9,7 +9,7 @@ and on Linux by a signal of the kernel.
 
 Requests: {"do": "hello", "plugins": [...], "preset"} | {"do": "prepare", "cell", "result"} | {"do": "turns", "cell",
 "calls", "turns", "begins", "patience"} | {"do": "check", "cell", "result"} | {"do": "count", "cell", "result", "truth"}
-| {"do": "plant", "cells": {cell: factor}} | {"do": "quit"}.
+| {"do": "quit"}.
 Each gets one reply with "ok": true, or "ok": false with "status" and "reason". During "turns" the two workers of a
 pair hand the turn to each other through the pipes READ and WRITE (-1: there is no other side).
 """
@@ -114,7 +114,6 @@ class Worker:
         self.calls: dict[str, Callable[[], Any]] = {}
         self.subjects: dict[str, Any] = {}
         self.wait_until_done: Callable[[str], None] = lambda cell: None
-        self.plants: dict[str, float] = {}
 
     def hello(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the side's suite and say what this side is."""
@@ -207,7 +206,6 @@ class Worker:
         subject, call = self.subjects[cell_id], self.calls[cell_id]
         cuda = subject.cell.device == "cuda"
         torch.set_num_threads(subject.cell.threads)
-        factor = self.plants.get(cell_id, 1.0)
         wall, own, taken = time.perf_counter_ns, time.thread_time_ns, []
         by_wall = cuda or subject.cell.threads > 1
         gc.disable()
@@ -219,11 +217,6 @@ class Worker:
                 if cuda:
                     torch.cuda.synchronize()
                 used = own() - used
-                if factor > 1.0:  # a known slowdown, for the study: work on in proportion to this very call
-                    end = wall() + round((factor - 1.0) * used)
-                    while wall() < end:  # the CPU's clock is a system call, thousands of which slow the other side too
-                        pass
-                    used = round(factor * used)
                 lasted = wall() - start
                 taken.append(lasted if by_wall or waited() != waits else used)
         finally:
@@ -257,11 +250,6 @@ class Worker:
                 }
             )
         return {"turns": kept[1:]}
-
-    def plant(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Slow cells down by known factors; only the study asks for it."""
-        self.plants = {cell: float(factor) for cell, factor in request["cells"].items()}
-        return {}
 
     def count(self, request: dict[str, Any]) -> dict[str, Any]:
         """Deterministic integer metrics of a cell, where they come from, and whether its results can be trusted.

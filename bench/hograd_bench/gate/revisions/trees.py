@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hograd_bench.gate.revisions import git
+from hograd_bench.gate.revisions.repository import git
 
 try:
     import fcntl

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import policy, results, trees, twins
+from hograd_bench.gate.exact import agreement
 from hograd_bench.gate.outcome import Finding
-from hograd_bench.gate.policy import Policy, Verdict
-from hograd_bench.gate.twins import Side, Turns, Worker, WorkerError
+from hograd_bench.gate.revisions import trees
+from hograd_bench.gate.statistics import policy
+from hograd_bench.gate.statistics.policy import Policy, Verdict
+from hograd_bench.gate.twins import processes
+from hograd_bench.gate.twins.processes import Side, Turns, Worker, WorkerError
 
 STRIKES = 2
 
@@ -46,18 +49,18 @@ class Timed:
 
 
 @dataclass
-class _Loop:
+class Loop:
+    """Fresh process pairs of two sides, and what they have shown so far."""
+
     a: Side
     b: Side
-    rules: Policy
     rng: random.Random
     folder: Path
     found: Timed = field(default_factory=Timed)
     call_ns: dict[str, float] = field(default_factory=dict)
     strikes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     allowed: dict[str, float] = field(default_factory=dict)
-    plants: dict[str, float] = field(default_factory=dict)
-    seconds_per_pair: float = twins.SECONDS_PER_PAIR
+    seconds_per_pair: float = processes.SECONDS_PER_PAIR
 
     def prepare(self, a: Worker, b: Worker, twin: Twin) -> bool:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
@@ -69,8 +72,8 @@ class _Loop:
             self.found.findings.append(_unprepared(twin, *said))
             return False
         first, second = (r for r in said if isinstance(r, dict))
-        self.allowed[twin.name] = allowed = results.tolerance(first, second)
-        why = results.disagreement(*paths, first["shapes"], second["shapes"], allowed)
+        self.allowed[twin.name] = allowed = agreement.tolerance(first, second)
+        why = agreement.disagreement(*paths, first["shapes"], second["shapes"], allowed)
         if why is None and twin.name not in self.call_ns:
             self.call_ns[twin.name] = min(first["call_ns"], second["call_ns"])
         if why is not None:
@@ -84,7 +87,7 @@ class _Loop:
             if isinstance(reply, WorkerError):
                 raise reply
         first, second = (r for r in said if isinstance(r, dict))
-        why = results.disagreement(*paths, first["shapes"], second["shapes"], self.allowed[twin.name])
+        why = agreement.disagreement(*paths, first["shapes"], second["shapes"], self.allowed[twin.name])
         if why is not None:
             self.found.findings.append(
                 Finding("wrong", twin.name, "result", f"the sides agree at first, and disagree after many calls: {why}")
@@ -99,7 +102,7 @@ class _Loop:
         self.rng.shuffle(asked)  # whatever comes first or second must be so by a coin: the rule assumes nothing else
         for worker, cell, path in asked:
             worker.send({"do": do, "cell": cell, "result": str(path)})
-        return paths, [twins.reply(a), twins.reply(b)]
+        return paths, [processes.reply(a), processes.reply(b)]
 
     def pair(self, left: Sequence[Twin]) -> dict[str, Turns]:
         """One fresh process pair over the twins that are left."""
@@ -109,28 +112,26 @@ class _Loop:
         b: Worker | None = None
         begun = time.monotonic()
         try:
-            with twins.pair(self.a, self.b, self.rng, threads) as (a, b):
+            with processes.pair(self.a, self.b, self.rng, threads) as (a, b):
                 imported = time.monotonic()
-                if self.plants:
-                    b.ask("plant", cells=self.plants)
                 ready = []
                 for twin in left:
                     current = twin
                     if self.prepare(a, b, twin):
                         ready.append(twin)
                 if threads == 1:  # after imports and preparations, which two cores do in half the time
-                    twins.share_a_core(a, b, self.rng)
+                    processes.share_a_core(a, b, self.rng)
                 self.found.starts.append((imported - begun, time.monotonic() - imported))
                 # A stretch of every cell in turn, over and over: a cell's stretches lie seconds apart, so that a spell
-                # of bad weather does not cover all of them.
-                for _ in range(twins.STRETCHES):
+                # of transient noise does not cover all of them.
+                for _ in range(processes.STRETCHES):
                     for twin in ready:
                         current = twin
                         call_ns = self.call_ns[twin.name]
-                        turns = twins.turns_for(call_ns, len(ready), self.seconds_per_pair) // twins.STRETCHES
-                        calls = twins.calls_for(call_ns)
+                        turns = processes.turns_for(call_ns, len(ready), self.seconds_per_pair) // processes.STRETCHES
+                        calls = processes.calls_for(call_ns)
                         seconds = 2 * (turns + 1) * calls * call_ns / 1e9
-                        stretch = twins.take_turns(a, b, twin.a, twin.b, calls, turns, self.rng, seconds)
+                        stretch = processes.take_turns(a, b, twin.a, twin.b, calls, turns, self.rng, seconds)
                         kept = seen.setdefault(twin.name, Turns())
                         kept.a += stretch.a
                         kept.b += stretch.b
@@ -141,6 +142,7 @@ class _Loop:
             if current is None:
                 raise
             self.strike(current, "B" if error.worker is b else "A", error)
+        self.found.pairs.append(seen)
         return seen
 
     def strike(self, twin: Twin, side: str, error: WorkerError) -> None:
@@ -178,10 +180,7 @@ def compare(
     rules: Policy,
     *,
     seed: int,
-    plants: dict[str, float] | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-    fixed_pairs: int | None = None,
-    seconds_per_pair: float = twins.SECONDS_PER_PAIR,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Timed:
     """Compare the time of cells on two sides.
 
@@ -191,10 +190,7 @@ def compare(
         cells: what to compare.
         rules: thresholds and budgets.
         seed: of the coins that decide who goes first.
-        plants: cell -> factor by which B is slowed down; for the study.
-        tell: hears a line of progress after every pair.
-        fixed_pairs: take that many pairs of every cell whatever the verdicts (recording for the study).
-        seconds_per_pair: time that the cells of a pair share, in s.
+        log: gets a line of progress after every pair.
 
     Returns:
         Verdicts, findings and every pair's turns.
@@ -204,25 +200,21 @@ def compare(
     """
     start = time.monotonic()
     with trees.scratch() as folder:
-        loop = _Loop(a, b, rules, random.Random(seed), folder, plants=dict(plants or {}))
-        loop.seconds_per_pair = seconds_per_pair
+        loop = Loop(a, b, random.Random(seed), folder)
         progress = policy.Progress([t.name for t in cells], rules)
         left, family = list(cells), len(cells)
         last = 0.0
-        limit = rules.max_pairs if fixed_pairs is None else fixed_pairs
-        while left and len(loop.found.pairs) < limit:
+        while left and len(loop.found.pairs) < rules.max_pairs:
             before = time.monotonic()
-            if fixed_pairs is None and loop.found.pairs and before - start + last > rules.max_seconds:
+            if loop.found.pairs and before - start + last > rules.max_seconds:
                 break
             seen = loop.pair(left)
             last = time.monotonic() - before
-            loop.found.pairs.append(seen)
             for finding in loop.found.findings:
                 progress.drop(finding.cell)
-            progress.add({name: twins.reading(turns.log_ratios()) for name, turns in seen.items()})
-            dropped = {f.cell for f in loop.found.findings}
-            left = [t for t in cells if t.name in progress.left or (fixed_pairs is not None and t.name not in dropped)]
-            tell(f"pair {len(loop.found.pairs)}: {len(left)} of {family} cells undecided")
+            progress.add({name: processes.reading(turns.log_ratios()) for name, turns in seen.items()})
+            left = [t for t in cells if t.name in progress.left]
+            log(f"pair {len(loop.found.pairs)}: {len(left)} of {family} cells undecided")
     found = loop.found
     dropped = {f.cell for f in found.findings}
     found.verdicts = {name: v for name, v in progress.conclude().items() if name not in dropped}

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from hograd_bench.gate.policy import Reading
+from hograd_bench.gate.statistics.policy import Reading
 
 WORKER = Path(__file__).with_name("worker.py")
 # A turn is one call, or as many short ones as fill this: the speed of a shared core jumps within milliseconds, so the
