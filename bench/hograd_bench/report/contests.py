@@ -218,7 +218,8 @@ _HOW = """\
   and after it in the same process: what the machine was doing is in both. *min* is the call alone.
 - *× fastest* compares gradients within the table. The contestants ran one after the other, in processes of their own,
   and took no turns: *±* is the larger of the interquartile range of a row's rounds over their median and of what the
-  gradient's time drifted around them. Differences below that, or below 5%, are called ties.
+  gradient's time drifted around them. Differences below that, or below 5%, are called ties. Where a ratio is to decide
+  something, `hograd gate --methods A B --no-counts --cell ID` takes two methods in turns, process by process.
 - *compile* is tracing and compiling ahead of the first call, and is in no other time; *build* is making the operator
   object and *first* the first call, each with what the package loads only then. These three happen once, so what else
   the machine did is in them, and calls that "earn back" a compilation are an upper bound.
