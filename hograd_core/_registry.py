@@ -112,6 +112,7 @@ class Operator(Generic[P, R]):
         order: the derivative order of an operator that takes no ``order`` argument, else None.
         verification: (where, result, arguments, order) -> None, raising where the result is not the derivative by a
             definition that shares nothing with the methods; None: ``verify=True`` is refused.
+        listed: whether it is among :func:`operators`; others are found by name only.
         methods: its methods by name, in order of declaration.
         aliases: names for fixed orders, e.g. {"hvp": 2}, and in ``functions`` what they call.
     """
@@ -122,6 +123,7 @@ class Operator(Generic[P, R]):
     default: str
     order: int | None
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None
+    listed: bool = True
     methods: dict[str, Method] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     functions: list[Callable[..., Any]] = field(default_factory=list)
@@ -266,6 +268,7 @@ def operator(
     default: str,
     order: int | None = None,
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None,
+    listed: bool = True,
 ) -> Callable[[Callable[Taken, Given]], Operator[Taken, Given]]:
     """Declare an operator by its argument guard; see :class:`Operator` for the arguments."""
 
@@ -275,7 +278,7 @@ def operator(
             raise ValueError(f"operator: {name!r} is declared twice")
         if (order is None) != ("order" in inspect.signature(guard).parameters):
             raise ValueError(f"operator: {name!r} must either take an `order` argument or declare order=")
-        record = Operator(name, guard, result, default, order, verification)
+        record = Operator(name, guard, result, default, order, verification, listed)
         functools.update_wrapper(record, guard)
         _OPERATORS[name] = record
         return record
@@ -311,8 +314,8 @@ def method(
 
 
 def operators() -> dict[str, Operator]:
-    """All declared operators by canonical name."""
-    return dict(_OPERATORS)
+    """All listed operators by canonical name."""
+    return {name: record for name, record in _OPERATORS.items() if record.listed}
 
 
 def resolve(name: str) -> tuple[Operator, int | None]:
@@ -326,5 +329,5 @@ def resolve(name: str) -> tuple[Operator, int | None]:
     for record in _OPERATORS.values():
         if name in record.aliases:
             return record, record.aliases[name]
-    known = sorted(_OPERATORS) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
+    known = sorted(operators()) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
     raise ValueError(f"operator: got {name!r}, expected one of {', '.join(known)}")

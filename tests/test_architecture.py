@@ -31,16 +31,17 @@ RUNS_KERNELS = {
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0, "facts": 0,
+    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0, "facts": 0, "own_files": 0,
     "problems": 1,
-    "metrics": 2, "environment": 2, "ceilings": 2,
-    "schema": 3, "units": 3,
-    "measure": 4,
-    "plan": 5, "store": 5, "laws": 5, "compare": 6,
-    "workers": 7, "sweeps": 7, "claims": 7, "claim_cells": 8,
-    "run": 9, "gate": 9, "report": 9,
-    "validation": 10, "peers": 10,
-    "cli": 11, "__main__": 12, "__init__": 12,
+    "peers": 2,
+    "metrics": 3, "environment": 3, "ceilings": 3,
+    "schema": 4, "units": 4,
+    "measure": 5,
+    "plan": 6, "store": 6, "laws": 6, "compare": 7,
+    "workers": 8, "sweeps": 8, "claims": 8, "claim_cells": 9,
+    "run": 10, "gate": 10, "report": 10,
+    "validation": 11,
+    "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""JAX: the operators as its documentation writes them, compiled by jit."""
+"""JAX: the operators as its documentation writes them, and by ``jax.experimental.jet``; compiled by jit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812
 
 from hograd_bench.peers import _jax
-from hograd_bench.peers._contract import Contestant, Peer, Task
+from hograd_bench.peers._contract import Peer, Prepared, Task
 
 PEER = Peer(
-    "JAX",
+    "jax",
     distribution="jax",
-    module="jax",
     home="jax-ml/jax",
     requires=("jax", "jaxlib", "ml_dtypes", "opt_einsum"),
     framework="JAX",
-    variables=_jax.VARIABLES,
+    set_up=_jax.set_up,
 )
 
 
-def _of_model(task: Task, operator: Any, *extra: Any, flat: Any = None) -> Contestant:
+def _of_model(task: Task, operator: Any, *extra: Any, tensors: Any = None) -> Prepared:
     """A compiled operator (value, parameters, inputs, targets, *extra) -> result."""
     model = _jax.training_loss(task)
 
@@ -31,7 +30,7 @@ def _of_model(task: Task, operator: Any, *extra: Any, flat: Any = None) -> Conte
         function,
         (model.net.parameters, model.inputs, model.targets, *extra),
         lambda: float(model.value(model.net.parameters, model.inputs, model.targets)),
-        flat or model.net.flat,
+        tensors or model.net.flat,
     )
 
 
@@ -48,7 +47,7 @@ def _reverse_over_reverse(f: Any, x: Any, v: Any) -> Any:
     return pull(v)[0]
 
 
-def _hvp(task: Task, product: Any) -> Contestant:
+def _hvp(task: Task, product: Any) -> Prepared:
     if "module" in task.instance.extras:
         return _of_model(task, product, _jax.training_loss(task).net.tree(task.v))
     f, constants = _jax.twin(task)
@@ -60,14 +59,14 @@ def _hvp(task: Task, product: Any) -> Contestant:
     return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
 
 
-@PEER.offer("hvp", "jit(jvp(grad(f)))")
-def hvp(task: Task) -> Contestant:
+@PEER.method("hvp", "jit(jvp(grad(f)))")
+def hvp(task: Task) -> Prepared:
     """Forward over reverse."""
     return _hvp(task, _forward_over_reverse)
 
 
-@PEER.offer("hvp", "jit(vjp(grad(f)))")
-def hvp_reverse(task: Task) -> Contestant:
+@PEER.method("hvp", "jit(vjp(grad(f)))", variant="vjp_of_grad")
+def hvp_reverse(task: Task) -> Prepared:
     """Reverse over reverse."""
     return _hvp(task, _reverse_over_reverse)
 
@@ -80,14 +79,14 @@ def _dense(f: Any, parameters: Any) -> Any:
     return jax.hessian(lambda x: f(unravel(x)))(flat)
 
 
-@PEER.offer("hessian", "jit(hessian(f))")
-def hessian(task: Task) -> Contestant:
+@PEER.method("hessian", "jit(hessian(f))")
+def hessian(task: Task) -> Prepared:
     """Forward over reverse, vectorised over the coordinates."""
-    return _of_model(task, _dense, flat=_jax.to_torch)
+    return _of_model(task, _dense, tensors=_jax.to_torch)
 
 
-@PEER.offer("hessian_diagonal", "jit(vmap(jvp(jvp(f))))")
-def hessian_diagonal(task: Task) -> Contestant:
+@PEER.method("hessian_diagonal", "jit(vmap(jvp(jvp(f))))")
+def hessian_diagonal(task: Task) -> Prepared:
     """Second directional derivatives along the coordinates, forward over forward."""
     import jax
     import jax.numpy as jnp
@@ -104,19 +103,19 @@ def hessian_diagonal(task: Task) -> Contestant:
 
         return jax.vmap(along)(jnp.eye(flat.size, dtype=flat.dtype))
 
-    return _of_model(task, diagonal, flat=_jax.to_torch)
+    return _of_model(task, diagonal, tensors=_jax.to_torch)
 
 
-@PEER.offer("hessian_extreme_eigenvalues", "jit(eigvalsh(hessian(f)))")
-def extreme_eigenvalues(task: Task) -> Contestant:
+@PEER.method("hessian_extreme_eigenvalues", "jit(eigvalsh(hessian(f)))")
+def extreme_eigenvalues(task: Task) -> Prepared:
     """Both ends of the full spectrum."""
     import jax.numpy as jnp
 
-    return _of_model(task, lambda f, p: jnp.linalg.eigvalsh(_dense(f, p))[jnp.array([0, -1])], flat=_jax.to_torch)
+    return _of_model(task, lambda f, p: jnp.linalg.eigvalsh(_dense(f, p))[jnp.array([0, -1])], tensors=_jax.to_torch)
 
 
-@PEER.offer("gauss_newton_vector_product", "jit(vjp(hvp of the loss(jvp)))")
-def gauss_newton(task: Task) -> Contestant:
+@PEER.method("gauss_newton_vector_product", "jit(vjp(hvp of the loss(jvp)))")
+def gauss_newton(task: Task) -> Prepared:
     """jvp of the network, Hessian of the loss by its outputs, vjp."""
     import jax
 
@@ -139,8 +138,8 @@ def gauss_newton(task: Task) -> Contestant:
     )
 
 
-@PEER.offer("empirical_fisher_diagonal", "jit(mean(vmap(grad(f))**2))")
-def empirical_fisher_diagonal(task: Task) -> Contestant:
+@PEER.method("empirical_fisher_diagonal", "jit(mean(vmap(grad(f))**2))")
+def empirical_fisher_diagonal(task: Task) -> Prepared:
     """Mean of squared per-sample gradients."""
     import jax
     import jax.numpy as jnp
@@ -157,8 +156,8 @@ def empirical_fisher_diagonal(task: Task) -> Contestant:
     return _jax.compiled(diagonal, arguments, lambda: float(model.value(*arguments)), model.net.flat)
 
 
-@PEER.offer("fisher_diagonal", "jit(vmap(jacrev(logits)))")
-def fisher_diagonal(task: Task) -> Contestant:
+@PEER.method("fisher_diagonal", "jit(vmap(jacrev(logits)))")
+def fisher_diagonal(task: Task) -> Prepared:
     """mean_b Σ_c p_c J_c² − (Σ_c p_c J_c)², J the Jacobian of a sample's logits."""
     import jax
     import jax.numpy as jnp
@@ -187,8 +186,8 @@ def fisher_diagonal(task: Task) -> Contestant:
     )
 
 
-@PEER.offer("directional_derivative", "jit(nested jvp)")
-def directional_derivative(task: Task) -> Contestant:
+@PEER.method("directional_derivative", "jit(nested jvp)")
+def directional_derivative(task: Task) -> Prepared:
     """jvp of jvp of ... of t -> f(x + t v)."""
     import jax
 
@@ -201,13 +200,13 @@ def directional_derivative(task: Task) -> Contestant:
                 return lambda y: f(y, *constants)
             return lambda y: jax.jvp(derivative(order - 1), (y,), (v,))[1]
 
-        return derivative(task.contest.order)(x)
+        return derivative(task.cell.order)(x)
 
     return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
 
 
-@PEER.offer("laplacian", "jit(vmap(trace(hessian(u))))")
-def laplacian(task: Task) -> Contestant:
+@PEER.method("laplacian", "jit(vmap(trace(hessian(u))))")
+def laplacian(task: Task) -> Prepared:
     """The trace of the full Hessian at every point."""
     import jax
     import jax.numpy as jnp
@@ -217,5 +216,46 @@ def laplacian(task: Task) -> Contestant:
 
     def function(parameters: Any, points: Any) -> Any:
         return jax.vmap(lambda a: jnp.trace(jax.hessian(lambda b: net.apply(parameters, b)[0])(a)))(points)
+
+    return _jax.compiled(function, (net.parameters, points), _jax.field_value(task, net))
+
+
+def _series(f: Any, x: Any, v: Any, order: int) -> Any:
+    """d^order/dt^order of f(x + t v) at 0, by Taylor mode (Bettencourt, Johnson & Duvenaud 2019)."""
+    import jax.numpy as jnp
+    from jax.experimental.jet import jet
+
+    direction = [v] + [jnp.zeros_like(v)] * (order - 1)
+    return jet(f, (x,), (direction,))[1][-1]
+
+
+@PEER.method("directional_derivative", "jit(jet(f))", variant="jet")
+def directional_derivative_by_jet(task: Task) -> Prepared:
+    """All derivatives up to the order along v; the last counts."""
+    f, constants = _jax.twin(task)
+    x, v = _jax.array(task.x), _jax.array(task.v)
+
+    def function(x: Any, v: Any, *constants: Any) -> Any:
+        return _series(lambda y: f(y, *constants), x, v, task.cell.order)
+
+    return _jax.compiled(function, (x, v, *constants), lambda: float(f(x, *constants)))
+
+
+@PEER.method("laplacian", "jit(vmap(vmap(jet(u))))", variant="jet")
+def laplacian_by_jet(task: Task) -> Prepared:
+    """Second derivatives along the coordinates, summed, at every point."""
+    import jax
+    import jax.numpy as jnp
+
+    net = _jax.network(task.extra("u"))
+    points = _jax.array(task.extra("points"))
+
+    def function(parameters: Any, points: Any) -> Any:
+        eye = jnp.eye(points.shape[1], dtype=points.dtype)
+
+        def at(point: Any) -> Any:
+            return jnp.sum(jax.vmap(lambda e: _series(lambda b: net.apply(parameters, b)[0], point, e, 2))(eye))
+
+        return jax.vmap(at)(points)
 
     return _jax.compiled(function, (net.parameters, points), _jax.field_value(task, net))
