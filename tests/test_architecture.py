@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "hograd_core"
 BENCH = ROOT / "bench" / "hograd_bench"
@@ -107,6 +112,16 @@ def test_nothing_right_of_results_runs_a_kernel() -> None:
             forbidden = rooms_imported(path, "hograd_bench") & RUNS_KERNELS
             assert not forbidden, f"{path.relative_to(ROOT)} imports {forbidden}"
             assert not {"torch", "hograd_core"} & {n.split(".")[0] for n in imported_names(path)}, path
+
+
+def test_studies_are_for_the_repository_alone() -> None:
+    """They are in no wheel, and nothing that is in one imports them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert [ROOT / package for package in wheel] == [CORE, BENCH]
+    moving = {"validation"}  # itself on its way to bench/studies
+    importing = {path for path in rooms(BENCH) if any(n.split(".")[0] == "studies" for n in imported_names(path))}
+    assert {rooms(BENCH)[path] for path in importing} <= moving
 
 
 def test_the_rule_notices_a_wrong_import(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hograd_bench.validation import __main__ as command
 from hograd_bench.validation import study
+from studies import _document
 from studies._document import written_into
 
 MARKED = "<!-- study: {0} -->\n{1}<!-- end of study: {0} -->\n"
@@ -26,7 +27,7 @@ def test_sections_of_the_documentation_exist() -> None:
     marked = re.findall(r"<!-- study: (.+?) -->", text)
     assert sorted(marked) == sorted(study.SECTIONS)
     for name in marked:
-        between = text.split(command.BEGIN.format(name))[1].split(command.END.format(name))[0]
+        between = text.split(_document.BEGIN.format(name))[1].split(_document.END.format(name))[0]
         assert between.strip(), f"section {name} is empty: python -m hograd_bench.validation --write FILE {name}"
         assert "DIFFERENT" not in between
 
