@@ -1,4 +1,4 @@
-"""A problem and a method of one's own are one file: in the conformance loop and in the rows, and nothing else edited."""
+"""A problem and a method of one's own are one file, found in the conformance loop and in the rows."""
 
 from __future__ import annotations
 
