@@ -30,7 +30,7 @@ RUNS_KERNELS = {
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0, "facts": 0,
+    "cells": 0, "patterns": 0, "_probes": 0, "facts": 0,
     "problems": 1,
     "metrics": 2, "environment": 2, "ceilings": 2,
     "schema": 3, "units": 3,
