@@ -82,6 +82,12 @@ def python(session: nox.Session, *arguments: str) -> None:
     session.run(str(SCRIPTS / "python"), *arguments, external=True)
 
 
+def study(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run a study of bench/studies, which no wheel has."""
+    session.env["PYTHONPATH"] = str(ROOT / "bench")
+    python(session, "-m", f"studies.{name}", *arguments)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Main job: sweep, rows to results/, reports/index.html. Options after --, e.g. --preset smoke."""
@@ -109,15 +115,19 @@ def gate(session: nox.Session) -> None:
 @nox.session(default=False)
 def gate_study(session: nox.Session) -> None:
     """False alarms and power of the gate; arguments after -- as in python -m studies.gate --help."""
-    session.env["PYTHONPATH"] = str(ROOT / "bench")
-    python(session, "-m", "studies.gate", *session.posargs)
+    study(session, "gate", *session.posargs)
+
+
+@nox.session(default=False)
+def laws_study(session: nox.Session) -> None:
+    """How far laws and verdicts can be trusted; arguments after -- as in python -m studies.laws --help."""
+    study(session, "laws", *session.posargs)
 
 
 @nox.session(default=False)
 def atlas(session: nox.Session) -> None:
     """PyTorch operator x method x order: docs/data/atlas-*.json, docs/atlas.md. After --: page, or run --ops NAME."""
-    session.env["PYTHONPATH"] = str(ROOT / "bench")
-    python(session, "-m", "studies.atlas", *(session.posargs or ["run"]))
+    study(session, "atlas", *(session.posargs or ["run"]))
 
 
 @nox.session(default=False)
@@ -133,7 +143,7 @@ def docs(session: nox.Session) -> None:
     """Regenerate claims, peers (from results/reference/), coverage, and the tables of docs/measurement.md."""
     for page in ("claims", "peers"):
         python(session, "-m", "hograd_bench", page, "--results", "results/reference", "--markdown", f"docs/{page}.md")
-    python(session, "-m", "hograd_bench.coverage", "--write", "docs/coverage.md")
+    study(session, "coverage", "--write", "docs/coverage.md")
     python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
 
 

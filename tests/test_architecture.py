@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "hograd_core"
 BENCH = ROOT / "bench" / "hograd_bench"
@@ -40,7 +45,7 @@ BENCH_RANKS = {
     "plan": 6, "store": 6, "laws": 6, "compare": 7,
     "workers": 8, "sweeps": 8, "claims": 8, "claim_cells": 9,
     "run": 10, "gate": 10, "report": 10,
-    "validation": 11, "coverage": 11,
+    "validation": 11,
     "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 
@@ -107,6 +112,16 @@ def test_nothing_right_of_results_runs_a_kernel() -> None:
             forbidden = rooms_imported(path, "hograd_bench") & RUNS_KERNELS
             assert not forbidden, f"{path.relative_to(ROOT)} imports {forbidden}"
             assert not {"torch", "hograd_core"} & {n.split(".")[0] for n in imported_names(path)}, path
+
+
+def test_studies_are_for_the_repository_alone() -> None:
+    """They are in no wheel, and nothing that is in one imports them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert [ROOT / package for package in wheel] == [CORE, BENCH]
+    moving = {"validation"}  # itself on its way to bench/studies
+    importing = {path for path in rooms(BENCH) if any(n.split(".")[0] == "studies" for n in imported_names(path))}
+    assert {rooms(BENCH)[path] for path in importing} <= moving
 
 
 def test_the_rule_notices_a_wrong_import(tmp_path: Path) -> None:

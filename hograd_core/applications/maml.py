@@ -28,6 +28,8 @@ from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
 from hograd_core.curvature._precision import unbounded
 from hograd_core.derivatives._autograd import leaf
 
+__all__ = ["MetaGradient", "Task", "adapt", "meta_gradient"]
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Objective = Callable[[Parameters], Tensor]
 

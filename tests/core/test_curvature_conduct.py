@@ -25,6 +25,7 @@ from hograd_core.curvature import (
     kfac,
     lanczos,
     lobpcg,
+    sampled_fisher_diagonal,
     spectral_density,
     stochastic_diagonal,
     xtrace,
@@ -73,7 +74,7 @@ CALLS: dict[str, Callable[[torch.dtype], tuple[Any, ...]]] = {
     ),
     "MatrixOperator": lambda d: (_dense(d) @ normal(8, 2, seed=2, dtype=d),),
     "kfac": lambda d: _kfac(kfac(*network(d))),
-    "sampled_fisher_diagonal": lambda d: _estimate(hg.sampled_fisher_diagonal(*network(d), seed=1)),
+    "sampled_fisher_diagonal": lambda d: _estimate(sampled_fisher_diagonal(*network(d), seed=1)),
     **{
         f"{name}[{method}]": lambda d, name=name, method=method: (
             hg.operators()[name](quadratic, normal(8, dtype=d), method=method, **_seeded(name, method)),
@@ -279,7 +280,7 @@ def test_fresh_randomness_by_default_and_torchs_own_seed_repeats_it() -> None:
         lambda: spectral_density(operator, probes=1, steps=3).nodes,
         lambda: hg.hessian_trace(quadratic, normal(8), method="hutchinson", probes=2),
         lambda: hg.fisher_diagonal(*network(), method="monte_carlo"),
-        lambda: hg.sampled_fisher_diagonal(*network()).value,
+        lambda: sampled_fisher_diagonal(*network()).value,
         lambda: kfac(*network(), fisher="monte_carlo").dense(),
     ]
     for draw in draws:

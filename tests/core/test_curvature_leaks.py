@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import hograd_core as hg
-from hograd_core.curvature import HessianOperator, extreme_eigenpairs, hutchinson_trace, kfac, spectral_density
+from hograd_core.curvature import (
+    HessianOperator,
+    extreme_eigenpairs,
+    hutchinson_trace,
+    kfac,
+    sampled_fisher_diagonal,
+    spectral_density,
+)
 from hograd_core.solvers import minimize_newton, newton_cg
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -108,7 +115,7 @@ def test_functions_with_reports_keep_nothing() -> None:
     def step() -> None:
         newton_cg(f, known["x"])
         kfac(*model).inverse(0.1).matvec(known["v"])
-        hg.sampled_fisher_diagonal(*model)
+        sampled_fisher_diagonal(*model)
         with HessianOperator(f, known["x"]) as hessian:
             spectral_density(hessian, probes=1, steps=3)
             extreme_eigenpairs(hessian)

@@ -16,7 +16,7 @@ LISTED = SOURCE[SOURCE.index("__all__ = [") :]
 GROUPS: dict[str, list[str]] = {
     title: re.findall(r'"(\w+)"', names) for title, names in re.findall(r"# (.+)\n((?: +\".*\n)+)", LISTED)
 }
-NAMESPACES = ("curvature", "solvers", "applications.pinn", "applications.gradient_penalty")
+NAMESPACES = ("curvature", "solvers", "applications.pinn", "applications.gradient_penalty", "applications.maml")
 
 
 def operators() -> set[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-
 from hograd_bench.cells import Cell
 from hograd_bench.laws import ExactLaw, InsufficientData, exact_law, fitted_law
 from hograd_bench.laws.fitted import MIN_SIZES

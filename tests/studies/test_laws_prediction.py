@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from frame_fakes import frame
 from hograd_bench.cells import Cell
-from hograd_bench.laws.synthetic import frame
-from hograd_bench.validation import prediction, verdicts
+from studies.laws import __main__ as command
+from studies.laws import prediction, sections
 
 
 def rows(
@@ -50,7 +51,7 @@ def test_series_are_judged_with_their_reason() -> None:
     assert [j.outcome for j in found] == ["exact", "missed", "no law", "not measured"]
     assert "4,100 B at n=1024, T=1, foretold 4,096 (+4)" in found[1].reason
     assert "MemoryError" in found[3].reason
-    text = verdicts._bytes_table(found)
+    text = sections._bytes_table(found)
     assert "| exact | 1 | 5 | 31.2% |" in text
     assert "1 series (1 cells) have a single size" in text
 
@@ -62,7 +63,7 @@ def test_times_are_foretold_from_the_sizes_below_alone() -> None:
     assert all(f.covered for f in prediction.forecasts(good))
     jump = rows(lambda n: 1e-6 * n * (50 if n > 1024 else 1), sizes, "seconds_min")
     assert not any(f.covered for f in prediction.forecasts(jump))
-    assert "| 4N, the same run | 2 | 2 | 100.0% |" in verdicts._times_table(good)
+    assert "| 4N, the same run | 2 | 2 | 100.0% |" in sections._times_table(good)
     assert [c.n for c in prediction.timed_targets(good)] == [8192]
 
 
@@ -78,9 +79,9 @@ def test_flips_between_runs_are_counted(
     powers: list[int], flips: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     table = results(powers)
-    monkeypatch.setattr(verdicts.store, "load", lambda *a, **k: type("R", (), {"rows": table})())
-    monkeypatch.setattr(verdicts.claims, "load", lambda: [c for c in CLAIMS if c.id == "C8"])
-    text = verdicts.stability(tmp_path)
+    monkeypatch.setattr(sections.store, "load", lambda *a, **k: type("R", (), {"rows": table})())
+    monkeypatch.setattr(sections.claims, "load", lambda: [c for c in CLAIMS if c.id == "C8"])
+    text = sections.stability(tmp_path)
     counted = {
         line.split("|")[1].strip(): line.split("|")[5].strip() for line in text.splitlines() if line.count("|") == 6
     }
@@ -88,33 +89,33 @@ def test_flips_between_runs_are_counted(
     assert ("Cases that flip" in text) == bool(flips)
 
 
-CLAIMS = verdicts.claims.load()
+CLAIMS = sections.claims.load()
 
 
 def test_peaks_are_kept_as_they_come_and_failures_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Cell("gradient", "autograd", "rosenbrock", 8, 1)
     path = tmp_path / "peaks.json"
-    first = verdicts._peaks([good], path)
+    first = sections._peaks([good], path)
     assert isinstance(first[good.id], int)
 
     def refuse(*arguments: Any) -> None:
         raise RuntimeError("cannot")
 
-    monkeypatch.setattr(verdicts, "trace", refuse)
+    monkeypatch.setattr(sections, "trace", refuse)
     other = Cell("gradient", "func", "rosenbrock", 8, 1)
-    again = verdicts._peaks([good, other], path)
+    again = sections._peaks([good, other], path)
     assert again == {**first, other.id: "RuntimeError: cannot"} == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_section_goes_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = tmp_path / "laws.md"
     document.write_text("a\n<!-- study: synthetic -->\nold\n<!-- end of study: synthetic -->\nb\n", encoding="utf-8")
-    monkeypatch.setattr(verdicts, "synthetic", lambda trials: f"{trials} trials")
-    monkeypatch.setattr("sys.argv", ["verdicts", "synthetic", "--trials", "3", "--write", str(document)])
-    verdicts.main()
+    monkeypatch.setattr(sections, "synthetic", lambda trials: f"{trials} trials")
+    monkeypatch.setattr("sys.argv", ["laws", "synthetic", "--trials", "3", "--write", str(document)])
+    command.main()
     assert document.read_text(encoding="utf-8") == (
         "a\n<!-- study: synthetic -->\n3 trials\n<!-- end of study: synthetic -->\nb\n"
     )
-    monkeypatch.setattr("sys.argv", ["verdicts", "prediction"])
+    monkeypatch.setattr("sys.argv", ["laws", "prediction"])
     with pytest.raises(SystemExit):
-        verdicts.main()
+        command.main()

@@ -1,14 +1,7 @@
-"""The study of laws and verdicts, as Markdown: wrong verdicts on known truth, foretold sizes, stability over runs.
-
-python -m hograd_bench.validation.verdicts synthetic
-python -m hograd_bench.validation.verdicts prediction --base results/reference --measure DIR
-python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS
-python -m hograd_bench.validation.verdicts stability --base DIR_OF_SEVERAL_RUNS --write docs/laws.md
-"""
+"""The sections of docs/laws.md: wrong verdicts on known truth, sizes foretold, stability over runs."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -18,19 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
-
 from hograd_bench import claims, measure, store
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
-from hograd_bench.laws import study as synthetic_study
 from hograd_bench.metrics import Subject
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import warm
 from hograd_bench.plan import Planned
-from hograd_bench.validation import prediction
-from hograd_bench.validation.__main__ import check_markers, written_into
-from hograd_bench.validation.study import table
+from scipy import stats
+
+from studies._document import table
+from studies.laws import known_truth, prediction
 
 COVERAGE = 0.9
 OPPOSITE = {claims.HOLDS, claims.REFUTED}
@@ -38,7 +29,7 @@ OPPOSITE = {claims.HOLDS, claims.REFUTED}
 
 def synthetic(trials: int) -> str:
     """Wrong and undecided verdicts on data of known truth."""
-    return synthetic_study.tables(trials)
+    return known_truth.tables(trials)
 
 
 def foretold(base: Path, measured: Path) -> str:
@@ -171,39 +162,3 @@ def stability(base: Path) -> str:
     if moved:
         text += "\n\n" + table(("claim whose verdict differs between runs", "verdicts"), moved)
     return text
-
-
-def main() -> None:
-    """Parse arguments, print or write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hograd_bench.validation.verdicts",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("section", choices=("synthetic", "prediction", "stability"))
-    parser.add_argument("--base", type=Path, default=Path("results/reference"), help="results to judge")
-    parser.add_argument("--measure", type=Path, help="prediction: results folder of the larger sizes; kept and reused")
-    parser.add_argument("--trials", type=int, default=40, help="synthetic: data sets per truth, disturbance and noise")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the section between markers in FILE")
-    given = parser.parse_args()
-    if given.section == "prediction" and given.measure is None:
-        parser.error("--measure: the larger sizes must be measured somewhere; name a folder")
-    try:
-        if given.write is not None:
-            check_markers(given.write.read_text(encoding="utf-8"), [given.section])
-        text = {
-            "synthetic": lambda: synthetic(given.trials),
-            "prediction": lambda: foretold(given.base, given.measure),
-            "stability": lambda: stability(given.base),
-        }[given.section]()
-        if given.write is None:
-            print(text)
-            return
-        document = written_into(given.write.read_text(encoding="utf-8"), {given.section: text + "\n"})
-        given.write.write_text(document, encoding="utf-8")
-    except (OSError, ValueError, store.StoreError, run_of.RunError) as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

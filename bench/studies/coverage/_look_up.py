@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hograd_core
 from hograd_bench import claim_cells, claims, plan, run
 from hograd_bench.cells import Cell
-from hograd_bench.coverage._named import EVERY_METHOD, TestUse, read_tests
+
+import hograd_core
+from hograd_core import curvature, solvers
+from hograd_core.applications import gradient_penalty, maml, pinn
+from studies.coverage._named import EVERY_METHOD, TestUse, read_tests
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+PUBLIC = (hograd_core, curvature, solvers, gradient_penalty, maml, pinn)
 COVERAGE = Path(__file__).with_name("coverage.toml")
 
 
@@ -72,7 +76,7 @@ class World:
 
     Attributes:
         operators: the registry.
-        functions: public names of hograd_core.
+        functions: public names of hograd_core and of its public submodules.
         tests: what each test names.
         presets: name -> the cells that it attempts.
         claims: id of a claim -> the cells that it needs.
@@ -147,7 +151,8 @@ def look_around(tests: Path) -> World:
         for name in plan.load_presets()
     }
     by_claim = {claim.id: claim_cells.needed_cells(claim) for claim in claims.load()}
-    return World(hograd_core.operators(), frozenset(vars(hograd_core)), read_tests(tests), needed, by_claim)
+    public = {name for module in PUBLIC for name in module.__all__}
+    return World(hograd_core.operators(), frozenset(public), read_tests(tests), needed, by_claim)
 
 
 def find(use: Use, world: World) -> Found:

@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from hograd_bench import coverage
+from studies import coverage
 
 
 def main() -> None:
     """Parse arguments; exit status 1 where something promised is not there."""
-    parser = argparse.ArgumentParser(prog="python -m hograd_bench.coverage", description=coverage.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.coverage", description=coverage.__doc__)
     parser.add_argument("--tests", type=Path, default=Path("tests"), help="folder of the tests (default: tests)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table to FILE instead of stdout")
     given = parser.parse_args()

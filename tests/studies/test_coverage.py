@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hograd_bench import coverage
-from hograd_bench.coverage import World
-from hograd_bench.coverage._named import EVERY_METHOD, read_tests
+from studies import coverage
+from studies.coverage import World
+from studies.coverage._named import EVERY_METHOD, read_tests
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_every_operator_beyond_plain_derivatives_is_promised_somewhere(world: Wo
 def test_the_committed_table_is_current(world: World) -> None:
     written = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
     assert written == coverage.render(coverage.load(), world), (
-        "docs/coverage.md is not current: python -m hograd_bench.coverage --write docs/coverage.md"
+        "docs/coverage.md is not current: python -m studies.coverage --write docs/coverage.md"
     )
 
 

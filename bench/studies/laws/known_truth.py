@@ -1,4 +1,4 @@
-"""How often laws decide wrongly on data with known truth: ``python -m hograd_bench.validation.verdicts synthetic``.
+"""How often laws decide wrongly on data with known truth: ``python -m studies.laws synthetic``.
 
 As Markdown: for every truth, disturbance and noise the share of wrong, right and undecided verdicts, the
 coverage of prediction intervals at 4 times the largest size, and the exact laws that must and must not be found.
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-
-from hograd_bench.laws import synthetic
 from hograd_bench.laws._outcomes import InsufficientData
 from hograd_bench.laws.decisions import decide, decide_family
 from hograd_bench.laws.exact import ExactLaw, fit_exact
 from hograd_bench.laws.fitted import fit_power
 from hograd_bench.laws.orders import fit_orders
-from hograd_bench.laws.synthetic import Disturbance, Truth
+from scipy import stats
+
+from studies.laws import synthetic
+from studies.laws.synthetic import Disturbance, Truth
 
 COVERAGE = 0.9
 

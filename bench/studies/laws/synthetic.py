@@ -1,4 +1,4 @@
-"""Frames with known truth: what a verdict ought to be is known before the data are drawn."""
+"""Growths with known truth: what a verdict ought to be is known before the data are drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 Array = npt.NDArray[np.float64]
 
@@ -95,27 +94,3 @@ def draw(
             value *= random.uniform(1.5, 4.0)
         y.append(math.nan if random.random() < disturbance.missing else value)
     return x, y
-
-
-def frame(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows with the columns that every row has, given those that matter."""
-    common: dict[str, object] = {
-        "operator": "derivative_vector_product",
-        "method": "double_backward",
-        "problem": "mlp",
-        "n": 8,
-        "order": 2,
-        "depth": 1,
-        "batch": 1,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 1,
-        "preparation": "eager",
-        "numel": None,
-        "status": "ok",
-        "reason": "",
-        "run": "r1",
-        "machine": "synthetic",
-    }
-    made: pd.DataFrame = pd.DataFrame([{**common, **row} for row in rows])
-    return made

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hograd_bench.laws import study, synthetic
-from hograd_bench.laws.study import Trial, graded, table
+from studies.laws import known_truth as study
+from studies.laws import synthetic
+from studies.laws.known_truth import Trial, graded, table
 
 
 def shares(trials, **where):
