@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import hograd_core
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
+from hograd_core.curvature import kfac
 from hograd_core.reference import truth
+from hograd_core.solvers import minimize_newton
 
 GRADIENT_TOLERANCE = 1e-5
 MINIMUM_TOLERANCE = 1e-5
@@ -21,7 +23,7 @@ MINIMUM_TOLERANCE = 1e-5
 
 
 @operator(result="x", default="newton_line_search", order=2, listed=False)
-def local_minimum(f: Any, x: Tensor, known_minimum: Tensor) -> tuple[Any, ...]:
+def local_minimum(f: Any, x: Tensor, known_minimum: Tensor, **how: Unpack[How]) -> Tensor:
     """The minimum of f next to x.
 
     Args:
@@ -32,7 +34,7 @@ def local_minimum(f: Any, x: Tensor, known_minimum: Tensor) -> tuple[Any, ...]:
     Returns:
         A tensor shaped like x.
     """
-    return f, x
+    return to_method(f, x)
 
 
 @truth(local_minimum)
@@ -49,9 +51,7 @@ def _newton(globalisation: str) -> None:
         tolerance=lambda eps, order: MINIMUM_TOLERANCE,
     )
     def minimise(f: Any, x: Tensor) -> Tensor:
-        return hograd_core.minimize_newton(
-            f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE
-        ).x  # fmt: skip
+        return minimize_newton(f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
 
 
 _newton("line_search")
@@ -59,11 +59,13 @@ _newton("trust_region")
 
 
 @operator(result="x", default="expectation", order=2, listed=False)
-def kfac_vector_product(module: nn.Module, loss: Any, inputs: Tensor, targets: Tensor, v: Tensor) -> tuple[Any, ...]:
+def kfac_vector_product(
+    module: nn.Module, loss: Any, inputs: Tensor, targets: Tensor, v: Tensor, **how: Unpack[How]
+) -> Tensor:
     """The Kronecker-factored Fisher matrix times v: the factors built from the batch and applied once.
 
     Args:
-        module: as ``hograd_core.kfac`` takes it.
+        module: as ``hograd_core.curvature.kfac`` takes it.
         loss: likewise.
         inputs: likewise.
         targets: likewise.
@@ -72,13 +74,13 @@ def kfac_vector_product(module: nn.Module, loss: Any, inputs: Tensor, targets: T
     Returns:
         A tensor of shape (P,).
     """
-    return module, loss, inputs, targets, v
+    return to_method(module, loss, inputs, targets, v)
 
 
-@method(kfac_vector_product, "expectation", mode="reverse, an outcome at a time", source="hograd_core.kfac")
+@method(kfac_vector_product, "expectation", mode="reverse, an outcome at a time", source="hograd_core.curvature.kfac")
 def expectation(module: nn.Module, loss: Any, inputs: Tensor, targets: Tensor, v: Tensor) -> Tensor:
     """Exact over the outcomes."""
-    return hograd_core.kfac(module, loss, inputs, targets).matvec(v)
+    return kfac(module, loss, inputs, targets).matvec(v)
 
 
 @truth(kfac_vector_product)

@@ -26,7 +26,7 @@ from hograd_core._registry import method
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._kronecker import KFAC, KroneckerBlock
 from hograd_core.curvature._likelihood import output_fisher_factor, sample_scaling, sampled_output_factor
-from hograd_core.curvature._model import Loss, Model, check_model, scalar_loss
+from hograd_core.curvature._model import Inputs, Loss, Model, check_model, scalar_loss
 from hograd_core.curvature._precision import unbounded
 from hograd_core.curvature._probes import probe_generator
 from hograd_core.curvature.fisher import fisher_diagonal, fisher_matrix, fisher_vector_product
@@ -39,7 +39,7 @@ EXPECTATION, MONTE_CARLO, EMPIRICAL = "expectation", "monte_carlo", "empirical"
 def kfac(
     module: nn.Module,
     loss: Loss,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     *,
     fisher: str = EXPECTATION,

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_finite, check_point, scalar_function
 from hograd_core._entrance import entrance
-from hograd_core._registry import Method, method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import Method, method, operator, to_method
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature._precision import solver_tolerance, widened
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.hazards import guarded
+from hograd_core.solvers._conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.solvers._dense import finite_hessian
 from hograd_core.solvers._inside import refuse_inside_derivative
-from hograd_core.solvers.conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (its products are methods here too)
 
 
@@ -71,7 +71,7 @@ def newton_cg(
 
 
 @operator(result="x", default=LINEARISED, order=2)
-def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0) -> tuple[Any, ...]:
+def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0, **how: Unpack[How]) -> Tensor:
     """The step p with (H + damping I) p = -g, for the gradient g and Hessian H of f at x.
 
     A method other than ``dense`` is conjugate gradients with that Hessian-vector product (``linearised``: the
@@ -95,7 +95,7 @@ def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0) -> tuple[
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
     refuse_inside_derivative("newton_cg_step", x)
-    return scalar_function(f), check_point(x), check_damping(damping)
+    return to_method(scalar_function(f), check_point(x), check_damping(damping))
 
 
 def product_of(hvp_method: str) -> str:
