@@ -24,8 +24,8 @@ CORE_RANKS = {
 }  # fmt: skip
 # What reads results may not import what runs kernels.
 RUNS_KERNELS = {
-    "patterns", "problems", "measure", "plan", "claim_cells", "workers", "run", "sweeps", "validation", "ceilings",
-    "peers",
+    "patterns", "problems", "measure", "plan", "claim_cells", "engine", "driver", "run", "sweeps", "validation",
+    "ceilings", "peers",
 }  # fmt: skip
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
@@ -36,10 +36,10 @@ BENCH_RANKS = {
     "schema": 3, "units": 3,
     "measure": 4,
     "plan": 5, "store": 5, "laws": 5, "compare": 6,
-    "workers": 7, "sweeps": 7, "claims": 7, "claim_cells": 8,
-    "run": 9, "gate": 9, "report": 9,
-    "validation": 10, "peers": 10, "coverage": 10,
-    "cli": 11, "__main__": 12, "__init__": 12,
+    "sweeps": 7, "claims": 7, "engine": 8, "claim_cells": 8,
+    "driver": 9, "run": 10, "gate": 10, "report": 10,
+    "validation": 11, "peers": 11, "coverage": 11,
+    "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 
 
