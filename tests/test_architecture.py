@@ -30,23 +30,23 @@ CORE_RANKS = {
 }  # fmt: skip
 # What reads results may not import what runs kernels.
 RUNS_KERNELS = {
-    "patterns", "problems", "measure", "plan", "claim_cells", "workers", "run", "sweeps", "validation", "ceilings",
-    "peers",
+    "patterns", "problems", "measure", "plan", "claim_cells", "engine", "driver", "run", "sweeps", "validation",
+    "ceilings", "peers",
 }  # fmt: skip
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "_parallel": 0, "facts": 0, "own_files": 0,
+    "cells": 0, "patterns": 0, "_probes": 0, "facts": 0, "own_files": 0,
     "problems": 1,
     "peers": 2,
     "metrics": 3, "environment": 3, "ceilings": 3,
     "schema": 4, "units": 4,
     "measure": 5,
     "plan": 6, "store": 6, "laws": 6, "compare": 7,
-    "workers": 8, "sweeps": 8, "claims": 8, "claim_cells": 9,
-    "run": 10, "gate": 10, "report": 10,
-    "validation": 11,
-    "cli": 12, "__main__": 13, "__init__": 13,
+    "sweeps": 8, "claims": 8, "engine": 9, "claim_cells": 9,
+    "driver": 10, "run": 11, "gate": 11, "report": 11,
+    "validation": 12,
+    "cli": 13, "__main__": 14, "__init__": 14,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from hograd_bench import measure, peers, plan
 from hograd_bench.cells import Cell
 from hograd_bench.cli import app
+from hograd_bench.gate import preset
 from hograd_bench.metrics import Subject, accuracy
 from hograd_bench.peers import Peer, Prepared, Task, _contract
 from hograd_bench.problems import Spec, get
@@ -150,6 +152,8 @@ def test_a_method_is_found_by_its_name_and_an_unknown_one_is_told_what_there_is(
     made.method("hvp", "w")(right)
     known(made)
     operator, _ = hograd_core.resolve("hvp")
+    (pair,) = preset.with_methods([replace(HVP, method="rows")], "double_backward", "p")
+    assert [c.method for c in pair] == ["double_backward", "p"]
     assert peers.find(operator, "p", 2).source == "torch: w"
     assert peers.find(operator, "double_backward") is operator.methods["double_backward"]
     with pytest.raises(ValueError, match=r"expected one of .*double_backward.* or a peer's: p, for derivative_vector"):
@@ -240,13 +244,14 @@ def test_hograds_own_rows_have_no_figures_of_peers():
 
 
 def test_a_package_that_is_not_there_is_skipped_with_why(known, tmp_path, monkeypatch):
-    gone = Peer("gone", distribution="no-such-distribution", home="nowhere")
+    gone = Peer("gone", distribution="no-such-distribution", home="nowhere", requires=("its-distribution",))
     gone.method("hvp", "w")(lambda task: None)
     known(gone)
     sweep = plan.Sweep("hvp", ("exact", "peers"), ("quadratic",))
     skips = {p.cell.method: p.skip for p in plan.expand(sweep)}
     assert skips.pop("gone") == "no-such-distribution is not installed; `nox -s peers` does"
     assert set(skips.values()) == {None}
+    assert peers.packages([replace(HVP, method="gone"), replace(HVP, method="double_backward")]) == {"its-distribution"}
     monkeypatch.setattr(_contract, "NOT_INSTALLED", tmp_path / "why.json")
     (tmp_path / "why.json").write_text('{"gone": "ERROR: no matching distribution"}', encoding="utf-8")
     planned = plan.expand(sweep)

@@ -85,6 +85,11 @@ def of_cells(cells: Iterable[Cell]) -> Iterator[PeerMethod]:
             yield found
 
 
+def packages(cells: Iterable[Cell]) -> set[str]:
+    """The distributions that the peers among these cells' methods are made of."""
+    return {name for method in of_cells(cells) for name in method.peer.requires}
+
+
 def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     """What readers of these cells' rows must know of peers: whose the methods are, and who is there."""
     found: dict[str, dict[str, Any]] = {}

@@ -51,9 +51,7 @@ def _newton(globalisation: str) -> None:
         tolerance=lambda eps, order: MINIMUM_TOLERANCE,
     )
     def minimise(f: Any, x: Tensor) -> Tensor:
-        return minimize_newton(
-            f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE
-        ).x  # fmt: skip
+        return minimize_newton(f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
 
 
 _newton("line_search")

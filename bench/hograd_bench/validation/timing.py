@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.workers import ROUNDS
+from hograd_bench.engine.child import ROUNDS
 
 
 @dataclass(frozen=True)
