@@ -12,7 +12,8 @@ F64 = torch.float64
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
+    """Normal numbers on the CPU, whatever the default device; the same for every dtype."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=F64, device="cpu").to(dtype)
 
 
 def labels(*shape: int, classes: int = 3, seed: int = 7) -> Tensor:

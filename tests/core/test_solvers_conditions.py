@@ -20,6 +20,7 @@ from hograd_core.applications.pinn import (
     residual,
     sampled_laplacian,
 )
+from hograd_core.curvature import MatrixOperator
 from hograd_core.solvers import conjugate_gradient, minimize_cubic_newton, minimize_newton, newton_cg
 
 D = torch.float64
@@ -109,7 +110,7 @@ def test_a_start_that_is_not_finite_is_a_status_of_both_minimisers() -> None:
 
 
 def test_conjugate_gradients_name_what_does_not_fit() -> None:
-    a = hg.MatrixOperator.dense(2 * torch.eye(2, dtype=D))
+    a = MatrixOperator.dense(2 * torch.eye(2, dtype=D))
     b = torch.ones(2, dtype=D)
     with pytest.raises(TypeError, match=r"b: got dtype torch\.float32, expected torch\.float64"):
         conjugate_gradient(a, b.float())
