@@ -46,6 +46,7 @@ def least(g: Tensor, h: Tensor, m: float) -> float:
     return float(c @ y + (values * y) @ y / 2 + m / 6 * y.norm() ** 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(hg.cubic_newton_step.methods))
 def test_two_hundred_steps_next_to_the_hard_case(name: str) -> None:
     generator = torch.Generator().manual_seed(7)
