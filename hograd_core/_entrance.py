@@ -32,11 +32,13 @@ class Watch(Protocol):
 
     order: int
 
-    def around(self) -> contextlib.AbstractContextManager[None] | None:
-        """Modes that the callback runs in, if any."""
+    def look(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
+    ) -> tuple[contextlib.AbstractContextManager[Any] | None, Callable[[Any], object] | None]:
+        """Modes that this call of the callback runs in, if any; what looks at its result, if anything has to.
 
-    def inspect(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> None:
-        """Raise where what the callback recorded cannot be differentiated rightly."""
+        The latter raises where what the callback recorded cannot be differentiated rightly.
+        """
 
 
 class _State(threading.local):
@@ -160,12 +162,16 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         here = _STATE
         inside, watch = here.inside, here.watch
-        around = None if watch is None else watch.around()
+        around, inspect = (None, None) if watch is None or kwargs else watch.look(function, args, autocast)
         here.inside = False
         here.evaluating += 1
         try:
-            if not autocast and around is None and torch.is_grad_enabled():
-                result = function(*args, **kwargs)
+            if not autocast and torch.is_grad_enabled():
+                if around is None:
+                    result = function(*args, **kwargs)
+                else:
+                    with around:
+                        result = function(*args, **kwargs)
             else:
                 with contextlib.ExitStack() as stack:
                     # Formulas of PyTorch that look at the grad mode choose a first-order shortcut without it.
@@ -178,8 +184,8 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
         finally:
             here.evaluating -= 1
             here.inside = inside
-        if watch is not None and not kwargs:
-            watch.inspect(function, args, result)
+        if inspect is not None:
+            inspect(result)
         return result
 
     return called
@@ -188,11 +194,6 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
 def repair() -> None:
     """Have every guard of the public function under way repair instead of refusing."""
     _STATE.repairing = True
-
-
-def repairing() -> bool:
-    """Whether guards repair instead of refusing."""
-    return _STATE.repairing
 
 
 def watched_by(watch: Watch | None) -> None:

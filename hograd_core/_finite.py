@@ -21,8 +21,19 @@ class NotFiniteWarning(RuntimeWarning):
     """A derivative is NaN or infinite although the function and its gradient are finite."""
 
 
+_FEW = 64
+"""Entries up to which looking at them one by one takes less time than a kernel's start."""
+
+
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are finite; one pass, which only an overflow of the sum makes two."""
+    # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read.
+    if tensor.numel() <= _FEW and type(tensor) is Tensor and not tensor._is_zerotensor():
+        rank = tensor.dim()
+        if rank == 0:
+            return math.isfinite(tensor.item())
+        return all(map(math.isfinite, (tensor if rank == 1 else tensor.flatten()).tolist()))
+    tensor = tensor.detach()
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
@@ -50,7 +61,7 @@ def check_finite_result(
         return
     if not strict and not result.is_cpu:
         return
-    if is_finite(result.detach() if result.requires_grad else result):
+    if is_finite(result):
         return
     if order is None:
         raise FloatingPointError(f"{where}: its result is not finite; {_REMEDY}")

@@ -15,7 +15,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, claim_cells, claims, driver, environment, measure, metrics, plan, problems, store
+from hograd_bench import (
+    ceilings,
+    claim_cells,
+    claims,
+    driver,
+    environment,
+    measure,
+    metrics,
+    peers,
+    plan,
+    problems,
+    store,
+)
 from hograd_bench.cells import Cell
 from hograd_bench.driver import Event, Isolation
 from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local
@@ -136,7 +148,7 @@ def run(
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
-    here = environment.record()
+    here = environment.record(peers.packages(p.cell for p in plans))
     try:
         opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, plans))
         known_failures = _known_failures(results)

@@ -2,15 +2,16 @@
 
 Nothing is evaluated for it: every method but pure forward mode records a graph of f, on the tape or at a level of
 torch.func, and walking it costs some tenths of a microsecond a node. Pure forward mode records none; there f is run
-once more, on the tape. Nothing is remembered between calls, so that nothing can be out of date.
+once more, on the tape. Only of functions that cannot do anything else the next time is it remembered that nothing was
+wrong (_memory.py).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from hograd_core import _entrance
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.hazards import _graph
 from hograd_core.hazards._hazard import Hazard, nearest_tested
+from hograd_core.hazards._memory import Observing, sketch
 from hograd_core.hazards._modes import ConstantUnderNoGrad, Repairing
 from hograd_core.hazards.table import HAZARDS, RIGHT, TESTED
 
@@ -26,6 +28,17 @@ Amount = tuple[str, int]
 """A method of the derivative operators and an order: what a kernel's result amounts to."""
 
 _FORWARD_ONLY = frozenset({"nested_jvp"})
+_MOST_KNOWN = 1024
+
+
+class _Reckoned(NamedTuple):
+    order: int
+    forward_only: bool
+    dangers: Mapping[str, tuple[Hazard, ...]]
+    harmless: set[type]
+    """Types of nodes that were found to be no danger."""
+    known: dict[Hashable, bool]
+    """What decides the operations of a function -> whether nothing is wrong with them, and nothing else decides."""
 
 
 class Guard:
@@ -40,27 +53,74 @@ class Guard:
         repair: whether f runs with exact substitutes in place of what PyTorch gets wrong.
         constant: whether values that f computes under no_grad must be kept from being differentiated (forward and
             Taylor mode go through them, reverse mode does not).
+        recorded: whether f runs on the tape as well, so that pure forward mode needs no further run of f.
     """
 
-    __slots__ = ("_around", "_dangers", "_forward_only", "_harmless", "_untraced", "amounts", "order", "where")
+    __slots__ = (
+        "_constant", "_dangers", "_forward_only", "_harmless", "_known", "_repair", "_untraced", "amounts", "order",
+        "where",
+    )  # fmt: skip
 
     def __init__(
-        self, where: str, amounts: tuple[Amount, ...], *, repair: bool = False, constant: bool = False
+        self,
+        where: str,
+        amounts: tuple[Amount, ...],
+        *,
+        repair: bool = False,
+        constant: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.where = where
         self.amounts = amounts
-        self.order, self._forward_only, self._dangers, self._harmless = _reckoned(amounts)
-        self._untraced = self._forward_only
-        self._around: tuple[Any, ...] = ()
-        if repair or constant:
-            self._around = (Repairing,) * repair + (ConstantUnderNoGrad,) * constant
+        self.order, forward_only, self._dangers, self._harmless, self._known = _reckoned(amounts)
+        self._untraced = self._forward_only = forward_only and not recorded
+        self._repair, self._constant = repair, constant
 
-    def around(self) -> AbstractContextManager[None] | None:
-        """The modes that f runs in."""
-        return None if not self._around else _entered(self._around)
+    def look(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
+    ) -> tuple[AbstractContextManager[Any] | None, Callable[[Any], object] | None]:
+        """The modes that ``function`` runs in, and what looks at its result; neither where it is known to be harmless.
 
-    def inspect(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> None:
+        Known is what had nothing wrong when it was looked through, and can only do the same again.
+        """
+        seen = None if self._repair else sketch(function, arguments)
+        if seen is None:
+            return self._modes(), functools.partial(self.inspect, function, arguments)
+        seen = seen, autocast, self._constant
+        known = self._known.get(seen)
+        if known:
+            self._untraced = False
+            return None, None
+        if known is None:
+            observing = Observing()
+            return observing, functools.partial(self._learn, function, arguments, seen, observing)
+        return self._modes(), functools.partial(self.inspect, function, arguments)
+
+    def _modes(self) -> AbstractContextManager[Any] | None:
+        if self._repair and self._constant:
+            return _both()
+        return Repairing() if self._repair else ConstantUnderNoGrad() if self._constant else None
+
+    def _learn(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        seen: Hashable,
+        observing: Observing,
+        result: Any,
+    ) -> None:
+        clear = self.inspect(function, arguments, result)
+        if clear is None and observing.plain:
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[seen] = bool(clear) and observing.plain
+
+    def inspect(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> bool | None:
         """Look at what ``function`` recorded on its way from ``arguments`` to ``result``.
+
+        Returns:
+            Whether it holds no operator that could be wrong with other values; None where nothing was recorded.
 
         Raises:
             UnsupportedError: it holds an operator whose derivative is wrong by this method.
@@ -68,14 +128,15 @@ class Guard:
         """
         if self._untraced:
             self._untraced = False
-            with _entrance.unguarded(), self.around() or nullcontext():
+            # On the tape what f computes under no_grad is a constant by itself.
+            with _entrance.unguarded(), Repairing() if self._repair else nullcontext():
                 arguments, result = _graph.traced(function, arguments)
         elif self._forward_only:
-            return
+            return None
         roots = _graph.recorded(result)
         if not roots:
-            return
-        dangers, harmless, met, leaves = self._dangers, self._harmless, [], []
+            return None
+        dangers, harmless, clear, met, leaves = self._dangers, self._harmless, True, [], []
         custom = dangers.get(_graph.CUSTOM)
         recorded, notable = _graph.walked(roots, harmless)
         for node in notable:
@@ -87,20 +148,24 @@ class Guard:
             if custom and hasattr(node, "_forward_cls"):
                 found = custom
             if found:
+                clear = False
                 met += [h for h in found if h.when is None or h.when(node)]
             elif type(node).__name__ == name and not hasattr(node, "_forward_cls"):
                 harmless.add(type(node))  # PyTorch's own nodes have a type each
         if met:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
+        argument = arguments[0] if arguments else None
+        for leaf in leaves:
+            if leaf is argument:
+                return clear
         if leaves and not _entrance.kept():
             _refuse_ignored(arguments, result, recorded, leaves)
+        return clear
 
 
 @contextmanager
-def _entered(modes: tuple[Callable[[], AbstractContextManager[Any]], ...]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for mode in modes:
-            stack.enter_context(mode())
+def _both() -> Iterator[None]:
+    with Repairing(), ConstantUnderNoGrad():
         yield
 
 
@@ -109,7 +174,7 @@ def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collectio
     if not (len(arguments) == 1 and type(result) is Tensor and isinstance(arguments[0], Tensor)):
         return
     (argument,) = arguments
-    if any(leaf is argument for leaf in leaves) or _graph.hangs_on(recorded, argument):
+    if _graph.hangs_on(recorded, argument):
         return
     shape = tuple(leaves[0].shape)
     raise ValueError(
@@ -120,10 +185,10 @@ def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collectio
 
 
 @functools.lru_cache(maxsize=256)
-def _reckoned(amounts: tuple[Amount, ...]) -> tuple[int, bool, Mapping[str, tuple[Hazard, ...]], set[type]]:
-    """The highest order, whether forward mode alone is among them, the dangers, and types of nodes found to be none."""
+def _reckoned(amounts: tuple[Amount, ...]) -> _Reckoned:
+    """What follows from methods and orders, and what was learnt about them."""
     forward = any(method in _FORWARD_ONLY for method, _ in amounts)
-    return max(order for _, order in amounts), forward, _dangers(amounts), set()
+    return _Reckoned(max(order for _, order in amounts), forward, _dangers(amounts), set(), {})
 
 
 def _dangers(amounts: tuple[Amount, ...]) -> Mapping[str, tuple[Hazard, ...]]:
@@ -153,24 +218,29 @@ def _refusal(met: list[Hazard], amounts: tuple[Amount, ...]) -> str:
     )
 
 
-def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False) -> Guard | None:
+def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False, recorded: bool = False) -> Guard | None:
     """The guard of a call that amounts to these methods and orders; None where nothing is to be watched.
 
     Inside a larger derivative its order counts from there, and what is wrong by any method counts: modes mix.
     """
-    if _entrance.unwatched() or not amounts:
+    here = _entrance._STATE
+    if here.unwatched or not amounts:
         return None
-    around = _entrance.enclosing()
-    if around:
-        amounts = (("*", around + max(order for _, order in amounts)),)
-    return Guard(where, amounts, repair=_entrance.repairing(), constant=constant)
+    if here.enclosing:
+        amounts = (("*", here.enclosing + max(order for _, order in amounts)),)
+    made = _made(where, amounts, repair=here.repairing, constant=constant, recorded=recorded)
+    return made if not made._forward_only else Guard(where, amounts, repair=made._repair, constant=constant)
+
+
+# One for all calls, but where a guard notes that it ran f already.
+_made = functools.lru_cache(maxsize=1024)(Guard)
 
 
 @contextmanager
-def guarded(where: str, *amounts: Amount, constant: bool = False) -> Iterator[None]:
+def guarded(where: str, *amounts: Amount, constant: bool = False, recorded: bool = False) -> Iterator[None]:
     """For public functions that are no operators: what the block computes amounts to these methods and orders."""
     with _entrance.entered():
-        _entrance.watched_by(guard(where, amounts, constant=constant))
+        _entrance.watched_by(guard(where, amounts, constant=constant, recorded=recorded))
         yield
 
 
@@ -184,8 +254,7 @@ def narrowed(*amounts: Amount) -> Iterator[None]:
     around = _entrance.enclosing()
     if around:
         amounts = (("*", around + max(order for _, order in amounts)),)
-    repair, constant = Repairing in watch._around, ConstantUnderNoGrad in watch._around
-    with _entrance.watched(Guard(watch.where, amounts, repair=repair, constant=constant)):
+    with _entrance.watched(Guard(watch.where, amounts, repair=watch._repair, constant=watch._constant)):
         yield
 
 

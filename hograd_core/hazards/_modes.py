@@ -33,8 +33,8 @@ class ConstantUnderNoGrad(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Answer one call of torch's public functions."""
-        if torch.is_grad_enabled() or func is Tensor.detach or _in_custom_function():
-            return func(*args, **(kwargs or {}))
+        if torch.is_grad_enabled() or func is Tensor.detach or in_custom_function():
+            return func(*args, **kwargs) if kwargs else func(*args)
         args, kwargs = tree_map_only(Tensor, torch.detach, (tuple(args), kwargs or {}))
         return func(*args, **kwargs)
 
@@ -43,7 +43,7 @@ _FUNCTION = os.path.join("torch", "autograd", "function.py")
 _ENTRANCE = os.path.join("hograd_core", "_entrance.py")
 
 
-def _in_custom_function() -> bool:
+def in_custom_function() -> bool:
     """Whether a torch.autograd.Function runs its forward, which PyTorch does with grad off."""
     frame: Any = sys._getframe(2)
     while frame is not None:

@@ -67,11 +67,18 @@ def test_a_forgotten_run_closes_its_file(results: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+def test_a_line_torn_at_some_bytes_loses_itself_alone(results: Path) -> None:
+    torn_lines(results, every=7)
+
+
+@pytest.mark.slow
 def test_a_line_torn_anywhere_loses_itself_alone(results: Path) -> None:
+    torn_lines(results, every=1)
+
+
+def torn_lines(results: Path, every: int) -> None:
     whole = [schema.encode({**row(n, details={"s": "é" * n}), "run": "r1"}) for n in (1, 2)]
-    for length in sorted(
-        {*range(0, len(whole[1]), 7), len(whole[1]) - 1}
-    ):  # anywhere: no byte of it is special but the last
+    for length in sorted({*range(0, len(whole[1]), every), len(whole[1]) - 1}):
         run = store.create_run(results / str(length), ENV, "r1")
         run.close()
         rows = run.path / "rows.jsonl"

@@ -16,7 +16,8 @@ import hograd_core as h
 from hograd_core import hazards
 from hograd_core._differences import slope
 from hograd_core._entrance import unguarded
-from hograd_core.hazards import HAZARDS, TESTED, nearest_tested
+from hograd_core.curvature import HessianOperator
+from hograd_core.hazards import HAZARDS, TESTED, _guard, nearest_tested
 
 F64 = torch.float64
 
@@ -254,7 +255,7 @@ def test_operators_on_models_are_guarded_too() -> None:
         except h.UnsupportedError:
             assert torch.allclose(h.hessian_trace(f, x, method=method.name, repair=True), exact.trace())
     with pytest.raises(h.UnsupportedError, match="weight_norm"):
-        h.HessianOperator(f, x).matvec(x)
+        HessianOperator(f, x).matvec(x)
     with pytest.raises(h.UnsupportedError, match="weight_norm"):
         h.newton_cg_step(f, x, damping=1.0)
 
@@ -290,16 +291,20 @@ def test_another_version_counts_as_the_nearest_tested(version: str, nearest: str
     assert nearest_tested(version, TESTED) == nearest
 
 
+def _forget() -> None:
+    _guard._reckoned.cache_clear()
+    _guard._made.cache_clear()
+
+
 def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hograd_core.hazards import _guard
 
     monkeypatch.setattr(_guard, "HAZARDS", tuple(z for z in HAZARDS if False))
-    _guard._reckoned.cache_clear()
+    _forget()
     try:
         f, n = CASES["weight_norm"]
         assert h.hvp(f, drawn(n), drawn(n)).isfinite().all()
     finally:
-        _guard._reckoned.cache_clear()
+        _forget()
 
 
 SAME = {

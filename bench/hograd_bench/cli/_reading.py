@@ -44,21 +44,13 @@ def build_report(
     markdown: Path | None = None,
 ) -> None:
     """Build the page and print where it is, and its headline tables."""
-    from hograd_bench import _parallel as parallel
-    from hograd_bench import store
+    from hograd_bench import report as reporting
 
-    all_of_them = compare is None and not runs
     try:
-        with parallel.crew(store.size_of(results) if all_of_them else 0) as crew:
-            loading = store.begin(results, crew) if all_of_them else None
-            from hograd_bench import report as reporting  # imported while others read
-
-            if compare is not None:
-                built = reporting.build_comparison(results, reports, *compare)
-            else:
-                built = reporting.build(results, reports, runs=runs, markdown=markdown, loading=loading)
-    except store.StoreError as error:
-        raise fail(str(error), 1) from None
+        if compare is not None:
+            built = reporting.build_comparison(results, reports, *compare)
+        else:
+            built = reporting.build(results, reports, runs=runs, markdown=markdown)
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import gc
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
-from hograd_bench import _parallel as parallel
-from hograd_bench import claims, metrics, store
+from hograd_bench import claims, store
 from hograd_bench import compare as comparing
-from hograd_bench._parallel import Crew
 from hograd_bench.environment import MetricRecord
 from hograd_bench.report import comparison, export, news, page, summary, terminal
 from hograd_bench.report.answers import Answers, answers
@@ -60,7 +52,6 @@ def build(
     records: Mapping[str, MetricRecord] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
-    loading: store.Loading | None = None,
 ) -> Built:
     """Build ``reports/index.html`` and beside it rows.csv, rows.parquet and summary.md.
 
@@ -70,65 +61,34 @@ def build(
         records: metric records, by name; None: those installed, and those that came with the runs.
         runs: ids of the runs to report on; none: all.
         markdown: also write the Markdown summary here.
-        loading: the results, where their reading has begun; None: they are read here.
 
     Raises:
         ReportError: no results, or the folder cannot be written.
     """
     try:
         chosen = {store.find_run(results, name).resolve().name for name in runs}
-        with parallel.crew(store.size_of(results)) as crew:
-            loaded = loading.results() if loading is not None else store.load(results, runs=chosen or None, crew=crew)
-            if loaded.rows.empty:
-                raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
-            # Rows stay until the end: the garbage collector need not walk over them again and again.
-            gc.freeze()
-            return _built(loaded, reports, records, markdown, results.as_posix(), crew)
+        loaded = store.load(results, runs=chosen or None)
     except store.StoreError as error:
         raise ReportError(str(error)) from None
-    finally:
-        gc.unfreeze()
-
-
-def _built(
-    loaded: store.Results,
-    reports: Path,
-    records: Mapping[str, MetricRecord] | None,
-    markdown: Path | None,
-    source: str,
-    crew: Crew,
-) -> Built:
-    """Everything from loaded results; what others may do is begun before what it is needed for."""
-    rows = [news.earlier(loaded.rows), store.newest(loaded.rows)]
-    judge = functools.partial(_judged, records=metrics.as_json(metrics.known().values()))
-    earlier, verdicts = crew.begin(judge, [_judgeable(r) for r in rows]).results()
+    if loaded.rows.empty:
+        raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
+    rows = (news.earlier(loaded.rows), store.newest(loaded.rows))
+    earlier, verdicts = (claims.adjudicate(r) if len(r) else [] for r in rows)
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
     what = shown(loaded, records, cited)
-    drawing = page.begin(what, crew)
     warnings = [*news.unfinished(loaded.rows, loaded.environments, loaded.outdated), *(str(w) for w in loaded.warnings)]
     said = answers(what, verdicts, earlier)
     words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)
     write(reports / "rows.csv", lambda staging: export.csv(table, staging))
     write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
-    html = page.render(what, said, warnings, source, drawing)
+    html = page.render(what, said, warnings, results.as_posix())
     path = reports / "index.html"
     write(path, lambda staging: _text(staging, html))
     write(reports / "summary.md", lambda staging: _text(staging, words))
     if markdown is not None:
         write(markdown, lambda staging: _text(staging, words))
     return Built(path, said, warnings)
-
-
-def _judgeable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows without what no rule looks at, which would have to be sent along."""
-    few: pd.DataFrame = rows.drop(columns=["details", "missing"], errors="ignore")
-    return few
-
-
-def _judged(rows: pd.DataFrame, records: Mapping[str, Any]) -> Sequence[claims.Verdict]:
-    metrics.carry({"metrics": records})  # a helper of the crew may have read other runs
-    return claims.adjudicate(rows) if len(rows) else []
 
 
 def build_comparison(
@@ -168,17 +128,14 @@ def write(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fill(staging)
-        os.replace(staging, path)
+        with store.replacing(path) as staging:
+            fill(staging)
     except OSError as error:
         raise ReportError(
             f"{path}: cannot write: {error.strerror or error}; choose another folder with --reports"
         ) from None
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 def _text(path: Path, content: str) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib
 import json
-import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -18,7 +15,6 @@ import jinja2
 from markupsafe import Markup, escape
 
 from hograd_bench import units
-from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
 from hograd_bench.report.answers import Answers
 from hograd_bench.report.shown import Shown
@@ -27,19 +23,11 @@ LARGEST_ENVIRONMENT = 40_000
 LONGEST = 4000
 """Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
-LONG = ("dimension", "composition", "devices")
-"""Figures that take the longest to draw: begun first, so that none is left alone at the end."""
 
 Section = dict[str, Any]
 
 
-def render(
-    shown: Shown,
-    said: Answers,
-    warnings: Sequence[str],
-    source: str,
-    drawing: Pending[Section | None] | None = None,
-) -> str:
+def render(shown: Shown, said: Answers, warnings: Sequence[str], source: str) -> str:
     """The page.
 
     Args:
@@ -47,16 +35,13 @@ def render(
         said: verdicts, recommendations and what is new.
         warnings: what is missing from the data, was not read, or left out.
         source: where the rows were read from, for the commands shown.
-        drawing: the figures, begun; None: they are drawn now.
     """
-    drawing = drawing or begin(shown, Crew())
     anchors = cells.anchors_of(shown.rows)
     runs = _present(shown)
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
     made = history.runs(shown)
     lines, older = history.table(made)
     columns = cells.columns(shown)
-    # The longest lists are written while others may still draw.
     table = template("cells.html.j2").render(
         columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(shown), cut=shown.cut
     )
@@ -76,7 +61,7 @@ def render(
         training=training.workloads(shown),
         training_pictures=_training_pictures(shown),
         most_pictures=figures.MOST,
-        sections=sorted(filter(None, drawing.results()), key=lambda section: section["order"]),
+        sections=_sections(shown),
         matrices=matrix.matrices(shown),
         signs=matrix.legend(shown),
         reasons=matrix.reasons(shown),
@@ -130,35 +115,18 @@ def assets() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def begin(shown: Shown, crew: Crew) -> Pending[Section | None]:
-    """Begin to draw the figures, each a section of the page; None where it has nothing to show."""
-    # What they need of all runs, and no more, for it may have to be sent.
-    lean = replace(shown, everything=history.tracked(shown.everything))
-    packed = pickle.dumps(lean, protocol=pickle.HIGHEST_PROTOCOL) if crew.helped else lean
-    names = [module.__name__ for module in figures.figures()]
-    names.sort(key=lambda name: name.rpartition(".")[2] not in LONG)
-    return crew.begin(_section, [(packed, name) for name in names])
-
-
-def _section(given: tuple[bytes | Shown, str]) -> Section | None:
-    """A figure's section; its SVG is ours and is not escaped."""
-    packed, name = given
-    shown = _unpacked(packed) if isinstance(packed, bytes) else packed
+def _sections(shown: Shown) -> list[Section]:
+    """The figures that have something to show; their SVG is ours and is not escaped."""
     from hograd_bench.report.style import style  # seaborn: for those who draw
 
-    module = importlib.import_module(name)
-    with style(), uncollected():  # matplotlib leaves thousands of cycles, and they are looked for while it draws
-        pictures = [picture(drawn) for drawn in module.draw(shown)]
-    if not pictures:
-        return None
-    identity = name.rpartition(".")[2]
-    return {"id": identity, "order": module.ORDER, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures}
-
-
-@functools.lru_cache(maxsize=1)
-def _unpacked(packed: bytes) -> Shown:
-    found: Shown = pickle.loads(packed)
-    return found
+    made = []
+    for module in figures.figures():
+        with style():
+            pictures = [picture(drawn) for drawn in module.draw(shown)]
+        if pictures:
+            identity = module.__name__.rpartition(".")[2]
+            made.append({"id": identity, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures})
+    return made
 
 
 def _training_pictures(shown: Shown) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any
 
-import orjson
-
 
 class SchemaError(ValueError):
     """An object is not a row; the message names the field, what it got and what was expected."""
@@ -19,32 +17,8 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         SchemaError: not JSON; the message says where in the text.
     """
-    return _parsed(_STANDARD, text)
-
-
-def parse_head(text: str | bytes) -> Any:
-    """:func:`parse_json` a third faster, for what ``schema.validate`` checks next: it lets 1e999 pass as infinity.
-
-    Raises:
-        SchemaError: not JSON; the message says where in the text.
-    """
-    return _parsed(_QUICK, text)
-
-
-def parse_quick(text: bytes) -> Any:
-    """:func:`parse_json` six times faster; None where it is not JSON, or where only that function can tell.
-
-    An integer that needs more than 64 bits comes out as a float from 2**64 on: whoever calls this refuses such numbers.
-    """
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _parsed(decoder: json.JSONDecoder, text: str | bytes) -> Any:
-    try:
-        return decoder.decode(text if isinstance(text, str) else text.decode())
+        return _STANDARD.decode(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError as error:
         raise SchemaError(f"not UTF-8 text: byte {error.start + 1} is 0x{error.object[error.start]:02x}") from None
     except json.JSONDecodeError as error:
@@ -67,4 +41,3 @@ def _finite(text: str) -> float:
 
 
 _STANDARD = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-_QUICK = json.JSONDecoder(parse_constant=_refuse)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ class StoreError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ReadWarning:
     """Something in results/ that was not read.
 
     Attributes:
@@ -52,6 +54,18 @@ def locked(file: int) -> Iterator[None]:
     finally:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to fill; it takes its place at the end in one step; where that fails, nothing is left."""
+    staging = path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(4)}.part")
+    try:
+        yield staging
+        os.replace(staging, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
 
 
 _REMEDIES: dict[int, str] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,12 @@ from typing import Any
 import pandas as pd
 
 from hograd_bench import facts, metrics
-from hograd_bench._parallel import Crew, Pending, uncollected
 from hograd_bench.schema import Row
-from hograd_bench.store._common import ROWS, Problem, StoreError, explained
-from hograd_bench.store._frames import Builder
+from hograd_bench.store._common import ROWS, ReadWarning, StoreError, explained
+from hograd_bench.store._copies import read_copy, write_copy
+from hograd_bench.store._frames import frame_of, together
 from hograd_bench.store._reading import is_run, read_environment, read_lines
 from hograd_bench.store._texts import of_one_text, warnings_of
-
-_PORTION = 8
-"""Runs that are read at a time."""
-_Read = tuple[Builder, dict[tuple[str, str], dict[str, Any]], list[Problem]]
 
 
 @dataclass
@@ -37,7 +33,7 @@ class Results:
 
     rows: pd.DataFrame
     environments: dict[tuple[str, str], dict[str, Any]]
-    warnings: list[Problem] = field(default_factory=list)
+    warnings: list[ReadWarning] = field(default_factory=list)
     outdated: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def environment(self, machine: str, run: str) -> dict[str, Any]:
@@ -98,7 +94,6 @@ def load(
     runs: Collection[str] | None = None,
     details: bool = True,
     strict: bool = False,
-    crew: Crew | None = None,
 ) -> Results:
     """Read runs into one frame.
 
@@ -108,7 +103,6 @@ def load(
         runs: keep these only; None: all.
         details: whether to have the ``details`` column. Its mappings are read from the file when first looked into.
         strict: raise at the first damaged line or file instead of skipping it, and check the details of every row.
-        crew: who else reads.
 
     Returns:
         Rows, environments and what was skipped. Of several rows of a cell in one run, the last.
@@ -121,90 +115,64 @@ def load(
         for folder, machine, run in ((f, *_identity(f)) for f in run_folders(results))
         if (machines is None or machine in machines) and (runs is None or run in runs)
     ]
-    return _begun(chosen, crew or Crew(), details=details, strict=strict).results()
+    environments: dict[tuple[str, str], dict[str, Any]] = {}
+    warnings: list[ReadWarning] = []
+    read: list[pd.DataFrame] = []
+    for folder in chosen:
+        machine, run = _identity(folder)
+        environment, *trouble = read_environment(folder)
+        environments[machine, run] = environment
+        metrics.carry(environment)
+        facts.carry(environment)
+        rows, skipped = _read(folder / ROWS, run, strict=strict)
+        found = [warning for warning in (*trouble, *skipped) if warning is not None]
+        if strict and found:
+            raise StoreError(str(found[0]))
+        warnings += found
+        read.append(rows.assign(machine=machine))
+    rows, lost = of_one_text(together(read), environments)
+    outdated: dict[tuple[str, str], int] = {}
+    for (machine, run, _), count in lost.items():
+        outdated[machine, run] = outdated.get((machine, run), 0) + count
+    return Results(
+        rows if details else rows.drop(columns="details"), environments, warnings + warnings_of(lost), outdated
+    )
 
 
-def begin(results: str | Path, crew: Crew) -> Loading:
-    """Begin to :func:`load` all runs: the crew's helpers read while this process does something else.
+def _read(rows: Path, run: str, *, strict: bool) -> tuple[pd.DataFrame, list[ReadWarning]]:
+    """The rows of a run, from their copy where there is one, and what was skipped; strictly up to that."""
+    copy = None if strict else read_copy(rows, run)
+    if copy is not None:
+        return copy, []
+    taken: list[tuple[int, Row]] = []
+    skipped: list[ReadWarning] = []
+    digest, size = hashlib.sha256(), 0
 
-    Raises:
-        StoreError: no such folder.
-    """
-    return _begun(run_folders(results), crew, details=True, strict=False)
+    def seen(raw: bytes) -> None:
+        nonlocal size
+        digest.update(raw)
+        size += len(raw)
 
-
-class Loading:
-    """Runs that are being read."""
-
-    def __init__(self, pending: Pending[_Read], *, details: bool) -> None:
-        self._pending, self._details = pending, details
-
-    def results(self) -> Results:
-        """What was found, once everything is read."""
-        frame = Builder(details=self._details)
-        environments: dict[tuple[str, str], dict[str, Any]] = {}
-        warnings: list[Problem] = []
-        with uncollected():  # rows are no garbage, and looking for some among them takes a third of the time
-            for part, recorded, skipped in self._pending.results():
-                frame.absorb(part)
-                environments.update(recorded)
-                for environment in recorded.values():
-                    metrics.carry(environment)
-                    facts.carry(environment)
-                warnings += skipped
-            rows, lost = of_one_text(frame.build(), environments)
-            outdated: dict[tuple[str, str], int] = {}
-            for (machine, run, _), count in lost.items():
-                outdated[machine, run] = outdated.get((machine, run), 0) + count
-            return Results(rows, environments, warnings + warnings_of(lost), outdated)
-
-
-def _begun(folders: Sequence[Path], crew: Crew, *, details: bool, strict: bool) -> Loading:
-    portions = [folders[i : i + _PORTION] for i in range(0, len(folders), _PORTION)]
-    return Loading(crew.begin(functools.partial(_read, details=details, strict=strict), portions), details=details)
-
-
-def size_of(results: str | Path) -> int:
-    """Bytes of all rows under a results folder; 0 where there is none."""
-    if not Path(results).is_dir():
-        return 0
-    return sum(file.stat().st_size for folder in run_folders(results) if (file := folder / ROWS).is_file())
+    for line, row, warning in read_lines(rows, complete=strict, seen=seen):
+        if row is None:
+            skipped.append(warning)
+        elif row["run"] != run:
+            what = f"run: got {row['run']!r}, but the folder is {run!r}; a foreign row"
+            skipped.append(ReadWarning(rows, line, what))
+        else:
+            taken.append((line, row))
+        if strict and skipped:
+            break
+    frame = frame_of(taken)
+    if taken and not skipped and not strict:
+        write_copy(rows, frame, run, size, digest.hexdigest())
+    return frame, skipped
 
 
 def _identity(folder: Path) -> tuple[str, str]:
     """Machine and run of a folder."""
     resolved = folder.resolve()
     return resolved.parent.name, resolved.name
-
-
-def _read(folders: Sequence[Path], *, details: bool, strict: bool) -> _Read:
-    """Some runs: their rows, environments and what was skipped."""
-    frame = Builder(details=details)
-    environments: dict[tuple[str, str], dict[str, Any]] = {}
-    warnings: list[Problem] = []
-
-    def warn(problem: Problem) -> None:
-        if strict:
-            raise StoreError(str(problem))
-        warnings.append(problem)
-
-    with uncollected():
-        for folder in folders:
-            machine, run = _identity(folder)
-            environments[machine, run], trouble = read_environment(folder)
-            if trouble is not None:
-                warn(trouble)
-            frame.start_run(machine, run)
-            for line, row, problem in read_lines(folder / ROWS, complete=strict):
-                if row is None:
-                    warn(problem)
-                elif row["run"] != run:
-                    what = f"run: got {row['run']!r}, but the folder is {run!r}; a foreign row"
-                    warn(Problem(folder / ROWS, line, what))
-                else:
-                    frame.add(row, line)
-    frame.close()
-    return frame, environments, warnings
 
 
 def environment_of(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hograd_bench.store._common import ROWS, Problem
+from hograd_bench.store._common import ROWS, ReadWarning
 
 
 def texts_of(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -51,10 +51,10 @@ def of_one_text(
     return kept, lost
 
 
-def warnings_of(lost: Mapping[tuple[str, str, str], int]) -> list[Problem]:
+def warnings_of(lost: Mapping[tuple[str, str, str], int]) -> list[ReadWarning]:
     """A warning for each run and problem that lost rows."""
     return [
-        Problem(
+        ReadWarning(
             Path(machine) / run / ROWS, None,
             f"{count} row{'s' * (count > 1)} of {name} left out: the file that declares it has changed since",
         )
