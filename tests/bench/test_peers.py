@@ -176,10 +176,10 @@ def test_each_peer_has_processes_of_its_own(known):
             asked.extend(tasks)
             yield from ()
 
-    plans = plan.expand(plan.Sweep("hvp", ("rows", "p", "double_backward", "q"), ("quadratic",)))
+    plans = plan.expand(plan.Sweep("hvp", ("double_vjp", "p", "double_backward", "q"), ("quadratic",)))
     driver.execute(plans, SimpleNamespace(finished_cells=dict), Engine(), isolate="never")
     hosts = {task.cell.method: task.host for task in asked}
-    assert hosts["rows"] == hosts["double_backward"] != hosts["p"] != hosts["q"] != hosts["rows"]
+    assert hosts["double_vjp"] == hosts["double_backward"] != hosts["p"] != hosts["q"] != hosts["double_vjp"]
 
 
 def test_a_task_says_what_its_problem_lacks():
