@@ -45,8 +45,8 @@ def environment(session: nox.Session) -> None:
     marker.write_text(stamp)
 
 
-def peers_environment(session: nox.Session) -> Path:
-    """Build the environment of the peers unless it stands; returns the file that says what could not be installed.
+def peers_environment(session: nox.Session) -> None:
+    """Build the environment of the peers unless it stands.
 
     Each package is installed by itself and without dependencies, so that one that fails costs its own rows only, none
     can move another's torch, and none brings torchvision, which BackPACK declares and its kernels do not import.
@@ -54,33 +54,38 @@ def peers_environment(session: nox.Session) -> Path:
     adapters = sorted((ROOT / "bench" / "hograd_bench" / "peers").glob("[!_]*.py"))
     files = [ROOT / "constraints.txt", ROOT / "constraints-peers.txt", ROOT / "pyproject.toml", *adapters]
     stamp = hashlib.sha256(b"".join(f.read_bytes() for f in files) + sys.version.encode()).hexdigest()
-    marker, failures = PEERS / "made-from", PEERS / "not-installed.json"
+    marker = PEERS / "made-from"
     if marker.exists() and marker.read_text() == stamp:
-        return failures
+        return
     shutil.rmtree(PEERS, ignore_errors=True)
     own = str(PEERS / BIN / "python")
     install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
     session.run(sys.executable, "-m", "venv", str(PEERS), external=True)
     session.run(*install, "-e", ".[bench]", external=True)
     listed = subprocess.run(
-        [own, "-m", "hograd_bench", "peers", "--requirements"], cwd=ROOT, check=True, capture_output=True, text=True
+        [own, "-m", "hograd_bench", "list", "--peers", "--json"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     failed = {}
-    for peer, packages in json.loads(listed.stdout).items():
-        command = [*install, "-c", "constraints-peers.txt", "--no-deps", *packages]
+    for peer in json.loads(listed.stdout)["peers"]:
+        command = [*install, "-c", "constraints-peers.txt", "--no-deps", *peer["requires"]]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
         if done.returncode:
-            failed[peer] = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
-            session.warn(f"{peer}: {failed[peer]}")
-    failures.write_text(json.dumps(failed))
+            failed[peer["name"]] = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+            session.warn(f"{peer['name']}: {failed[peer['name']]}")
+    (PEERS / "not-installed.json").write_text(json.dumps(failed))  # rows of what is missing say why
     marker.write_text(stamp)
-    return failures
 
 
 def python(session: nox.Session, *arguments: str) -> None:
     """Run the shared environment's python."""
     environment(session)
     session.run(str(SCRIPTS / "python"), *arguments, external=True)
+
+
+def study(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run a study of bench/studies, which no wheel has."""
+    session.env["PYTHONPATH"] = str(ROOT / "bench")
+    python(session, "-m", f"studies.{name}", *arguments)
 
 
 @nox.session(default=False)
@@ -109,23 +114,28 @@ def gate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gate_study(session: nox.Session) -> None:
-    """False alarms and power of the gate; arguments after -- as in python -m hograd_bench.gate.study --help."""
-    python(session, "-m", "hograd_bench.gate.study", *session.posargs)
+    """False alarms and power of the gate; arguments after -- as in python -m studies.gate --help."""
+    study(session, "gate", *session.posargs)
+
+
+@nox.session(default=False)
+def laws_study(session: nox.Session) -> None:
+    """How far laws and verdicts can be trusted; arguments after -- as in python -m studies.laws --help."""
+    study(session, "laws", *session.posargs)
 
 
 @nox.session(default=False)
 def atlas(session: nox.Session) -> None:
     """PyTorch operator x method x order: docs/data/atlas-*.json, docs/atlas.md. After --: page, or run --ops NAME."""
-    session.env["PYTHONPATH"] = str(ROOT / "bench")
-    python(session, "-m", "studies.atlas", *(session.posargs or ["run"]))
+    study(session, "atlas", *(session.posargs or ["run"]))
 
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """Other packages on the same functions: time, memory, accuracy. Options after --, e.g. -k hvp. Minutes."""
-    failures = peers_environment(session)
-    run = [str(PEERS / BIN / "python"), "-m", "hograd_bench", "peers", "--run", "--installation", str(failures)]
-    session.run(*run, *session.posargs, external=True)
+    """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
+    peers_environment(session)
+    hograd = (str(PEERS / BIN / "python"), "-m", "hograd_bench")
+    session.run(*hograd, "run", "--preset", "peers", *session.posargs, external=True)
 
 
 @nox.session(default=False)
@@ -133,7 +143,7 @@ def docs(session: nox.Session) -> None:
     """Regenerate claims, peers (from results/reference/), coverage, and the tables of docs/measurement.md."""
     for page in ("claims", "peers"):
         python(session, "-m", "hograd_bench", page, "--results", "results/reference", "--markdown", f"docs/{page}.md")
-    python(session, "-m", "hograd_bench.coverage", "--write", "docs/coverage.md")
+    study(session, "coverage", "--write", "docs/coverage.md")
     python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
 
 

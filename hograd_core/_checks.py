@@ -13,6 +13,7 @@ from torch import Tensor
 from hograd_core._entrance import callback, kept
 
 ScalarFunction = Callable[[Tensor], Tensor]
+"""What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
 
 
 def check_point(x: Any, name: str = "x") -> Tensor:

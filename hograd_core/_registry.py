@@ -2,13 +2,18 @@
 
 An operator is declared by decorating its argument guard; a method by decorating a kernel:
 
-    @operator(result="x", default="double_backward", aliases={"hvp": 2})
-    def derivative_vector_product(f, x, v, order=2): ...   # checks; returns what methods receive
+    @operator(result="x", default="double_backward")       # checks, and hands on what methods receive
+    def derivative_vector_product(f: Function, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+        return to_method(scalar_function(f), check_point(x), check_direction(v, x))
+
+    @alias(derivative_vector_product, order=2)
+    def hvp(f: Function, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor: ...
 
     @method(derivative_vector_product, "double_backward", mode="reverse over reverse", source="...")
     def double_backward(f, x, v, *, order): ...
 
-Nothing else is edited: `hograd list`, conformance, sweeps, docs and report read these records.
+The guard's signature is the operator's, to type checkers and to ``inspect``. Nothing else is edited: `hograd list`,
+conformance, sweeps, docs and report read these records.
 """
 
 from __future__ import annotations
@@ -18,9 +23,10 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, cast
 
 import torch
+from typing_extensions import ParamSpec, TypeVar
 
 from hograd_core._checks import check_order
 from hograd_core._entrance import entered, released, repair, unguarded, watched_by
@@ -28,6 +34,19 @@ from hograd_core._finite import check_finite_result
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.hazards import guard
+
+P = ParamSpec("P", default=...)  # a bare Operator is one of any arguments and result
+R = TypeVar("R", default=Any)
+Taken = ParamSpec("Taken")
+Given = TypeVar("Given")
+
+# The keyword arguments of every call; ``verify`` where the operator has a second definition to be held against.
+_ALWAYS = tuple(
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        ("method", None, "str | None"), ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,35 +99,53 @@ class Method:
 
 
 @dataclass(eq=False)
-class Operator:
+class Operator(Generic[P, R]):
     """What is computed; call it to compute it: ``operator(f, x, v, order, method="...")``.
+
+    ``P`` and ``R`` are what a call takes and returns; ``inspect.signature`` shows them with the options of all methods.
 
     Attributes:
         name: canonical name.
-        guard: checks the arguments and returns those that methods receive.
+        guard: checks the arguments and hands on, :func:`to_method`, those that methods receive.
         result: shape of the result in words ("x", "x * order", "scalar", ...).
         default: name of the method used when none is asked for.
-        aliases: names for fixed orders, e.g. {"hvp": 2}.
         order: the derivative order of an operator that takes no ``order`` argument, else None.
         verification: (where, result, arguments, order) -> None, raising where the result is not the derivative by a
             definition that shares nothing with the methods; None: ``verify=True`` is refused.
+        listed: whether it is among :func:`operators`; others are found by name only.
         methods: its methods by name, in order of declaration.
+        aliases: names for fixed orders, e.g. {"hvp": 2}, and in ``functions`` what they call.
     """
 
     name: str
-    guard: Callable[..., tuple[Any, ...]]
+    guard: Callable[P, Any]
     result: str
     default: str
-    aliases: dict[str, int]
     order: int | None
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None
+    listed: bool = True
     methods: dict[str, Method] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
+    functions: list[Callable[..., Any]] = field(default_factory=list)
+    __signature__: inspect.Signature = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.sign()
+
+    def sign(self) -> None:
+        """Have ``inspect.signature`` show what calls of the operator and of its aliases take and return."""
+        always = [p for p in _ALWAYS if p.name != "verify" or self.verification]
+        kernels = [inspect.signature(m.function).parameters for m in self.methods.values()]
+        options = {p.name: p for k in kernels for p in k.values() if p.kind is p.KEYWORD_ONLY and p.name != "order"}
+        each: list[tuple[Any, Callable[..., Any]]] = [(self, self.guard), *((f, f) for f in self.functions)]
+        for shown, function in each:
+            own = arguments_of(function)
+            shown.__signature__ = own.replace(parameters=[*own.parameters.values(), *always, *options.values()])
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the required arguments; the suite finds each on the problem's instance."""
-        parameters = inspect.signature(self.guard).parameters.values()
-        return tuple(p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD)
+        return tuple(p.name for p in arguments_of(self.guard).parameters.values() if p.default is p.empty)
 
     @property
     def takes_order(self) -> bool:
@@ -128,21 +165,17 @@ class Operator:
                 f"method: got {name!r}, expected one of {', '.join(sorted(self.methods))} for {self.name}"
             ) from None
 
-    def unguarded(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
+    def unguarded(self, *arguments: P.args, **keywords: P.kwargs) -> R:
         """The method itself, as it is measured: without looking for hazards or at the result, which may be wrong."""
         with unguarded():
-            return self(*arguments, method=method, **keywords)
+            return self(*arguments, **keywords)
 
-    def __call__(self, *arguments: Any, method: str | None = None, **keywords: Any) -> Any:
+    def __call__(self, *arguments: P.args, **keywords: P.kwargs) -> R:
         """Compute the operator.
 
         Args:
             *arguments: those of the guard, by position or by name.
-            method: name of a method; None: the default.
-            **keywords: options of the method, and of every operator: ``repair=True`` computes what PyTorch
-                differentiates wrongly by exact substitutes instead of refusing it; ``verify=True`` holds the result
-                against differences of gradients before it is returned; ``strict=True`` makes a result that is not
-                finite, where f and its gradient are, an error instead of a warning.
+            **keywords: a method and its options: :class:`hograd_core._how.How`.
 
         Raises:
             TypeError, ValueError: an argument is wrong; the message names it.
@@ -150,10 +183,12 @@ class Operator:
             VerificationError: with ``verify=True``, the result is not the derivative.
             FloatingPointError: with ``strict=True``, the result is not finite.
         """
+        how = cast("dict[str, Any]", keywords)
+        method = how.pop("method", None)
         chosen = self.method(self.default if method is None else method)
-        signature = inspect_signature(self.guard)
-        given = {name: keywords.pop(name, False) for name in ("repair", "verify", "strict")}
-        options = {k: keywords.pop(k) for k in list(keywords) if k not in signature.parameters}
+        signature = arguments_of(self.guard)
+        given = {name: how.pop(name, False) for name in ("repair", "verify", "strict")}
+        options = {k: how.pop(k) for k in list(how) if k not in signature.parameters}
         unknown = sorted(set(options) - set(chosen.options))
         if unknown:
             allowed = ", ".join((*chosen.options, *given))
@@ -163,7 +198,7 @@ class Operator:
                 f"verify: {self.name} has no second definition to hold it against; use it on "
                 f"{', '.join(sorted(o.name for o in _OPERATORS.values() if o.verification))}"
             )
-        bound = signature.bind(*arguments, **keywords)
+        bound = signature.bind(*arguments, **how)
         bound.apply_defaults()
         order = self.order
         if self.takes_order:
@@ -184,7 +219,7 @@ class Operator:
                 watch = guard(where, amounts, constant=chosen.through_forward)
                 watched_by(watch)
                 checked = self.guard(*bound.args, **bound.kwargs)
-                result = released(chosen.function(*checked, **options))
+                result: R = released(chosen.function(*checked, **options))
                 if watch is not None or given["strict"]:
                     of = order if self.takes_order else None
                     check_finite_result(where, result, checked, of, strict=given["strict"])
@@ -213,34 +248,52 @@ def _load_forward_mode() -> None:
 
 
 @functools.cache
-def inspect_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Signature of a guard, cached: it is read at every call."""
-    return inspect.signature(function)
+def arguments_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Signature of a guard without ``**how``, cached: it is read at every call."""
+    signature = inspect.signature(function)
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD])
 
 
 _OPERATORS: dict[str, Operator] = {}
+
+
+def to_method(*arguments: Any) -> Given:  # type: ignore[type-var]
+    """End a guard with what methods receive, under the type of what the operator returns."""
+    return cast("Given", arguments)
 
 
 def operator(
     *,
     result: str,
     default: str,
-    aliases: dict[str, int] | None = None,
     order: int | None = None,
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None,
-) -> Callable[[Callable[..., tuple[Any, ...]]], Operator]:
+    listed: bool = True,
+) -> Callable[[Callable[Taken, Given]], Operator[Taken, Given]]:
     """Declare an operator by its argument guard; see :class:`Operator` for the arguments."""
 
-    def declare(guard: Callable[..., tuple[Any, ...]]) -> Operator:
+    def declare(guard: Callable[Taken, Given]) -> Operator[Taken, Given]:
         name = guard.__name__
         if name in _OPERATORS:
             raise ValueError(f"operator: {name!r} is declared twice")
         if (order is None) != ("order" in inspect.signature(guard).parameters):
             raise ValueError(f"operator: {name!r} must either take an `order` argument or declare order=")
-        record = Operator(name, guard, result, default, dict(aliases or {}), order, verification)
+        record = Operator(name, guard, result, default, order, verification, listed)
         functools.update_wrapper(record, guard)
         _OPERATORS[name] = record
         return record
+
+    return declare
+
+
+def alias(record: Operator, *, order: int) -> Callable[[Callable[Taken, Given]], Callable[Taken, Given]]:
+    """Declare a function of that name as the operator at one order."""
+
+    def declare(function: Callable[Taken, Given]) -> Callable[Taken, Given]:
+        record.aliases[function.__name__] = order
+        record.functions.append(function)
+        record.sign()
+        return function
 
     return declare
 
@@ -254,14 +307,15 @@ def method(
         if name in record.methods:
             raise ValueError(f"method: {record.name}[{name}] is declared twice")
         record.methods[name] = Method(record.name, name, function, mode, source, **capabilities)
+        record.sign()
         return function
 
     return declare
 
 
 def operators() -> dict[str, Operator]:
-    """All declared operators by canonical name."""
-    return dict(_OPERATORS)
+    """All listed operators by canonical name."""
+    return {name: record for name, record in _OPERATORS.items() if record.listed}
 
 
 def resolve(name: str) -> tuple[Operator, int | None]:
@@ -275,5 +329,5 @@ def resolve(name: str) -> tuple[Operator, int | None]:
     for record in _OPERATORS.values():
         if name in record.aliases:
             return record, record.aliases[name]
-    known = sorted(_OPERATORS) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
+    known = sorted(operators()) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
     raise ValueError(f"operator: got {name!r}, expected one of {', '.join(known)}")

@@ -48,3 +48,5 @@ def _registrations_end_with_their_module() -> Iterator[None]:
         table.update(before)
     for method, function in zip(methods, functions, strict=True):
         object.__setattr__(method, "function", function)
+    for operator in hograd_core.operators().values():
+        operator.sign()

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "hograd_core"
@@ -13,7 +19,7 @@ BENCH = ROOT / "bench" / "hograd_bench"
 
 # Each room may import from rooms of lower rank, and from itself.
 CORE_RANKS = {
-    "_entrance": 0, "_forward": 0, "_reach": 0, "_unsupported": 0,
+    "_entrance": 0, "_how": 0, "_forward": 0, "_reach": 0, "_unsupported": 0,
     "_checks": 1, "hazards": 1,
     "_differences": 2, "_finite": 2, "_functional": 2,
     "_registry": 3,
@@ -30,16 +36,17 @@ RUNS_KERNELS = {
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "facts": 0,
+    "cells": 0, "patterns": 0, "_probes": 0, "facts": 0, "own_files": 0,
     "problems": 1,
-    "metrics": 2, "environment": 2, "ceilings": 2,
-    "schema": 3, "units": 3,
-    "measure": 4,
-    "plan": 5, "store": 5, "laws": 5, "compare": 6,
-    "workers": 7, "sweeps": 7, "claims": 7, "claim_cells": 8,
-    "run": 9, "gate": 9, "report": 9,
-    "validation": 10, "peers": 10, "coverage": 10,
-    "cli": 11, "__main__": 12, "__init__": 12,
+    "peers": 2,
+    "metrics": 3, "environment": 3, "ceilings": 3,
+    "schema": 4, "units": 4,
+    "measure": 5,
+    "plan": 6, "store": 6, "laws": 6, "compare": 7,
+    "workers": 8, "sweeps": 8, "claims": 8, "claim_cells": 9,
+    "run": 10, "gate": 10, "report": 10,
+    "validation": 11,
+    "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 
 
@@ -92,9 +99,10 @@ def test_imports_go_one_way(package: Path, ranks: dict[str, int]) -> None:
 
 
 def test_core_depends_on_torch_alone() -> None:
-    stdlib = __import__("sys").stdlib_module_names
+    # typing_extensions is torch's own requirement: who has torch has it.
+    allowed = {*sys.stdlib_module_names, "torch", "typing_extensions", "hograd_core"}
     for path in rooms(CORE):
-        outside = {n.split(".")[0] for n in imported_names(path)} - stdlib - {"torch", "hograd_core"}
+        outside = {n.split(".")[0] for n in imported_names(path)} - allowed
         assert not outside, f"{path.relative_to(ROOT)} imports {outside}"
 
 
@@ -104,6 +112,16 @@ def test_nothing_right_of_results_runs_a_kernel() -> None:
             forbidden = rooms_imported(path, "hograd_bench") & RUNS_KERNELS
             assert not forbidden, f"{path.relative_to(ROOT)} imports {forbidden}"
             assert not {"torch", "hograd_core"} & {n.split(".")[0] for n in imported_names(path)}, path
+
+
+def test_studies_are_for_the_repository_alone() -> None:
+    """They are in no wheel, and nothing that is in one imports them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert [ROOT / package for package in wheel] == [CORE, BENCH]
+    moving = {"validation"}  # itself on its way to bench/studies
+    importing = {path for path in rooms(BENCH) if any(n.split(".")[0] == "studies" for n in imported_names(path))}
+    assert {rooms(BENCH)[path] for path in importing} <= moving
 
 
 def test_the_rule_notices_a_wrong_import(tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ def missing_cells(frame: pd.DataFrame, claims: Iterable[Claim] | None = None) ->
 def shipped_facts() -> str:
     """The text of facts.json: all operators, and the problems of every cell of a preset or a claim."""
     cells = [p.cell for name in plan.load_presets() for p in plan.preset(name)] + [p.cell for p in planned()]
-    return json.dumps(plan.facts(cells), indent=0, sort_keys=True) + "\n"
+    facts = {
+        name: told for name, told in plan.facts(cells).items() if name != "peers"
+    }  # whose versions are a run's own
+    return json.dumps(facts, indent=0, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ ALL = tuple(metrics.families())
 DETERMINISTIC = tuple(
     name
     for name, family in metrics.families().items()
-    if not hasattr(family, "DEVICES") and any(metric.deterministic for metric in family.METRICS)
+    if not hasattr(family, "DEVICES")
+    and not hasattr(family, "PEERS_ONLY")
+    and any(metric.deterministic for metric in family.METRICS)
 )
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
@@ -125,8 +127,12 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
     for name, family in metrics.families().items():
         if subject.cell.device not in getattr(family, "DEVICES", (subject.cell.device,)):
             continue
+        if subject.peer is None and hasattr(family, "PEERS_ONLY"):
+            continue
         if name not in families:
             taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})
+        elif subject.unseen is not None and hasattr(family, "PYTORCH_ONLY"):
+            taken.values.update({metric.name: Missing(subject.unseen) for metric in family.METRICS})
         elif name == "time" and name not in more:
             taken.values.update({metric.name: Missing("not timed: no timer was given") for metric in family.METRICS})
         else:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 import hograd_core
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.reference import true_value, truth
 
 
 @operator(result="x", default="grad_create_graph", order=1)
-def kept_graph_gradient(f: Any, x: Tensor) -> tuple[Any, ...]:
+def kept_graph_gradient(f: Any, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The gradient of f at x, written so that its graph is kept for a further derivative that is then not taken.
 
     Args:
@@ -31,8 +32,7 @@ def kept_graph_gradient(f: Any, x: Tensor) -> tuple[Any, ...]:
     Raises:
         TypeError, ValueError: as `hograd_core.gradient`.
     """
-    checked: tuple[Any, ...] = hograd_core.gradient.guard(f, x)
-    return checked
+    return to_method(*hograd_core.gradient.guard(f, x))
 
 
 @truth(kept_graph_gradient)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hograd_core
-from hograd_bench import measure, problems
+from hograd_bench import measure, peers, problems
 from hograd_bench.cells import DTYPES, Cell
 from hograd_bench.facts import at
 
@@ -50,6 +50,8 @@ class Planned:
 @dataclass(frozen=True)
 class Sweep:
     """A cartesian product of cells. "*" means every one that fits; a list names them.
+
+    Among methods, "exact" means hograd's but for approximations, "peers" those that peers provide (``peers``).
 
     Attributes:
         operator: name or alias; an alias ("hvp") fixes the order.
@@ -100,7 +102,7 @@ def expand(sweep: Sweep) -> list[Planned]:
     if fixed is None and operator.order is not None:
         fixed = operator.order
     orders = sweep.order if fixed is None else (fixed,)
-    methods = list(operator.methods) if sweep.methods == ("*",) else list(sweep.methods)
+    methods = list(dict.fromkeys(name for given in sweep.methods for name in _named(operator, given)))
     for given, allowed, label in ((sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families")):
         for value in given:
             if value not in allowed:
@@ -115,8 +117,18 @@ def expand(sweep: Sweep) -> list[Planned]:
                 cell = Cell(
                     operator.name, name, problem.name, n, order, depth, batch, dtype, device, count, preparation
                 )  # fmt: skip
-                cells[cell] = Planned(cell, sweep.families, _undefined(operator.method(name), order))
+                found = peers.find(operator, name, order)
+                cells[cell] = Planned(cell, sweep.families, _undefined(found, order) or _absent(found))
     return list(cells.values())
+
+
+def _named(operator: hograd_core.Operator, given: str) -> list[str]:
+    """The methods that a word of a sweep stands for."""
+    if given == "exact":
+        return [m.name for m in operator.methods.values() if m.exact]
+    if given == "peers":
+        return [m.name for m in peers.methods(operator)]
+    return list(operator.methods) if given == "*" else [given]
 
 
 def _fitting(operator: hograd_core.Operator, names: Sequence[str]) -> list[problems.Problem]:
@@ -136,6 +148,10 @@ def _undefined(method: hograd_core.Method, order: int) -> str | None:
         return None
     top = "" if method.max_order is None else f" to {method.max_order}"
     return f"{method.name} is defined for orders from {method.min_order}{top}"
+
+
+def _absent(method: hograd_core.Method) -> str | None:
+    return method.peer.absence if isinstance(method, peers.PeerMethod) else None
 
 
 def merge(plans: Iterable[Planned]) -> list[Planned]:
@@ -214,11 +230,14 @@ def _fitting_names(sweep: Sweep, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-    """What readers of these cells' rows must know of operators and problems (facts.py), as JSON has it."""
-    operators = {o.name: dict(o.aliases) for o in hograd_core.operators().values()}
+    """What readers of these cells' rows must know of operators, problems and peers (facts.py), as JSON has it."""
+    cells = list(cells)
+    met = {c.operator: hograd_core.resolve(c.operator)[0] for c in cells}
+    operators = {o.name: dict(o.aliases) for o in {**hograd_core.operators(), **met}.values()}
     operations: dict[str, int] = {}
     for name, n, depth, batch in sorted({(c.problem, c.n, c.depth, c.batch) for c in cells}):
         record = problems.problems().get(name)
         if record is not None and record.operations is not None:
             operations[at(name, n, depth, batch)] = sum(record.operations(problems.Spec(n, depth, batch)).values())
-    return {"operators": operators, "operations": operations}
+    theirs = peers.facts(cells)
+    return {"operators": operators, "operations": operations, **({"peers": theirs} if theirs else {})}

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, claim_cells, claims, environment, metrics, plan, problems, store, workers
+from hograd_bench import ceilings, claim_cells, claims, environment, metrics, peers, plan, problems, store, workers
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned
 from hograd_bench.workers import Limits as Limits
@@ -131,7 +131,7 @@ def run(
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
-    here = environment.record()
+    here = environment.record(peers.packages(p.cell for p in plans))
     try:
         opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, plans))
         troubled = _troubled(results)

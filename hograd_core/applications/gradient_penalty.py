@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_number, check_point
-from hograd_core._entrance import entrance, in_transform, kept, released
+from hograd_core._checks import check_number
+from hograd_core._entrance import in_transform, kept, released
 from hograd_core._forward import jvp
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._calls import plain_call, recording, watched_call
 from hograd_core.applications._modules import (
@@ -33,11 +34,24 @@ from hograd_core.applications._modules import (
     gradient_of,
     trainable,
 )
+from hograd_core.applications._penalty_parts import (
+    Phi,
+    check_samples,
+    draw_mixing,
+    half_square,
+    interpolate,
+    one_sided,
+    two_sided,
+)
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.hazards import guarded
 
+__all__ = [
+    "Penalty", "draw_mixing", "gradient_penalty", "half_square", "interpolate", "lipschitz_penalty", "one_sided",
+    "penalty", "r1_penalty", "two_sided",
+]  # fmt: skip
+
 Critic = Callable[[Tensor], Tensor]
-Phi = Callable[[Tensor], Tensor]
 
 
 class Penalty(NamedTuple):
@@ -50,79 +64,6 @@ class Penalty(NamedTuple):
 
     value: Tensor
     gradient: Parameters
-
-
-def norms(g: Tensor) -> Tensor:
-    """Euclidean norm per sample over all dimensions but the first, with derivative 0 where the norm is 0.
-
-    Args:
-        g: shape (batch, ...).
-
-    Returns:
-        Shape (batch,).
-    """
-    # Its own derivative formula has the 0; it neither overflows in half precision nor hides a NaN.
-    result: Tensor = torch.linalg.vector_norm(g.flatten(1), dim=1)
-    return result
-
-
-def two_sided(target: float = 1.0) -> Phi:
-    """φ of WGAN-GP: (‖g‖ − target)²."""
-    return lambda g: (norms(g) - target).square()
-
-
-def one_sided(target: float = 1.0) -> Phi:
-    """φ of WGAN-LP: max(0, ‖g‖ − target)²."""
-    return lambda g: (norms(g) - target).clamp_min(0).square()
-
-
-def half_square(g: Tensor) -> Tensor:
-    """φ of R1: ‖g‖²/2."""
-    return g.flatten(1).square().sum(1) / 2
-
-
-def draw_mixing(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One ε a sample, uniform in [0, 1), shaped to broadcast against ``real``.
-
-    Args:
-        real: shape (batch, ...).
-        generator: of real's device; None: PyTorch's global one.
-
-    Returns:
-        Shape (batch, 1, ..., 1), dtype and device of ``real``.
-    """
-    shape = (real.shape[0], *(1,) * (real.dim() - 1))
-    return torch.rand(shape, dtype=real.dtype, device=real.device, generator=generator)
-
-
-@entrance
-def interpolate(real: Any, fake: Any, mixing: Any) -> Tensor:
-    """ε real + (1 − ε) fake, detached: the points where WGAN-GP and WGAN-LP look.
-
-    Raises:
-        TypeError: an argument is not a real floating tensor, or dtypes differ.
-        ValueError: shapes or devices do not pair; the message names the argument.
-    """
-    real = _check_samples(real, "real")
-    fake = _check_samples(fake, "fake")
-    if fake.shape != real.shape:
-        raise ValueError(f"fake: got shape {tuple(fake.shape)}, expected {tuple(real.shape)} like real")
-    expected = (real.shape[0], *(1,) * (real.dim() - 1))
-    if not isinstance(mixing, Tensor) or mixing.shape != expected:
-        got = tuple(mixing.shape) if isinstance(mixing, Tensor) else type(mixing).__name__
-        raise ValueError(f"mixing: got {got}, expected shape {expected}, one number a sample; use draw_mixing(real)")
-    for name, other in (("fake", fake), ("mixing", mixing)):
-        if other.dtype != real.dtype:
-            raise TypeError(f"{name}: got dtype {other.dtype}, expected {real.dtype} like real")
-        if other.device != real.device:
-            raise ValueError(f"{name}: got device {other.device}, expected {real.device} like real")
-    return torch.lerp(fake, real, mixing if kept() else mixing.detach())
-
-
-def _check_samples(x: Any, name: str) -> Tensor:
-    if isinstance(x, Tensor) and (x.dim() < 2 or x.numel() == 0):
-        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (batch, ...) with at least one element")
-    return check_point(x, name)
 
 
 def _check_critic(critic: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
@@ -171,7 +112,7 @@ def penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
     for name, function in (("critic", critic), ("phi", phi)):
         if not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a callable")
-    x = _check_samples(x, "x")
+    x = check_samples(x, "x")
     with guarded("penalty", ("double_backward", 2)):
         return _penalty(critic, x, phi)
 
@@ -182,8 +123,8 @@ def _penalty(critic: Critic, x: Tensor, phi: Phi) -> Tensor:
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
 def gradient_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
-) -> tuple[Any, ...]:
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0, **how: Unpack[How]
+) -> Penalty:
     """WGAN-GP: mean (‖∇_x D(x̃)‖ − target)² at points between real and fake, and its gradient in D's parameters.
 
     Args:
@@ -202,13 +143,15 @@ def gradient_penalty(
         ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
+    return to_method(
+        *_check_critic(critic, interpolate(real, fake, mixing)), two_sided(check_number(target, "target", minimum=0))
+    )
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
 def lipschitz_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0
-) -> tuple[Any, ...]:
+    critic: nn.Module, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0, **how: Unpack[How]
+) -> Penalty:
     """WGAN-LP: mean max(0, ‖∇_x D(x̃)‖ − target)², one-sided; otherwise as ``gradient_penalty``.
 
     Args:
@@ -226,11 +169,13 @@ def lipschitz_penalty(
         ValueError: shapes do not pair, the target is negative, or a layer in training mode is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
+    return to_method(
+        *_check_critic(critic, interpolate(real, fake, mixing)), one_sided(check_number(target, "target", minimum=0))
+    )
 
 
 @operator(result="value, parameter gradient", default="double_backward", order=2)
-def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
+def r1_penalty(critic: nn.Module, real: Tensor, **how: Unpack[How]) -> Penalty:
     """R1: mean ‖∇_x D(real)‖² / 2 and its gradient in D's parameters.
 
     Args:
@@ -245,7 +190,7 @@ def r1_penalty(critic: nn.Module, real: Tensor) -> tuple[Any, ...]:
         ValueError: ``real`` has no batch dimension or no element, or a layer is random or batch-coupled.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return *_check_critic(critic, _check_samples(real, "real")), half_square
+    return to_method(*_check_critic(critic, check_samples(real, "real")), half_square)
 
 
 def double_backward(critic: nn.Module, x: Tensor, phi: Phi) -> Penalty:

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from hograd_core._checks import check_number, check_order
 from hograd_core._entrance import kept, released
 from hograd_core._functional import Functional
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core._unsupported import UnsupportedError, refused_under_vmap
 from hograd_core.applications._calls import watched_call
 from hograd_core.applications._modules import Parameters, check_module, detached, gradient_of, trainable
 from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
 from hograd_core.curvature._precision import unbounded
 from hograd_core.derivatives._autograd import leaf
+
+__all__ = ["MetaGradient", "Task", "adapt", "meta_gradient"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Objective = Callable[[Parameters], Tensor]
@@ -131,8 +134,8 @@ def _check_sets(support: Any, query: Any) -> tuple[Tensor, ...]:
 
 @operator(result="value, parameter gradient", default="unrolled", order=2)
 def meta_gradient(
-    model: nn.Module, loss: Loss, support: Any, query: Any, inner_steps: int, inner_rate: float
-) -> tuple[Any, ...]:
+    model: nn.Module, loss: Loss, support: Any, query: Any, inner_steps: int, inner_rate: float, **how: Unpack[How]
+) -> MetaGradient:
     """The mean query loss after K inner gradient steps on each task, and its gradient in the initial parameters.
 
     Args:
@@ -162,7 +165,7 @@ def meta_gradient(
     check_modes(module, per_sample=False, argument="model")
     for name, inputs in (("support", data[0]), ("query", data[2])):
         check_dtype(inputs, module, name, "model")
-    return (Episode(module, loss, data, inner_steps, check_number(inner_rate, "inner_rate")),)
+    return to_method(Episode(module, loss, data, inner_steps, check_number(inner_rate, "inner_rate")))
 
 
 def _refuse_inside() -> None:

@@ -8,51 +8,35 @@ values; :func:`field_derivatives` and :func:`residual` compute the same with a g
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_point
-from hograd_core._entrance import entrance, kept, released
-from hograd_core._registry import Operator, method, operator
+from hograd_core._entrance import kept, released
+from hograd_core._how import How, Unpack
+from hograd_core._registry import Operator, method, operator, to_method
 from hograd_core.applications._calls import plain_call, recording, watched_call
-from hograd_core.applications._equations import Equation
-from hograd_core.applications._modules import (
-    Parameters,
-    called_with,
-    check_module,
-    check_samplewise,
-    detached,
-    gradient_of,
-    trainable,
+from hograd_core.applications._equations import Equation, beam, burgers, heat, kuramoto_sivashinsky
+from hograd_core.applications._estimates import (
+    FieldEstimate,
+    gaussian_bilaplacian,
+    hutchinson_laplacian,
+    sampled_laplacian,
 )
-from hograd_core.applications._partials import (
-    KERNELS,
-    Field,
-    Kernel,
-    amounts,
-    checked_generator,
-    deepest,
-    series_along,
-)
+from hograd_core.applications._fields import check_field, without_graph
+from hograd_core.applications._modules import Parameters, called_with, check_module, gradient_of, trainable
+from hograd_core.applications._partials import KERNELS, Field, Kernel, amounts, deepest
 from hograd_core.applications._polarisation import Index
 from hograd_core.curvature._precision import sampling, sampling_fourth_powers
 from hograd_core.hazards import guarded, narrowed
 
-
-class FieldEstimate(NamedTuple):
-    """A stochastic estimate at each point.
-
-    Attributes:
-        value: shape (N,).
-        standard_error: of the mean over probes, shape (N,); NaN for a single probe.
-    """
-
-    value: Tensor
-    standard_error: Tensor
+__all__ = [
+    "Equation", "FieldEstimate", "ResidualLoss", "beam", "bilaplacian", "burgers", "field_derivatives",
+    "gaussian_bilaplacian", "heat", "hutchinson_laplacian", "kuramoto_sivashinsky", "laplacian",
+    "partial_derivatives", "residual", "residual_loss", "sampled_laplacian",
+]  # fmt: skip
 
 
 class ResidualLoss(NamedTuple):
@@ -65,18 +49,6 @@ class ResidualLoss(NamedTuple):
 
     value: Tensor
     gradient: Parameters
-
-
-def _check_field(u: Any, points: Any) -> tuple[Field, Tensor]:
-    if not callable(u):
-        raise TypeError(f"u: got {type(u).__name__}, expected a callable from (N, d) to (N,) or (N, 1)")
-    if not isinstance(points, Tensor):
-        raise TypeError(f"points: got {type(points).__name__}, expected a torch.Tensor of shape (N, d)")
-    if points.dim() != 2 or points.numel() == 0:
-        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (N, d) with at least one element")
-    if isinstance(u, nn.Module):
-        check_samplewise(u, points, "points", "u")
-    return u, check_point(points, "points")
 
 
 def _check_indices(indices: Any, dimension: int) -> list[Index]:
@@ -100,7 +72,7 @@ def _check_equation(equation: Any, points: Tensor) -> None:
 
 
 @operator(result="(len(indices), N)", default="nested_reverse", order=4)
-def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> tuple[Any, ...]:
+def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index], **how: Unpack[How]) -> Tensor:
     """Mixed partial derivatives of u at every point, of any orders, several at once.
 
     Args:
@@ -116,12 +88,12 @@ def partial_derivatives(u: Field, points: Tensor, indices: Sequence[Index]) -> t
         ValueError: u's result does not pair with the points, or an index is out of range.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    field, x = _check_field(u, points)
-    return field, x, _check_indices(indices, x.shape[1])
+    field, x = check_field(u, points)
+    return to_method(field, x, _check_indices(indices, x.shape[1]))
 
 
 @operator(result="(N,)", default="nested_reverse", order=2)
-def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+def laplacian(u: Field, points: Tensor, **how: Unpack[How]) -> Tensor:
     """Δu = Σ_i ∂²u/∂x_i² at every point.
 
     Args:
@@ -136,12 +108,12 @@ def laplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
         ValueError: u's result does not pair with the points.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    field, x = _check_field(u, points)
-    return field, x, [(i, i) for i in range(x.shape[1])]
+    field, x = check_field(u, points)
+    return to_method(field, x, [(i, i) for i in range(x.shape[1])])
 
 
 @operator(result="(N,)", default="nested_reverse", order=4)
-def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
+def bilaplacian(u: Field, points: Tensor, **how: Unpack[How]) -> Tensor:
     """Δ²u = Σ_ij ∂⁴u/∂x_i²∂x_j² at every point.
 
     Args:
@@ -156,13 +128,13 @@ def bilaplacian(u: Field, points: Tensor) -> tuple[Any, ...]:
         ValueError: u's result does not pair with the points.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    field, x = _check_field(u, points)
+    field, x = check_field(u, points)
     d = x.shape[1]
-    return field, x, [(i, i, j, j) for i in range(d) for j in range(i, d)]
+    return to_method(field, x, [(i, i, j, j) for i in range(d) for j in range(i, d)])
 
 
 @operator(result="value, parameter gradient", default="nested_reverse", order=4)
-def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any, ...]:
+def residual_loss(u: nn.Module, points: Tensor, equation: Equation, **how: Unpack[How]) -> ResidualLoss:
     """mean_i r(x_i)² of the residual of a differential equation, and its gradient in the parameters of u.
 
     Args:
@@ -178,9 +150,9 @@ def residual_loss(u: nn.Module, points: Tensor, equation: Equation) -> tuple[Any
         ValueError: u's result does not pair with the points, or the equation asks for a coordinate they lack.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    _, x = _check_field(u, points)
+    _, x = check_field(u, points)
     _check_equation(equation, x)
-    return check_module(u, "u"), x, equation
+    return to_method(check_module(u, "u"), x, equation)
 
 
 @recording
@@ -203,7 +175,7 @@ def field_derivatives(
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: u's result does not pair with the points, an index is out of range, or there is no such method.
     """
-    field, x = _check_field(u, points)
+    field, x = check_field(u, points)
     checked = _check_indices(indices, x.shape[1])
     if method not in KERNELS:
         raise ValueError(f"method: got {method!r}, expected one of {', '.join(sorted(KERNELS))}")
@@ -226,17 +198,10 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
     Returns:
         Shape (N,); recorded for autograd where gradients are enabled.
     """
-    _, x = _check_field(u, points)
+    _, x = check_field(u, points)
     _check_equation(equation, x)
     rows = field_derivatives(u, x, equation.indices, method=method)
     return plain_call(equation.residual)(x, *rows.unbind(0))
-
-
-def _without_graph(u: Field) -> Field:
-    """u with constant parameters where it is a module, unless a larger derivative uses the graph to them."""
-    if kept():
-        return u
-    return called_with(u, detached(dict(u.named_parameters()))) if isinstance(u, nn.Module) else u
 
 
 def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool) -> None:
@@ -246,7 +211,7 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
     @functools.wraps(kernel)
     def rows_of(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
         with narrowed(*amounts(name, deepest(indices))):
-            rows: Tensor = released(kernel(watched_call(_without_graph(u)), points, indices, kept(), **options))
+            rows: Tensor = released(kernel(watched_call(without_graph(u)), points, indices, kept(), **options))
         return rows
 
     @functools.wraps(kernel)
@@ -280,91 +245,6 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
 
 for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
     _register(_name, _kernel, _mode, _source, _functorch)
-
-
-def _coefficient(u: Field, x: Tensor, directions: Tensor, order: int) -> Tensor:
-    with guarded("laplacian estimate", ("taylor", order)):
-        return series_along(watched_call(_without_graph(u)), x, directions, order)[order]
-
-
-def _estimate(samples: Tensor) -> FieldEstimate:
-    n = samples.shape[0]
-    error = samples.std(0) / math.sqrt(n) if n > 1 else torch.full_like(samples[0], math.nan)
-    return FieldEstimate(released(samples.mean(0)), released(error))
-
-
-@entrance
-def hutchinson_laplacian(
-    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
-) -> FieldEstimate:  # fmt: skip
-    """FieldEstimate Δu as the mean of vᵀ∇²u v over Rademacher probes, independent at every point (Hutchinson 1990, §2).
-
-    Unbiased; variance 2 Σ_{i≠j} (∂²u/∂x_i∂x_j)² / probes. Cost: one Taylor pass of degree 2 on probes · N points.
-
-    Args:
-        u: (N, d) -> (N,) or (N, 1).
-        points: shape (N, d).
-        probes: number of directions a point, >= 1.
-        seed: of the directions; None: drawn from torch's global generator.
-        generator: to draw from in place of the seed.
-
-    Returns:
-        The estimate and its standard error, detached but inside a larger derivative.
-    """
-    field, x = _check_field(u, points)
-    source = checked_generator(probes, seed, generator)
-    bits = torch.randint(2, (probes, *x.shape), generator=source, device=source.device)
-    return _estimate(_coefficient(field, x, (2 * bits - 1).to(x), 2) * 2)
-
-
-@entrance
-def sampled_laplacian(
-    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
-) -> FieldEstimate:  # fmt: skip
-    """FieldEstimate Δu as d times the mean of ∂²u/∂x_i² over coordinates drawn with replacement (Shi et al. 2024).
-
-    Unbiased; exact for every draw where all second derivatives are equal.
-
-    Args:
-        u: (N, d) -> (N,) or (N, 1).
-        points: shape (N, d).
-        probes: number of coordinates a point, >= 1.
-        seed: of the draw; None: drawn from torch's global generator.
-        generator: to draw from in place of the seed.
-
-    Returns:
-        The estimate and its standard error, detached but inside a larger derivative.
-    """
-    field, x = _check_field(u, points)
-    n, d = x.shape
-    source = checked_generator(probes, seed, generator)
-    chosen = torch.randint(d, (probes, n), generator=source, device=source.device)
-    directions = torch.nn.functional.one_hot(chosen, d).to(x)
-    return _estimate(_coefficient(field, x, directions, 2) * (2 * d))
-
-
-@entrance
-def gaussian_bilaplacian(
-    u: Field, points: Tensor, *, probes: int = 16, seed: int | None = None, generator: torch.Generator | None = None
-) -> FieldEstimate:  # fmt: skip
-    """FieldEstimate Δ²u as the mean of D⁴u[v, v, v, v] / 3 over normal probes (Shi et al. 2024).
-
-    Unbiased, since E v_i² v_j² = 1 + 2δ_ij. Cost: one Taylor pass of degree 4 on probes · N points.
-
-    Args:
-        u: (N, d) -> (N,) or (N, 1).
-        points: shape (N, d).
-        probes: number of directions a point, >= 1.
-        seed: of the directions; None: drawn from torch's global generator.
-        generator: to draw from in place of the seed.
-
-    Returns:
-        The estimate and its standard error, detached but inside a larger derivative.
-    """
-    field, x = _check_field(u, points)
-    source = checked_generator(probes, seed, generator)
-    directions = torch.randn((probes, *x.shape), generator=source, dtype=x.dtype, device=source.device).to(x)
-    return _estimate(_coefficient(field, x, directions, 4) * (24 / 3))
 
 
 def _stochastic(

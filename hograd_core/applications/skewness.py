@@ -17,7 +17,8 @@ from torch import Tensor
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
 from hograd_core._entrance import released
 from hograd_core._forward import jvp
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import contract
 from hograd_core.taylor import derivatives_along
@@ -43,7 +44,7 @@ def _ratio(second: Tensor, third: Tensor) -> Skewness:
 
 
 @operator(result="scalar, with second and third derivative", default="taylor", order=3)
-def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor) -> tuple[Any, ...]:
+def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor, **how: Unpack[How]) -> Skewness:
     """D³f(x)[v, v, v] / (D²f(x)[v, v])^{3/2}, with both derivatives.
 
     Args:
@@ -60,7 +61,7 @@ def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor) -> tuple[Any, 
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
     point = check_point(x)
-    return scalar_function(f), point, check_direction(v, point)
+    return to_method(scalar_function(f), point, check_direction(v, point))
 
 
 @method(

@@ -41,10 +41,11 @@ def gradient_of_loss(model: Model, outputs: Tensor) -> Tensor:
     return grad_or_zeros(scalar_loss(model.loss, z, model.targets), z, create_graph=False)
 
 
-def push(model: Model, v: Tensor) -> tuple[Tensor, Tensor]:
-    """(outputs, J v) in one forward-mode pass."""
-    outputs, tangent = jvp(model.outputs, (model.point,), (v,))[:2]
-    return released(outputs), released(tangent)
+def pushed_and_pulled(model: Model, curvature: OutputCurvature, v: Tensor) -> Tensor:
+    """J^T C J v: one pass in forward mode, C, one reverse pass."""
+    with guarded("J v by forward mode (double_vjp does without)", ("nested_jvp", 1), constant=True, recorded=True):
+        outputs, tangent = jvp(model.outputs, (model.point,), (v,))[:2]
+        return pull(model, curvature(model, released(outputs), released(tangent)))
 
 
 def pull(model: Model, cotangent: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from hograd_core._functional import Functional
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Inputs = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
 from hograd_core._entrance import released
 from hograd_core._forward import jvp
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, unit_vector
@@ -18,7 +17,7 @@ from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
 @operator(result="x", default="columns", order=2)
-def hessian_diagonal(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+def hessian_diagonal(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The second derivatives d²f/dx_i² at x: the diagonal of the Hessian, n numbers.
 
     Reverse mode has no shortcut to it: for a general f it takes n Hessian-vector products (Martens, Sutskever &
@@ -35,7 +34,7 @@ def hessian_diagonal(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional.
     """
-    return scalar_function(f), check_point(x)
+    return to_method(scalar_function(f), check_point(x))
 
 
 @method(

@@ -11,16 +11,16 @@ loss other than those that :mod:`.fisher` knows names no observations within a s
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hograd_core._entrance import released
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._jacobian import over_samples, sample_chunks
 from hograd_core.curvature._likelihood import sample_scaling
-from hograd_core.curvature._model import Loss, Model, check_model
+from hograd_core.curvature._model import Inputs, Loss, Model, check_model
 from hograd_core.curvature._precision import unbounded
 from hograd_core.curvature.fisher import fisher_diagonal, fisher_matrix
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
@@ -47,7 +47,9 @@ def _gradient_of_sample(model: Model, i: int) -> Tensor:
 
 
 @operator(result="x * order", default="per_sample_vmap", order=2)
-def empirical_fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+def empirical_fisher_matrix(
+    module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]
+) -> Tensor:
     """The empirical Fisher matrix, all P x P entries (see :mod:`hograd_core.curvature.empirical_fisher`).
 
     Args:
@@ -63,7 +65,7 @@ def empirical_fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targe
         TypeError, ValueError: an argument is not of the kind asked for, or the loss couples samples.
         UnsupportedError: PyTorch has no batching rule for a layer by this method.
     """
-    return (check_model(module, loss, inputs, targets, per_sample=True),)
+    return to_method(check_model(module, loss, inputs, targets, per_sample=True))
 
 
 @method(
@@ -97,7 +99,9 @@ def matrix_loop(model: Model) -> Tensor:
 
 
 @operator(result="x", default="per_sample_vmap", order=2)
-def empirical_fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+def empirical_fisher_diagonal(
+    module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]
+) -> Tensor:
     """The diagonal of the empirical Fisher matrix (see :mod:`hograd_core.curvature.empirical_fisher`).
 
     Args:
@@ -113,7 +117,7 @@ def empirical_fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, tar
         TypeError, ValueError: an argument is not of the kind asked for, or the loss couples samples.
         UnsupportedError: PyTorch has no batching rule for a layer by this method.
     """
-    return (check_model(module, loss, inputs, targets, per_sample=True),)
+    return to_method(check_model(module, loss, inputs, targets, per_sample=True))
 
 
 @method(

@@ -10,20 +10,19 @@ same loss.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import check_positive
 from hograd_core._entrance import entrance, released
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._estimators import Estimate
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
-    pull,
-    push,
+    pushed_and_pulled,
     sample_chunks,
     sample_rows,
 )
@@ -32,7 +31,7 @@ from hograd_core.curvature._likelihood import (
     output_fisher_product,
     sampled_output_factor,
 )
-from hograd_core.curvature._model import Loss, Model, check_model, check_vector
+from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector
 from hograd_core.curvature._precision import sampling, widened
 from hograd_core.curvature._probes import probe_generator
 
@@ -43,7 +42,7 @@ def _outputs(model: Model) -> Tensor:
 
 
 @operator(result="x * order", default="expectation", order=2)
-def fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+def fisher_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]) -> Tensor:
     """The true Fisher matrix, all P x P entries (see :mod:`hograd_core.curvature.fisher` for the normalisation).
 
     Args:
@@ -59,7 +58,7 @@ def fisher_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
         TypeError, ValueError: an argument is not of the kind asked for, or the loss names no distribution.
         UnsupportedError: PyTorch has no formula or batching rule for a layer by this method.
     """
-    return (check_model(module, loss, inputs, targets, per_sample=True),)
+    return to_method(check_model(module, loss, inputs, targets, per_sample=True))
 
 
 @method(
@@ -107,7 +106,7 @@ def matrix_monte_carlo(
 
 
 @operator(result="x", default="expectation", order=2)
-def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]) -> Tensor:
     """The diagonal of the true Fisher matrix.
 
     Args:
@@ -123,7 +122,7 @@ def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tens
         TypeError, ValueError: an argument is not of the kind asked for, or the loss names no distribution.
         UnsupportedError: PyTorch has no batching rule for a layer.
     """
-    return (check_model(module, loss, inputs, targets, per_sample=True),)
+    return to_method(check_model(module, loss, inputs, targets, per_sample=True))
 
 
 @method(
@@ -146,7 +145,7 @@ def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tens
 def sampled_fisher_diagonal(
     module: nn.Module,
     loss: Loss,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     *,
     samples: int = 8,
@@ -196,7 +195,9 @@ def diagonal_monte_carlo(
 
 
 @operator(result="x", default="jvp_vjp", order=2)
-def fisher_vector_product(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, v: Tensor) -> tuple[Any, ...]:
+def fisher_vector_product(
+    module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, v: Tensor, **how: Unpack[How]
+) -> Tensor:
     """F v = J^T (Lambda (J v)) with the true Fisher matrix F, which is not formed.
 
     Args:
@@ -214,7 +215,7 @@ def fisher_vector_product(module: nn.Module, loss: Loss, inputs: Tensor, targets
         UnsupportedError: PyTorch has no formula for a layer by this method.
     """
     model = check_model(module, loss, inputs, targets)
-    return model, check_vector(v, model)
+    return to_method(model, check_vector(v, model))
 
 
 @method(
@@ -225,8 +226,7 @@ def fisher_vector_product(module: nn.Module, loss: Loss, inputs: Tensor, targets
 )
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents) and one backward pass; the loss is never differentiated."""
-    outputs, tangent = push(model, v)
-    return pull(model, output_fisher_product(model, outputs, tangent))
+    return pushed_and_pulled(model, output_fisher_product, v)
 
 
 @method(

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from hograd_core._differences import conclude, differenced, judged, probe, tolerance
 from hograd_core._entrance import kept, released, unguarded
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
     gradient_of_loss,
     loss_hessian_product,
     pull,
-    push,
+    pushed_and_pulled,
 )
-from hograd_core.curvature._model import Loss, Model, check_model, check_vector, scalar_loss
+from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
 
 
@@ -60,8 +61,8 @@ def check_gauss_newton(where: str, result: Tensor, arguments: tuple[Any, ...], o
 
 @operator(result="x", default="jvp_vjp", order=2, verification=check_gauss_newton)
 def gauss_newton_vector_product(
-    module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, v: Tensor
-) -> tuple[Any, ...]:
+    module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, v: Tensor, **how: Unpack[How]
+) -> Tensor:
     """G v = J^T (H_L (J v)), without forming G, J or H_L.
 
     Any loss that can be differentiated twice by the outputs, batch-coupled ones included. P is the number of
@@ -82,7 +83,7 @@ def gauss_newton_vector_product(
         UnsupportedError: PyTorch has no formula for a layer by this method.
     """
     model = check_model(module, loss, inputs, targets)
-    return model, check_vector(v, model)
+    return to_method(model, check_vector(v, model))
 
 
 @method(
@@ -93,8 +94,7 @@ def gauss_newton_vector_product(
 )
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents), one backward pass, one HVP of the loss by the outputs."""
-    outputs, tangent = push(model, v)
-    return pull(model, loss_hessian_product(model, outputs, tangent))
+    return pushed_and_pulled(model, loss_hessian_product, v)
 
 
 @method(
@@ -110,7 +110,7 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
 
 
 @operator(result="x * order", default="jacobian", order=2, verification=check_gauss_newton)
-def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]) -> Tensor:
     """G = J^T H_L J, all P x P entries.
 
     Args:
@@ -126,7 +126,7 @@ def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Tensor, targets: 
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         UnsupportedError: PyTorch has no formula or batching rule for a layer by this method.
     """
-    return (check_model(module, loss, inputs, targets),)
+    return to_method(check_model(module, loss, inputs, targets))
 
 
 @method(

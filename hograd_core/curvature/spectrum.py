@@ -16,16 +16,17 @@ from hograd_core._checks import (
     scalar_function,
 )
 from hograd_core._entrance import entrance
-from hograd_core._registry import method, operator
-from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
-from hograd_core.curvature._probes import draw, probe_generator
-from hograd_core.curvature.lanczos import (
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
+from hograd_core.curvature._lanczos import (
     Eigenpairs,
     extreme_eigenpairs,
     gaussian,
     refuse_derivative,
     spectral_density,
 )
+from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
+from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator, dense_matrix
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
@@ -36,7 +37,7 @@ def _iterative_tolerance(eps: float, order: int) -> float:
 
 
 @operator(result="2", default="lanczos", order=2)
-def hessian_extreme_eigenvalues(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+def hessian_extreme_eigenvalues(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The smallest and the largest eigenvalue of the Hessian of f at x.
 
     ``extreme_eigenpairs`` on a ``HessianOperator`` gives more pairs, vectors and residuals.
@@ -54,7 +55,7 @@ def hessian_extreme_eigenvalues(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]
         RuntimeError: an iterative method did not converge within its steps.
         FloatingPointError: the Hessian at x, or a product with it, is not finite.
     """
-    return scalar_function(f), check_point(x)
+    return to_method(scalar_function(f), check_point(x))
 
 
 @method(
@@ -228,7 +229,9 @@ def _eigenvalues(f: ScalarFunction, x: Tensor, hessian_method: str | None = None
 
 
 @operator(result="2 x points", default="slq", order=2)
-def hessian_spectral_density(f: ScalarFunction, x: Tensor, points: int = 64, width: float = 0.05) -> tuple[Any, ...]:
+def hessian_spectral_density(
+    f: ScalarFunction, x: Tensor, points: int = 64, width: float = 0.05, **how: Unpack[How]
+) -> Tensor:
     """The density of the Hessian's eigenvalues, (1/n) sum of N(t; lambda_i, sigma²), on a grid.
 
     The grid has ``points`` equidistant points from 3 sigma below the smallest to 3 sigma above the largest eigenvalue,
@@ -251,7 +254,7 @@ def hessian_spectral_density(f: ScalarFunction, x: Tensor, points: int = 64, wid
     points = check_positive(points, "points")
     if points < 2:
         raise ValueError(f"points: got {points}, expected at least 2")
-    return scalar_function(f), check_point(x), points, check_number(width, "width", positive=True)
+    return to_method(scalar_function(f), check_point(x), points, check_number(width, "width", positive=True))
 
 
 def _grid(low: float, high: float, points: int, width: float) -> tuple[Tensor, float]:

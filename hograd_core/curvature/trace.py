@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, scalar_function
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature import _estimators
 from hograd_core.curvature._precision import sampling
 from hograd_core.curvature.diagonal import columns, forward_over_forward
@@ -16,7 +15,7 @@ from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 
 
 @operator(result="scalar", default="columns", order=2)
-def hessian_trace(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+def hessian_trace(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The trace of the Hessian of f at x, sum of d²f/dx_i².
 
     Args:
@@ -32,7 +31,7 @@ def hessian_trace(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional.
     """
-    return scalar_function(f), check_point(x)
+    return to_method(scalar_function(f), check_point(x))
 
 
 @method(

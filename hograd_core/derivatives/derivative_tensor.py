@@ -12,7 +12,8 @@ from hograd_core._checks import ScalarFunction, check_point, check_positive, sca
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jacfwd
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import alias, method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
@@ -20,10 +21,9 @@ from hograd_core.derivatives.derivative_vector_product import TensorFunction, pu
 @operator(
     result="x * order",
     default="rows",
-    aliases={"hessian": 2},
     verification=functools.partial(check_derivative, slots=None),
 )
-def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any, ...]:
+def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
     """All entries of the derivative of ``order``.
 
     Args:
@@ -39,17 +39,17 @@ def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2) -> tuple[Any
         ValueError: f's result is not 0-dimensional, or x is empty.
         UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
     """
-    return scalar_function(f), check_point(x)
+    return to_method(scalar_function(f), check_point(x))
 
 
-def hessian(f: ScalarFunction, x: Tensor, *, method: str | None = None, **options: Any) -> Tensor:
+@alias(derivative_tensor, order=2)
+def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The Hessian ∇²f(x), all n² entries.
 
     Args:
         f: function of a tensor shaped like x, returning a 0-dimensional tensor.
         x: the point, any shape, a real floating dtype, any device.
-        method: a method of ``derivative_tensor``; None: by rows.
-        **options: keyword options of that method (``chunk_size`` of ``vmap_hvp``).
+        **how: ``method``, one of ``derivative_tensor`` (by rows unless given), and its options (``chunk_size``, ...).
 
     Returns:
         A detached tensor of shape ``(*x.shape, *x.shape)`` with the dtype and device of x.
@@ -59,8 +59,7 @@ def hessian(f: ScalarFunction, x: Tensor, *, method: str | None = None, **option
         ValueError: f's result is not 0-dimensional, x is empty, or there is no such method.
         UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
     """
-    entries: Tensor = derivative_tensor(f, x, 2, method=method, **options)
-    return entries
+    return derivative_tensor(f, x, 2, **how)
 
 
 def _functional(f: ScalarFunction, x: Tensor, order: int, vectorize: bool) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +13,15 @@ from hograd_core._checks import ScalarFunction, check_direction, check_point, sc
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jvp
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import alias, method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(
-    result="x", default="double_backward", aliases={"hvp": 2}, verification=functools.partial(check_derivative, slots=1)
-)
-def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
+@operator(result="x", default="double_backward", verification=functools.partial(check_derivative, slots=1))
+def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 
     Args:
@@ -41,18 +39,18 @@ def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: in
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
     point = check_point(x)
-    return scalar_function(f), point, check_direction(v, point)
+    return to_method(scalar_function(f), point, check_direction(v, point))
 
 
-def hvp(f: ScalarFunction, x: Tensor, v: Tensor, *, method: str | None = None, **options: Any) -> Tensor:
+@alias(derivative_vector_product, order=2)
+def hvp(f: ScalarFunction, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor:
     """The Hessian-vector product ∇²f(x) v; the Hessian is never formed.
 
     Args:
         f: function of a tensor shaped like x, returning a 0-dimensional tensor.
         x: the point, any shape, a real floating dtype, any device.
         v: the direction: shape, dtype and device of x.
-        method: a method of ``derivative_vector_product``; None: double backward.
-        **options: keyword options of that method.
+        **how: ``method``, one of ``derivative_vector_product`` (double backward unless given), and its options.
 
     Returns:
         A detached tensor with the shape, dtype and device of x.
@@ -62,8 +60,7 @@ def hvp(f: ScalarFunction, x: Tensor, v: Tensor, *, method: str | None = None, *
         ValueError: f's result is not 0-dimensional, v does not pair with x, or there is no such method.
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
-    product: Tensor = derivative_vector_product(f, x, v, 2, method=method, **options)
-    return product
+    return derivative_vector_product(f, x, v, 2, **how)
 
 
 def contract(a: Tensor, b: Tensor) -> Tensor:

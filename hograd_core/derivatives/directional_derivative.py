@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +11,15 @@ from torch import Tensor
 from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_differentiable
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
 @operator(result="scalar", default="nested_grad", verification=functools.partial(check_derivative, slots=0))
-def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2) -> tuple[Any, ...]:
+def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 
     Args:
@@ -37,7 +37,7 @@ def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int =
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
     point = check_point(x)
-    return scalar_function(f), point, check_direction(v, point)
+    return to_method(scalar_function(f), point, check_direction(v, point))
 
 
 @method(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, scalar_function
 from hograd_core._differences import check_derivative
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 
 @operator(result="x", default="autograd", order=1, verification=functools.partial(check_derivative, slots=None))
-def gradient(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
+def gradient(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The gradient of f at x.
 
     Args:
@@ -30,7 +30,7 @@ def gradient(f: ScalarFunction, x: Tensor) -> tuple[Any, ...]:
         ValueError: f's result is not 0-dimensional, or x is empty.
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
-    return scalar_function(f), check_point(x)
+    return to_method(scalar_function(f), check_point(x))
 
 
 @method(

@@ -53,6 +53,7 @@ class Guard:
         repair: whether f runs with exact substitutes in place of what PyTorch gets wrong.
         constant: whether values that f computes under no_grad must be kept from being differentiated (forward and
             Taylor mode go through them, reverse mode does not).
+        recorded: whether f runs on the tape as well, so that pure forward mode needs no further run of f.
     """
 
     __slots__ = (
@@ -61,12 +62,18 @@ class Guard:
     )  # fmt: skip
 
     def __init__(
-        self, where: str, amounts: tuple[Amount, ...], *, repair: bool = False, constant: bool = False
+        self,
+        where: str,
+        amounts: tuple[Amount, ...],
+        *,
+        repair: bool = False,
+        constant: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.where = where
         self.amounts = amounts
-        self.order, self._forward_only, self._dangers, self._harmless, self._known = _reckoned(amounts)
-        self._untraced = self._forward_only
+        self.order, forward_only, self._dangers, self._harmless, self._known = _reckoned(amounts)
+        self._untraced = self._forward_only = forward_only and not recorded
         self._repair, self._constant = repair, constant
 
     def look(
@@ -211,7 +218,7 @@ def _refusal(met: list[Hazard], amounts: tuple[Amount, ...]) -> str:
     )
 
 
-def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False) -> Guard | None:
+def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False, recorded: bool = False) -> Guard | None:
     """The guard of a call that amounts to these methods and orders; None where nothing is to be watched.
 
     Inside a larger derivative its order counts from there, and what is wrong by any method counts: modes mix.
@@ -221,7 +228,7 @@ def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False) ->
         return None
     if here.enclosing:
         amounts = (("*", here.enclosing + max(order for _, order in amounts)),)
-    made = _made(where, amounts, repair=here.repairing, constant=constant)
+    made = _made(where, amounts, repair=here.repairing, constant=constant, recorded=recorded)
     return made if not made._forward_only else Guard(where, amounts, repair=made._repair, constant=constant)
 
 
@@ -230,10 +237,10 @@ _made = functools.lru_cache(maxsize=1024)(Guard)
 
 
 @contextmanager
-def guarded(where: str, *amounts: Amount, constant: bool = False) -> Iterator[None]:
+def guarded(where: str, *amounts: Amount, constant: bool = False, recorded: bool = False) -> Iterator[None]:
     """For public functions that are no operators: what the block computes amounts to these methods and orders."""
     with _entrance.entered():
-        _entrance.watched_by(guard(where, amounts, constant=constant))
+        _entrance.watched_by(guard(where, amounts, constant=constant, recorded=recorded))
         yield
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hograd_core.curvature._truth import solve_with_scale, true_fisher, true_gradient, true_hessian
 from hograd_core.reference import Truth, reference, truth
+from hograd_core.solvers._newton_cg import newton_cg_step
 from hograd_core.solvers.natural_gradient import DAMPING, inverse_fisher_vector_product, natural_gradient_step
-from hograd_core.solvers.newton_cg import newton_cg_step
 
 
 @truth(newton_cg_step)

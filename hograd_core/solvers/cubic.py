@@ -20,8 +20,9 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_finite, check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import entrance
-from hograd_core._registry import method, operator
-from hograd_core.curvature.lanczos import extreme_eigenpairs
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
+from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.solvers._dense import finite_hessian
@@ -49,7 +50,7 @@ class CubicStep(NamedTuple):
 
 
 @operator(result="step shaped like x, multiplier, decrease", default="dense", order=2)
-def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0) -> tuple[Any, ...]:
+def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0, **how: Unpack[How]) -> CubicStep:
     """The step of cubically regularised Newton: argmin gᵀs + sᵀHs/2 + (M/6) ‖s‖³.
 
     Args:
@@ -67,7 +68,7 @@ def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0)
         UnsupportedError: PyTorch has no second derivative of a step of f by this method.
     """
     refuse_inside_derivative("cubic_newton_step", x)
-    return scalar_function(f), check_point(x), check_regularisation(regularisation)
+    return to_method(scalar_function(f), check_point(x), check_regularisation(regularisation))
 
 
 def check_regularisation(value: Any) -> float:

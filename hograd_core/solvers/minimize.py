@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,47 +13,22 @@ from torch import Tensor
 from hograd_core._checks import ScalarFunction, check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import callback as enter
 from hograd_core._entrance import entrance, unguarded
+from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature._model import check_damping
-from hograd_core.curvature.lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.hazards import guarded
+from hograd_core.solvers._conjugate_gradient import Preconditioner
+from hograd_core.solvers._globalisation import NewtonIteration, Outcome, Run, line_search, trust_region
 from hograd_core.solvers._inside import refuse_inside_derivative
-from hograd_core.solvers.conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
-from hograd_core.solvers.newton_cg import product_of
+from hograd_core.solvers._newton_cg import product_of
 
 PreconditionerFactory = Callable[[HessianOperator], Preconditioner]
 
 CONVERGED = "converged"
 MAX_ITERATIONS = "max_iterations"
-LINE_SEARCH_FAILED = "line_search_failed"
-RADIUS_TOO_SMALL = "radius_too_small"
 NOT_FINITE = "not_finite"
 SADDLE = "saddle"
 MAXIMUM = "maximum"
-
-
-@dataclass(frozen=True)
-class NewtonIteration:
-    """One outer iteration.
-
-    Attributes:
-        value, gradient_norm: at its start.
-        cg_status, cg_iterations, cg_residual: of the inner solve; the residual is relative to the gradient norm.
-        forcing: the relative residual that was aimed at.
-        step_norm: length of the step tried last (0 where it was rejected by the line search).
-        scale: step length of the line search, or the trust-region radius.
-        accepted: whether the point moved.
-    """
-
-    value: float
-    gradient_norm: float
-    cg_status: str
-    cg_iterations: int
-    cg_residual: float
-    forcing: float
-    step_norm: float
-    scale: float
-    accepted: bool
 
 
 @dataclass(frozen=True)
@@ -93,28 +68,6 @@ class NewtonResult:
     def iterations(self) -> int:
         """Outer iterations."""
         return len(self.history)
-
-
-@dataclass
-class _Run:
-    """f with its counters, and the settings of one minimisation."""
-
-    f: ScalarFunction
-    shape: torch.Size
-    hvp_method: str
-    damping: float
-    evaluations: int = 0
-    gradients: int = 0
-    products: int = 0
-    history: list[NewtonIteration] = field(default_factory=list)
-
-    def value(self, flat: Tensor) -> float:
-        self.evaluations += 1
-        return float(self.f(flat.reshape(self.shape)).detach())
-
-    def expand(self, flat: Tensor) -> HessianOperator:
-        self.gradients += 1
-        return HessianOperator(self.f, flat.reshape(self.shape), method=self.hvp_method, damping=self.damping)
 
 
 @entrance
@@ -173,7 +126,7 @@ def minimize_newton(
         UnsupportedError: PyTorch has no formula for a step of f by this HVP method, or the result would be
             differentiated further.
     """
-    searches = {"line_search": _line_search, "trust_region": _trust_region}
+    searches = {"line_search": line_search, "trust_region": trust_region}
     if globalisation not in searches:
         raise ValueError(f"globalisation: got {globalisation!r}, expected one of {', '.join(searches)}")
     if isinstance(forcing, str) and forcing not in ("nocedal_wright", "eisenstat_walker"):
@@ -189,7 +142,7 @@ def minimize_newton(
     goal = torch.finfo(x.dtype).eps ** 0.5
     if gradient_tolerance is not None and not (goal := check_number(gradient_tolerance, "gradient_tolerance")) > 0:
         raise ValueError(f"gradient_tolerance: got {gradient_tolerance}, expected > 0")
-    run = _Run(scalar_function(f), x.shape, hvp_method, check_damping(damping))
+    run = Run(scalar_function(f), x.shape, hvp_method, check_damping(damping))
     with guarded("minimize_newton", (product_of(hvp_method), 2)):
         return _minimize(
             run, x, goal, searches[globalisation], max_iterations, forcing, {"max_iterations": max_cg_iterations},
@@ -200,10 +153,10 @@ def minimize_newton(
 
 
 def _minimize(
-    run: _Run,
+    run: Run,
     x: Tensor,
     goal: float,
-    search: Callable[..., _Outcome],
+    search: Callable[..., Outcome],
     max_iterations: int,
     forcing: str | float,
     inner: dict[str, Any],
@@ -293,73 +246,3 @@ def _forcing(rule: str | float, norm: float, previous: float, eta: float, *, fir
     chosen = 0.9 * (norm / previous) ** 2
     safeguard = 0.9 * eta * eta
     return min(0.9, max(chosen, safeguard) if safeguard > 0.1 else chosen)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a search made of the inner solve's step; ``moved`` is the new point or None."""
-
-    moved: Tensor | None
-    cg: CGResult
-    step_norm: float
-    scale: float
-    radius: float
-    failure: str | None = None
-
-
-def _line_search(
-    run: _Run, hessian: HessianOperator, flat: Tensor, radius: float, max_radius: float, settings: dict[str, Any]
-) -> _Outcome:
-    cg = conjugate_gradient(hessian, -hessian.gradient, **settings)
-    step = cg.step.to(flat.dtype)
-    slope = float(step @ hessian.gradient)
-    if not slope < 0:  # only by rounding: conjugate gradients from 0 descend
-        step, slope = -hessian.gradient, -float(hessian.gradient @ hessian.gradient)
-    value = float(hessian.value)
-    length = float(torch.linalg.vector_norm(step))
-    # What f cannot resolve: its own rounding, taken as a few units in the last place of its value.
-    noise = 8 * torch.finfo(flat.dtype).eps * abs(value)
-    alpha = 1.0
-    for _ in range(50):
-        trial = flat + alpha * step
-        reached = run.value(trial)
-        if reached <= value + 1e-4 * alpha * slope:
-            return _Outcome(trial, cg, alpha * length, alpha, radius)
-        if reached <= value + noise and -alpha * slope <= 16 * noise:
-            # Hager & Zhang: judge by the slope, which still has digits where f has none.
-            probe = run.expand(trial)
-            ahead = float(probe.gradient @ step)
-            probe.close()
-            if 0.9 * slope <= ahead <= (2e-4 - 1) * slope:
-                return _Outcome(trial, cg, alpha * length, alpha, radius)
-        if math.isfinite(reached) and reached > value + alpha * slope:
-            best = -slope * alpha * alpha / (2 * (reached - value - alpha * slope))
-            alpha = min(max(best, 0.1 * alpha), 0.5 * alpha)
-        else:
-            alpha *= 0.1 if not math.isfinite(reached) else 0.5
-    return _Outcome(None, cg, 0.0, alpha, radius, LINE_SEARCH_FAILED)
-
-
-def _trust_region(
-    run: _Run, hessian: HessianOperator, flat: Tensor, radius: float, max_radius: float, settings: dict[str, Any]
-) -> _Outcome:
-    cg = conjugate_gradient(hessian, -hessian.gradient, radius=radius, **settings)
-    step = cg.step.to(flat.dtype)
-    value = float(hessian.value)
-    trial = flat + step
-    reached = run.value(trial)
-    eps = torch.finfo(flat.dtype).eps
-    noise = 10 * eps * max(1.0, abs(value))
-    ratio = (value - reached + noise) / (cg.decrease + noise) if math.isfinite(reached) else -1.0
-    at_boundary = cg.status in ("boundary", "negative_curvature")
-    if ratio < 0.25:
-        shrunk = 0.25 * min(cg.norm, radius)
-    elif ratio > 0.75 and at_boundary:
-        shrunk = min(2 * radius, max_radius)
-    else:
-        shrunk = radius
-    length = float(torch.linalg.vector_norm(step))
-    if ratio > 1e-4:
-        return _Outcome(trial, cg, length, radius, shrunk)
-    too_small = shrunk <= eps * max(1e-3, float(torch.linalg.vector_norm(flat)))
-    return _Outcome(None, cg, length, radius, shrunk, RADIUS_TOO_SMALL if too_small else None)

@@ -10,21 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hograd_core._registry import method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._jacobian import JacobianProductOperator
-from hograd_core.curvature._model import Loss, Model, check_damping, check_model, check_vector
+from hograd_core.curvature._kfac import kfac_of_model
+from hograd_core.curvature._model import Inputs, Loss, Model, check_damping, check_model, check_vector
 from hograd_core.curvature._precision import unbounded, widened
 from hograd_core.curvature.fisher import diagonal_expectation, gram_of_scores, square_root_rows
-from hograd_core.curvature.kfac import kfac_of_model
-from hograd_core.solvers.conjugate_gradient import conjugate_gradient
+from hograd_core.solvers._conjugate_gradient import conjugate_gradient
 
 DAMPING = 1e-3
 
 
 @operator(result="x", default="cg", order=2)
 def inverse_fisher_vector_product(
-    module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, v: Tensor, damping: float = DAMPING
-) -> tuple[Any, ...]:
+    module: nn.Module,
+    loss: Loss,
+    inputs: Inputs,
+    targets: Tensor,
+    v: Tensor,
+    damping: float = DAMPING,
+    **how: Unpack[How],
+) -> Tensor:
     """(F + damping I)^-1 v with the true Fisher matrix F, or an approximation of it.
 
     Args:
@@ -43,13 +50,13 @@ def inverse_fisher_vector_product(
         UnsupportedError: PyTorch has no formula or batching rule for a layer by this method.
     """
     model = check_model(module, loss, inputs, targets, per_sample=True)
-    return model, check_vector(v, model), check_damping(damping, positive=True)
+    return to_method(model, check_vector(v, model), check_damping(damping, positive=True))
 
 
 @operator(result="x", default="cg", order=2)
 def natural_gradient_step(
-    module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, damping: float = DAMPING
-) -> tuple[Any, ...]:
+    module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, damping: float = DAMPING, **how: Unpack[How]
+) -> Tensor:
     """The step -(F + damping I)^-1 g of natural-gradient descent (Amari 1998, eq. 2.6; Martens 2020, §4).
 
     g is the gradient of the batch loss and F the true Fisher matrix, or an approximation of it by the method.
@@ -68,7 +75,7 @@ def natural_gradient_step(
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         UnsupportedError: PyTorch has no formula or batching rule for a layer by this method.
     """
-    return check_model(module, loss, inputs, targets, per_sample=True), check_damping(damping, positive=True)
+    return to_method(check_model(module, loss, inputs, targets, per_sample=True), check_damping(damping, positive=True))
 
 
 def _damped_factor(matrix: Tensor, damping: float) -> Tensor:
@@ -184,7 +191,7 @@ def _declare(name: str, way: Callable[..., Tensor], mode: str, source: str, exac
 
 def _copy_options(step: Callable[..., Tensor], way: Callable[..., Tensor]) -> None:
     # The registry reads a method's options off its signature.
-    given = inspect.signature(way).parameters.values()
+    given = inspect.signature(way, eval_str=True).parameters.values()
     kept = [p for p in given if p.name != "v"]
     step.__signature__ = inspect.Signature(kept, return_annotation=Tensor)  # type: ignore[attr-defined]
 

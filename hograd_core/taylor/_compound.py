@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._jet import aten, rule
 from hograd_core.taylor._selection import _abs, _amax, _amin, abs_square, logsumexp
@@ -28,7 +29,7 @@ def _log_softmax(u: Series, dim: int, half_to_float: bool = False) -> Series:
 def _softmax(u: Series, dim: int, half_to_float: bool = False) -> Series:
     if half_to_float:
         u = u.map(lambda c: c.float())
-    return s.exp(_log_softmax(u, dim), aten._softmax(u.primal, dim, False))
+    return functions.exp(_log_softmax(u, dim), aten._softmax(u.primal, dim, False))
 
 
 @rule(aten._safe_softmax)
@@ -52,13 +53,13 @@ def _vector_norm(
         # The number of elements that are not zero: constant between the jumps.
         return s.constant(torch.linalg.vector_norm(u.primal.detach(), 0, axes, keepdim), u.degree)
     if ord == 2:
-        return s.sqrt(_summed(abs_square(u), axes, keepdim))
+        return functions.sqrt(_summed(abs_square(u), axes, keepdim))
     size = _abs(u)
     if ord == 1:
         return _summed(size, axes, keepdim)
     if math.isinf(ord):
         return (_amax if ord > 0 else _amin)(size, axes, keepdim)
-    return s.power(_summed(s.power(size, ord), axes, keepdim), 1 / ord)
+    return functions.power(_summed(functions.power(size, ord), axes, keepdim), 1 / ord)
 
 
 def _summed(u: Series, dim: Any, keepdim: bool) -> Series:
@@ -87,7 +88,7 @@ def _var(u: Series, dim: Any = None, unbiased: Any = True, keepdim: bool = False
 
 @rule(aten.std)
 def _std(u: Series, *args: Any, **kwargs: Any) -> Series:
-    return s.sqrt(_var(u, *args, **kwargs))
+    return functions.sqrt(_var(u, *args, **kwargs))
 
 
 @rule(aten.var_mean)
@@ -104,7 +105,7 @@ def _standardised(u: Series, axes: list[int], eps: float) -> tuple[Series, Serie
     mean = _averaged(u, axes)
     centred = s.add(u, mean, alpha=-1)
     variance = _averaged(s.square(centred), axes)
-    rstd = s.power_real(s.add(variance, eps), -0.5)
+    rstd = functions.power_real(s.add(variance, eps), -0.5)
     return s.multiply(centred, rstd), mean, rstd
 
 
@@ -267,7 +268,7 @@ def _transposed(x: Any) -> Any:
 
 def _log_abs_det(a: Series) -> Series:
     """y' = tr(A⁻¹ A') (Jacobi's formula)."""
-    weighted = s.weighted(a)
+    weighted = functions.weighted(a)
     zero = torch.zeros_like(a.primal)
     slopes = Series([zero, *weighted[1:]])
     lu, pivots = torch.linalg.lu_factor(a.primal)
@@ -285,7 +286,7 @@ def _slogdet(a: Series) -> Any:
         return sign, logarithm, lu, pivots
     turned = Series([torch.zeros_like(sign), *(None if c is None else 1j * c.imag for c in logarithm.c[1:])])
     size = Series([logarithm.primal, *(None if c is None else c.real for c in logarithm.c[1:])])
-    return s.exp(turned, torch.linalg.slogdet(a.primal)[0]), size, lu, pivots
+    return functions.exp(turned, torch.linalg.slogdet(a.primal)[0]), size, lu, pivots
 
 
 @rule(aten._linalg_det)
@@ -293,7 +294,7 @@ def _det(a: Series) -> Any:
     # det = sign · exp(log|det|): needs A(0) regular, as PyTorch's own higher derivatives of det do.
     value, lu, pivots = aten._linalg_det(a.primal)
     logarithm = _log_abs_det(a)
-    return s.exp(logarithm, value), lu.detach(), pivots
+    return functions.exp(logarithm, value), lu.detach(), pivots
 
 
 @rule(aten.linalg_cholesky_ex)

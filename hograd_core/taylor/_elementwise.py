@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._jet import aten, rule
 from hograd_core.taylor._series import Operand, Series
@@ -88,15 +89,15 @@ def _pow(u: Operand, exponent: Operand) -> Series:
     if isinstance(exponent, Series):
         if not isinstance(u, Series):
             return _exponential(u, exponent)
-        return s.exp(s.multiply(exponent, _log_of(u)), torch.pow(_primal(u), exponent.primal))
+        return functions.exp(s.multiply(exponent, _log_of(u)), torch.pow(_primal(u), exponent.primal))
     assert isinstance(u, Series)
     if isinstance(exponent, Tensor):
         if exponent.dim() == 0 and not exponent.requires_grad:
-            return s.power(u, exponent.item())
+            return functions.power(u, exponent.item())
         if not exponent.is_floating_point() and not exponent.is_complex():
             exponent = exponent.to(u.primal.dtype)
-        return s.power_anywhere(u, exponent)
-    return s.power(u, exponent)
+        return functions.power_anywhere(u, exponent)
+    return functions.power(u, exponent)
 
 
 def _exponential(base: Tensor | float, exponent: Series) -> Series:
@@ -105,12 +106,12 @@ def _exponential(base: Tensor | float, exponent: Series) -> Series:
     base = torch.as_tensor(base, dtype=value.dtype, device=value.device)
     flat = (base == 0) & (exponent.primal.real > 0)
     rate = torch.log(torch.where(flat, 1.0, base))
-    return s.exp(s.multiply(exponent, rate), value)
+    return functions.exp(s.multiply(exponent, rate), value)
 
 
 def _log_of(u: Operand) -> Operand:
     if isinstance(u, Series):
-        return s.log(u)
+        return functions.log(u)
     return torch.log(u) if isinstance(u, Tensor) else math.log(u)
 
 
@@ -119,23 +120,23 @@ def _unary(operation: Any, function: Callable[[Series], Series]) -> None:
 
 
 def _cosine_of(u: Series) -> Series:
-    return s.sin_cos(u)[1]
+    return functions.sin_cos(u)[1]
 
 
 def _sinh(u: Series) -> Series:
-    return s.sinh_cosh(u)[0]
+    return functions.sinh_cosh(u)[0]
 
 
 def _scaled_exp(base: float) -> Callable[[Series], Series]:
     def function(u: Series) -> Series:
-        return s.exp(u.map(lambda c: c * math.log(base)), torch.pow(base, u.primal))
+        return functions.exp(u.map(lambda c: c * math.log(base)), torch.pow(base, u.primal))
 
     return function
 
 
 def _scaled_log(operation: Callable[[Tensor], Tensor], base: float) -> Callable[[Series], Series]:
     def function(u: Series) -> Series:
-        scaled = s.log(u).map(lambda c: c / math.log(base))
+        scaled = functions.log(u).map(lambda c: c / math.log(base))
         return Series([operation(u.primal), *scaled.c[1:]])
 
     return function
@@ -145,7 +146,7 @@ def _inverse(operation: Callable[[Tensor], Tensor], slope: Callable[[Series], Se
     """The rule of a function whose derivative is ``slope`` of its argument."""
 
     def function(u: Series) -> Series:
-        return s.integrate(u, operation(u.primal), slope(u))
+        return functions.integrate(u, operation(u.primal), slope(u))
 
     return function
 
@@ -153,40 +154,40 @@ def _inverse(operation: Callable[[Tensor], Tensor], slope: Callable[[Series], Se
 for _operation, _function in (
     (aten.neg, s.negative),
     (aten.square, s.square),
-    (aten.exp, s.exp),
+    (aten.exp, functions.exp),
     (aten.exp2, _scaled_exp(2.0)),
-    (aten.expm1, s.expm1),
-    (aten.log, s.log),
+    (aten.expm1, functions.expm1),
+    (aten.log, functions.log),
     (aten.log2, _scaled_log(torch.log2, 2.0)),
     (aten.log10, _scaled_log(torch.log10, 10.0)),
-    (aten.log1p, s.log1p),
-    (aten.sqrt, s.sqrt),
-    (aten.rsqrt, lambda u: s.power_real(u, -0.5, torch.rsqrt(u.primal))),
-    (aten.sin, lambda u: s.sin_cos(u)[0]),
+    (aten.log1p, functions.log1p),
+    (aten.sqrt, functions.sqrt),
+    (aten.rsqrt, lambda u: functions.power_real(u, -0.5, torch.rsqrt(u.primal))),
+    (aten.sin, lambda u: functions.sin_cos(u)[0]),
     (aten.cos, _cosine_of),
-    (aten.tan, s.tan),
+    (aten.tan, functions.tan),
     (aten.sinh, _sinh),
-    (aten.cosh, lambda u: s.sinh_cosh(u)[1]),
-    (aten.tanh, s.tanh),
-    (aten.sigmoid, s.sigmoid),
-    (aten.silu, lambda u: s.multiply(u, s.sigmoid(u))),
-    (aten.asin, _inverse(torch.asin, lambda u: s.power_real(s.one_plus(u, -1), -0.5))),
-    (aten.acos, _inverse(torch.acos, lambda u: s.negative(s.power_real(s.one_plus(u, -1), -0.5)))),
+    (aten.cosh, lambda u: functions.sinh_cosh(u)[1]),
+    (aten.tanh, functions.tanh),
+    (aten.sigmoid, functions.sigmoid),
+    (aten.silu, lambda u: s.multiply(u, functions.sigmoid(u))),
+    (aten.asin, _inverse(torch.asin, lambda u: functions.power_real(s.one_plus(u, -1), -0.5))),
+    (aten.acos, _inverse(torch.acos, lambda u: s.negative(functions.power_real(s.one_plus(u, -1), -0.5)))),
     (aten.atan, _inverse(torch.atan, lambda u: s.divide(1.0, s.one_plus(u)))),
-    (aten.asinh, _inverse(torch.asinh, lambda u: s.power_real(s.one_plus(u), -0.5))),
-    (aten.acosh, _inverse(torch.acosh, lambda u: s.power_real(s.add(s.square(u), -1.0), -0.5))),
+    (aten.asinh, _inverse(torch.asinh, lambda u: functions.power_real(s.one_plus(u), -0.5))),
+    (aten.acosh, _inverse(torch.acosh, lambda u: functions.power_real(s.add(s.square(u), -1.0), -0.5))),
     (aten.atanh, _inverse(torch.atanh, lambda u: s.divide(1.0, s.one_plus(u, -1)))),
-    (aten.erf, lambda u: s.erf(u, torch.erf(u.primal))),
-    (aten.erfc, lambda u: s.negative(s.erf(u, -torch.erfc(u.primal)))),
+    (aten.erf, lambda u: functions.erf(u, torch.erf(u.primal))),
+    (aten.erfc, lambda u: s.negative(functions.erf(u, -torch.erfc(u.primal)))),
     (aten.log_sigmoid_forward, lambda u: (_log_sigmoid(u), torch.empty_like(u.primal))),
-    (aten.erfinv, lambda u: s.solve_ode(u, torch.erfinv(u.primal), _erfinv_slope)),
+    (aten.erfinv, lambda u: functions.solve_ode(u, torch.erfinv(u.primal), _erfinv_slope)),
 ):
     _unary(_operation, _function)  # type: ignore[arg-type]
 
 
 def _erfinv_slope(y: list[s.Coefficient], k: int) -> s.Coefficient:
     """√π/2 exp(y²)."""
-    grown = s.exp(s.square(Series(y))).c[k]
+    grown = functions.exp(s.square(Series(y))).c[k]
     return None if grown is None else grown * (math.sqrt(math.pi) / 2)
 
 
@@ -194,19 +195,19 @@ def _erfinv_slope(y: list[s.Coefficient], k: int) -> s.Coefficient:
 def _log_sigmoid_backward(g: Operand, u: Operand, _: Operand) -> Operand:
     # The buffer that the forward saves on the CPU is not read: σ(−u) again, as a series.
     if isinstance(u, Series):
-        return _product(g, s.sigmoid(s.negative(u)))
+        return _product(g, functions.sigmoid(s.negative(u)))
     return _product(g, torch.sigmoid(-u))  # type: ignore[arg-type]
 
 
 def _log_sigmoid(u: Series) -> Series:
-    return s.negative(s.softplus(s.negative(u), -torch.nn.functional.logsigmoid(u.primal)))
+    return s.negative(functions.softplus(s.negative(u), -torch.nn.functional.logsigmoid(u.primal)))
 
 
 def _atan2_series(a: Series, b: Series) -> Series:
     """y' = (a' b − b' a) / (a² + b²)."""
     scale = s.add(s.square(a), s.square(b))
     # Coefficients of t (a'b − b'a): the weights k turn a derivative into a product of series.
-    da, db = s.weighted(a), s.weighted(b)
+    da, db = functions.weighted(a), functions.weighted(b)
     top: list[s.Coefficient] = []
     for k in range(a.degree + 1):
         total: s.Coefficient = None
@@ -230,25 +231,25 @@ def _atan2(a: Operand, b: Operand) -> Series:
 @rule(aten.hypot)
 def _hypot(a: Operand, b: Operand) -> Series:
     first, second = (s.square(x) if isinstance(x, Series) else x * x for x in (a, b))
-    return s.sqrt(s.add(first, second))
+    return functions.sqrt(s.add(first, second))
 
 
 @rule(aten.gelu)
 def _gelu(u: Series, *, approximate: str = "none") -> Series:
     if approximate == "tanh":
         # Hendrycks & Gimpel 2016, eq. 2.
-        cubic = s.add(u, s.power_integer(u, 3), alpha=0.044715)
-        gate = s.tanh(cubic.map(lambda c: c * math.sqrt(2 / math.pi)))
+        cubic = s.add(u, functions.power_integer(u, 3), alpha=0.044715)
+        gate = functions.tanh(cubic.map(lambda c: c * math.sqrt(2 / math.pi)))
     else:
         scaled = u.map(lambda c: c * math.sqrt(0.5))
-        gate = s.erf(scaled, torch.erf(scaled.primal))
+        gate = functions.erf(scaled, torch.erf(scaled.primal))
     return s.multiply(u.map(lambda c: c * 0.5), s.add(gate, 1.0))
 
 
 @rule(aten.softplus)
 def _softplus(u: Series, beta: float = 1.0, threshold: float = 20.0) -> Series:
     primal = torch.nn.functional.softplus(u.primal, beta, threshold)
-    smooth = s.softplus(u.map(lambda c: c * beta), primal * beta).map(lambda c: c / beta)
+    smooth = functions.softplus(u.map(lambda c: c * beta), primal * beta).map(lambda c: c / beta)
     linear = u.primal * beta > threshold
     higher = [
         c if c is None else torch.where(linear, torch.zeros_like(c) if u_k is None else u_k, c)
@@ -262,7 +263,7 @@ def _logaddexp(a: Operand, b: Operand) -> Series:
     # log(eᵃ + eᵇ) = b + softplus(a − b), smooth on both sides.
     difference = s.add(a, b, alpha=-1)
     primal = torch.logaddexp(_primal(a), _primal(b))
-    smooth = s.add(b, s.softplus(difference, torch.nn.functional.softplus(difference.primal)))
+    smooth = s.add(b, functions.softplus(difference, torch.nn.functional.softplus(difference.primal)))
     return Series([primal, *smooth.c[1:]])
 
 
@@ -282,7 +283,7 @@ def _polygammas(u: Series, start: int) -> Series:
     values = [
         torch.lgamma(u.primal) if n < 0 else torch.polygamma(n, u.primal) for n in range(start, start + u.degree + 1)
     ]
-    return s.compose(u, values)
+    return functions.compose(u, values)
 
 
 @rule(aten.lgamma)

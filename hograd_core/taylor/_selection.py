@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._jet import aten, rule
 from hograd_core.taylor._series import Coefficient, Operand, Series
@@ -38,7 +39,7 @@ def abs_square(u: Series) -> Series:
 @rule(aten.abs)
 def _abs(u: Series) -> Series:
     if u.primal.is_complex():
-        root = s.sqrt(abs_square(u))
+        root = functions.sqrt(abs_square(u))
         return Series([torch.abs(u.primal), *root.c[1:]])
     return _with_slope(u, torch.abs(u.primal), torch.sign(u.primal.detach()))
 
@@ -237,8 +238,8 @@ def logsumexp(u: Series, dim: Any, keepdim: bool) -> Series:
     """log Σ exp(u − m) + m, with m the constant maximum: no overflow, and no derivative of m enters."""
     peak = u.primal.detach().amax(dim, keepdim=True)
     peak = torch.where(peak.abs() == math.inf, torch.zeros_like(peak), peak)
-    total = s.exp(s.add(u, -peak)).map(lambda c: c.sum(dim, keepdim=True))
-    out = s.add(s.log(total), peak)
+    total = functions.exp(s.add(u, -peak)).map(lambda c: c.sum(dim, keepdim=True))
+    out = s.add(functions.log(total), peak)
     return out if keepdim else out.map(lambda c: c.squeeze(dim))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._elementwise import _atan2_series, _on_values, _primal, _product
 from hograd_core.taylor._jet import REWRITTEN, aten, rule
@@ -39,14 +40,14 @@ def _angle(u: Series) -> Series | Tensor:
 @rule(aten.polar)
 def _polar(size: Operand, angle: Operand) -> Series:
     if isinstance(angle, Series):
-        sine, cosine = s.sin_cos(angle)
+        sine, cosine = functions.sin_cos(angle)
         return _complex(_product(size, cosine), _product(size, sine))
     return _complex(_product(size, torch.cos(angle)), _product(size, torch.sin(angle)))  # type: ignore[arg-type]
 
 
 @rule(aten.polygamma)
 def _polygamma(n: int, u: Series) -> Series:
-    return s.compose(u, [torch.polygamma(n + k, u.primal) for k in range(u.degree + 1)])
+    return functions.compose(u, [torch.polygamma(n + k, u.primal) for k in range(u.degree + 1)])
 
 
 def _sinc(x: Tensor) -> Tensor:

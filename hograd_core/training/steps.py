@@ -23,16 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import ScalarFunction, check_point, scalar_function
-from hograd_core._registry import Operator, method, operator
+from hograd_core._how import How, Unpack
+from hograd_core._registry import Operator, method, operator, to_method
 from hograd_core.applications._equations import Equation
 from hograd_core.applications.gradient_penalty import gradient_penalty
 from hograd_core.applications.maml import Loss, meta_gradient
 from hograd_core.applications.pinn import residual_loss
-from hograd_core.curvature._model import check_damping
+from hograd_core.curvature._model import Inputs, check_damping
 from hograd_core.curvature._precision import unbounded
 from hograd_core.derivatives.gradient import gradient
+from hograd_core.solvers._newton_cg import newton_cg_step
 from hograd_core.solvers.natural_gradient import natural_gradient_step
-from hograd_core.solvers.newton_cg import newton_cg_step
 
 PLAIN = "plain"
 PENALTY_WEIGHT = 10.0
@@ -74,7 +75,8 @@ def critic_training_step(
     fake: Tensor,
     mixing: Tensor,
     weight: float = PENALTY_WEIGHT,
-) -> tuple[Any, ...]:
+    **how: Unpack[How],
+) -> Tensor:
     """A critic's step on its plain loss f and the WGAN-GP penalty (``gradient_penalty``).
 
     Args:
@@ -94,13 +96,19 @@ def critic_training_step(
         ValueError: shapes do not pair.
         UnsupportedError: PyTorch has no second derivative of a step of the critic by this method.
     """
-    return (*_start(f, x, critic, "critic"), (critic, real, fake, mixing), float(weight))
+    return to_method(*_start(f, x, critic, "critic"), (critic, real, fake, mixing), float(weight))
 
 
 @operator(result="x", default="nested_reverse", order=4)
 def pinn_training_step(
-    f: ScalarFunction, x: Tensor, u: nn.Module, points: Tensor, equation: Equation, weight: float = RESIDUAL_WEIGHT
-) -> tuple[Any, ...]:
+    f: ScalarFunction,
+    x: Tensor,
+    u: nn.Module,
+    points: Tensor,
+    equation: Equation,
+    weight: float = RESIDUAL_WEIGHT,
+    **how: Unpack[How],
+) -> Tensor:
     """A network's step on its data loss f and the mean squared residual of an equation (``residual_loss``).
 
     Args:
@@ -119,7 +127,7 @@ def pinn_training_step(
         ValueError: u's result does not pair with the points.
         UnsupportedError: PyTorch has no formula for a step of u by this method.
     """
-    return (*_start(f, x, u, "u"), (u, points, equation), float(weight))
+    return to_method(*_start(f, x, u, "u"), (u, points, equation), float(weight))
 
 
 @operator(result="x", default="unrolled", order=2)
@@ -132,7 +140,8 @@ def meta_training_step(
     query: Any,
     inner_steps: int,
     inner_rate: float,
-) -> tuple[Any, ...]:
+    **how: Unpack[How],
+) -> Tensor:
     """The outer step of meta-learning (``meta_gradient``); ``plain`` trains on all tasks at once, without inner steps.
 
     Args:
@@ -153,11 +162,11 @@ def meta_training_step(
         ValueError: the sets do not hold the same number of tasks.
         UnsupportedError: PyTorch has no second derivative of a step of the model by this method.
     """
-    return (*_start(f, x, model, "model"), (model, loss, support, query, inner_steps, inner_rate))
+    return to_method(*_start(f, x, model, "model"), (model, loss, support, query, inner_steps, inner_rate))
 
 
 @operator(result="x", default="linearised", order=2)
-def newton_training_step(f: ScalarFunction, x: Tensor, damping: float) -> tuple[Any, ...]:
+def newton_training_step(f: ScalarFunction, x: Tensor, damping: float, **how: Unpack[How]) -> Tensor:
     """A damped Newton step (``newton_cg_step``) beside steepest descent.
 
     Args:
@@ -173,13 +182,13 @@ def newton_training_step(f: ScalarFunction, x: Tensor, damping: float) -> tuple[
         FloatingPointError: the gradient or a product is not finite.
         UnsupportedError: PyTorch has no formula for a step of f by this method.
     """
-    return scalar_function(f), check_point(x), (check_damping(damping),)
+    return to_method(scalar_function(f), check_point(x), (check_damping(damping),))
 
 
 @operator(result="x", default="cg", order=2)
 def natural_training_step(
-    f: ScalarFunction, x: Tensor, module: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
-) -> tuple[Any, ...]:
+    f: ScalarFunction, x: Tensor, module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor, **how: Unpack[How]
+) -> Tensor:
     """A natural-gradient step (``natural_gradient_step``, its default damping) beside steepest descent.
 
     Args:
@@ -197,7 +206,7 @@ def natural_training_step(
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         UnsupportedError: PyTorch has no formula or batching rule for a layer by this method.
     """
-    return (*_start(f, x, module, "module"), (module, loss, inputs, targets))
+    return to_method(*_start(f, x, module, "module"), (module, loss, inputs, targets))
 
 
 def _added(part: Operator, name: str) -> Step:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hograd_bench.gate import run
-from hograd_bench.gate.live import Twin
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.twins import Side
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.twins.loop import Twin
+from hograd_bench.gate.twins.processes import Side
 
 MS = 1_000_000
 FEW = Policy(max_pairs=16)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from frame_fakes import frame
 from hograd_bench import claims
 from hograd_bench.claims import HOLDS, INSUFFICIENT, PARTIAL, REFUTED
-from hograd_bench.laws.synthetic import frame
 
 
 def part(rule, metric, cells=None, **parameters):

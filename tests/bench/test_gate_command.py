@@ -14,7 +14,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hograd_bench.gate import cli, preset, saying
+from hograd_bench.gate import cli, preset
+from hograd_bench.gate.output import writer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +182,6 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
         (("--json-file", f"{HERE}/absent", "--junit", f"{HERE}/absent"), "is --json-file's file already"),
-        (("--ledger", HERE, "--base", "HEAD"), f"--ledger: {HERE} is a folder"),
         (("--baseline", __file__), "expected the folder of the baselines"),
     ],
 )
@@ -221,13 +221,12 @@ def test_a_cell_that_is_named_twice_is_one() -> None:
 
 
 def test_a_file_that_is_named_twice_is_not_touched(repo: Path, tmp_path: Path) -> None:
-    ledger, pipe = tmp_path / "ledger.jsonl", tmp_path / "pipe"
-    ledger.write_text("years of work\n", encoding="utf-8")
-    done = gate(repo, "--base", "HEAD", "--ledger", str(ledger), "--json-file", str(ledger))
+    twice, pipe = tmp_path / "gate.out", tmp_path / "pipe"
+    done = gate(repo, "--base", "HEAD", "--junit", str(twice), "--json-file", str(twice))
     assert done.exit_code == 2
-    assert ledger.read_text(encoding="utf-8") == "years of work\n"
+    assert f"--junit: {twice} is --json-file's file already" in done.stderr
     os.mkfifo(pipe)
-    saying.Saying(False, {"--json-file": pipe}, False).make_room({})
+    writer.OutputWriter(False, {"--json-file": pipe}, False).prepare()
     assert pipe.is_fifo()
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import gate_fakes as fakes
 import pytest
 from gate_fakes import FEW, MS, NAMES, behaviour, compare, kinds, twin
-from hograd_bench.gate import baseline, counting, run
-from hograd_bench.gate.live import Twin
+from hograd_bench.gate import run
+from hograd_bench.gate.exact import baseline, counting
 from hograd_bench.gate.outcome import Exit, NotComparableError
+from hograd_bench.gate.twins.loop import Twin
 
 
 def test_growth_is_found_on_both_sides_measured_here(tmp_path: Path) -> None:

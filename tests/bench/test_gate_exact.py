@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hograd_bench.gate import baseline, deterministic, output, results
-from hograd_bench.gate.baseline import BaselineError, Key
-from hograd_bench.gate.deterministic import Entry
+from hograd_bench.gate.exact import agreement, baseline, deterministic
+from hograd_bench.gate.exact.baseline import BaselineError, Key
+from hograd_bench.gate.exact.deterministic import Entry
 from hograd_bench.gate.outcome import KINDS, Exit, Finding, Outcome
+from hograd_bench.gate.output import formats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,20 +247,20 @@ HOSTILE = "<script>|`x`\n::error::%0A\x00\x1b[31m & ]]>"
 
 def test_every_form_survives_hostile_text() -> None:
     made = Outcome(HOSTILE, [Finding("slower", HOSTILE, HOSTILE, HOSTILE)], {HOSTILE: outcome().timing[CELL]}, 1)
-    assert json.loads(output.to_json(made))["findings"][0]["text"] == HOSTILE
-    root = ElementTree.fromstring(output.junit(made))
+    assert json.loads(formats.to_json(made))["findings"][0]["text"] == HOSTILE
+    root = ElementTree.fromstring(formats.junit(made))
     assert root[0].get("failures") == "1"
-    page = output.markdown(made)
+    page = formats.markdown(made)
     assert "<script>" not in re.sub("`[^`]*`", "", page)
     assert all(len(line.split(" | ")) in (1, 4, 5) for line in page.splitlines() if line.startswith("| ✗"))
-    (command,) = output.github(made).splitlines()
+    (command,) = formats.github(made).splitlines()
     assert command.startswith("::error title=hograd gate%3A slower::")
     assert "%250A" in command
 
 
 def test_markdown_escapes_what_people_did_not_write() -> None:
     made = Outcome("t", [Finding("growth", "c", "m", "<img src=x> [a](b) | `q`")], counted=1)
-    line = next(x for x in output.markdown(made).splitlines() if x.startswith("| ✗"))
+    line = next(x for x in formats.markdown(made).splitlines() if x.startswith("| ✗"))
     assert "<img" not in line
     assert "\\[a\\]" in line
     assert "\\|" in line
@@ -267,7 +268,7 @@ def test_markdown_escapes_what_people_did_not_write() -> None:
 
 def test_many_new_cells_take_one_line() -> None:
     made = Outcome("t", [Finding("new", f"c{i}", "", "x") for i in range(50)], counted=1)
-    assert len(output.text(made).splitlines()) == 2
+    assert len(formats.text(made).splitlines()) == 2
 
 
 def test_a_side_that_is_proved_right_at_halved_arguments_need_not_agree_there(tmp_path: Path) -> None:
@@ -277,19 +278,21 @@ def test_a_side_that_is_proved_right_at_halved_arguments_need_not_agree_there(tm
     for path, moved in ((a, [1.0, 2.0]), (b, [0.5, 1.0])):
         np.array([1.0, 2.0]).tofile(path)
         np.array(moved).tofile(f"{path}.moved")
-    assert "halved" in str(results.between((a, said), (b, said)))
-    assert results.between((a, said), (b, {**said, "proved": True})) is None
+    assert "halved" in str(agreement.between((a, said), (b, said)))
+    assert agreement.between((a, said), (b, {**said, "proved": True})) is None
     without = {k: v for k, v in said.items() if k != "moved"}
-    assert "fails on B" in str(results.between((a, said), (b, without)))
-    assert results.between((a, without), (b, said)) is None
+    assert "fails on B" in str(agreement.between((a, said), (b, without)))
+    assert agreement.between((a, without), (b, said)) is None
 
 
 def test_junit_and_headline_say_what_happened() -> None:
     made = outcome("growth", "inconclusive", "new")
-    root = ElementTree.fromstring(output.junit(made))[0]
+    root = ElementTree.fromstring(formats.junit(made))[0]
     assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("5", "1", "1")
-    assert output.headline(made).startswith("regression (exit 1): B against A; exact metrics of 3 cells; 1 cells timed")
-    nothing = ElementTree.fromstring(output.junit(Outcome("empty")))[0]
+    assert formats.headline(made).startswith(
+        "regression (exit 1): B against A; exact metrics of 3 cells; 1 cells timed"
+    )
+    nothing = ElementTree.fromstring(formats.junit(Outcome("empty")))[0]
     assert nothing.get("failures") == "1"
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from hograd_bench import problems
 from hograd_bench.cells import Cell
-from hograd_bench.gate import environments, history, preset, revisions, sides, since, trees
-from hograd_bench.gate.baseline import Key, save
-from hograd_bench.gate.deterministic import Entry
-from hograd_bench.gate.live import Timed
+from hograd_bench.gate import preset
+from hograd_bench.gate.exact import drift
+from hograd_bench.gate.exact.baseline import Key, save
+from hograd_bench.gate.exact.deterministic import Entry
 from hograd_bench.gate.outcome import NotComparableError, UsageError
-from hograd_bench.gate.policy import Verdict
-from hograd_bench.gate.twins import Side, Turns
+from hograd_bench.gate.revisions import environments, repository, sides, trees
 
 import hograd_core
 from hograd_core import Operator
@@ -58,7 +57,7 @@ def repo(tmp_path: Path) -> Path:
 
 def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
     cache = trees.cache_folder(repo)
-    sha = revisions.commit(repo, "HEAD")
+    sha = repository.commit(repo, "HEAD")
     (repo / "hograd_core" / "__init__.py").write_text("VERSION = 2\n", encoding="utf-8")
     tree = trees.tree(repo, sha, cache)
     assert (tree / "hograd_core" / "__init__.py").read_text(encoding="utf-8") == "VERSION = 1\n"
@@ -73,7 +72,7 @@ def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
 @pytest.mark.parametrize("damage", ["removed", "changed"])
 def test_a_damaged_tree_is_written_anew(repo: Path, damage: str) -> None:
     cache = trees.cache_folder(repo)
-    sha = revisions.commit(repo, "HEAD")
+    sha = repository.commit(repo, "HEAD")
     file = trees.tree(repo, sha, cache) / "hograd_core" / "__init__.py"
     if damage == "removed":
         file.unlink()
@@ -93,7 +92,7 @@ def test_what_a_dead_gate_left_is_cleared_and_a_living_ones_is_not(repo: Path) -
     dead, living, foreign = (folder / f"hograd-gate-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
     for left in (dead, living, foreign):
         (left / "tree").mkdir(parents=True)
-    trees.tree(repo, revisions.commit(repo, "HEAD"), cache)
+    trees.tree(repo, repository.commit(repo, "HEAD"), cache)
     assert (dead.exists(), living.exists(), foreign.exists()) == (False, True, True)
 
 
@@ -112,7 +111,7 @@ def test_old_trees_are_forgotten_but_not_those_in_use(repo: Path) -> None:
 
 def test_a_revision_is_a_side_with_the_current_interpreter(repo: Path) -> None:
     side = sides.revision(repo, "HEAD", trees.cache_folder(repo))
-    assert side.commit == revisions.commit(repo, "HEAD")
+    assert side.commit == repository.commit(repo, "HEAD")
     assert side.own_suite
     assert [Path(r).name for r in side.roots] == [side.commit, "bench"]
 
@@ -126,27 +125,26 @@ def test_a_base_without_the_suite_says_what_to_do(repo: Path) -> None:
 @pytest.mark.parametrize("name", ["no-such-branch", "HEAD~99", "--output=x", ""])
 def test_an_unknown_revision_is_a_usage_error(repo: Path, name: str) -> None:
     with pytest.raises(UsageError, match="fetch"):
-        revisions.commit(repo, name)
+        repository.commit(repo, name)
 
 
 def test_in_a_hook_of_another_repository(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """git exports to its hooks which repository they run for; the one that is named counts."""
-    head = revisions.commit(repo, "HEAD")
+    head = repository.commit(repo, "HEAD")
     other = tmp_path / "other repo"
     other.mkdir()
     git(other, "init", "-q")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    assert revisions.repository(repo / "bench").samefile(repo)
-    assert revisions.commit(repo, "HEAD") == head
+    assert repository.repository(repo / "bench").samefile(repo)
+    assert repository.commit(repo, "HEAD") == head
     assert (trees.tree(repo, head, tmp_path / "cache") / sides.SUITE).is_file()
-    assert history._git(repo, "rev-parse", "HEAD") == f"{head}\n"
 
 
 def test_outside_of_a_repository(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no git repository"):
-        revisions.repository(tmp_path)
+        repository.repository(tmp_path)
 
 
 def test_changed_constraints_get_an_environment_of_their_own(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +161,7 @@ def test_building_the_environment_of_a_base_is_announced(repo: Path, monkeypatch
     events: list[str] = []
     monkeypatch.setattr(environments, "_build", lambda target, *rest: (target.mkdir(), events.append("built")))
     for _ in range(2):
-        sides.revision(repo, "HEAD", trees.cache_folder(repo), tell=events.append)
+        sides.revision(repo, "HEAD", trees.cache_folder(repo), log=events.append)
     told, built = events
     assert built == "built", "said before minutes go by, and only where they do"
     assert "building an environment for HEAD (" in told
@@ -205,14 +203,14 @@ def test_two_gates_that_build_one_environment_do_it_once(repo: Path, monkeypatch
         first_installs.set()
         assert second_came.wait(60)
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         if line.startswith("another gate builds this environment"):
             second_came.set()
 
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(environments.environment, repo, repo / "cache", None, install, tell)
+        first = pool.submit(environments.environment, repo, repo / "cache", None, install, log)
         assert first_installs.wait(60)
-        second = pool.submit(environments.environment, repo, repo / "cache", None, install, tell)
+        second = pool.submit(environments.environment, repo, repo / "cache", None, install, log)
         assert first.result(60) == second.result(60)
     assert installs == [Path(first.result())]
     assert installs[0].is_file()
@@ -248,48 +246,17 @@ def test_banked_growth_since_a_revision(repo: Path) -> None:
     start = bank(repo, 100)
     middle = bank(repo, 104)
     bank(repo, 108)
-    outcome = history.outcome(repo, start, repo / "bench" / "baselines", 0.05)
+    outcome = drift.outcome(repo, start, repo / "bench" / "baselines", 0.05)
     (found,) = outcome.findings
     assert (found.before, found.after, int(outcome.exit)) == (100, 108, 1)
     assert f"+4 at {middle[:10]}" in found.text
-    assert history.outcome(repo, start, repo / "bench" / "baselines", 0.10).exit == 0
-    before = history.outcome(repo, f"{start}~1", repo / "bench" / "baselines", 0.05)
+    assert drift.outcome(repo, start, repo / "bench" / "baselines", 0.10).exit == 0
+    before = drift.outcome(repo, f"{start}~1", repo / "bench" / "baselines", 0.05)
     assert f"since {start[:10]}" in before.findings[0].text, "the file begins later than was asked for"
-    assert history.outcome(repo, start, repo / "nowhere", 0.05).exit == 4
+    assert drift.outcome(repo, start, repo / "nowhere", 0.05).exit == 4
     save(repo / "bench" / "baselines", KEY, {"d": Entry("ok", {"peak_bytes": 100})})
-    gone = history.outcome(repo, start, repo / "bench" / "baselines", 0.10)
+    gone = drift.outcome(repo, start, repo / "bench" / "baselines", 0.10)
     assert [(f.kind, f.cell, int(gone.exit)) for f in gone.findings] == [("missing", "c", 1)]
-
-
-def test_time_since_a_revision(repo: Path, tmp_path: Path) -> None:
-    shas = [bank(repo, 100)]
-    ledger = tmp_path / "ledger.jsonl"
-    for i in range(6):
-        (repo / "README").write_text(f"{i}\n", encoding="utf-8")
-        shas.append(commit(repo))
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(since.Ratio(shas[-2], shas[-1], "cell", 0.02, 0.004).to_line() + "\n")
-    outcome = history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=ledger)
-    (found,) = outcome.findings
-    assert (found.kind, found.metric) == ("slower", "time")
-    assert "+12.7%" in found.text
-    with pytest.raises(UsageError, match="does not exist"):
-        history.outcome(repo, shas[0], repo / "bench" / "baselines", 0.05, ledger=tmp_path / "none")
-
-
-def test_only_comparisons_between_commits_are_recorded(repo: Path, tmp_path: Path) -> None:
-    ledger = tmp_path / "new" / "ledger.jsonl"
-    turns = Turns([{"min": 100.0}], [{"min": 110.0}])
-    verdicts = {name: Verdict("slower", 1.1, 1.0, 1.2, 5) for name in ("c", "seldom")}
-    timed = Timed(verdicts, pairs=[{"c": turns, "seldom": turns}] * 4 + [{"c": turns}])
-    base = Side("base", "python", (), commit="a" * 40)
-    assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 1
-    (read,) = since.parse_ledger(ledger.read_text(encoding="utf-8"), "l")
-    assert (read.cell, read.pairs) == ("c", 5), "of fewer pairs the spread is not known"
-    assert (read.a, read.b) == ("a" * 40, revisions.commit(repo, "HEAD"))
-    assert read.log_ratio == pytest.approx(0.0953, abs=1e-4)
-    (repo / "README").write_text("changed\n", encoding="utf-8")
-    assert history.record(ledger, base, Side("head", "python", ()), timed, repo) == 0
 
 
 # Cells

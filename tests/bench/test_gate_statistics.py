@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hograd_bench.gate import policy, sequential, twins
-from hograd_bench.gate.policy import Policy, Reading
+from hograd_bench.gate.statistics import policy, sequential
+from hograd_bench.gate.statistics.policy import Policy, Reading
+from hograd_bench.gate.twins import processes as twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -20,10 +20,12 @@ import gate_fakes as fakes
 import psutil
 import pytest
 from gate_fakes import FEW, MS, NAMES, behaviour, compare, kinds, twin
-from hograd_bench.gate import live, run, sides, trees, twins
+from hograd_bench.gate import run
 from hograd_bench.gate.outcome import Exit, NotComparableError
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.twins import Worker, WorkerError, environment
+from hograd_bench.gate.revisions import sides, trees
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.twins import loop, processes
+from hograd_bench.gate.twins.processes import Worker, WorkerError, environment
 
 
 def test_identical_sides_pass(tmp_path: Path) -> None:
@@ -40,15 +42,6 @@ def test_a_slow_cell_is_named_with_its_size(tmp_path: Path) -> None:
     assert timed.verdicts["two"].change == pytest.approx(0.05, abs=0.005)
     assert timed.verdicts["one"].verdict == "same"
     assert timed.verdicts["one"].pairs < timed.verdicts["two"].pairs
-
-
-def test_a_planted_slowdown_is_seen_at_its_size(tmp_path: Path) -> None:
-    left, right = fakes.side(tmp_path, "a", behaviour()), fakes.side(tmp_path, "b", behaviour())
-    cells = [twin(n) for n in NAMES]
-    seen = live.compare(left, right, cells, FEW, seed=3, plants={fakes.cell_id("three"): 1.10})
-    assert seen.verdicts["three"].verdict == "slower"
-    assert seen.verdicts["three"].change == pytest.approx(0.10, abs=0.01)
-    assert seen.verdicts["one"].verdict == "same"
 
 
 def test_noise_ends_inconclusive(tmp_path: Path) -> None:
@@ -126,17 +119,17 @@ def test_a_kernel_that_goes_wrong_during_its_turns_is_wrong(tmp_path: Path) -> N
 
 
 def test_what_failed_once_is_said(tmp_path: Path) -> None:
-    loop = live._Loop(fakes.side(tmp_path, "a", {}), fakes.side(tmp_path, "b", {}), FEW, random.Random(1), tmp_path)
-    loop.found.pairs += [{}, {}, {}]
+    made = loop.Loop(fakes.side(tmp_path, "a", {}), fakes.side(tmp_path, "b", {}), random.Random(1), tmp_path)
+    made.found.pairs += [{}, {}, {}]
     for side in "AB":
-        loop.strike(twin("one"), side, WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
-    assert [(f.kind, f.level, f.text) for f in loop.once()] == [
+        made.strike(twin("one"), side, WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
+    assert [(f.kind, f.level, f.text) for f in made.once()] == [
         ("unsteady", "warning", "side B, in 1 of 3 process pairs, failed: kaputt")
     ]
-    assert loop.found.findings == []
-    loop.strike(twin("one"), "B", WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
-    assert loop.once() == []
-    assert [f.kind for f in loop.found.findings] == ["broken"]
+    assert made.found.findings == []
+    made.strike(twin("one"), "B", WorkerError("failed", "kaputt", Any))  # type: ignore[arg-type]
+    assert made.once() == []
+    assert [f.kind for f in made.found.findings] == ["broken"]
 
 
 def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(tmp_path: Path) -> None:
@@ -159,15 +152,15 @@ def test_time_is_bounded(tmp_path: Path) -> None:
 @contextmanager
 def prepared(folder: Path, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Any]:
     left, right = fakes.side(folder, "a", {"one": a}), fakes.side(folder, "b", {"one": b})
-    with twins.pair(left, right, random.Random(1)) as workers:
+    with processes.pair(left, right, random.Random(1)) as workers:
         for worker in workers:
             worker.ask("prepare", cell=fakes.cell_id("one"), result=str(folder / "r"))
         yield workers
 
 
-def stretch(workers: Any, seed: int = 1, calls: int = 3, turns: int = 5) -> twins.Turns:
+def stretch(workers: Any, seed: int = 1, calls: int = 3, turns: int = 5) -> processes.Turns:
     cell = fakes.cell_id("one")
-    return twins.take_turns(*workers, cell, cell, calls, turns, random.Random(seed))
+    return processes.take_turns(*workers, cell, cell, calls, turns, random.Random(seed))
 
 
 def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
@@ -246,9 +239,10 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
 sys.path.insert(0, sys.argv[1])
 import gate_fakes as fakes
-from hograd_bench.gate import run, sides
-from hograd_bench.gate.live import Twin
-from hograd_bench.gate.policy import Policy
+from hograd_bench.gate import run
+from hograd_bench.gate.revisions import sides
+from hograd_bench.gate.twins.loop import Twin
+from hograd_bench.gate.statistics.policy import Policy
 sides.end_cleanly()
 does = {"one": {"ns": 1000000, "status": "hang"}}
 a, b = (fakes.side(Path(sys.argv[2]), n, does) for n in "ab")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from frame_fakes import frame
 from hograd_bench import laws
 from hograd_bench.laws import ExactLaw, FittedLaw, InsufficientData, NoExactLaw
-from hograd_bench.laws.synthetic import frame
 
 
 def chain(metric="peak_bytes", value=lambda n, t: 4 * n * (8 * t - 3), **common):

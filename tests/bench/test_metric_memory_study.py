@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hograd_bench.validation import __main__ as command
 from hograd_bench.validation import study
+from studies import _document
+from studies._document import written_into
 
 MARKED = "<!-- study: {0} -->\n{1}<!-- end of study: {0} -->\n"
 DOCUMENT = "before\n" + MARKED.format("a", "old\n") + "between\n" + MARKED.format("b", "")
@@ -25,7 +27,7 @@ def test_sections_of_the_documentation_exist() -> None:
     marked = re.findall(r"<!-- study: (.+?) -->", text)
     assert sorted(marked) == sorted(study.SECTIONS)
     for name in marked:
-        between = text.split(command.BEGIN.format(name))[1].split(command.END.format(name))[0]
+        between = text.split(_document.BEGIN.format(name))[1].split(_document.END.format(name))[0]
         assert between.strip(), f"section {name} is empty: python -m hograd_bench.validation --write FILE {name}"
         assert "DIFFERENT" not in between
 
@@ -41,12 +43,12 @@ def test_programs_and_operations_agree() -> None:
 
 @pytest.mark.usefixtures("two_sections")
 def test_writing_replaces_only_what_is_between_the_markers() -> None:
-    written = command.written_into(DOCUMENT, {"a": "new \\1\n"})
+    written = written_into(DOCUMENT, {"a": "new \\1\n"})
     assert written == DOCUMENT.replace("old", "new \\1")
-    both = command.written_into(written, {"b": "also\n", "a": "newer\n"})
+    both = written_into(written, {"b": "also\n", "a": "newer\n"})
     assert both == "before\n" + MARKED.format("a", "newer\n") + "between\n" + MARKED.format("b", "also\n")
     with pytest.raises(ValueError, match="no markers"):
-        command.written_into("nothing here", {"a": ""})
+        written_into("nothing here", {"a": ""})
     with pytest.raises(ValueError, match="got 'c', expected one of a, b"):
         study.run(["c"])
 

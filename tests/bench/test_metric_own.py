@@ -57,8 +57,8 @@ def test_a_dropped_file_is_measured_reported_and_gated(tmp_path: Path) -> None:
     assert "own elements" in (reports / "index.html").read_text()
 
     ask = (
-        "import os; from hograd_bench.gate.worker import Worker, Baton; from hograd_bench.gate.counting import UNITS\n"
-        "w = object.__new__(Worker); w.subjects = {}; w.plants = {}\n"
+        "from hograd_bench.gate.twins.worker import Worker\nfrom hograd_bench.gate.exact.counting import UNITS\n"
+        "w = object.__new__(Worker); w.subjects = {}\n"
         f"print(w.count({{'cell': {cells[0]!r}, 'units': UNITS, 'without': ['accuracy'], "
         f"'result': {str(tmp_path / 'result')!r}}})['values']['own_elements'])"
     )

@@ -1,40 +1,38 @@
-"""Each adapter with its package. The suite's own environment has none of them: run these in .nox/peers."""
+"""Each peer's methods with its package. The suite's own environment has none of them: run these in .nox/peers."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 
 import pytest
-from hograd_bench.peers import Contest, Task, _contests, _truth, peers
-from hograd_bench.peers._campaign import installed
-from hograd_bench.peers._worker import flat
+from hograd_bench import measure, plan, problems
+from hograd_bench.peers import PeerMethod, find
 
-# Set before the first import of jax, as its worker has it; where there is none, no other test is to see them.
-if installed(peers()["JAX"]) is not None:
-    os.environ |= {name: os.environ.get(name, value) for name, value in peers()["JAX"].variables.items()}
+import hograd_core
 
 SMALL = {"n": 4, "depth": 1, "batch": 6, "dtype": "float64"}
 
 
 def cases():
-    """Each way of each peer, on the first contest that it enters, at a small size."""
-    for peer in peers().values():
-        for offer in peer.offers if peer.name != "hograd" else ():
-            contest = next(c for c in _contests.contests() if offer in peer.offered(c))
-            yield pytest.param(peer, offer, contest, id=f"{peer.name}-{offer.operator}-{offer.way}")
+    """Each method of each peer, on the first problem of the preset that can take it, at a small size."""
+    found = {}
+    for planned in plan.preset("peers"):
+        method = find(hograd_core.resolve(planned.cell.operator)[0], planned.cell.method, planned.cell.order)
+        if isinstance(method, PeerMethod):
+            # Rosenbrock in four dimensions has a second minimum, which some methods find: minimisers keep their size.
+            small = SMALL if planned.cell.operator != "local_minimum" else {}
+            sizes = problems.get(planned.cell.problem).sizes
+            small = {k: v for k, v in small.items() if k == "dtype" or k in sizes}
+            found.setdefault((planned.cell.operator, method.name), (method, replace(planned.cell, **small)))
+    return [pytest.param(*case, id="-".join(key)) for key, case in found.items()]
 
 
 @pytest.mark.filterwarnings("ignore")  # packages' own warnings are theirs
-@pytest.mark.parametrize(("peer", "offer", "contest"), list(cases()))
-def test_an_offer_is_right(peer, offer, contest):
-    if installed(peer) is None:
-        pytest.skip(f"{peer.distribution} is not installed here; `nox -s peers` has an environment with it")
-    # Rosenbrock in four dimensions has a second minimum, which some methods find: minimisers keep their size.
-    small = contest if contest.operator == "minimize" else Contest(**{**vars(contest), **SMALL})
-    contestant = offer.build(Task(small))
-    standard = _truth.standard(small)
-    assert standard.function_error(contestant.value()) <= standard.function_tolerance
-    for _ in range(2):
-        assert standard.error((contestant.flat or flat)(contestant.call())) <= standard.tolerance
-    if contestant.memory is not None:
-        assert contestant.memory().peak_bytes > 0
+@pytest.mark.parametrize(("method", "cell"), cases())
+def test_a_method_is_right(method, cell):
+    if method.peer.absence:
+        pytest.skip(method.peer.absence)
+    row = measure.measure(cell, ("accuracy", "memory", "peer"))
+    assert row["status"] == "ok", row["reason"]
+    assert row["metrics"]["function_error"] <= 64 * 2.3e-16
+    assert ("xla_peak_bytes" if method.peer.framework == "JAX" else "peak_bytes") in row["metrics"]

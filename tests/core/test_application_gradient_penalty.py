@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core.applications import _penalty_truth as truths
+from hograd_core.applications._penalty_parts import norms
 from hograd_core.applications.gradient_penalty import (
     draw_mixing,
     gradient_penalty,
     half_square,
     interpolate,
     lipschitz_penalty,
-    norms,
     one_sided,
     penalty,
     r1_penalty,

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core.applications import _pinn_truth  # noqa: F401 (registers the truths)
-from hograd_core.applications._equations import Equation, beam, burgers, heat, kuramoto_sivashinsky
 from hograd_core.applications._polarisation import expand
 from hograd_core.applications.pinn import (
+    Equation,
+    beam,
     bilaplacian,
+    burgers,
     field_derivatives,
     gaussian_bilaplacian,
+    heat,
     hutchinson_laplacian,
+    kuramoto_sivashinsky,
     laplacian,
     partial_derivatives,
     residual,

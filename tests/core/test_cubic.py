@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hograd_core import minimize_cubic_newton
 from hograd_core.reference import reference, relative_error, tolerance
+from hograd_core.solvers import minimize_cubic_newton
 from hograd_core.solvers._subproblem import solve_diagonal
 from hograd_core.solvers.cubic import cubic_newton_step
 

@@ -11,6 +11,25 @@ import torch
 from torch import Tensor, nn
 
 import hograd_core as hg
+from hograd_core.curvature import (
+    KFAC,
+    ArrayOperator,
+    Eigenpairs,
+    Estimate,
+    HessianOperator,
+    MatrixOperator,
+    SpectralDensity,
+    extreme_eigenpairs,
+    hutch_plus_plus,
+    hutchinson_trace,
+    kfac,
+    lanczos,
+    lobpcg,
+    sampled_fisher_diagonal,
+    spectral_density,
+    stochastic_diagonal,
+    xtrace,
+)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,21 +60,21 @@ def network(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Any, Tensor,
 
 # Every public function of the room, reduced to tensors; the argument is the dtype.
 CALLS: dict[str, Callable[[torch.dtype], tuple[Any, ...]]] = {
-    "hutchinson_trace": lambda d: _estimate(hg.hutchinson_trace(_dense(d), seed=1)),
-    "hutch_plus_plus": lambda d: _estimate(hg.hutch_plus_plus(_dense(d), products=9, seed=1)),
-    "xtrace": lambda d: _estimate(hg.xtrace(_dense(d), products=8, seed=1)),
-    "stochastic_diagonal": lambda d: _estimate(hg.stochastic_diagonal(_dense(d), seed=1)),
-    "lanczos": lambda d: hg.lanczos(_dense(d), normal(8, dtype=d), 8).eigh(),
-    "extreme_eigenpairs": lambda d: _pairs(hg.extreme_eigenpairs(_dense(d))),
-    "lobpcg": lambda d: _pairs(hg.lobpcg(_dense(d))),
-    "spectral_density": lambda d: _density(hg.spectral_density(_dense(d), probes=2, seed=1)),
-    "HessianOperator": lambda d: (hg.HessianOperator(quadratic, normal(8, dtype=d)) @ normal(8, seed=2, dtype=d),),
+    "hutchinson_trace": lambda d: _estimate(hutchinson_trace(_dense(d), seed=1)),
+    "hutch_plus_plus": lambda d: _estimate(hutch_plus_plus(_dense(d), products=9, seed=1)),
+    "xtrace": lambda d: _estimate(xtrace(_dense(d), products=8, seed=1)),
+    "stochastic_diagonal": lambda d: _estimate(stochastic_diagonal(_dense(d), seed=1)),
+    "lanczos": lambda d: lanczos(_dense(d), normal(8, dtype=d), 8).eigh(),
+    "extreme_eigenpairs": lambda d: _pairs(extreme_eigenpairs(_dense(d))),
+    "lobpcg": lambda d: _pairs(lobpcg(_dense(d))),
+    "spectral_density": lambda d: _density(spectral_density(_dense(d), probes=2, seed=1)),
+    "HessianOperator": lambda d: (HessianOperator(quadratic, normal(8, dtype=d)) @ normal(8, seed=2, dtype=d),),
     "jvp_of_grad": lambda d: (
-        hg.HessianOperator(quadratic, normal(8, dtype=d), method="jvp_of_grad") @ normal(8, seed=2, dtype=d),
+        HessianOperator(quadratic, normal(8, dtype=d), method="jvp_of_grad") @ normal(8, seed=2, dtype=d),
     ),
     "MatrixOperator": lambda d: (_dense(d) @ normal(8, 2, seed=2, dtype=d),),
-    "kfac": lambda d: _kfac(hg.kfac(*network(d))),
-    "sampled_fisher_diagonal": lambda d: _estimate(hg.sampled_fisher_diagonal(*network(d), seed=1)),
+    "kfac": lambda d: _kfac(kfac(*network(d))),
+    "sampled_fisher_diagonal": lambda d: _estimate(sampled_fisher_diagonal(*network(d), seed=1)),
     **{
         f"{name}[{method}]": lambda d, name=name, method=method: (
             hg.operators()[name](quadratic, normal(8, dtype=d), method=method, **_seeded(name, method)),
@@ -77,23 +96,23 @@ def _seeded(name: str, method: str) -> dict[str, Any]:
     return {"seed": 1} if "seed" in hg.operators()[name].method(method).options else {}
 
 
-def _dense(dtype: torch.dtype) -> hg.MatrixOperator:
+def _dense(dtype: torch.dtype) -> MatrixOperator:
     return hg.MatrixOperator.dense(A.to(dtype))
 
 
-def _estimate(found: hg.Estimate) -> tuple[Tensor, ...]:
+def _estimate(found: Estimate) -> tuple[Tensor, ...]:
     return found.value, found.standard_error
 
 
-def _pairs(found: hg.Eigenpairs) -> tuple[Tensor, ...]:
+def _pairs(found: Eigenpairs) -> tuple[Tensor, ...]:
     return found.values, found.vectors.abs()
 
 
-def _density(found: hg.SpectralDensity) -> tuple[Tensor, ...]:
+def _density(found: SpectralDensity) -> tuple[Tensor, ...]:
     return found.nodes, found.weights, *found.density(torch.linspace(-5, 5, 7, device="cpu"), 0.5)
 
 
-def _kfac(found: hg.KFAC) -> tuple[Tensor, ...]:
+def _kfac(found: KFAC) -> tuple[Tensor, ...]:
     v = normal(found.dense().shape[0], seed=4, dtype=found.blocks[0].inputs.dtype)
     return found.dense(), found.diagonal(), found.matvec(v), found.inverse(0.1).matvec(v)
 
@@ -119,10 +138,10 @@ def test_our_own_algebra_leaves_autocast(name: str) -> None:
 
 def test_modules_keep_autocast_and_what_is_computed_of_them_does_not() -> None:
     arguments = network(torch.float32)
-    expected = hg.kfac(*arguments).dense()
+    expected = kfac(*arguments).dense()
     fisher = hg.fisher_matrix(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        factors = hg.kfac(*arguments)
+        factors = kfac(*arguments)
         found = hg.fisher_matrix(*arguments)
     assert factors.blocks[0].inputs.dtype == torch.float32
     for a, b in ((factors.dense(), expected), (found, fisher)):
@@ -153,10 +172,10 @@ def _normal_on_cpu(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float6
 
 
 def test_a_product_of_ones_own_in_a_lower_precision_is_refused() -> None:
-    operator = hg.MatrixOperator(lambda v: SINGLE @ v, 8, torch.float32)
+    operator = MatrixOperator(lambda v: SINGLE @ v, 8, torch.float32)
     assert torch.equal(operator @ torch.ones(8), SINGLE @ torch.ones(8))
     with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match=r"^product: returned .*bfloat16"):
-        hg.extreme_eigenpairs(operator)
+        extreme_eigenpairs(operator)
 
 
 class Foreign:
@@ -165,21 +184,21 @@ class Foreign:
     n, dtype, device = 8, torch.float64, torch.device("cpu")
 
     def matvec(self, v: Tensor) -> Tensor:
-        return hg.HessianOperator(quadratic, torch.zeros(8, dtype=torch.float64)).matvec(v)
+        return HessianOperator(quadratic, torch.zeros(8, dtype=torch.float64)).matvec(v)
 
 
 def test_operators_of_other_classes_serve_and_others_are_named() -> None:
-    pairs = hg.extreme_eigenpairs(Foreign())
+    pairs = extreme_eigenpairs(Foreign())
     torch.testing.assert_close(pairs.values, torch.linalg.eigvalsh(A)[[0, -1]])
     assert not pairs.vectors.requires_grad
     with pytest.raises(TypeError, match=r"^operator: got Tensor without n, matvec.*MatrixOperator.dense"):
-        hg.hutchinson_trace(A)  # type: ignore[arg-type]
+        hutchinson_trace(A)  # type: ignore[arg-type]
 
 
 def test_matrix_products() -> None:
     v, columns = normal(8, seed=2), normal(8, 3, seed=3)
-    hessian = hg.HessianOperator(quadratic, normal(8))
-    for operator in (hessian, hg.MatrixOperator.dense(A), hg.MatrixOperator(lambda u: A @ u, 8, torch.float64)):
+    hessian = HessianOperator(quadratic, normal(8))
+    for operator in (hessian, hg.MatrixOperator.dense(A), MatrixOperator(lambda u: A @ u, 8, torch.float64)):
         assert (operator.n, operator.shape, operator.dtype, operator.device) == (8, (8, 8), A.dtype, A.device)
         torch.testing.assert_close(operator @ v, A @ v)
         torch.testing.assert_close(operator @ columns, A @ columns)
@@ -188,7 +207,7 @@ def test_matrix_products() -> None:
             operator @ v[:7]
         with pytest.raises(TypeError, match=r"^v: got dtype torch.float32"):
             operator @ v.float()
-    array = hg.ArrayOperator(hessian)
+    array = ArrayOperator(hessian)
     assert array.shape == (8, 8)
     backwards = v.numpy()[::-1]  # negative strides, which PyTorch does not take
     backwards.flags.writeable = False
@@ -201,7 +220,7 @@ def test_matrix_products() -> None:
 @pytest.mark.parametrize("method", ["linearised", "jvp_of_grad", "double_backward", "finite_difference"])
 def test_the_operator_stays_at_its_point(method: str) -> None:
     x, v = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    operator = hg.HessianOperator(lambda y: (y**3).sum(), x, method=method)
+    operator = HessianOperator(lambda y: (y**3).sum(), x, method=method)
     x.mul_(10)
     torch.testing.assert_close(operator @ v, torch.tensor([6.0, 12.0], dtype=torch.float64), rtol=1e-4, atol=1e-4)
 
@@ -254,15 +273,15 @@ def test_second_derivatives_of_determinants_in_forward_mode() -> None:
 def test_fresh_randomness_by_default_and_torchs_own_seed_repeats_it() -> None:
     operator = hg.MatrixOperator.dense(A)
     draws: list[Callable[[], Any]] = [
-        lambda: hg.hutchinson_trace(operator, probes=2).value,
-        lambda: hg.stochastic_diagonal(operator, probes=2).value,
-        lambda: hg.xtrace(operator, products=4).value,
-        lambda: hg.hutch_plus_plus(operator, products=3).value,
-        lambda: hg.spectral_density(operator, probes=1, steps=3).nodes,
+        lambda: hutchinson_trace(operator, probes=2).value,
+        lambda: stochastic_diagonal(operator, probes=2).value,
+        lambda: xtrace(operator, products=4).value,
+        lambda: hutch_plus_plus(operator, products=3).value,
+        lambda: spectral_density(operator, probes=1, steps=3).nodes,
         lambda: hg.hessian_trace(quadratic, normal(8), method="hutchinson", probes=2),
         lambda: hg.fisher_diagonal(*network(), method="monte_carlo"),
-        lambda: hg.sampled_fisher_diagonal(*network()).value,
-        lambda: hg.kfac(*network(), fisher="monte_carlo").dense(),
+        lambda: sampled_fisher_diagonal(*network()).value,
+        lambda: kfac(*network(), fisher="monte_carlo").dense(),
     ]
     for draw in draws:
         torch.manual_seed(3)
@@ -272,8 +291,8 @@ def test_fresh_randomness_by_default_and_torchs_own_seed_repeats_it() -> None:
         assert torch.equal(first, draw())
     # The start vector of an eigensolver is no estimate: the same each time, and nobody's generator moves.
     arguments, state = network(), torch.get_rng_state()
-    assert torch.equal(hg.extreme_eigenpairs(operator).vectors, hg.extreme_eigenpairs(operator).vectors)
-    hg.kfac(*arguments)
+    assert torch.equal(extreme_eigenpairs(operator).vectors, extreme_eigenpairs(operator).vectors)
+    kfac(*arguments)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -282,25 +301,25 @@ def test_numpy_scalars_and_tensors_of_one_number_are_numbers() -> None:
     for order in (np.int64(2), torch.tensor(2), np.array(2)):
         torch.testing.assert_close(hg.derivative_vector_product(quadratic, x, v, order), A @ v)
     for damping in (np.float32(0.5), torch.tensor(0.5), np.array(0.5), 0.5):
-        torch.testing.assert_close(hg.HessianOperator(quadratic, x, damping=damping) @ v, A @ v + 0.5 * v)
-    assert hg.hutchinson_trace(hg.MatrixOperator.dense(A), probes=np.int32(3), seed=np.int64(1)).products == 3
+        torch.testing.assert_close(HessianOperator(quadratic, x, damping=damping) @ v, A @ v + 0.5 * v)
+    assert hutchinson_trace(hg.MatrixOperator.dense(A), probes=np.int32(3), seed=np.int64(1)).products == 3
     for wrong in (True, np.bool_(True), torch.tensor(True), 2.0, "2", torch.tensor([2])):
         with pytest.raises(TypeError, match=r"^order: got"):
             hg.derivative_vector_product(quadratic, x, v, wrong)
     for wrong in (True, 1j, np.complex128(1), "1"):
         with pytest.raises(TypeError, match=r"^damping: got"):
-            hg.HessianOperator(quadratic, x, damping=wrong)
+            HessianOperator(quadratic, x, damping=wrong)
     with pytest.raises(ValueError, match=r"^tolerance: got -1"):
-        hg.extreme_eigenpairs(hg.MatrixOperator.dense(A), tolerance=-1)
+        extreme_eigenpairs(hg.MatrixOperator.dense(A), tolerance=-1)
 
 
 def test_overflow_is_told_from_nan() -> None:
     big = 1e200 * torch.ones(8, dtype=torch.float64)
-    torch.testing.assert_close(hg.lanczos(hg.MatrixOperator.dense(A), big, 8).eigh()[0], torch.linalg.eigvalsh(A))
+    torch.testing.assert_close(lanczos(hg.MatrixOperator.dense(A), big, 8).eigh()[0], torch.linalg.eigvalsh(A))
     for value, message in ((1e300, "overflows"), (float("nan"), "NaN")):
-        broken = hg.MatrixOperator(lambda v, value=value: v * value * 1e300, 8, torch.float64)
+        broken = MatrixOperator(lambda v, value=value: v * value * 1e300, 8, torch.float64)
         with pytest.raises(FloatingPointError, match=message):
-            hg.extreme_eigenpairs(broken)
+            extreme_eigenpairs(broken)
 
 
 def test_traces_inside_a_larger_derivative() -> None:
@@ -316,7 +335,7 @@ def test_traces_inside_a_larger_derivative() -> None:
 def test_the_operator_watches_f() -> None:
     layer = nn.Linear(2, 1).double()
     with pytest.raises(ValueError, match="does not depend on its argument"):
-        hg.HessianOperator(lambda w: layer(normal(3, 2)).square().sum(), layer.weight)
+        HessianOperator(lambda w: layer(normal(3, 2)).square().sum(), layer.weight)
 
 
 @pytest.mark.parametrize(
@@ -337,4 +356,54 @@ def test_curvature_of_a_model_inside_a_larger_derivative(name: str) -> None:
         difference = (f(at + step) - f(at - step)) / (2 * step)
         torch.testing.assert_close(hg.gradient(f, at), difference, rtol=1e-6, atol=1e-8)
     with pytest.raises(hg.UnsupportedError, match="kfac"):
-        hg.gradient(lambda t: hg.kfac(module, loss, inputs * t, targets).diagonal().sum(), at)
+        hg.gradient(lambda t: kfac(module, loss, inputs * t, targets).diagonal().sum(), at)
+
+
+class HalfFrozen(nn.Module):
+    """Its first layer is computed under no_grad: a constant, whatever the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.first(x).tanh()
+        return self.last(hidden * 1.0)
+
+
+class Inverse(nn.Module):
+    """Holds cholesky_inverse, whose forward formula is wrong at order 1 in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = nn.Parameter(normal(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.root @ self.root.T + 3 * torch.eye(3, dtype=torch.float64)
+        return x @ torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", "fisher"])
+@pytest.mark.parametrize("method", ["jvp_vjp", "double_vjp"])
+@pytest.mark.parametrize("module", [HalfFrozen(), Inverse()])
+def test_products_agree_with_their_matrix_or_refuse(name: str, method: str, module: nn.Module) -> None:
+    inputs = normal(5, 3)
+    targets = normal(5, module(inputs).shape[1], seed=4)
+    arguments = (module, nn.MSELoss(), inputs, targets)
+    v = normal(sum(p.numel() for p in module.parameters()), seed=5)
+    expected = getattr(hg, f"{name}_matrix")(*arguments) @ v
+    product = getattr(hg, f"{name}_vector_product")
+    if method == "jvp_vjp" and isinstance(module, Inverse):
+        with pytest.raises(hg.UnsupportedError, match="cholesky_inverse"):
+            product(*arguments, v, method=method)
+        torch.testing.assert_close(product(*arguments, v, method=method, repair=True), expected)
+    else:
+        torch.testing.assert_close(product(*arguments, v, method=method), expected)
+
+
+def test_a_layer_that_runs_under_no_grad_has_no_factor() -> None:
+    module = HalfFrozen()
+    first, last = kfac(module, nn.MSELoss(), normal(5, 3), normal(5, 2, seed=4)).blocks
+    assert not first.outputs.any()
+    assert last.outputs.any()

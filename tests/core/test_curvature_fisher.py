@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import hograd_core as hg
+from hograd_core.curvature import kfac
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -28,14 +29,14 @@ def filled(module: nn.Module) -> nn.Module:
 
 def empirical(name: str, method: str, arguments: tuple[Any, ...]) -> Tensor:
     if name == "kfac":
-        return hg.kfac(*arguments, fisher="empirical").dense()
+        return kfac(*arguments, fisher="empirical").dense()
     matrix: Tensor = hg.operators()[name](*arguments, method=method)
     return matrix
 
 
 def true(name: str, arguments: tuple[Any, ...]) -> Tensor:
     if name == "kfac":
-        return hg.kfac(*arguments).dense()
+        return kfac(*arguments).dense()
     diagonal: Tensor = hg.fisher_diagonal(*arguments, method="expectation")
     return diagonal if name == "empirical_fisher_diagonal" else hg.fisher_matrix(*arguments, method="jacobian")
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import hograd_core as hg
-from hograd_core.curvature.kfac import _input_rows
+from hograd_core.curvature import kfac
+from hograd_core.curvature._kfac import _input_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
@@ -52,7 +53,7 @@ def test_blocks_are_exact_for_a_batch_of_one(loss: nn.Module, targets: Tensor) -
     # The activation writes in place, over what a careless hook would have recorded.
     module, inputs = filled(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3, bias=False)), normal(1, 4, seed=1)
     fisher = hg.fisher_matrix(module, loss, inputs, targets)
-    torch.testing.assert_close(hg.kfac(module, loss, inputs, targets).dense(), diagonal_blocks(module, fisher))
+    torch.testing.assert_close(kfac(module, loss, inputs, targets).dense(), diagonal_blocks(module, fisher))
 
 
 def test_blocks_are_exact_for_a_deep_linear_network_under_squared_error() -> None:
@@ -62,36 +63,36 @@ def test_blocks_are_exact_for_a_deep_linear_network_under_squared_error() -> Non
         normal(9, 3, seed=2),
     )
     fisher = hg.fisher_matrix(module, nn.MSELoss(), inputs, targets)
-    torch.testing.assert_close(hg.kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
+    torch.testing.assert_close(kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
 
 
 def test_blocks_are_exact_for_a_deep_linear_network_with_a_target_at_every_position() -> None:
     """The expand setting: averaging G over positions and summing A is what makes the product right."""
     module, inputs, targets = filled(nn.Linear(4, 5), nn.Linear(5, 2)), normal(3, 7, 4, seed=1), normal(3, 7, 2, seed=2)
     fisher = hg.fisher_matrix(module, nn.MSELoss(), inputs, targets)
-    torch.testing.assert_close(hg.kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
+    torch.testing.assert_close(kfac(module, nn.MSELoss(), inputs, targets).dense(), diagonal_blocks(module, fisher))
 
 
 def test_blocks_are_an_approximation_elsewhere() -> None:
     module, inputs, targets = filled(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), normal(32, 4, seed=1), labels(32)
     fisher = diagonal_blocks(module, hg.fisher_matrix(module, F.cross_entropy, inputs, targets))
-    kfac = hg.fisher_matrix(module, F.cross_entropy, inputs, targets, method="kfac")
-    error = float((kfac - fisher).norm() / fisher.norm())
+    approximation = hg.fisher_matrix(module, F.cross_entropy, inputs, targets, method="kfac")
+    error = float((approximation - fisher).norm() / fisher.norm())
     assert 1e-3 < error < 0.3
 
 
 def test_factors_of_one_linear_layer_by_hand() -> None:
     module, inputs, targets = filled(nn.Linear(4, 3)), normal(6, 4, seed=1), labels(6)
-    (block,) = hg.kfac(module, F.cross_entropy, inputs, targets).blocks
+    (block,) = kfac(module, F.cross_entropy, inputs, targets).blocks
     ones = torch.cat([inputs, torch.ones(6, 1, dtype=torch.float64)], 1)
     p = module(inputs).softmax(1).detach()
     torch.testing.assert_close(block.inputs, ones.T @ ones / 6)
     torch.testing.assert_close(block.outputs, (torch.diag_embed(p) - p[:, :, None] * p[:, None]).mean(0))
     assert (block.layer, block.parameters) == ("0", ("0.weight", "0.bias"))
-    (empirical,) = hg.kfac(module, F.cross_entropy, inputs, targets, fisher="empirical").blocks
+    (empirical,) = kfac(module, F.cross_entropy, inputs, targets, fisher="empirical").blocks
     residual = p - F.one_hot(targets, 3)
     torch.testing.assert_close(empirical.outputs, residual.T @ residual / 6)
-    (drawn,) = hg.kfac(module, F.cross_entropy, inputs, targets, fisher="monte_carlo", samples=5000).blocks
+    (drawn,) = kfac(module, F.cross_entropy, inputs, targets, fisher="monte_carlo", samples=5000).blocks
     assert (drawn.outputs - block.outputs).abs().max() < 0.01
 
 
@@ -124,8 +125,8 @@ def test_a_convolution_over_the_whole_image_is_a_linear_layer() -> None:
         linear[1].bias.copy_(conv[0].bias)
     inputs, targets = normal(5, 2, 4, 4, seed=1), labels(5)
     torch.testing.assert_close(
-        hg.kfac(conv, F.cross_entropy, inputs, targets).dense(),
-        hg.kfac(linear, F.cross_entropy, inputs, targets).dense(),
+        kfac(conv, F.cross_entropy, inputs, targets).dense(),
+        kfac(linear, F.cross_entropy, inputs, targets).dense(),
     )
 
 
@@ -144,8 +145,8 @@ def test_a_pointwise_convolution_is_a_linear_layer_on_a_sequence() -> None:
         linear[0].bias.copy_(conv[0].bias)
     inputs, targets = normal(5, 4, 6, seed=1), labels(5)
     torch.testing.assert_close(
-        hg.kfac(conv, F.cross_entropy, inputs, targets).dense(),
-        hg.kfac(linear, F.cross_entropy, inputs.transpose(1, 2), targets).dense(),
+        kfac(conv, F.cross_entropy, inputs, targets).dense(),
+        kfac(linear, F.cross_entropy, inputs.transpose(1, 2), targets).dense(),
     )
 
 
@@ -153,19 +154,19 @@ def test_a_pointwise_convolution_is_a_linear_layer_on_a_sequence() -> None:
 def test_products_diagonal_and_inverses_match_the_dense_matrix(bias: bool) -> None:
     module = filled(nn.Conv2d(1, 2, 3, padding=1, bias=bias), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3, bias=bias))
     inputs, targets = normal(6, 1, 4, 4, seed=1), labels(6)
-    kfac = hg.kfac(module, F.cross_entropy, inputs, targets)
-    dense, v = kfac.dense(), normal(sum(p.numel() for p in module.parameters()), seed=5)
+    factors = kfac(module, F.cross_entropy, inputs, targets)
+    dense, v = factors.dense(), normal(sum(p.numel() for p in module.parameters()), seed=5)
     assert torch.equal(dense, diagonal_blocks(module, dense))
     torch.testing.assert_close(dense, dense.T)
-    torch.testing.assert_close(kfac.matvec(v), dense @ v)
-    torch.testing.assert_close(kfac.diagonal(), dense.diagonal())
+    torch.testing.assert_close(factors.matvec(v), dense @ v)
+    torch.testing.assert_close(factors.diagonal(), dense.diagonal())
     damped = dense + 0.1 * torch.eye(len(v), dtype=v.dtype)
-    torch.testing.assert_close(kfac.inverse(0.1).matvec(v), torch.linalg.solve(damped, v))
+    torch.testing.assert_close(factors.inverse(0.1).matvec(v), torch.linalg.solve(damped, v))
 
 
 def test_the_methods_are_the_factors() -> None:
     model = (filled(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), F.cross_entropy, normal(5, 3, seed=1), labels(5))
-    factors, v = hg.kfac(*model), normal(31, seed=5)
+    factors, v = kfac(*model), normal(31, seed=5)
     torch.testing.assert_close(hg.fisher_matrix(*model, method="kfac"), factors.dense())
     torch.testing.assert_close(hg.fisher_diagonal(*model, method="kfac"), factors.diagonal())
     torch.testing.assert_close(hg.fisher_vector_product(*model, v, method="kfac"), factors.matvec(v))
@@ -175,20 +176,18 @@ def test_the_methods_are_the_factors() -> None:
 
 def test_factored_damping_is_the_product_of_damped_factors() -> None:
     module, inputs, targets = filled(nn.Linear(4, 3, bias=False)), normal(6, 4, seed=1), labels(6)
-    kfac = hg.kfac(module, F.cross_entropy, inputs, targets)
-    (block,) = kfac.blocks
+    factors = kfac(module, F.cross_entropy, inputs, targets)
+    (block,) = factors.blocks
     pi = math.sqrt((block.inputs.trace() / 4) / (block.outputs.trace() / 3))
     a = block.inputs + pi * 0.1**0.5 * torch.eye(4, dtype=torch.float64)
     g = block.outputs + 0.1**0.5 / pi * torch.eye(3, dtype=torch.float64)
     v = normal(12, seed=5)
-    torch.testing.assert_close(kfac.inverse(0.1, "factored").matvec(v), torch.linalg.solve(torch.kron(g, a), v))
+    torch.testing.assert_close(factors.inverse(0.1, "factored").matvec(v), torch.linalg.solve(torch.kron(g, a), v))
 
 
 def test_factored_damping_of_a_layer_without_signal() -> None:
     module = filled(nn.Linear(4, 3, bias=False))
-    inverse = hg.kfac(module, F.cross_entropy, torch.zeros(2, 4, dtype=torch.float64), labels(2)).inverse(
-        0.1, "factored"
-    )
+    inverse = kfac(module, F.cross_entropy, torch.zeros(2, 4, dtype=torch.float64), labels(2)).inverse(0.1, "factored")
     assert inverse.matvec(normal(12, seed=5)).isfinite().all()
 
 
@@ -198,7 +197,7 @@ def test_frozen_parts_of_a_layer_are_left_out() -> None:
     module[2].bias.requires_grad_(False)
     fisher = hg.fisher_matrix(module, F.cross_entropy, inputs, targets)
     fisher[:5, 5:] = fisher[5:, :5] = 0
-    torch.testing.assert_close(hg.kfac(module, F.cross_entropy, inputs, targets).dense(), fisher)
+    torch.testing.assert_close(kfac(module, F.cross_entropy, inputs, targets).dense(), fisher)
 
 
 class Reused(nn.Module):
@@ -238,23 +237,23 @@ class Tied(nn.Module):
 )
 def test_layers_without_a_block_are_refused(module: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hg.kfac(module, F.cross_entropy, torch.zeros(2, 3), labels(2))
+        kfac(module, F.cross_entropy, torch.zeros(2, 3), labels(2))
 
 
 def test_refused_options_and_damping() -> None:
     module, inputs = filled(nn.Linear(3, 3)), normal(2, 3, seed=1)
     with pytest.raises(ValueError, match="fisher: got 'other'"):
-        hg.kfac(module, F.cross_entropy, inputs, labels(2), fisher="other")
-    kfac = hg.kfac(module, F.cross_entropy, inputs, labels(2))
+        kfac(module, F.cross_entropy, inputs, labels(2), fisher="other")
+    factors = kfac(module, F.cross_entropy, inputs, labels(2))
     with pytest.raises(ValueError, match="form: got 'other'"):
-        kfac.inverse(0.1, "other")
+        factors.inverse(0.1, "other")
     with pytest.raises(ValueError, match="damping: got 0"):
-        kfac.inverse(0)
+        factors.inverse(0)
     assert not module[0]._forward_hooks, "hooks are removed, whatever happens"
 
 
 def test_hooks_are_removed_when_the_forward_pass_fails() -> None:
     module = filled(nn.Linear(3, 3))
     with pytest.raises(RuntimeError):
-        hg.kfac(module, F.cross_entropy, normal(2, 5, seed=1), labels(2))
+        kfac(module, F.cross_entropy, normal(2, 5, seed=1), labels(2))
     assert not module[0]._forward_hooks

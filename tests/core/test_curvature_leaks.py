@@ -11,6 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import hograd_core as hg
+from hograd_core.curvature import (
+    HessianOperator,
+    extreme_eigenpairs,
+    hutchinson_trace,
+    kfac,
+    sampled_fisher_diagonal,
+    spectral_density,
+)
+from hograd_core.solvers import minimize_newton, newton_cg
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
@@ -96,7 +105,7 @@ def test_a_kernel_keeps_nothing(name: str, method: str) -> None:
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 def test_minimisation_keeps_nothing(globalisation: str) -> None:
     start = arguments()["x"]
-    check(lambda: _drop(hg.minimize_newton(f, start, globalisation=globalisation, max_iterations=3)), steps=20)
+    check(lambda: _drop(minimize_newton(f, start, globalisation=globalisation, max_iterations=3)), steps=20)
 
 
 def test_functions_with_reports_keep_nothing() -> None:
@@ -104,13 +113,13 @@ def test_functions_with_reports_keep_nothing() -> None:
     model = tuple(known[name] for name in ("module", "loss", "inputs", "targets"))
 
     def step() -> None:
-        hg.newton_cg(f, known["x"])
-        hg.kfac(*model).inverse(0.1).matvec(known["v"])
-        hg.sampled_fisher_diagonal(*model)
-        with hg.HessianOperator(f, known["x"]) as hessian:
-            hg.spectral_density(hessian, probes=1, steps=3)
-            hg.extreme_eigenpairs(hessian)
-            hg.hutchinson_trace(hessian, probes=2)
+        newton_cg(f, known["x"])
+        kfac(*model).inverse(0.1).matvec(known["v"])
+        sampled_fisher_diagonal(*model)
+        with HessianOperator(f, known["x"]) as hessian:
+            spectral_density(hessian, probes=1, steps=3)
+            extreme_eigenpairs(hessian)
+            hutchinson_trace(hessian, probes=2)
 
     check(step, steps=30)
 

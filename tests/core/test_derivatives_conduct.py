@@ -216,7 +216,7 @@ def test_the_allocator_test_sees_the_leak_that_nested_backward_avoids() -> None:
 
     h.directional_derivative(smooth, torch.ones(2), torch.ones(2), 2, method="nested_backward")  # its warning is spent
     method = h.Method("directional_derivative", "leaking", leaking, "reverse", "pytorch/pytorch#7343")
-    operator = h.Operator("directional_derivative", h.directional_derivative.guard, "scalar", "leaking", {}, None)
+    operator = h.Operator("directional_derivative", h.directional_derivative.guard, "scalar", "leaking", None)
     operator.methods["leaking"] = method
     assert retained_by_allocator(operator, method, 1, 4) > 0
 

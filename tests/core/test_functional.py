@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hograd_core as h
 from hograd_core._functional import Functional
+from hograd_core.curvature import kfac
 
 F64 = torch.float64
 
@@ -169,7 +170,7 @@ def test_kfac_and_fisher_leave_the_module_alone_and_see_its_checkpoints() -> Non
     before = state_of(module)
     hooks = len(module[0]._forward_hooks)
     targets = torch.tensor([0, 1, 1, 0, 1])
-    h.kfac(module, F.cross_entropy, X, targets)
+    kfac(module, F.cross_entropy, X, targets)
     h.fisher_matrix(module, F.cross_entropy, X, targets)
     assert same(before, state_of(module))
     assert len(module[0]._forward_hooks) == hooks == 0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import hograd_core as h
+from hograd_core.curvature import kfac
 
 F64 = torch.float64
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
@@ -162,7 +163,7 @@ def test_checkpoints_are_right_or_refused(name: str) -> None:
 
 INFERENCE: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
     "fisher": lambda m, x, y, t: h.fisher_matrix(m, F.cross_entropy, x, t),
-    "kfac": lambda m, x, y, t: h.kfac(m, F.cross_entropy, x, t).dense(),
+    "kfac": lambda m, x, y, t: kfac(m, F.cross_entropy, x, t).dense(),
     "meta": lambda m, x, y, t: flat(h.meta_gradient(m, squares, *[(x[None], y[None])] * 2, 2, 0.1).gradient),
     "natural": lambda m, x, y, t: h.natural_gradient_step(m, F.cross_entropy, x, t),
     "loss": lambda m, x, y, t: h.gradient(*h.from_module(m, squares, x, y)),

@@ -11,6 +11,16 @@ from torch import Tensor, nn
 
 import hograd_core as hg
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.applications.gradient_penalty import half_square, penalty
+from hograd_core.applications.pinn import (
+    field_derivatives,
+    gaussian_bilaplacian,
+    heat,
+    hutchinson_laplacian,
+    residual,
+    sampled_laplacian,
+)
+from hograd_core.solvers import conjugate_gradient, minimize_cubic_newton, minimize_newton, newton_cg
 
 D = torch.float64
 
@@ -67,51 +77,49 @@ def test_modes_of_the_caller_change_nothing(mode: Callable[[], torch.no_grad]) -
     with mode():
         x = torch.zeros(3, dtype=D)
         three = torch.full((3,), 3.0, dtype=D)
-        torch.testing.assert_close(hg.minimize_newton(shifted, x).x, three)
-        torch.testing.assert_close(hg.minimize_cubic_newton(shifted, x).x, three, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(hg.newton_cg(shifted, x).step, three)
+        torch.testing.assert_close(minimize_newton(shifted, x).x, three)
+        torch.testing.assert_close(minimize_cubic_newton(shifted, x).x, three, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(newton_cg(shifted, x).step, three)
         torch.testing.assert_close(hg.newton_cg_step(shifted, x), three)
         points = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=D)
-        second = hg.field_derivatives(lambda p: (p**3).sum(1), points, [(0, 0)])
+        second = field_derivatives(lambda p: (p**3).sum(1), points, [(0, 0)])
         torch.testing.assert_close(second[0], 6 * points[:, 0])
         assert not second.requires_grad
         # r = u_t − u_xx of u = x³ + t³.
         torch.testing.assert_close(
-            hg.residual(lambda p: (p**3).sum(1), points, hg.heat()), 3 * points[:, 1] ** 2 - 6 * points[:, 0]
+            residual(lambda p: (p**3).sum(1), points, heat()), 3 * points[:, 1] ** 2 - 6 * points[:, 0]
         )
-        torch.testing.assert_close(
-            hg.penalty(lambda z: (z**2).sum(1), points, hg.half_square), (2 * points**2).sum(1).mean()
-        )
+        torch.testing.assert_close(penalty(lambda z: (z**2).sum(1), points, half_square), (2 * points**2).sum(1).mean())
 
 
 def test_saddles_and_maxima_are_no_minima() -> None:
-    saddle = hg.minimize_newton(lambda x: x[0] ** 2 - x[1] ** 2, torch.tensor([1.0, 0.0], dtype=D))
+    saddle = minimize_newton(lambda x: x[0] ** 2 - x[1] ** 2, torch.tensor([1.0, 0.0], dtype=D))
     assert (saddle.status, saddle.converged) == ("saddle", False)
     assert saddle.lowest_curvature == pytest.approx(-2)
     assert saddle.descent is not None
     assert abs(saddle.descent[1].item()) == pytest.approx(1)
-    assert hg.minimize_newton(lambda x: -(x * x).sum(), torch.zeros(2, dtype=D)).status == "maximum"
-    assert hg.minimize_newton(lambda x: (x**4).sum(), torch.zeros(2, dtype=D)).status == "converged"
+    assert minimize_newton(lambda x: -(x * x).sum(), torch.zeros(2, dtype=D)).status == "maximum"
+    assert minimize_newton(lambda x: (x**4).sum(), torch.zeros(2, dtype=D)).status == "converged"
 
 
 def test_a_start_that_is_not_finite_is_a_status_of_both_minimisers() -> None:
     x = torch.full((2,), -1.0, dtype=D)
-    assert hg.minimize_newton(lambda x: x.log().sum(), x).status == "not_finite"
-    assert hg.minimize_cubic_newton(lambda x: x.log().sum(), x).status == "not_finite"
+    assert minimize_newton(lambda x: x.log().sum(), x).status == "not_finite"
+    assert minimize_cubic_newton(lambda x: x.log().sum(), x).status == "not_finite"
 
 
 def test_conjugate_gradients_name_what_does_not_fit() -> None:
     a = hg.MatrixOperator.dense(2 * torch.eye(2, dtype=D))
     b = torch.ones(2, dtype=D)
     with pytest.raises(TypeError, match=r"b: got dtype torch\.float32, expected torch\.float64"):
-        hg.conjugate_gradient(a, b.float())
+        conjugate_gradient(a, b.float())
     with pytest.raises(ValueError, match="relative_tolerance: got -1"):
-        hg.conjugate_gradient(a, b, relative_tolerance=-1.0)
+        conjugate_gradient(a, b, relative_tolerance=-1.0)
     with pytest.raises(ValueError, match="absolute_tolerance: got -1"):
-        hg.conjugate_gradient(a, b, absolute_tolerance=-1.0)
+        conjugate_gradient(a, b, absolute_tolerance=-1.0)
     with pytest.raises(FloatingPointError, match="b: its squared norm over"):
-        hg.conjugate_gradient(a, b * 1e200)
-    found = hg.conjugate_gradient(a, b.clone().requires_grad_()).step
+        conjugate_gradient(a, b * 1e200)
+    found = conjugate_gradient(a, b.clone().requires_grad_()).step
     assert not found.requires_grad
     torch.testing.assert_close(found, b / 2)
 
@@ -148,7 +156,7 @@ def test_estimates_draw_afresh_unless_seeded() -> None:
     def u(p: Tensor) -> Tensor:
         return p[:, 0] ** 5 * p[:, 1] ** 2
 
-    for estimate in (hg.hutchinson_laplacian, hg.sampled_laplacian, hg.gaussian_bilaplacian):
+    for estimate in (hutchinson_laplacian, sampled_laplacian, gaussian_bilaplacian):
         torch.manual_seed(3)
         first = torch.stack([estimate(u, points, probes=3).value for _ in range(5)])
         assert len({tuple(row.tolist()) for row in first}) > 1

@@ -14,6 +14,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import hograd_core as hg
+from hograd_core.curvature import HessianOperator
+from hograd_core.solvers import minimize_newton, newton_cg
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
@@ -79,11 +81,11 @@ def test_conjugate_gradients_descend_where_the_dense_solve_climbs() -> None:
 
 def test_the_report_of_a_step() -> None:
     x = normal(8, seed=1)
-    result = hg.newton_cg(convex, x, relative_tolerance=1e-4, hvp_method="jvp_of_grad")
+    result = newton_cg(convex, x, relative_tolerance=1e-4, hvp_method="jvp_of_grad")
     assert result.converged
     assert 1 <= result.iterations == result.products <= 8
     assert result.residuals[-1] <= 1e-4 * result.residuals[0]
-    short = hg.newton_cg(convex, x, radius=0.05)
+    short = newton_cg(convex, x, radius=0.05)
     assert short.status == "boundary"
     assert float(short.step.norm()) == pytest.approx(0.05)
 
@@ -175,7 +177,7 @@ def by_scipy(f: Function, start: Tensor, method: str) -> Any:
 def test_standard_functions_are_minimised(name: str, forcing: str | float, globalisation: str) -> None:
     f, start, lowest = FUNCTIONS[name]
     # Wood's function by line search takes some 200 iterations; SciPy's Newton-CG does not get there in 800.
-    result = hg.minimize_newton(
+    result = minimize_newton(
         f,
         torch.tensor(start, dtype=torch.float64),
         globalisation=globalisation,
@@ -195,7 +197,7 @@ def test_as_good_as_scipy_and_no_more_products(name: str) -> None:
     x0 = torch.tensor(start, dtype=torch.float64)
     for globalisation, method in (("line_search", "Newton-CG"), ("trust_region", "trust-ncg")):
         ours, theirs = (
-            hg.minimize_newton(f, x0, globalisation=globalisation, max_iterations=400),
+            minimize_newton(f, x0, globalisation=globalisation, max_iterations=400),
             by_scipy(f, x0, method),
         )
         assert ours.value <= float(theirs.fun) + 1e-9
@@ -208,9 +210,9 @@ def test_as_good_as_scipy_and_no_more_products(name: str) -> None:
 @pytest.mark.parametrize("hvp_method", ["linearised", "double_backward", "jvp_of_grad", "finite_difference"])
 def test_the_hvp_method_does_not_change_the_way(hvp_method: str) -> None:
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
-    result = hg.minimize_newton(rosenbrock, start, hvp_method=hvp_method)
+    result = minimize_newton(rosenbrock, start, hvp_method=hvp_method)
     assert result.converged
-    reference = hg.minimize_newton(rosenbrock, start)
+    reference = minimize_newton(rosenbrock, start)
     if hvp_method != "finite_difference":
         assert result.iterations == reference.iterations
     torch.testing.assert_close(result.x, torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -218,7 +220,7 @@ def test_the_hvp_method_does_not_change_the_way(hvp_method: str) -> None:
 
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 def test_convergence_is_superlinear_near_the_minimum(globalisation: str) -> None:
-    result = hg.minimize_newton(
+    result = minimize_newton(
         rosenbrock, torch.tensor([1.1, 1.2], dtype=torch.float64), globalisation=globalisation, gradient_tolerance=1e-10
     )
     norms = [record.gradient_norm for record in result.history if record.accepted] + [result.gradient_norm]
@@ -235,7 +237,7 @@ def test_the_history_counts_what_was_done(globalisation: str) -> None:
         return rosenbrock(x)
 
     seen: list[float] = []
-    result = hg.minimize_newton(
+    result = minimize_newton(
         counted,
         torch.tensor([[-1.2, 1.0]], dtype=torch.float64).reshape(2),
         globalisation=globalisation,
@@ -255,7 +257,7 @@ def test_the_history_counts_what_was_done(globalisation: str) -> None:
 
 def test_any_shape_and_float32() -> None:
     start = torch.tensor([[-1.2, 1.0], [-1.2, 1.0]])
-    result = hg.minimize_newton(lambda x: extended_rosenbrock(x.reshape(-1)), start)
+    result = minimize_newton(lambda x: extended_rosenbrock(x.reshape(-1)), start)
     assert result.x.shape == (2, 2)
     assert result.x.dtype == torch.float32
     assert (result.x - 1).abs().max() < 2e-3
@@ -264,7 +266,7 @@ def test_any_shape_and_float32() -> None:
 
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 def test_a_tolerance_below_rounding_ends_and_says_so(globalisation: str) -> None:
-    result = hg.minimize_newton(
+    result = minimize_newton(
         lambda x: ((x - 0.1).exp() - x).sum() * 1e3,
         torch.zeros(3),
         globalisation=globalisation,
@@ -280,14 +282,14 @@ def test_a_barrier_is_not_crossed() -> None:
 
     for globalisation in ("line_search", "trust_region"):
         start = torch.tensor([0.01, 5.0], dtype=torch.float64)
-        result = hg.minimize_newton(barrier, start, globalisation=globalisation, initial_radius=10.0)
+        result = minimize_newton(barrier, start, globalisation=globalisation, initial_radius=10.0)
         assert result.converged
         torch.testing.assert_close(result.x, torch.ones(2, dtype=torch.float64))
 
 
 def test_a_function_without_a_minimum_ends() -> None:
     for globalisation in ("line_search", "trust_region"):
-        result = hg.minimize_newton(
+        result = minimize_newton(
             lambda x: -(x**4).sum(), torch.ones(2, dtype=torch.float64), globalisation=globalisation, max_iterations=400
         )
         assert not result.converged
@@ -302,14 +304,14 @@ def test_a_preconditioner_is_built_at_every_point() -> None:
 
     points = []
 
-    def jacobi(hessian: hg.HessianOperator) -> Callable[[Tensor], Tensor]:
+    def jacobi(hessian: HessianOperator) -> Callable[[Tensor], Tensor]:
         points.append(hessian.gradient)
         diagonal = scaling.square()
         return lambda r: r / diagonal
 
     start = normal(20, seed=2) / scaling
-    plain = hg.minimize_newton(badly_scaled, start, gradient_tolerance=1e-6)
-    helped = hg.minimize_newton(badly_scaled, start, gradient_tolerance=1e-6, preconditioner=jacobi)
+    plain = minimize_newton(badly_scaled, start, gradient_tolerance=1e-6)
+    helped = minimize_newton(badly_scaled, start, gradient_tolerance=1e-6, preconditioner=jacobi)
     assert helped.converged
     assert len(points) == helped.iterations
     assert helped.products < plain.products / 2
@@ -330,11 +332,11 @@ def test_a_preconditioner_is_built_at_every_point() -> None:
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hg.minimize_newton(rosenbrock, torch.ones(2) * 2, **options)
+        minimize_newton(rosenbrock, torch.ones(2) * 2, **options)
 
 
 def test_a_start_outside_the_domain_is_named() -> None:
-    found = hg.minimize_newton(lambda x: x.log().sum(), -torch.ones(2))
+    found = minimize_newton(lambda x: x.log().sum(), -torch.ones(2))
     assert found.status == "not_finite"
     assert found.iterations == 0
 
@@ -360,7 +362,7 @@ def test_newton_cg_fits_a_network_to_a_stated_tolerance(globalisation: str) -> N
     def regularised(x: Tensor) -> Tensor:
         return loss(x) + 5e-3 * x.square().sum()
 
-    result = hg.minimize_newton(regularised, x0, globalisation=globalisation, gradient_tolerance=1e-8)
+    result = minimize_newton(regularised, x0, globalisation=globalisation, gradient_tolerance=1e-8)
     assert result.converged
     assert result.iterations <= 60
     assert result.value < 0.5 * float(regularised(x0))
@@ -384,9 +386,7 @@ def test_newton_cg_finds_the_unique_minimum_of_a_logistic_regression() -> None:
     def loss(x: Tensor) -> Tensor:
         return F.cross_entropy(inputs @ x.reshape(5, 3), targets) + 1e-2 * x.square().sum()
 
-    found = [
-        hg.minimize_newton(loss, scale * normal(15, seed=9), gradient_tolerance=1e-11) for scale in (0.0, 1.0, 3.0)
-    ]
+    found = [minimize_newton(loss, scale * normal(15, seed=9), gradient_tolerance=1e-11) for scale in (0.0, 1.0, 3.0)]
     assert all(result.converged and result.iterations <= 15 for result in found)
     for result in found[1:]:
         torch.testing.assert_close(result.x, found[0].x, rtol=0, atol=1e-8)

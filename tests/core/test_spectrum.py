@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 import hograd_core as hg
-from hograd_core.curvature.lanczos import LanczosProcess
+from hograd_core.curvature import (
+    ArrayOperator,
+    HessianOperator,
+    MatrixOperator,
+    extreme_eigenpairs,
+    lanczos,
+    lobpcg,
+    spectral_density,
+)
+from hograd_core.curvature._lanczos import LanczosProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
@@ -45,7 +54,7 @@ def entangled(x: Tensor) -> Tensor:
 def test_the_process_factorises_and_stays_orthogonal() -> None:
     # Ten clusters of spread 1e-10 make an unorthogonalised process lose all orthogonality.
     a = with_spectrum(torch.cat([10.0**k + 1e-10 * torch.arange(6, dtype=torch.float64) for k in range(-5, 5)]))
-    t = hg.lanczos(hg.MatrixOperator.dense(a), normal(60), 40)
+    t = lanczos(hg.MatrixOperator.dense(a), normal(60), 40)
     q, m = t.basis, t.basis.shape[1]
     assert (q.T @ q - torch.eye(m, dtype=q.dtype)).abs().max() < 1e-13
     dense = torch.diag(t.diagonal) + torch.diag(t.off_diagonal, 1) + torch.diag(t.off_diagonal, -1)
@@ -54,7 +63,7 @@ def test_the_process_factorises_and_stays_orthogonal() -> None:
 
 def test_an_invariant_space_ends_the_process() -> None:
     a = torch.diag(torch.tensor([1.0, 2.0, 2.0, 2.0, 5.0], dtype=torch.float64))
-    t = hg.lanczos(hg.MatrixOperator.dense(a), torch.ones(5, dtype=torch.float64), 5)
+    t = lanczos(hg.MatrixOperator.dense(a), torch.ones(5, dtype=torch.float64), 5)
     assert t.basis.shape == (5, 3), "three distinct eigenvalues"
     assert t.residual == 0.0
     torch.testing.assert_close(t.eigh()[0], torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
@@ -82,7 +91,7 @@ def test_extremes_in_every_precision(method: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(("which", "count"), [("smallest", 3), ("largest", 2), ("both", 2), ("both", 30)])
 def test_pairs_are_eigenpairs(which: str, count: int) -> None:
     a = with_spectrum(torch.linspace(-3, 7, 30, dtype=torch.float64) ** 3)
-    pairs = hg.extreme_eigenpairs(hg.MatrixOperator.dense(a), count, which=which)
+    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(a), count, which=which)
     values = torch.linalg.eigvalsh(a)
     expected = {
         "smallest": values[:count],
@@ -98,13 +107,13 @@ def test_pairs_are_eigenpairs(which: str, count: int) -> None:
 def test_few_products_suffice_for_separated_ends() -> None:
     values = torch.cat([torch.tensor([-50.0]), torch.linspace(-1, 1, 300), torch.tensor([100.0])]).double()
     a = with_spectrum(values)
-    pairs = hg.extreme_eigenpairs(hg.MatrixOperator.dense(a))
+    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(a))
     assert pairs.products <= 16
     torch.testing.assert_close(pairs.values, torch.tensor([-50.0, 100.0], dtype=torch.float64))
 
 
 def test_what_did_not_converge_says_so() -> None:
-    pairs = hg.extreme_eigenpairs(hg.MatrixOperator.dense(with_spectrum(laplacian_values(60))), max_steps=5)
+    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(with_spectrum(laplacian_values(60))), max_steps=5)
     assert not pairs.converged
     assert pairs.residuals.max() > 1e-3
     true = laplacian_values(60)
@@ -119,15 +128,15 @@ def test_what_did_not_converge_says_so() -> None:
 def test_lobpcg_sees_multiplicities() -> None:
     a = with_spectrum(torch.cat([torch.linspace(0, 1, 20), torch.tensor([4.0, 4.0, 4.0])]).double())
     operator = hg.MatrixOperator.dense(a)
-    torch.testing.assert_close(hg.lobpcg(operator, count=3).values, torch.full((3,), 4.0, dtype=torch.float64))
+    torch.testing.assert_close(lobpcg(operator, count=3).values, torch.full((3,), 4.0, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("which", ["LA", "SA"])
 def test_scipys_eigsh_through_the_bridge(which: str) -> None:
     x = normal(5, 4, seed=1)
     hessian = torch.autograd.functional.hessian(entangled, x).reshape(20, 20)
-    with hg.HessianOperator(entangled, x) as operator:
-        linear = scipy.sparse.linalg.aslinearoperator(hg.ArrayOperator(operator))
+    with HessianOperator(entangled, x) as operator:
+        linear = scipy.sparse.linalg.aslinearoperator(ArrayOperator(operator))
         assert linear.dtype == np.float64
         values = scipy.sparse.linalg.eigsh(linear, k=3, which=which, return_eigenvectors=False)
         block = normal(20, 2).numpy()
@@ -138,10 +147,10 @@ def test_scipys_eigsh_through_the_bridge(which: str) -> None:
 
 
 def test_the_bridge_keeps_float32_and_refuses_bfloat16() -> None:
-    with hg.HessianOperator(chain, normal(4).float()) as operator:
-        assert hg.ArrayOperator(operator).matvec(np.ones((4, 1))).dtype == np.float32
+    with HessianOperator(chain, normal(4).float()) as operator:
+        assert ArrayOperator(operator).matvec(np.ones((4, 1))).dtype == np.float32
     with pytest.raises(TypeError, match=r"operator: got dtype torch\.bfloat16"):
-        hg.ArrayOperator(hg.HessianOperator(chain, normal(4).bfloat16()))
+        ArrayOperator(HessianOperator(chain, normal(4).bfloat16()))
 
 
 # --- density ------------------------------------------------------------------------------------------------
@@ -150,7 +159,7 @@ def test_the_bridge_keeps_float32_and_refuses_bfloat16() -> None:
 def test_quadrature_is_exact_for_polynomials_from_one_probe() -> None:
     a = with_spectrum(torch.linspace(-1, 2, 30, dtype=torch.float64))
     generator = torch.Generator().manual_seed(4)
-    found = hg.spectral_density(hg.MatrixOperator.dense(a), probes=1, steps=4, generator=generator)
+    found = spectral_density(hg.MatrixOperator.dense(a), probes=1, steps=4, generator=generator)
     z = torch.randn(30, 1, generator=torch.Generator().manual_seed(4), dtype=torch.float64)[:, 0]
     z = z / z.norm()
     for degree in range(8):  # 2 * steps - 1 = 7
@@ -166,12 +175,12 @@ def test_density_is_unbiased_with_the_error_it_states() -> None:
     operator = hg.MatrixOperator.dense(with_spectrum(values))
     grid, width = torch.linspace(-3, 12, 16, dtype=torch.float64), 0.8
     kernels = torch.exp(-0.5 * ((grid[:, None] - values) / width) ** 2) / (width * math.sqrt(2 * math.pi))
-    density, error = hg.spectral_density(operator, probes=120, steps=20).density(grid, width)
+    density, error = spectral_density(operator, probes=120, steps=20).density(grid, width)
     z = (density - kernels.mean(1)) / error
     assert z.abs().max() < 4
     assert error.max() < 0.05 * density.max()
     spread = torch.stack(
-        [hg.spectral_density(operator, probes=6, steps=20, seed=s).density(grid, width)[0] for s in range(40)]
+        [spectral_density(operator, probes=6, steps=20, seed=s).density(grid, width)[0] for s in range(40)]
     ).std(0)
     stated = error * 20**0.5
     bulk = kernels.mean(1) > 0.02 * kernels.mean(1).max()
@@ -197,11 +206,11 @@ def test_the_density_of_a_linear_function_is_one_bump_at_zero() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda op: hg.lanczos(op, torch.zeros(6, dtype=torch.float64), 3), ValueError, "start: got norm 0"),
-        (lambda op: hg.lanczos(op, normal(6), 0), ValueError, "steps: got 0"),
-        (lambda op: hg.extreme_eigenpairs(op, 7), ValueError, "count: got 7"),
-        (lambda op: hg.extreme_eigenpairs(op, which="middle"), ValueError, "which: got 'middle'"),
-        (lambda op: hg.lobpcg(op, count=3), ValueError, "count: got 3"),
+        (lambda op: lanczos(op, torch.zeros(6, dtype=torch.float64), 3), ValueError, "start: got norm 0"),
+        (lambda op: lanczos(op, normal(6), 0), ValueError, "steps: got 0"),
+        (lambda op: extreme_eigenpairs(op, 7), ValueError, "count: got 7"),
+        (lambda op: extreme_eigenpairs(op, which="middle"), ValueError, "which: got 'middle'"),
+        (lambda op: lobpcg(op, count=3), ValueError, "count: got 3"),
         (lambda op: hg.hessian_spectral_density(chain, normal(3), 1), ValueError, "points: got 1"),
         (lambda op: hg.hessian_spectral_density(chain, normal(3), width=0.0), ValueError, "width: got 0"),
     ],
@@ -212,7 +221,7 @@ def test_refusals(call: Any, error: type[Exception], message: str) -> None:
 
 
 def test_a_product_that_is_not_finite_is_named() -> None:
-    broken = hg.MatrixOperator(lambda v: v * float("nan"), 3, torch.float64)
+    broken = MatrixOperator(lambda v: v * float("nan"), 3, torch.float64)
     with pytest.raises(FloatingPointError, match="not finite at Lanczos step 1"):
         LanczosProcess(broken, normal(3)).step()
 
@@ -239,4 +248,4 @@ def test_a_hessian_that_is_not_finite_is_named(operator: Any, method: str) -> No
 def test_lobpcg_names_products_that_are_not_finite() -> None:
     matrix = torch.full((6, 6), float("nan"), dtype=torch.float64)
     with pytest.raises(FloatingPointError, match="operator: its product"):
-        hg.lobpcg(hg.MatrixOperator.dense(matrix))
+        lobpcg(hg.MatrixOperator.dense(matrix))

@@ -357,7 +357,7 @@ def test_a_rule_can_be_added_and_not_twice() -> None:
 
         @rule(operation)
         def logcumsumexp(u: Series, dim: int) -> Series:
-            from hograd_core.taylor import _series as s
+            from hograd_core.taylor import _functions as s
 
             return s.log(s.exp(u).map(lambda c: c.cumsum(dim)))
 

@@ -13,6 +13,8 @@ from hograd_bench import problems
 from torch import Tensor, nn
 
 import hograd_core as hg
+from hograd_core.applications.gradient_penalty import interpolate
+from hograd_core.applications.pinn import residual
 from hograd_core.training.steps import PENALTY_WEIGHT, PLAIN, flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -80,7 +82,7 @@ def test_the_critic_step_is_gulrajanis(weight: float) -> None:
 
 def test_the_pinn_step_descends_data_and_residual() -> None:
     f, x, u, points, equation = arguments("pinn_training_step")
-    value = hg.residual(u, points, equation).square().mean()
+    value = residual(u, points, equation).square().mean()
     expected = -(torch.func.grad(f)(x) + 2 * flat(dict(enumerate(torch.autograd.grad(value, list(u.parameters()))))))
     torch.testing.assert_close(hg.pinn_training_step(f, x, u, points, equation, 2.0), expected)
 
@@ -123,7 +125,7 @@ def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
             nn.utils.vector_to_parameters(x + 0.02 * step, model.parameters())
             for p in model.parameters():
                 p.requires_grad_(True)
-        points = hg.interpolate(real, fake, mixing).requires_grad_(True)
+        points = interpolate(real, fake, mixing).requires_grad_(True)
         (g,) = torch.autograd.grad(model(points).sum(), points)
         return float(g.norm(dim=1).mean())
 

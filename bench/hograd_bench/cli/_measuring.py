@@ -14,11 +14,12 @@ from hograd_bench.cli._reading import build_report
 
 def list_(
     as_json: AsJson = False,
+    with_peers: Annotated[bool, typer.Option("--peers", help="also the methods of other packages")] = False,
     problem_file: Annotated[list[Path] | None, typer.Option(help="a file that declares further problems")] = None,
 ) -> None:
     """Name the operators with their methods, the problems, the metrics and the presets."""
     import hograd_core
-    from hograd_bench import metrics, plan, problems
+    from hograd_bench import metrics, peers, plan, problems
 
     _load_problem_files(problem_file)
     catalogue: dict[str, Any] = {
@@ -50,6 +51,13 @@ def list_(
         ],
         "presets": {name: table["description"] for name, table in plan.load_presets().items()},
     }  # fmt: skip
+    if with_peers:
+        catalogue["peers"] = [
+            {"name": p.name, "distribution": p.distribution, "version": p.version, "absence": p.absence, "home": p.home,
+             "framework": p.framework, "requires": p.requires,
+             "methods": [{"operator": m.operator, "name": m.name, "how": m.how, "note": m.note} for m in p.methods]}
+            for p in peers.peers().values()
+        ]  # fmt: skip
     if as_json:
         print_json(catalogue)
         return
@@ -66,6 +74,12 @@ def list_(
     for m in catalogue["metrics"]:
         table.add_row(m["name"], m["unit"], "exact" if m["deterministic"] else "noisy", m["description"])
     out.print(table)
+    if with_peers:
+        table = Table("package", "version", "operator", "method", "how", title="Peers")
+        for p in catalogue["peers"]:
+            for m in p["methods"]:
+                table.add_row(p["distribution"], p["version"] or "not installed", m["operator"], m["name"], m["how"])
+        out.print(table)
     table = Table("preset", "for", title="Presets (hograd run --preset NAME)")
     for name, description in catalogue["presets"].items():
         table.add_row(name, description)

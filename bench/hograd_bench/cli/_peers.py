@@ -2,107 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+from hograd_bench.cli._common import AsJson, Results, fail, out, print_json
 
 
 def peers(
     results: Results = Path("results"),
-    run: Annotated[bool, typer.Option("--run", help="first measure, and write to --results; minutes")] = False,
-    only: Annotated[str, typer.Option("--only", "-k", help="with --run: contests whose id contains this text")] = "",
-    processes: Annotated[int, typer.Option(help="with --run: fresh processes of each package")] = 2,
-    cpu: Annotated[int | None, typer.Option(help="with --run: bind all processes to this CPU")] = None,
-    installation: Annotated[
-        Path | None, typer.Option(help="with --run: JSON of package -> why it could not be installed")
-    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the page to this Markdown file")] = None,
-    requirements: Annotated[
-        bool, typer.Option("--requirements", help="print, as JSON, what pip installs for each package, and stop")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time, memory and accuracy of other packages beside hograd's methods, on the same functions.
 
-    Reads the newest measurement under --results; `nox -s peers` builds an environment with the packages and measures.
+    Reads the newest run of peers under --results. `nox -s peers` builds an environment with the packages and measures:
+    `hograd run --preset peers`.
     """
-    from hograd_bench import peers as room
-
-    if requirements:
-        print_json({peer.name: list(peer.requires) for peer in room.peers().values() if peer.requires})
-        return
-    if not run and (only or cpu is not None or installation is not None):
-        raise fail("--only, --cpu, --installation: say how to measure; give --run too")
-    if run:
-        _measure(results, only, processes, cpu, installation)
-    source, document = _newest(results)
-    if markdown is not None:
-        from hograd_bench.peers import _markdown
-
-        shown = source.relative_to(Path.cwd()) if source.is_absolute() and source.is_relative_to(Path.cwd()) else source
-        markdown.write_text(_markdown.render(document, shown.as_posix()), encoding="utf-8")
-    if as_json:
-        print_json(document)
-        return
-    _show(document)
-
-
-def _measure(results: Path, only: str, processes: int, cpu: int | None, installation: Path | None) -> None:
     from hograd_bench import store
-    from hograd_bench.peers import _measuring
-
-    failures: dict[str, str] = {}
-    if installation is not None:
-        try:
-            read = json.loads(installation.read_text(encoding="utf-8"))
-            failures = {str(name): str(why) for name, why in read.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise fail(f"--installation: {installation} is no JSON object of package -> reason: {error}") from None
-    try:
-        document = _measuring.measure(
-            only, processes, cpu, failures, lambda line: err.print(line, markup=False, soft_wrap=True)
-        )
-        path = _measuring.save(document, results)
-    except (ValueError, OSError, store.StoreError) as error:
-        raise fail(str(error), 1) from None
-    err.print(f"written to {path}", markup=False, soft_wrap=True)
-
-
-def _newest(results: Path) -> tuple[Path, Any]:
-    from hograd_bench import store
-    from hograd_bench.peers import _document
-    from hograd_bench.schema import SchemaError
+    from hograd_bench.report import contests, text
 
     try:
-        source, found = store.newest_study(results, _document.KIND)
-        return source, _document.validate(found)
+        source = newest_run(results)
+        if source is None:
+            raise fail(f"{results}: no run of peers; make one with `nox -s peers`", 1)
+        loaded = store.load(source)
     except store.StoreError as error:
         raise fail(str(error), 1) from None
-    except SchemaError as error:
-        raise fail(f"{source}: {error}", 1) from None
+    (environment,) = loaded.environments.values()
+    if markdown is not None:
+        here = Path.cwd()
+        shown = source.relative_to(here) if source.is_absolute() and source.is_relative_to(here) else source
+        markdown.write_text(contests.page(loaded.rows, environment, shown.as_posix()), encoding="utf-8")
+    frame = contests.contestants(loaded.rows, environment)
+    if as_json:
+        names = [*contests.SAME, "method", "peer", "how", "note", "status", "reason", "spread", *contests.NUMBERS]
+        print_json(json.loads(frame[names].to_json(orient="records")))
+        return
+    shown_columns = [contests.HEAD.index(name) for name in ("package", "how", "gradients", "min", "error", "note")]
+    for one in contests.contests(frame):
+        found = Table(*(contests.HEAD[i] for i in shown_columns), title=text.clean(contests.title(one[0]), 200))
+        for line in contests.lines_of(one):
+            found.add_row(*(text.clean(line[i], 100) for i in shown_columns))
+        out.print(found)
+    for score in contests.scores(frame):
+        out.print(score, markup=False)
 
 
-def _show(document: Any) -> None:
-    from hograd_bench import units
-    from hograd_bench.peers import _findings
-    from hograd_bench.report import text
+def newest_run(results: Path) -> Path | None:
+    """The newest run under a results root whose environment tells of peers; None: there is none."""
+    from hograd_bench import store
+    from hograd_bench.report import contests
 
-    for contest, rows in _findings.by_contest(document["rows"]).items():
-        table = Table("package", "how", "min", "error", "peak", "status", title=_findings.title(contest))
-        for row in rows:
-            m = row["metrics"]
-            table.add_row(
-                text.clean(row["peer"]), text.clean(row["way"], 80),
-                units.seconds(m["seconds_min"]) if "seconds_min" in m else "",
-                f"{m['relative_error']:.1e}" if "relative_error" in m else "",
-                units.binary(m["peak_bytes"]) if "peak_bytes" in m else "",
-                row["status"] if row["status"] == "ok" else f"{row['status']}: {text.clean(row['reason'], 100)}",
-            )  # fmt: skip
-        out.print(table)
-    for line in _findings.scores(document):
-        out.print(line, markup=False)
+    for folder in sorted(store.run_folders(results), key=lambda folder: folder.name, reverse=True):
+        with contextlib.suppress(store.StoreError):  # a damaged run is none of peers
+            if contests.peers_of(store.environment_of(folder)):
+                return folder
+    return None

@@ -8,32 +8,30 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from hograd_bench.gate import environments, revisions, sides, trees
-from hograd_bench.gate.baseline import BaselineError
-from hograd_bench.gate.outcome import NotComparableError, UsageError
-from hograd_bench.gate.policy import Policy
-from hograd_bench.gate.saying import Saying
-from hograd_bench.gate.twins import Side
 
-if TYPE_CHECKING:
-    from hograd_bench.gate.live import Timed
+from hograd_bench.gate.exact.baseline import BaselineError
+from hograd_bench.gate.outcome import NotComparableError, UsageError
+from hograd_bench.gate.output.writer import OutputWriter
+from hograd_bench.gate.revisions import environments, repository, sides, trees
+from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.gate.twins.processes import Side
 
 Pair = tuple[str, str]
 
 
-def _what(words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel="What to compare")
+def _what(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel="What to compare")
 
 
-def _how(words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel="How")
+def _how(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel="How")
 
 
-def _out(words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel="Where to say it")
+def _out(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel="Where to write it")
 
 
 def gate(
@@ -70,9 +68,6 @@ def gate(
     seed: Annotated[int | None, _how("of the coins that decide which side goes first; drawn if not given")] = None,
     drift: Annotated[float, _how("with --since: growth over the whole span that is not worth a word")] = 0.05,
     results: Annotated[Path | None, _how("with --since RUN: folder of stored runs")] = None,
-    ledger: Annotated[
-        Path | None, _out("JSON lines of A/B ratios between commits: appended to by --base, read by --since")
-    ] = None,
     as_json: Annotated[bool, _out("print the outcome as JSON", "--json")] = False,
     json_file: Annotated[Path | None, _out("also write JSON here")] = None,
     junit: Annotated[Path | None, _out("also write JUnit XML here")] = None,
@@ -92,14 +87,14 @@ def gate(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks costs no verdict
-    tell = _teller(quiet=as_json)
+    log = _logger(quiet=as_json)
     files = {"--json-file": json_file, "--junit": junit, "--markdown": markdown}
-    saying = Saying(as_json, {option: path for option, path in files.items() if path is not None}, github)
-    measured: tuple[Side, Side, Timed] | None = None
+    writer = OutputWriter(as_json, {option: path for option, path in files.items() if path is not None}, github)
     try:
         # What runs kernels is imported here: every other command of hograd starts without torch.
-        from hograd_bench.gate import history, preset, run
-        from hograd_bench.gate.live import Twin
+        from hograd_bench.gate import preset, run
+        from hograd_bench.gate.exact import drift as cumulative
+        from hograd_bench.gate.twins.loop import Twin
 
         chosen = [n for n, v in (("--base", base), ("--methods", methods), ("--pythons", pythons),
                                  ("--torch", torch), ("--since", since)) if v is not None]  # fmt: skip
@@ -113,15 +108,15 @@ def gate(
         if not 0 <= drift < math.inf:
             raise UsageError(f"--drift: got {drift:g}, expected a growth from 0, such as 0.05")
         allowed = _tolerances(tolerance or [])
-        saying.make_room({"--ledger": ledger})
+        writer.prepare()
         rules = Policy(matters=matters, same=same, alarm_rate=alarm_rate, max_seconds=max_seconds, max_pairs=max_pairs)
-        top = revisions.repository(repo)
+        top = repository.repository(repo)
         plugins = tuple(_inside(top, name) for name in plugin or ())
         if baseline is not None and baseline.is_file():
             raise UsageError(f"--baseline: {baseline} is a file, expected the folder of the baselines")
         folder = baseline or (top / ("bench/baselines" if sides.owns_suite(top) else ".hograd"))
         if since is not None:
-            outcome = history.outcome(top, since, folder, drift, ledger=ledger, results=results)
+            outcome = cumulative.outcome(top, since, folder, drift, results=results)
         else:
             preset.load_plugins(plugins, sides.roots(top))
             cells = preset.chosen(cell or [], only, restricted=bool(plugins))
@@ -130,33 +125,27 @@ def gate(
                 head = sides.working_tree(top, plugins)
                 outcome = run.against_baseline(
                     head, names, folder, update=update, concerns=_concerned(cell or [], only, plugins),
-                    tolerance=allowed, tell=tell,
+                    tolerance=allowed, log=log,
                 )  # fmt: skip
             else:
-                a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, tell)
+                a, b = _sides(top, base, methods, pythons, torch, plugins, same_env, log)
                 twins = [Twin(n, n, n) for n in names]
                 to_time = twins if cell or only else [Twin(c.id, c.id, c.id) for c in preset.timed(cells)]
                 if methods is not None:
                     pairs = preset.with_methods(cells, *methods)
                     to_time = twins = [Twin(y.id, x.id, y.id) for x, y in pairs]
-                outcome, times = run.sides_against(
+                outcome, _ = run.sides_against(
                     a, b, twins, rules, seed=run.draw_seed() if seed is None else seed, to_time=to_time,
                     counts=not no_counts, timing=not no_time, whole=not (cell or only or methods), tolerance=allowed,
-                    tell=tell,
+                    log=log,
                 )  # fmt: skip
-                measured = a, b, times
     except (UsageError, BaselineError, ValueError) as error:
-        raise typer.Exit(int(saying.fail(error, "usage").exit)) from None
+        raise typer.Exit(int(writer.fail(error, "usage").exit)) from None
     except NotComparableError as error:
-        raise typer.Exit(int(saying.fail(error, "not comparable").exit)) from None
+        raise typer.Exit(int(writer.fail(error, "not comparable").exit)) from None
     except Exception as error:
-        raise typer.Exit(int(saying.surprised(error).exit)) from None
-    saying.say(outcome)
-    if ledger is not None and measured is not None and measured[2].pairs:
-        try:
-            history.record(ledger, *measured, Path(repo))
-        except (OSError, ValueError) as error:  # the verdict is said already, and stays what it is
-            print(f"hograd gate: --ledger: nothing was added to {ledger} ({error})", file=sys.stderr)
+        raise typer.Exit(int(writer.unexpected(error).exit)) from None
+    writer.write(outcome)
     raise typer.Exit(int(outcome.exit))
 
 
@@ -168,12 +157,12 @@ def _sides(
     torch: Pair | None,
     plugins: Sequence[str],
     same_env: bool,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[Side, Side]:
     head = sides.working_tree(top, plugins)
     if base is not None:
         cache = trees.cache_folder(top)
-        return sides.revision(top, base, cache, plugins, sys.executable if same_env else None, tell), head
+        return sides.revision(top, base, cache, plugins, sys.executable if same_env else None, log), head
     if methods is not None:
         named = [sides.working_tree(top, plugins, name=f"method {m}") for m in methods]
         return named[0], named[1]
@@ -186,7 +175,7 @@ def _sides(
     cache = trees.cache_folder(top)
     named = []
     for release in torch or ():
-        python = environments.environment(top, cache, release, tell=tell, name=f"torch {release}")
+        python = environments.environment(top, cache, release, log=log, name=f"torch {release}")
         named.append(sides.working_tree(top, plugins, python, name=f"torch {release}"))
     return named[0], named[1]
 
@@ -210,7 +199,7 @@ def _inside(top: Path, plugin: str) -> str:
 
 def _tolerances(given: Sequence[str]) -> dict[str, float]:
     from hograd_bench import metrics
-    from hograd_bench.gate.counting import UNITS, WITHOUT
+    from hograd_bench.gate.exact.counting import UNITS, WITHOUT
 
     families = [f for name, f in metrics.families().items() if name not in WITHOUT]
     known = sorted({m.name for f in families for m in f.METRICS if m.deterministic and m.unit in UNITS})
@@ -228,12 +217,12 @@ def _tolerances(given: Sequence[str]) -> dict[str, float]:
     return allowed
 
 
-def _teller(quiet: bool) -> Callable[[str], None]:
-    def tell(line: str) -> None:
+def _logger(quiet: bool) -> Callable[[str], None]:
+    def log(line: str) -> None:
         if not quiet:
             print(f"  {line}", file=sys.stderr, flush=True)
 
-    return tell
+    return log
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from hograd_bench import problems
-from hograd_bench.cells import Cell
-from hograd_bench.gate.worker import load_plugin
-
 import hograd_core
+from hograd_bench import peers, problems
+from hograd_bench.cells import Cell
+from hograd_bench.gate.twins.worker import load_plugin
 from hograd_core import Method, Operator
 
 # Products of the derivative families cost one call; most else costs n of them or more, so n is small there.
@@ -95,16 +94,25 @@ def with_methods(base: Sequence[Cell], a: str, b: str) -> list[tuple[Cell, Cell]
     pairs: dict[tuple[Cell, Cell], None] = {}
     for cell in base:
         operator, _ = hograd_core.resolve(cell.operator)
-        if all(name in operator.methods and operator.methods[name].supports(cell.order) for name in (a, b)):
+        if all(_has(operator, name, cell.order) for name in (a, b)):
             fields = cell.as_dict()
             pairs[Cell(**{**fields, "method": a}), Cell(**{**fields, "method": b})] = None
     if not pairs:
-        known = {m for cell in base for m in hograd_core.resolve(cell.operator)[0].methods}
+        met = [hograd_core.resolve(cell.operator)[0] for cell in base]
+        known = {name for operator in met for name in (*operator.methods, *(m.name for m in peers.methods(operator)))}
         raise ValueError(
             f"methods: no operator of these cells has both {a!r} and {b!r} at its order; "
             f"methods here: {', '.join(sorted(known))}"
         )
     return list(pairs)
+
+
+def _has(operator: Operator, name: str, order: int) -> bool:
+    """Whether an operator has that method, hograd's or a peer's, at an order."""
+    try:
+        return peers.find(operator, name, order).supports(order)
+    except ValueError:
+        return False
 
 
 _BUILTIN: dict[str, set[str]] = {}

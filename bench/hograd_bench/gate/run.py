@@ -12,19 +12,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import baseline, deterministic, live, results, sides, trees
-from hograd_bench.gate.counting import Counted, Tell, count, silent
-from hograd_bench.gate.deterministic import Entry
-from hograd_bench.gate.live import Timed, Twin
+from hograd_bench.gate.exact import agreement, baseline, deterministic
+from hograd_bench.gate.exact.counting import Counted, Log, count, silent
+from hograd_bench.gate.exact.deterministic import Entry
 from hograd_bench.gate.outcome import Finding, NotComparableError, Outcome, by_weight
-from hograd_bench.gate.policy import Policy, Verdict
-from hograd_bench.gate.twins import Side, WorkerError
+from hograd_bench.gate.revisions import sides, trees
+from hograd_bench.gate.statistics.policy import Policy, Verdict
+from hograd_bench.gate.twins import loop
+from hograd_bench.gate.twins.loop import Timed, Twin
+from hograd_bench.gate.twins.processes import Side, WorkerError
 
 
 def against_baseline(
     side: Side, cells: Sequence[str], folder: Path, *, update: bool = False,
     concerns: Callable[[str], bool] | None = None,
-    tolerance: Mapping[str, float] | None = None, tell: Tell = silent,
+    tolerance: Mapping[str, float] | None = None, log: Log = silent,
 ) -> Outcome:  # fmt: skip
     """Exact metrics of a side against the committed baseline of this machine's key, and results against truth.
 
@@ -35,7 +37,7 @@ def against_baseline(
         update: write what was measured into the baseline.
         concerns: which of the baseline's cells are asked about, all where None; the others stay as they are.
         tolerance: metric -> relative growth allowed.
-        tell: hears progress.
+        log: gets progress.
 
     Returns:
         The outcome; without a baseline for the key it is "not comparable", never a pass.
@@ -46,7 +48,7 @@ def against_baseline(
     """
     start = time.monotonic()
     with trees.scratch() as results_of:
-        counted = count(side, cells, results_of, tell, truth=True)
+        counted = count(side, cells, results_of, log, truth=True)
     key, head = counted.key, counted.entries
     outcome = Outcome(f"exact metrics against the baseline {key.filename}", sides={"head": {"name": side.name}})
     stored = None
@@ -61,11 +63,11 @@ def against_baseline(
         outcome.findings = wrong
         outcome.counted = len(head)
         if wrong:
-            tell("nothing written: a baseline holds no wrong results")
+            log("nothing written: a baseline holds no wrong results")
         else:
             path = baseline.save(folder, key, {**others, **head})
             kept = f", {len(others)} others as they were" if others else ""
-            tell(f"wrote {path}: {len(head)} cells{kept}; read the diff, then commit it")
+            log(f"wrote {path}: {len(head)} cells{kept}; read the diff, then commit it")
     elif base and not outcome.counted and not wrong:
         outcome.findings.append(
             Finding("not comparable", "", "", f"none of these cells is ok both in {key.filename} and now")
@@ -111,8 +113,7 @@ def sides_against(
     timing: bool = True,
     whole: bool = False,
     tolerance: Mapping[str, float] | None = None,
-    plants: dict[str, float] | None = None,
-    tell: Tell = silent,
+    log: Log = silent,
 ) -> tuple[Outcome, Timed]:
     """Both gates on two sides measured here and now.
 
@@ -127,8 +128,7 @@ def sides_against(
         timing: whether to compare time.
         whole: whether the cells are the gate's own on B: those of A's suite are added, and what only A has is missing.
         tolerance: metric -> relative growth allowed.
-        plants: cell -> slowdown planted on B, for the study.
-        tell: hears progress.
+        log: gets progress.
 
     Returns:
         The outcome, and the timing gate's raw record.
@@ -141,15 +141,13 @@ def sides_against(
     timed = Timed()
     with sides.mirrored(a, b) as (left, right):
         if counts:
-            _count_both(outcome, (a, left), (b, right), cells, tolerance, whole, tell)
+            _count_both(outcome, (a, left), (b, right), cells, tolerance, whole, log)
         if timing:
             # A loaded machine may spend the budget on exact metrics; time still gets a quarter of it.
             left_over = max(rules.max_seconds - (time.monotonic() - start), rules.max_seconds / 4)
             rules = replace(rules, max_seconds=left_over)
             try:
-                timed = live.compare(
-                    left, right, cells if to_time is None else to_time, rules, seed=seed, plants=plants, tell=tell
-                )
+                timed = loop.compare(left, right, cells if to_time is None else to_time, rules, seed=seed, log=log)
             except WorkerError as error:
                 raise NotComparableError(f"a side cannot be measured ({error.status}): {error}") from error
             said = {(f.kind, f.cell) for f in outcome.findings}
@@ -182,18 +180,18 @@ def _count_both(
     cells: Sequence[Twin],
     tolerance: Mapping[str, float] | None,
     whole: bool,
-    tell: Tell,
+    log: Log,
 ) -> None:
     """Exact metrics and results of both sides, each as it is named and as it is reached, into the outcome."""
-    base, head, wrong = _measured(a[1], b[1], cells, whole, tell)
+    base, head, wrong = _measured(a[1], b[1], cells, whole, log)
     if base.unlisted:
         said = f"{a[0].name} cannot list its gate's cells ({base.unlisted}): what only it has is not measured"
         outcome.findings.append(Finding("unsteady", "", "", said))
     if whole and (others := [c for c in base.preset if c not in {t.a for t in cells}]):
         # The gate's cells of A that are none of B's: a method that lost an order, a problem that moved.
-        tell(f"{len(others)} cells of {a[0].name}'s gate are not in {b[0].name}'s: measured on both")
+        log(f"{len(others)} cells of {a[0].name}'s gate are not in {b[0].name}'s: measured on both")
         added = [Twin(c, c, c) for c in others]
-        more_base, more_head, more_wrong = _measured(a[1], b[1], added, False, tell)
+        more_base, more_head, more_wrong = _measured(a[1], b[1], added, False, log)
         base.entries.update(more_base.entries)
         head.entries.update(more_head.entries)
         cells, wrong = [*cells, *added], wrong + more_wrong
@@ -207,9 +205,7 @@ def _count_both(
         outcome.findings += _gone(base.methods, head.methods)
 
 
-def _measured(
-    a: Side, b: Side, cells: Sequence[Twin], whole: bool, tell: Tell
-) -> tuple[Counted, Counted, list[Finding]]:
+def _measured(a: Side, b: Side, cells: Sequence[Twin], whole: bool, log: Log) -> tuple[Counted, Counted, list[Finding]]:
     """Counts of both sides, and where their results disagree."""
     stopped = threading.Event()
     with trees.scratch() as folder, ThreadPoolExecutor(2) as pool:
@@ -220,7 +216,7 @@ def _measured(
             (folder / letter).mkdir()
             counting.append(
                 pool.submit(
-                    count, side, names, folder / letter, tell, truth=letter == "b",
+                    count, side, names, folder / letter, log, truth=letter == "b",
                     preset=whole and letter == "a" and not side.plugins, stop=stopped.is_set,
                 )
             )  # fmt: skip
@@ -244,7 +240,7 @@ def _disagreements(cells: Sequence[Twin], base: Counted, head: Counted) -> list[
             for side, c in ((base, twin.a), (head, twin.b))
         )
         if right:
-            why = results.between(base.results[twin.a], head.results[twin.b])
+            why = agreement.between(base.results[twin.a], head.results[twin.b])
             if why is not None:
                 found.append(Finding("wrong", twin.name, "result", f"the sides disagree: {why}"))
     return found

@@ -2,7 +2,7 @@
 
 Exact laws (`fit_exact`) for bytes and counts, fitted laws (`fit_power`) for times, growth in the order
 (`fit_orders`, `find_recurrence`), crossings (`crossover`). `law_of` and its siblings take frames.
-`python -m hograd_bench.validation.verdicts synthetic` measures how often they are wrong on data with known truth.
+docs/laws.md says how often they are wrong on data with known truth.
 """
 
 from hograd_bench.laws._outcomes import InsufficientData as InsufficientData

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
-import os
 import pkgutil
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hograd_bench import own_files
 from hograd_bench.metrics._contract import Metric as Metric
 from hograd_bench.metrics._contract import Missing as Missing
 from hograd_bench.metrics._contract import Readings as Readings
@@ -48,7 +46,7 @@ def families() -> dict[str, ModuleType]:
     names = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     found = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
     owners = {metric.name: name for name, family in found.items() for metric in family.METRICS}
-    for file in _own_files():
+    for file in own_files.named_by(FOLDERS):
         if file.stem in found:
             raise ValueError(f"{file}: there is a metric family {file.stem!r} already; rename the file")
         family = found[file.stem] = _own(file)
@@ -99,18 +97,8 @@ def as_json(records: Iterable[Metric] | None = None) -> dict[str, Any]:
     return {m.name: m.as_dict() for m in (metrics().values() if records is None else records)}
 
 
-def _own_files() -> list[Path]:
-    folders = [Path(text) for text in os.environ.get(FOLDERS, "").split(os.pathsep) if text]
-    return [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix == ".py" and f.name[0] not in "_."]
-
-
 def _own(file: Path) -> ModuleType:
-    name = f"{__name__}.{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file}: not a Python file")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = own_files.load(file, __name__)
     declared = getattr(module, "METRICS", None)
     if not isinstance(declared, tuple | list) or not all(isinstance(m, Metric) for m in declared):
         raise ValueError(f"{file}: expected METRICS, a tuple of Metric; see docs/extending.md")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 import hograd_core
-from hograd_bench import problems
+from hograd_bench import peers, problems
 from hograd_bench.cells import Cell
 from hograd_core import Method, Operator
 
@@ -21,13 +23,15 @@ class Subject:
         cell, operator, method: what is measured.
         instance: the problem built in the cell's dtype on its device.
         arguments: the operator's arguments, taken from the instance by name.
+        peer: where the method is a peer's, that method made ready; else None.
+        prepare_seconds: what making it ready took.
     """
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.operator: Operator
         self.operator, _ = hograd_core.resolve(cell.operator)
-        self.method: Method = self.operator.method(cell.method)
+        self.method: Method = peers.find(self.operator, cell.method, cell.order)
         self.problem = problems.get(cell.problem)
         self.spec = problems.Spec(cell.n, cell.depth, cell.batch)
         self.dtype: torch.dtype = getattr(torch, cell.dtype)
@@ -36,6 +40,11 @@ class Subject:
         self._keywords: dict[str, Any] = {"method": cell.method}
         if self.operator.takes_order:
             self._keywords["order"] = cell.order
+        self.peer: peers.Prepared | None = None
+        started = time.perf_counter()
+        if isinstance(self.method, peers.PeerMethod):
+            self.peer = self.method.prepare(peers.Task(cell, self.instance))
+        self.prepare_seconds = time.perf_counter() - started
 
     def arguments_of(self, instance: problems.Instance) -> tuple[Any, ...]:
         """The operator's positional arguments on an instance."""
@@ -44,7 +53,27 @@ class Subject:
 
     def call(self) -> Any:
         """The operator by the cell's method: the thing that is measured, without hograd's guard."""
+        if self.peer is not None:
+            return self.peer.call()
         return self.operator.unguarded(*self.arguments, **self._keywords)
+
+    def tensors(self, result: Any) -> Any:
+        """What :meth:`call` returned, in the form that hograd's own methods return."""
+        return result if self.peer is None else self.peer.tensors(result)
+
+    @property
+    def unseen(self) -> str | None:
+        """Why PyTorch's instruments see nothing of a call; None: they do."""
+        framework = self.method.peer.framework if isinstance(self.method, peers.PeerMethod) else "PyTorch"
+        return None if framework == "PyTorch" else f"{framework} runs it, of which PyTorch's instruments see nothing"
+
+    @functools.cached_property
+    def function_values(self) -> tuple[float, float] | None:
+        """A peer's own value of the function and the true one; None where hograd's f itself is differentiated."""
+        if self.peer is None:
+            return None
+        exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
+        return self.peer.value(), peers.value_of(exact)
 
     def guarded_call(self) -> Any:
         """The same as a user calls it."""

@@ -71,6 +71,9 @@ METRICS = (
     ),
 )
 
+FUNCTION_EPS = 64
+"""By how many eps of the dtype a peer's own value of the function may differ."""
+
 TRUTHS_KEPT = 16
 TRUTH_BYTES_KEPT = 2**26
 """Methods of one problem share one truth, so the last few are kept while they are small."""
@@ -112,7 +115,7 @@ def _judge(subject: Subject) -> Judgement:
 
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     allowed = reference.tolerance(subject.method, subject.dtype, order)
-    result = repeatable(subject.call)()
+    result = subject.tensors(repeatable(subject.call)())
     skew = asymmetry(result, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
     if not reference.has_truth(subject.operator.name):
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
@@ -242,6 +245,13 @@ def measure(subject: Subject) -> Readings:
 
 def verdict(subject: Subject) -> str | None:
     """Why the subject's result may not be measured: it disagrees with truth, or there is none. None: it agrees."""
+    import torch
+
+    from hograd_bench.metrics.peer import function_error
+
+    values = subject.function_values
+    if values is not None and not function_error(*values) <= FUNCTION_EPS * torch.finfo(subject.dtype).eps:
+        return f"its function is another one: value {values[0]:.9g}, not {values[1]:.9g}"
     judgement = judge(subject)
     if judgement.unknown is not None:
         return judgement.unknown

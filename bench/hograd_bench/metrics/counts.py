@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
 
 TURN = 2
+PYTORCH_ONLY = True
 _DEPENDS = ("torch", "isa", "device")
 _MODE = "TorchDispatchMode beneath functorch"
 METRICS = (
@@ -63,7 +64,7 @@ def measure(subject: Subject) -> Readings:
     from hograd_bench.metrics._calls import repeatable, warm
 
     call = warm(subject)
-    takes_f = "f" in subject.operator.inputs
+    takes_f = "f" in subject.operator.inputs and subject.peer is None
     evaluations = 0
 
     def counted_call() -> Any:
@@ -81,7 +82,9 @@ def measure(subject: Subject) -> Readings:
     values: dict[str, Value] = {
         "aten_calls": tally.calls,
         "graph_nodes": nodes if subject.cell.device == "cpu" else Missing(_DEVICE_THREADS),
-        "f_calls": evaluations if takes_f else Missing(f"{subject.operator.name} takes no f"),
+        "f_calls": evaluations
+        if takes_f
+        else Missing(f"{subject.method.name if subject.peer else subject.operator.name} takes no f"),
         **_work(tally),
     }
     details = {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
 
 TURN = 1
+PYTORCH_ONLY = True
 ATTRIBUTION_ROWS = 40
 """Rows of the attribution kept; the rest is summed into one row, so that the sum stays the peak."""
 

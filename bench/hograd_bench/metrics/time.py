@@ -141,6 +141,8 @@ def fastest(call: Callable[[], object], seconds: float = _GRADIENT_SECONDS, leas
 
 def guard_ratio(subject: Subject, seconds: float) -> float | Missing:
     """Time of the call with hograd's guard (``hograd_core.hazards``) over the time without, by turns."""
+    if subject.peer is not None:
+        return Missing("a peer's method passes no guard of hograd")
     if seconds > _GUARD_LIMIT:
         return Missing(
             f"a call takes longer than {_GUARD_LIMIT * 1e3:g} ms, in which the guard cannot be told from noise"

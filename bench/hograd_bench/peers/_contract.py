@@ -1,61 +1,41 @@
-"""What a peer is. One file beside this one declares one peer; nothing else is edited.
+"""What a peer is: a package that provides methods of hograd's operators. One file declares one; nothing else is edited.
 
-    PEER = Peer("curvlinops", distribution="curvlinops-for-pytorch", module="curvlinops", home="...", requires=(...))
+    PEER = Peer("curvlinops", distribution="curvlinops-for-pytorch", home="...", requires=(...))
 
-    @PEER.offer("hvp", "HessianLinearOperator @ v")
-    def hvp(task: Task) -> Contestant: ...
+    @PEER.method("hvp", "HessianLinearOperator @ v")
+    def hvp(task: Task) -> Prepared: ...
 
-The peer's package is imported inside its functions only: where it is not installed its offers become rows that say so.
-This module imports no suite room that runs kernels but ``problems``, and no peer.
+The peer's package is imported inside its functions only: where it is not installed its cells are rows that say so.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import json
 import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+import hograd_core
 from hograd_bench import problems
+from hograd_bench.cells import Cell
+from hograd_core import Method, UnsupportedError
+from hograd_core._unsupported import pytorch_limit
 
 LOSS_MODULES: Mapping[Any, Callable[[], nn.Module]] = {F.cross_entropy: nn.CrossEntropyLoss, F.mse_loss: nn.MSELoss}
 """Functional losses and the modules that model-based packages want in their place."""
 
-
-@dataclass(frozen=True)
-class Contest:
-    """One function and one operator that all who offer it are measured on.
-
-    Attributes:
-        operator: name or alias of an operator of ``hograd_core``, or ``minimize`` or ``kfac``.
-        problem: name of the problem.
-        n, depth, batch: its sizes.
-        order: derivative order, where the operator takes one.
-        dtype: name of the dtype.
-    """
-
-    operator: str
-    problem: str
-    n: int
-    depth: int = 1
-    batch: int = 1
-    order: int = 2
-    dtype: str = "float32"
-
-    @property
-    def id(self) -> str:
-        """A name that is unique among contests, in the words of a cell's id."""
-        sizes = f"n={self.n},depth={self.depth},batch={self.batch}"
-        return f"{self.operator}/{self.problem}/{sizes},order={self.order}/{self.dtype}"
-
-    @property
-    def spec(self) -> problems.Spec:
-        """Sizes for the problem's factory."""
-        return problems.Spec(self.n, self.depth, self.batch)
+NOT_INSTALLED = Path(sys.prefix, "not-installed.json")
+"""Distribution -> why pip could not install it; `nox -s peers` leaves it in the environment that it builds."""
 
 
 def value_of(instance: problems.Instance) -> float:
@@ -68,18 +48,17 @@ def value_of(instance: problems.Instance) -> float:
     return float(instance.f(instance.x))
 
 
+@dataclass(frozen=True)
 class Task:
-    """A contest made concrete in one process: what an adapter builds its call from.
+    """A cell and its problem: what a peer builds its call from.
 
     Attributes:
-        contest: what is measured.
-        instance: the problem in the contest's dtype on the CPU; the same numbers in every process.
+        cell: what is measured.
+        instance: the problem in the cell's dtype; the same numbers in every process.
     """
 
-    def __init__(self, contest: Contest) -> None:
-        self.contest = contest
-        self.dtype: torch.dtype = getattr(torch, contest.dtype)
-        self.instance = problems.get(contest.problem).instance(contest.spec, self.dtype)
+    cell: Cell
+    instance: problems.Instance
 
     @property
     def f(self) -> Callable[[Tensor], Tensor]:
@@ -108,7 +87,7 @@ class Task:
             LookupError: the problem provides no such thing.
         """
         if name not in self.instance.extras:
-            raise LookupError(f"problem: {self.contest.problem} provides no {name!r}, which this peer needs")
+            raise LookupError(f"problem: {self.cell.problem} provides no {name!r}, which this peer needs")
         return self.instance.extras[name]
 
     @property
@@ -130,56 +109,70 @@ class Task:
         return [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Most bytes that a call holds at once, its result included, and what read it.
-
-    Figures of two instruments are never set against each other.
-    """
-
-    peak_bytes: int
-    instrument: str
+def joined(result: Any) -> Tensor:
+    """A tensor as it is; what holds several, one a parameter, as one flat tensor."""
+    if isinstance(result, Tensor):
+        return result
+    return torch.cat([torch.as_tensor(leaf).detach().reshape(-1) for leaf in tree_leaves(result)])
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """An offer made ready to be called.
+class Prepared:
+    """A peer's method made ready on one problem.
 
     Attributes:
         call: computes the operator once; when it returns, the result is there (no asynchronous work is left).
-        value: the peer's own function at the point; compared with the truth's before anything else.
-        flat: result -> a flat float64 tensor in the order of hograd's flat vector; None: tensors, concatenated.
-        memory: reads the memory of one call; None: PyTorch's allocator is asked.
-        compile_seconds: what tracing and compiling took, where the peer compiles ahead of the first call.
-        note: what a reader must know to judge the row, one clause.
+        value: the peer's own function at the point; held against the truth's before anything else.
+        tensors: the result -> what hograd's methods return, not timed.
+        readings: figures of the peer's own instruments, by the name of a metric that has a record.
     """
 
     call: Callable[[], Any]
     value: Callable[[], float]
-    flat: Callable[[Any], Tensor] | None = None
-    memory: Callable[[], Memory] | None = None
-    compile_seconds: float | None = None
-    note: str = ""
+    tensors: Callable[[Any], Any] = joined
+    readings: Callable[[], Mapping[str, float]] = dict
 
 
-Build = Callable[[Task], Contestant]
+Build = Callable[[Task], Prepared]
 
 
-@dataclass(frozen=True)
-class Offer:
-    """An operator that a peer computes, one way.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PeerMethod(Method):
+    """A method that a peer provides; its ``function`` makes it ready, see :class:`Prepared`.
 
     Attributes:
-        operator: as in :class:`Contest`.
-        way: how, in the peer's own words: the call a user writes. Unique for an operator of a peer.
-        build: makes the contestant.
-        fits: whether this way is defined for a contest.
+        peer: whose it is.
+        how: in the peer's own words: the call a user writes.
+        note: what a reader must know to judge its figures, one clause.
     """
 
-    operator: str
-    way: str
-    build: Build
-    fits: Callable[[Contest], bool] = lambda contest: True
+    peer: Peer
+    how: str
+    note: str = ""
+
+    def prepare(self, task: Task) -> Prepared:
+        """Make the method ready for a problem.
+
+        Raises:
+            UnsupportedError: the peer, or PyTorch, cannot do this; then, or at a call.
+            ImportError: the package cannot be imported.
+        """
+        self.peer.set_up()
+        made: Prepared = self._told(self.function, task)
+        return replace(made, call=functools.partial(self._told, made.call))
+
+    def _told(self, function: Callable[..., Any], *given: Any) -> Any:
+        """What the function returns; what the peer or PyTorch cannot do is named, a fault goes through as it is."""
+        try:
+            return function(*given)
+        except UnsupportedError:
+            raise
+        except (LookupError, RuntimeError, AssertionError) as error:
+            # A bare LookupError is an adapter's own word that it cannot take the problem; a KeyError is a fault.
+            reason = str(error) if type(error) is LookupError else pytorch_limit(error)
+            if not reason:
+                raise
+            raise UnsupportedError(f"{self.operator}[{self.name}]", reason) from error
 
 
 @dataclass
@@ -187,47 +180,76 @@ class Peer:
     """A package that is measured.
 
     Attributes:
-        name: unique, as shown in tables.
+        name: unique, what its methods are called.
         distribution: its name at the package index, whose installed version is recorded.
-        module: what is imported to see that it works.
         home: where it lives, "owner/name" at GitHub or a domain.
         requires: what pip installs for it, without dependencies: the distribution and those of its dependencies that
             are not hograd's own; versions are pinned in constraints-peers.txt.
-        framework: what its kernels run on.
-        variables: environment variables of its process.
-        offers: filled by :meth:`offer`.
+        framework: what its kernels run on; PyTorch's instruments see no other.
+        set_up: called in the process that measures, before the package is imported: variables that it reads, threads.
+        methods: filled by :meth:`method`.
     """
 
     name: str
     distribution: str
-    module: str
     home: str
     requires: tuple[str, ...] = ()
     framework: str = "PyTorch"
-    variables: Mapping[str, str] = field(default_factory=dict)
-    offers: list[Offer] = field(default_factory=list)
+    set_up: Callable[[], object] = lambda: None
+    methods: list[PeerMethod] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", self.name):
-            raise ValueError(f"peer: got name {self.name!r}, expected letters, digits, spaces, '.', '_' and '-'")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):  # part of a cell's id, which is typed into shells
+            raise ValueError(f"peer: got name {self.name!r}, expected lower-case letters, digits and '_'")
 
-    def offer(
-        self, operator: str, way: str, fits: Callable[[Contest], bool] = lambda contest: True
-    ) -> Callable[[Build], Build]:
-        """Declare the decorated function as this peer's way to compute an operator; see :class:`Offer`.
+    def method(self, operator: str, how: str, *, variant: str = "", note: str = "") -> Callable[[Build], Build]:
+        """Declare the decorated function as this peer's method of an operator, by its name or an alias.
+
+        Args:
+            operator: of hograd; an alias fixes the order.
+            how: see :class:`PeerMethod`.
+            variant: what tells it from the peer's other methods of the operator; part of its name.
+            note: see :class:`PeerMethod`.
 
         Raises:
-            ValueError: the operator has an offer of that name already.
+            ValueError: no such operator, or it has a method of that name already.
         """
+        record, order = hograd_core.resolve(operator)
+        name = f"{self.name}_{variant}" if variant else self.name
+        taken = {m.name for m in self.methods if m.operator == record.name and order in (m.max_order, None)}
+        if name in taken or name in record.methods:
+            raise ValueError(f"peer: {record.name}[{name}] is declared twice")
+
+        def tolerance(eps: float, at: int) -> float:
+            # The widest that an exact method of hograd is allowed holds for all.
+            rounding = min(64 * 4.0**at * eps, 0.5)
+            ours = [m.tolerance for m in record.methods.values() if m.exact and m.supports(at) and m.tolerance]
+            return max([rounding, *(rule(eps, at) for rule in ours)])
 
         def declare(build: Build) -> Build:
-            if any((o.operator, o.way) == (operator, way) for o in self.offers):
-                raise ValueError(f"peer: {self.name} offers {operator} by {way!r} twice")
-            self.offers.append(Offer(operator, way, build, fits))
+            self.methods.append(
+                PeerMethod(
+                    record.name, name, build, how, f"{self.distribution}: {how}",
+                    min_order=order or 1, max_order=order, tolerance=tolerance, peer=self, how=how, note=note,
+                )
+            )  # fmt: skip
             return build
 
         return declare
 
-    def offered(self, contest: Contest) -> list[Offer]:
-        """The offers that enter a contest."""
-        return [o for o in self.offers if o.operator == contest.operator and o.fits(contest)]
+    @property
+    def version(self) -> str | None:
+        """The installed version of its distribution, or None."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            return None
+
+    @property
+    def absence(self) -> str | None:
+        """Why it is not there, in a sentence; None where it is."""
+        if self.version is not None:
+            return None
+        failures = json.loads(NOT_INSTALLED.read_text(encoding="utf-8")) if NOT_INSTALLED.exists() else {}
+        why = failures.get(self.name)
+        return f"could not be installed: {why}" if why else f"{self.distribution} is not installed; `nox -s peers` does"

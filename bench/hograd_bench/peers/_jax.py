@@ -6,7 +6,9 @@ parameters as a tree of arrays, data as arguments, so that nothing of them is fo
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,23 +17,24 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from hograd_bench.peers._contract import Contestant, Memory, Task
+from hograd_bench.peers._contract import Prepared, Task
 
 VARIABLES: Mapping[str, str] = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "1",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
-INSTRUMENT = "XLA buffer assignment (temporaries + outputs)"
 
 
-def load() -> Any:
-    """The package, set up for one thread."""
+@functools.cache
+def set_up() -> None:
+    """Before the first import: its variables, and one CPU for this process, since XLA's pool takes all it may use."""
+    os.environ |= {name: os.environ.get(name, value) for name, value in VARIABLES.items()}
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return jax
 
 
 def array(tensor: Tensor) -> Any:
@@ -63,7 +66,7 @@ def network(module: nn.Module) -> Network:
     Raises:
         LookupError: a layer that has no translation here.
     """
-    jax = load()
+    import jax
     import jax.numpy as jnp
 
     layers = list(module.children())
@@ -89,7 +92,7 @@ def network(module: nn.Module) -> Network:
         return [(array(next(parts).reshape(la.weight.shape)), array(next(parts))) for la in linear]
 
     def flat(result: Any) -> Tensor:
-        return torch.cat([to_torch(leaf) for leaf in jax.tree_util.tree_leaves(result)])
+        return torch.cat([to_torch(leaf).reshape(-1) for leaf in jax.tree_util.tree_leaves(result)])
 
     return Network(apply, [(array(la.weight), array(la.bias)) for la in linear], tree, flat)
 
@@ -155,7 +158,7 @@ def _sin_chain(task: Task) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     import jax.numpy as jnp
 
     def f(x: Any) -> Any:
-        for _ in range(task.contest.depth):
+        for _ in range(task.cell.depth):
             x = jnp.sin(x)
         return jnp.sum(x)
 
@@ -175,40 +178,38 @@ def twin(task: Task) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     Raises:
         LookupError: nobody has written it in jax.numpy.
     """
-    load()
-    if task.contest.problem not in TWINS:
-        raise LookupError(f"problem: {task.contest.problem} is not written in jax.numpy")
-    return TWINS[task.contest.problem](task)
+    if task.cell.problem not in TWINS:
+        raise LookupError(f"problem: {task.cell.problem} is not written in jax.numpy")
+    return TWINS[task.cell.problem](task)
 
 
 def to_torch(result: Any) -> Tensor:
-    """An array as a flat float64 tensor."""
+    """An array as a float64 tensor."""
     import numpy as np
 
-    return torch.from_numpy(np.array(result, dtype=np.float64).reshape(-1))
+    return torch.from_numpy(np.array(result, dtype=np.float64))
 
 
 def compiled(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     value: Callable[[], float],
-    flat: Callable[[Any], Tensor] = to_torch,
-    note: str = "",
-) -> Contestant:
+    tensors: Callable[[Any], Tensor] = to_torch,
+) -> Prepared:
     """``jit(function)(*arguments)``, finished when it returns; compiled here, and timed as compilation."""
-    jax = load()
+    import jax
+
     jitted = jax.jit(function)
     start = time.perf_counter()
     program = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
 
-    def memory() -> Memory:
+    def readings() -> Mapping[str, float]:
         stats = program.memory_analysis()
-        return Memory(int(stats.temp_size_in_bytes + stats.output_size_in_bytes), INSTRUMENT)
+        peak = int(stats.temp_size_in_bytes + stats.output_size_in_bytes)
+        return {"xla_peak_bytes": peak, "compile_seconds": seconds}
 
-    return Contestant(
-        lambda: jax.block_until_ready(jitted(*arguments)), value, flat, memory, compile_seconds=seconds, note=note
-    )
+    return Prepared(lambda: jax.block_until_ready(jitted(*arguments)), value, tensors, readings)
 
 
 def field_value(task: Task, net: Network) -> Callable[[], float]:

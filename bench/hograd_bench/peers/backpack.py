@@ -8,15 +8,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hograd_bench.peers._contract import Contestant, Peer, Task
+from hograd_bench.peers._contract import Peer, Prepared, Task
 
 PEER = Peer(
-    "BackPACK",
+    "backpack",
     distribution="backpack-for-pytorch",
-    module="backpack",
     home="f-dangel/backpack",
     requires=("backpack-for-pytorch", "einops", "unfoldNd"),
 )
+
+
+_FORWARD = "forward pass timed with it"
+_GRADIENT = "the gradient comes with it"
 
 
 def _forward(task: Task) -> tuple[Tensor, Tensor, list[nn.Parameter]]:
@@ -30,8 +33,8 @@ def _value(task: Task) -> float:
     return _forward(task)[0].item()
 
 
-@PEER.offer("hvp", "hessianfree.hvp.hessian_vector_product")
-def hvp(task: Task) -> Contestant:
+@PEER.method("hvp", "hessianfree.hvp.hessian_vector_product", note=_FORWARD)
+def hvp(task: Task) -> Prepared:
     """The gradient, then the R-operator emulated by two backward passes."""
     from backpack.hessianfree.hvp import hessian_vector_product
 
@@ -41,11 +44,11 @@ def hvp(task: Task) -> Contestant:
         loss, _, parameters = _forward(task)
         return hessian_vector_product(loss, parameters, direction)
 
-    return Contestant(call, lambda: _value(task), note="forward pass timed with it")
+    return Prepared(call, lambda: _value(task))
 
 
-@PEER.offer("gauss_newton_vector_product", "hessianfree.ggnvp.ggn_vector_product")
-def gauss_newton(task: Task) -> Contestant:
+@PEER.method("gauss_newton_vector_product", "hessianfree.ggnvp.ggn_vector_product", note=_FORWARD)
+def gauss_newton(task: Task) -> Prepared:
     """The R-operator, the loss's Hessian, a backward pass."""
     from backpack.hessianfree.ggnvp import ggn_vector_product_from_plist
 
@@ -55,10 +58,10 @@ def gauss_newton(task: Task) -> Contestant:
         loss, output, parameters = _forward(task)
         return ggn_vector_product_from_plist(loss, output, parameters, direction)
 
-    return Contestant(call, lambda: _value(task), note="forward pass timed with it")
+    return Prepared(call, lambda: _value(task))
 
 
-def _extension(task: Task, name: str, scale: float = 1.0) -> Contestant:
+def _extension(task: Task, name: str, scale: float = 1.0) -> Prepared:
     """One backward pass with an extension; its result lies in an attribute of every parameter."""
     import backpack
     from backpack import extensions
@@ -80,23 +83,23 @@ def _extension(task: Task, name: str, scale: float = 1.0) -> Contestant:
             delattr(p, field)
         return results if scale == 1.0 else [r.mul_(scale) for r in results]
 
-    return Contestant(call, lambda: _value(task), note="the gradient comes with it")
+    return Prepared(call, lambda: _value(task))
 
 
-@PEER.offer("hessian_diagonal", "extensions.DiagHessian")
-def hessian_diagonal(task: Task) -> Contestant:
+@PEER.method("hessian_diagonal", "extensions.DiagHessian", note=_GRADIENT)
+def hessian_diagonal(task: Task) -> Prepared:
     """The exact diagonal, propagated through the layers with the residual terms of the activations."""
     return _extension(task, "DiagHessian")
 
 
-@PEER.offer("empirical_fisher_diagonal", "extensions.SumGradSquared, times N")
-def empirical_fisher_diagonal(task: Task) -> Contestant:
+@PEER.method("empirical_fisher_diagonal", "extensions.SumGradSquared, times N", note=_GRADIENT)
+def empirical_fisher_diagonal(task: Task) -> Prepared:
     """Sums of squares of the gradients of loss_n / N; N times that is the mean of squares."""
     return _extension(task, "SumGradSquared", float(len(task.extra("targets"))))
 
 
-@PEER.offer("fisher_diagonal", "extensions.DiagGGNExact")
-def fisher_diagonal(task: Task) -> Contestant:
+@PEER.method("fisher_diagonal", "extensions.DiagGGNExact", note=_GRADIENT)
+def fisher_diagonal(task: Task) -> Prepared:
     """The diagonal of the Gauss-Newton matrix, which is Fisher's for the softmax cross-entropy."""
     if not isinstance(task.loss_module, nn.CrossEntropyLoss):
         raise LookupError("loss: the Gauss-Newton matrix is Fisher's matrix for the cross-entropy; other losses differ")

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_bench.peers._contract import Contestant, Peer, Task
+from hograd_bench.peers._contract import Peer, Prepared, Task
 
 PEER = Peer(
     "curvlinops",
     distribution="curvlinops-for-pytorch",
-    module="curvlinops",
     home="f-dangel/curvlinops",
     requires=(
         "curvlinops-for-pytorch", "einconv", "einops", "linear_operator", "opt_einsum", "tqdm",
@@ -37,34 +36,34 @@ def _value(task: Task) -> float:
     return value.item()
 
 
-def _product(kind: str, task: Task) -> Contestant:
+def _product(kind: str, task: Task) -> Prepared:
     operator = _operator(kind, task)
     v = task.v
-    return Contestant(lambda: operator @ v, lambda: _value(task), note=_ONCE)
+    return Prepared(lambda: operator @ v, lambda: _value(task))
 
 
-@PEER.offer("hvp", "HessianLinearOperator @ v")
-def hvp(task: Task) -> Contestant:
+@PEER.method("hvp", "HessianLinearOperator @ v", note=_ONCE)
+def hvp(task: Task) -> Prepared:
     """jvp of the gradient by torch.func."""
     return _product("HessianLinearOperator", task)
 
 
-@PEER.offer("gauss_newton_vector_product", "GGNLinearOperator @ v")
-def gauss_newton(task: Task) -> Contestant:
+@PEER.method("gauss_newton_vector_product", "GGNLinearOperator @ v", note=_ONCE)
+def gauss_newton(task: Task) -> Prepared:
     """jvp, loss Hessian, vjp."""
     return _product("GGNLinearOperator", task)
 
 
-@PEER.offer("hessian", "HessianLinearOperator @ eye")
-def hessian(task: Task) -> Contestant:
+@PEER.method("hessian", "HessianLinearOperator @ eye", note=_ONCE)
+def hessian(task: Task) -> Prepared:
     """The dense matrix from one product with all unit vectors."""
     operator = _operator("HessianLinearOperator", task)
     n = task.x.numel()
-    return Contestant(lambda: operator @ torch.eye(n, dtype=task.dtype), lambda: _value(task), note=_ONCE)
+    return Prepared(lambda: operator @ torch.eye(n, dtype=task.x.dtype), lambda: _value(task))
 
 
-@PEER.offer("kfac", "KFACLinearOperator(fisher_type='type-2') @ v")
-def kfac(task: Task) -> Contestant:
+@PEER.method("kfac_vector_product", "KFACLinearOperator(fisher_type='type-2') @ v", note="check_deterministic=False")
+def kfac(task: Task) -> Prepared:
     """Factors of the exact Fisher, weight and bias in one block, built from the batch and applied once."""
     from curvlinops import FisherType
 
@@ -74,11 +73,13 @@ def kfac(task: Task) -> Contestant:
         result: Tensor = _operator("KFACLinearOperator", task, num_data=len(task.extra("targets")), **options) @ task.v
         return result
 
-    return Contestant(call, lambda: _value(task), note="check_deterministic=False")
+    return Prepared(call, lambda: _value(task))
 
 
-@PEER.offer("hessian_extreme_eigenvalues", "scipy eigsh on HessianLinearOperator.to_scipy()")
-def extreme_eigenvalues(task: Task) -> Contestant:
+@PEER.method(
+    "hessian_extreme_eigenvalues", "scipy eigsh on HessianLinearOperator.to_scipy()", note=f"tol=1e-8; {_ONCE}"
+)
+def extreme_eigenvalues(task: Task) -> Prepared:
     """ARPACK at both ends at once."""
     from scipy.sparse.linalg import eigsh
 
@@ -88,4 +89,4 @@ def extreme_eigenvalues(task: Task) -> Contestant:
         values = eigsh(operator, k=2, which="BE", tol=1e-8, return_eigenvectors=False)
         return torch.as_tensor(sorted(values))
 
-    return Contestant(call, lambda: _value(task), note=f"tol=1e-8; {_ONCE}")
+    return Prepared(call, lambda: _value(task))

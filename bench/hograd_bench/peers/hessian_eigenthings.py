@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_bench.peers._contract import Contestant, Peer, Task
+from hograd_bench.peers._contract import Peer, Prepared, Task
 
 PEER = Peer(
-    "hessian-eigenthings",
+    "hessian_eigenthings",
     distribution="hessian-eigenthings",
-    module="hessian_eigenthings",
     home="noahgolmant/pytorch-hessian-eigenthings",
     requires=("hessian-eigenthings", "tqdm"),
 )
@@ -36,26 +35,28 @@ def _hessian(task: Task) -> Any:
     return HessianOperator(task.extra("module"), _data(task), supervised_loss(task.extra("loss")))
 
 
-@PEER.offer("hvp", "HessianOperator.matvec")
-def hvp(task: Task) -> Contestant:
+@PEER.method("hvp", "HessianOperator.matvec")
+def hvp(task: Task) -> Prepared:
     """Double backward."""
     operator = _hessian(task)
-    return Contestant(lambda: operator.matvec(task.v), lambda: _value(task))
+    return Prepared(lambda: operator.matvec(task.v), lambda: _value(task))
 
 
-@PEER.offer("gauss_newton_vector_product", "GGNOperator.matvec")
-def gauss_newton(task: Task) -> Contestant:
+@PEER.method("gauss_newton_vector_product", "GGNOperator.matvec")
+def gauss_newton(task: Task) -> Prepared:
     """jvp, loss Hessian, vjp."""
     from hessian_eigenthings import GGNOperator, supervised_forward, supervised_loss_of_output
 
     operator = GGNOperator(
         task.extra("module"), _data(task), supervised_forward, supervised_loss_of_output(task.extra("loss"))
     )
-    return Contestant(lambda: operator.matvec(task.v), lambda: _value(task))
+    return Prepared(lambda: operator.matvec(task.v), lambda: _value(task))
 
 
-@PEER.offer("hessian_extreme_eigenvalues", "lanczos, which='SA' and 'LA'")
-def extreme_eigenvalues(task: Task) -> Contestant:
+@PEER.method(
+    "hessian_extreme_eigenvalues", "lanczos, which='SA' and 'LA'", note=f"up to {STEPS} steps an end, no early stop"
+)
+def extreme_eigenvalues(task: Task) -> Prepared:
     """A Lanczos run an end, with full reorthogonalisation."""
     from hessian_eigenthings import lanczos
 
@@ -67,6 +68,4 @@ def extreme_eigenvalues(task: Task) -> Contestant:
         values: Tensor = found.eigenvalues
         return values
 
-    return Contestant(
-        lambda: torch.cat([end("SA"), end("LA")]), lambda: _value(task), note=f"{steps} steps an end, no early stop"
-    )
+    return Prepared(lambda: torch.cat([end("SA"), end("LA")]), lambda: _value(task))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from pathlib import Path
 
+from hograd_bench import own_files
 from hograd_bench import patterns as patterns  # declares its operator, wherever cells are made
 from hograd_bench.problems._contract import ClosedForm as ClosedForm
 from hograd_bench.problems._contract import Draw as Draw
@@ -59,14 +58,8 @@ def load_file(path: str | Path) -> list[str]:
         raise FileNotFoundError(f"problem file: {path} does not exist")
     before = set(problems())
     text = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"hograd_problem_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        own_files.load(path, "hograd_problem_file")
     except Exception as error:  # whatever a file of somebody else's raises, it is named with the file
         raise ValueError(f"problem file: {path} cannot be run: {type(error).__name__}: {error}") from error
     added = sorted(set(problems()) - before)

@@ -8,6 +8,7 @@ import hograd_core
 from hograd_bench.problems._contract import Draw, Instance, Spec, problem
 from hograd_bench.problems._networks import total
 from hograd_bench.problems._workloads import perceptron, perceptron_operations, squared_error, squared_error_operations
+from hograd_core.applications.pinn import burgers
 
 
 def _operations(s: Spec) -> dict[str, int]:
@@ -31,4 +32,4 @@ def burgers_loss(spec: Spec, draw: Draw) -> Instance:
     targets = draw.uniform(spec.batch, 1, low=1, high=2)
     u = draw.module(perceptron(2, spec.n, spec.depth))
     f, x = hograd_core.from_module(u, squared_error, points, targets)
-    return Instance(f, x, extras={"u": u, "points": points, "equation": hograd_core.burgers(0.01 / math.pi)})
+    return Instance(f, x, extras={"u": u, "points": points, "equation": burgers(0.01 / math.pi)})

@@ -6,6 +6,7 @@ import hograd_core
 from hograd_bench.problems._contract import Draw, Instance, Spec, problem
 from hograd_bench.problems._networks import total
 from hograd_bench.problems._workloads import perceptron, perceptron_operations, squared_error, squared_error_operations
+from hograd_core.applications.pinn import kuramoto_sivashinsky
 
 
 def _operations(s: Spec) -> dict[str, int]:
@@ -27,4 +28,4 @@ def kuramoto_loss(spec: Spec, draw: Draw) -> Instance:
     targets = draw.uniform(spec.batch, 1, low=1, high=2)
     u = draw.module(perceptron(2, spec.n, spec.depth))
     f, x = hograd_core.from_module(u, squared_error, points, targets)
-    return Instance(f, x, extras={"u": u, "points": points, "equation": hograd_core.kuramoto_sivashinsky()})
+    return Instance(f, x, extras={"u": u, "points": points, "equation": kuramoto_sivashinsky()})

@@ -16,6 +16,7 @@ from hograd_bench.problems._series import Series
     source="Rosenbrock 1960; chained to n dimensions as in scipy.optimize.rosen",
     family="elementwise",
     sizes={"n": "dimension of x, at least 2"},
+    provides=("known_minimum",),
     # A term: x², a², 100 a², (1 − x)²: 4 multiplications; two differences and a sum.
     operations=lambda s: {"mul": 4 * (s.n - 1), "add": 3 * (s.n - 1) + s.n - 2},
 )
@@ -56,4 +57,5 @@ def rosenbrock(spec: Spec, draw: Draw) -> Instance:
         bend = -2 * steep * to_head[:, :, None] * to_head[:, None, :]
         return least_squares(residual, jacobian, torch.cat([bend, torch.zeros_like(bend)]))(order)
 
-    return Instance(f, x, closed_form=along_lines(x, value, gradient, tensor))
+    extras = {"known_minimum": torch.ones_like(x)}
+    return Instance(f, x, closed_form=along_lines(x, value, gradient, tensor), extras=extras)

@@ -24,8 +24,6 @@ from hograd_bench.store._loading import find_run as find_run
 from hograd_bench.store._loading import load as load
 from hograd_bench.store._loading import read_rows as read_rows
 from hograd_bench.store._loading import run_folders as run_folders
-from hograd_bench.store._studies import newest_study as newest_study
-from hograd_bench.store._studies import write_study as write_study
 from hograd_bench.store._texts import texts_of as texts_of
 from hograd_bench.store._writing import Run as Run
 from hograd_bench.store._writing import create_run as create_run

@@ -4,45 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from studies._document import check_markers, written_into
+
 from hograd_bench.validation import study
-
-BEGIN, END = "<!-- study: {} -->", "<!-- end of study: {} -->"
-
-
-def check_markers(document: str, names: Sequence[str]) -> None:
-    """Refuse a document that lacks a section's markers.
-
-    Raises:
-        ValueError: the message names them.
-    """
-    for name in names:
-        begin, end = BEGIN.format(name), END.format(name)
-        if begin not in document or end not in document:
-            raise ValueError(f"document: has no markers {begin} and {end} for the section {name!r}")
-
-
-def written_into(document: str, texts: Mapping[str, str]) -> str:
-    """The document with the text of each section between its markers.
-
-    Args:
-        document: Markdown with a pair of marker comments for each section.
-        texts: section -> its text.
-
-    Returns:
-        The new document.
-
-    Raises:
-        ValueError: the document lacks a section's markers.
-    """
-    check_markers(document, list(texts))
-    for name, text in texts.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, _, rest = document.partition(begin)
-        document = f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}"
-    return document
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hograd_bench import problems
 from hograd_bench.metrics._dispatch import Tally, count
@@ -59,11 +61,12 @@ def operations(name: str, spec: problems.Spec = SPEC, method: str = "double_back
     """
     record = problems.get(name)
     at = record.instance(spec)
-    assert at.v is not None
-    calls = (
+    v = at.v
+    assert v is not None
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: at.f(at.x),
-        lambda: derivative_vector_product(at.f, at.x, at.v, 1, method="double_backward"),
-        lambda: derivative_vector_product(at.f, at.x, at.v, 2, method=method),
+        lambda: derivative_vector_product(at.f, at.x, v, 1, method="double_backward"),
+        lambda: derivative_vector_product(at.f, at.x, v, 2, method=method),
     )
     for call in calls:
         call()  # a first call may also set up PyTorch

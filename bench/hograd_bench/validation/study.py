@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from studies._document import Row, table
 
 from hograd_bench import measure, metrics, plan, problems
 from hograd_bench import run as run_of
@@ -24,24 +25,6 @@ from hograd_bench.metrics._calls import repeatable
 from hograd_bench.validation import determinism, native, operations, timing
 from hograd_bench.validation.programs import PROGRAMS
 from hograd_core import UnsupportedError
-
-Row = Sequence[object]
-
-
-def table(head: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table; integers with thousands separated."""
-    lines = [_line(head), _line(["---"] * len(head))]
-    return "\n".join(lines + [_line(row) for row in rows])
-
-
-def _line(row: Row) -> str:
-    return "| " + " | ".join(_text(value) for value in row) + " |"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 def cells_of(preset: str) -> list[Cell]:

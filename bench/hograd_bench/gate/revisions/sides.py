@@ -1,0 +1,113 @@
+"""Sides: a revision of the repository, another interpreter, another torch release."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from hograd_bench.gate.outcome import NotComparableError
+from hograd_bench.gate.revisions.environments import environment, same_requirements
+from hograd_bench.gate.revisions.repository import commit, git
+from hograd_bench.gate.revisions.trees import scratch, tree
+from hograd_bench.gate.twins.processes import Side
+
+SUITE = Path("bench/hograd_bench/metrics/_contract.py")
+
+
+def revision(
+    repo: Path,
+    name: str,
+    cache: Path,
+    plugins: Sequence[str] = (),
+    python: str | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Side:
+    """The side of a revision: its tree, and the current interpreter unless its requirements differ.
+
+    Args:
+        repo: the repository.
+        name: branch, tag, hash, ``HEAD~1``, ...
+        cache: see :func:`cache_folder`.
+        plugins: modules or files that register operators, methods or problems.
+        python: interpreter to use whatever the requirements say.
+        log: gets what takes minutes, before it begins.
+
+    Returns:
+        The side.
+
+    Raises:
+        UsageError: no such revision.
+        NotComparableError: the revision lacks the suite, or its environment cannot be built.
+    """
+    sha = commit(repo, name)
+    folder = tree(repo, sha, cache)
+    own, shown = owns_suite(repo), f"{name} ({sha[:10]})"
+    if own and not owns_suite(folder):
+        raise NotComparableError(_no_suite(repo, name, sha))
+    if python is None:
+        what = f"{shown}, whose constraints.txt is another"
+        same = same_requirements(repo, folder)
+        python = sys.executable if same else environment(folder, cache, log=log, name=what)
+    return Side(shown, python, roots(folder), tuple(plugins), own, sha)
+
+
+def working_tree(repo: Path, plugins: Sequence[str] = (), python: str | None = None, name: str = "") -> Side:
+    """The side of the files as they are now."""
+    return Side(name or "working tree", python or sys.executable, roots(repo), tuple(plugins), owns_suite(repo))
+
+
+def owns_suite(folder: Path) -> bool:
+    """Whether a folder is a tree of hograd itself, with the suite in it."""
+    return (folder / SUITE).is_file() and (folder / "hograd_core").is_dir()
+
+
+def roots(folder: Path) -> tuple[str, ...]:
+    """What of a tree goes on the module path: the tree, and ``bench`` or ``src`` where it has them."""
+    return tuple(str(p) for p in (folder, folder / "bench", folder / "src") if p.is_dir())
+
+
+def _no_suite(repo: Path, name: str, sha: str) -> str:
+    first = git(repo, "log", "--reverse", "--format=%h", "--diff-filter=A", "--", str(SUITE)).splitlines()
+    where = f" The first revision that has it is {first[0]}: --base {first[0]}." if first else ""
+    return (
+        f"--base: {name} ({sha[:10]}) has no hograd_bench, so nothing there can be measured.{where} "
+        "Without a base, `hograd gate` compares exact metrics with the committed baseline."
+    )
+
+
+def end_cleanly() -> None:
+    """Let SIGTERM and SIGHUP unwind the stack, so that workers are ended and scratch folders removed."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+@contextmanager
+def mirrored(a: Side, b: Side) -> Iterator[tuple[Side, Side]]:
+    """The same sides reached by links of equal length.
+
+    The length of a path lands on the stack and in strings of every module; identical code must see identical
+    lengths, or the two sides of an A/A comparison would not be exchangeable.
+    """
+    with scratch() as folder:
+        sides = []
+        for letter, side in (("a", a), ("b", b)):
+            linked = []
+            base = folder / letter
+            base.symlink_to(side.roots[0], target_is_directory=True)
+            for root in side.roots:
+                inside = os.path.relpath(root, side.roots[0])
+                linked.append(str(base) if inside == "." else str(base / inside))
+            sides.append(replace(side, roots=tuple(linked)))
+        yield sides[0], sides[1]

@@ -1,0 +1,58 @@
+"""A user's file: the right calls pass mypy as the types said here, each wrong call is the error said there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import assert_type
+
+import hograd_core
+from hograd_core import Operator
+
+
+def f(x: Tensor) -> Tensor:
+    return (x**4).sum()
+
+
+def right(x: Tensor, v: Tensor) -> None:
+    assert_type(hograd_core.gradient(f, x), Tensor)
+    assert_type(hograd_core.hessian(f, x), Tensor)
+    assert_type(hograd_core.hvp(f, x, v, method="jvp_of_grad", verify=True), Tensor)
+    assert_type(hograd_core.hvp(f=f, v=v, x=x, strict=True), Tensor)
+    assert_type(hograd_core.derivative_tensor(f, x, 3, method="vmap_hvp", chunk_size=2), Tensor)
+    assert_type(
+        hograd_core.derivative_vector_product(f, x, v, order=3, method="reverse_over_taylor", repair=True), Tensor
+    )
+    assert_type(hograd_core.directional_derivative(f, x, v, 4), Tensor)
+    assert_type(hograd_core.hessian_trace(f, x, method="hutchinson", probes=4, seed=0), Tensor)
+    assert_type(hograd_core.directional_skewness(f, x, v).second, Tensor)
+    net, images = nn.Sequential(nn.Linear(3, 2)), torch.ones(4, 3)
+    assert_type(hograd_core.r1_penalty(net, images).value, Tensor)
+    labels = torch.zeros(4, dtype=torch.long)
+    assert_type(hograd_core.fisher_diagonal(net, nn.CrossEntropyLoss(), (images,), labels), Tensor)
+
+
+def any_operator(one: Operator, x: Tensor) -> None:
+    """What is found by name is open: methods of one's own may have options of any name."""
+    assert_type(hograd_core.operators()["gradient"], Operator[..., Any])
+    one(f, x, option_of_my_method=3)
+
+
+def wrong(x: Tensor, v: Tensor, g: Callable[[str], str]) -> None:
+    hograd_core.hvp(f, x)  # type: ignore[call-arg]
+    hograd_core.hvp(f, x, [1.0])  # type: ignore[arg-type]
+    hograd_core.hvp(g, x, v)  # type: ignore[arg-type]
+    hograd_core.hvp(f, x, v, 2)  # type: ignore[call-arg, arg-type]
+    hograd_core.hvp(f, x, v, method=2)  # type: ignore[arg-type]
+    hograd_core.hvp(f, x, v, metod="taylor")  # type: ignore[call-arg]
+    hograd_core.gradient(f, x, 1)  # type: ignore[call-arg, arg-type]
+    hograd_core.derivative_tensor(f, x, "3")  # type: ignore[arg-type]
+    hograd_core.derivative_tensor(f, x, 3, chunk_size="all")  # type: ignore[arg-type]
+    _: str = hograd_core.hessian(f, x)  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    right(torch.tensor([1.0, 2.0, -1.0]), torch.ones(3))
