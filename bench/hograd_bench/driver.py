@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hograd_bench import measure, metrics, plan, schema, store
+from hograd_bench import measure, metrics, peers, plan, schema, store
 from hograd_bench.engine import FATAL, Engine, Host, Task
 from hograd_bench.plan import Planned
 
@@ -134,10 +134,13 @@ def _tasks(
 
     tasks = []
     for planned, alone in sorted(((each, is_alone(each)) for each in plans), key=lambda pair: pair[1]):
-        tasks.append(Task(planned.cell, planned.families, host, alone))
+        # A peer has processes of its own: its imports, hooks, threads and crashes touch no other's cells.
+        peer = next((method.peer.name for method in peers.of_cells([planned.cell])), None)
+        variables = {**host.variables, **({"HOGRAD_PEER": peer} if peer else {})}
+        tasks.append(Task(planned.cell, planned.families, replace(host, variables=variables), alone))
         for family in apart:
-            variables = {**host.variables, **metrics.families()[family].VARIABLES}
-            tasks.append(Task(planned.cell, (family,), replace(host, variables=variables), alone=True))
+            more = {**variables, **metrics.families()[family].VARIABLES}
+            tasks.append(Task(planned.cell, (family,), replace(host, variables=more), alone=True))
     return tasks
 
 

@@ -27,7 +27,7 @@ from hograd_bench import (
     plan,
     problems,
     store,
-)  # fmt: skip
+)
 from hograd_bench.cells import Cell
 from hograd_bench.driver import Event, Isolation
 from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local

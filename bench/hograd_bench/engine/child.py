@@ -10,7 +10,6 @@ Messages out: {"ask": i}, task i is next and waits for true (go on) or false (le
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import sys
@@ -39,18 +38,14 @@ def batch(host: Host, tasks: Sequence[Task] = ()) -> dict[str, Any]:
 
 def load(given: dict[str, Any]) -> None:
     """Register what the batch's plugins and problem files declare."""
-    from hograd_bench import problems
+    from hograd_bench import own_files, problems
 
     for name in given["plugins"]:
         if not name.endswith(".py"):
             importlib.import_module(name)
             continue
         path = next((root / name for root in map(Path, [*sys.path, "."]) if (root / name).is_file()), Path(name))
-        spec = importlib.util.spec_from_file_location(f"hograd_plugin_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        own_files.load(path, "hograd_plugin")
     for file in given["problem_files"]:
         problems.load_file(file)
 
@@ -84,13 +79,13 @@ def work(given: dict[str, Any], ask: Callable[[int], bool], tell: Callable[[dict
 def known(task: dict[str, Any]) -> Any:
     """The planned cell, or why this suite has none."""
     import hograd_core
-    from hograd_bench import problems
+    from hograd_bench import peers, problems
     from hograd_bench.plan import Planned
 
     try:
         planned = Planned.from_json({"skip": None, **task})
         operator, _ = hograd_core.resolve(planned.cell.operator)
-        operator.method(planned.cell.method)
+        peers.find(operator, planned.cell.method, planned.cell.order)
         problems.get(planned.cell.problem)
     except (KeyError, ValueError) as error:
         return str(error).strip("'\"")

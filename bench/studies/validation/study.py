@@ -1,8 +1,8 @@
 """The validation study: each section compares an instrument with another or with a hand count, as Markdown.
 
-python -m hograd_bench.validation                       # every section, to the terminal
-python -m hograd_bench.validation memory operations     # some of them
-python -m hograd_bench.validation --write docs/measurement.md
+python -m studies.validation                       # every section, to the terminal
+python -m studies.validation memory operations     # some of them
+python -m studies.validation --write docs/measurement.md
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from studies._document import Row, table
-
 from hograd_bench import measure, metrics, plan, problems
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
@@ -23,9 +21,11 @@ from hograd_bench.engine import Host, Local, Task
 from hograd_bench.metrics import Subject, counts, resident
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import repeatable
-from hograd_bench.validation import determinism, native, operations, timing
-from hograd_bench.validation.programs import PROGRAMS
+
 from hograd_core import UnsupportedError
+from studies._document import Row, table
+from studies.validation import determinism, native, operations, timing
+from studies.validation.programs import PROGRAMS
 
 
 def cells_of(preset: str) -> list[Cell]:
@@ -284,5 +284,5 @@ def run(names: Sequence[str] = (), preset: str = "default") -> str:
     parts = []
     for name in names or SECTIONS:
         title, section = SECTIONS[name]
-        parts.append(f"### {title}\n\n`python -m hograd_bench.validation {name}`\n\n{section(preset)}")
+        parts.append(f"### {title}\n\n`python -m studies.validation {name}`\n\n{section(preset)}")
     return "\n\n".join(parts) + "\n"
