@@ -36,7 +36,7 @@ RUNS_KERNELS = {
 READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
 # Left to right; the command line and the entry points may use all of them.
 BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "_probes": 0, "facts": 0, "own_files": 0,
+    "cells": 0, "patterns": 0, "system_info": 0, "facts": 0, "own_files": 0,
     "problems": 1,
     "peers": 2,
     "metrics": 3, "environment": 3, "ceilings": 3,
