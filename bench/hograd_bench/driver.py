@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hograd_bench import measure, metrics, plan, schema, store
+from hograd_bench import measure, metrics, peers, plan, schema, store
 from hograd_bench.engine import FATAL, Engine, Host, Task
 from hograd_bench.plan import Planned
 
@@ -125,19 +125,24 @@ def merged(row: dict[str, Any], apart: dict[str, dict[str, Any]]) -> dict[str, A
 def _tasks(
     plans: Sequence[Planned], host: Host, isolate: Isolation, apart: Collection[str], known_failures: Collection[str]
 ) -> list[Task]:
-    """The tasks of the plans: those that share a process first; each followed by what is measured of it apart."""
+    """The tasks of the plans: those that share a process first, one by one; each followed by its figures apart."""
 
     def is_alone(planned: Planned) -> bool:
         if isolate == "auto":
             return planned.cell.id in known_failures or plan.predicted_bytes(planned.cell) > ISOLATE_ABOVE
         return isolate == "always"
 
+    def peer(planned: Planned) -> str:
+        """A peer has processes of its own: its imports, hooks, threads and crashes touch no other's cells."""
+        return next((method.peer.name for method in peers.of_cells([planned.cell])), "")
+
     tasks = []
-    for planned, alone in sorted(((each, is_alone(each)) for each in plans), key=lambda pair: pair[1]):
-        tasks.append(Task(planned.cell, planned.families, host, alone))
+    for alone, whose, planned in sorted(((is_alone(p), peer(p), p) for p in plans), key=lambda each: each[:2]):
+        variables = {**host.variables, **({"HOGRAD_PEER": whose} if whose else {})}
+        tasks.append(Task(planned.cell, planned.families, replace(host, variables=variables), alone))
         for family in apart:
-            variables = {**host.variables, **metrics.families()[family].VARIABLES}
-            tasks.append(Task(planned.cell, (family,), replace(host, variables=variables), alone=True))
+            more = {**variables, **metrics.families()[family].VARIABLES}
+            tasks.append(Task(planned.cell, (family,), replace(host, variables=more), alone=True))
     return tasks
 
 

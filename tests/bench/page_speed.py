@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.report import screenshot
+from studies import screenshot
 
 # From an act to the end of the frame after it: what a reader sees as the answer.
 _ACT = """

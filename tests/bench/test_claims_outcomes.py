@@ -81,7 +81,7 @@ def test_part_that_differs_between_problems_holds_only_for_some(claim, part):
 @pytest.mark.parametrize("true", [True, False], ids=["true", "false"])
 def test_claim_follows_its_deciding_parts(claim, true):
     parts = [judged(part.id, true) for part in claim.parts if part.role == "claim"]
-    from hograd_bench.claims._words import claim_outcome, claim_sentence
+    from hograd_bench.claims._verdict_text import claim_outcome, claim_sentence
 
     outcome = claim_outcome(parts)
     assert outcome == (HOLDS if true else REFUTED)

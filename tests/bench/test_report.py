@@ -13,8 +13,8 @@ import report_fakes as fakes
 from hograd_bench import claims, metrics, report, store
 from hograd_bench.report import export, history, palette, summary, text
 from hograd_bench.report.cells import command
+from hograd_bench.report.data import MOST_CELLS, report_data
 from hograd_bench.report.figures import best, bounds, figures, pareto
-from hograd_bench.report.shown import MOST_CELLS, shown
 from hograd_bench.report.style import log_ticks, spread, style
 from rich.console import Console
 
@@ -60,7 +60,7 @@ def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
 
 def test_every_kind_of_section_is_there(built: tuple[Path, str]) -> None:
     ids = set(fakes.Page(built[1]).ids)
-    wanted = "answers advice news unsupported runs cells environment dimension length orders gradients pareto best"
+    wanted = "answers advice run-diff unsupported runs cells environment dimension length orders gradients pareto best"
     for name in f"{wanted} composition roofline accuracy history".split():
         assert name in ids, name
 
@@ -98,7 +98,7 @@ def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
 
 
 def test_what_is_new_says_torch_and_bytes(built: tuple[Path, str]) -> None:
-    section = built[1][built[1].index('<section id="news">') :]
+    section = built[1][built[1].index('<section id="run-diff">') :]
     assert "torch: 2.13.0 → 2.14.0" in section
     # Another torch: deterministic metrics may not be compared, and the page says so.
     assert "comparable: none" in section
@@ -177,7 +177,7 @@ def test_broken_environment_does_not_stop_the_report(tmp_path: Path) -> None:
 
 
 def test_cells_beyond_the_limit_are_said_to_be_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hograd_bench.report.shown.MOST_CELLS", 10)
+    monkeypatch.setattr("hograd_bench.report.data.MOST_CELLS", 10)
     fakes.write(tmp_path / "results", "a", fakes.rows("a"))
     page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
     assert page.count('class="ev"') == 10
@@ -210,7 +210,7 @@ def test_the_map_of_best_methods_has_no_approximation(tmp_path: Path) -> None:
         if row["metrics"] and "/jvp_of_grad/" in row["cell"]:
             row["metrics"].update(seconds_min=1e-9, peak_bytes=1, tolerance=0.1)
     fakes.write(tmp_path / "results", "a", made)
-    what = shown(store.load(tmp_path / "results"))
+    what = report_data(store.load(tmp_path / "results"))
     drawn = [panel for figure in best.draw(what) for panel in figure.panels]
     assert drawn
     assert not [panel for panel in drawn if "jvp_of_grad" in panel]
@@ -220,7 +220,7 @@ def test_bounds_are_in_evaluations_of_f(tmp_path: Path) -> None:
     """Of f's operations as they were counted by hand; a problem that nobody has counted is left out."""
     made = [r for r in fakes.rows("a") if r["status"] == "ok" and "/n=16," in r["cell"]]
     fakes.write(tmp_path / "results", "a", made)
-    what = shown(store.load(tmp_path / "results"))
+    what = report_data(store.load(tmp_path / "results"))
     with style():
         (drawn,) = bounds.draw(what)
     hvp = what.ok[(what.ok["operator"] == "derivative_vector_product") & (what.ok["order"] == 2)]
@@ -315,7 +315,7 @@ def test_history_pairs_a_cell_with_its_latest_earlier_run(tmp_path: Path) -> Non
     fakes.write(tmp_path, "r1", first)
     fakes.write(tmp_path, "r2", [{**r, "run": "r2"} for r in first[5:]])
     fakes.write(tmp_path, "r3", fakes.rows("r3", extra=64))
-    made = history.runs(shown(store.load(tmp_path)))
+    made = history.runs(report_data(store.load(tmp_path)))
     assert made["compared"].tolist() == [0, 72, 77]
     assert made["changed"].tolist() == [0, 0, 24]
     assert math.isnan(made["step_peak_bytes"][0])

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 from hograd_bench.report import advice
-from hograd_bench.report.shown import approximations
+from hograd_bench.report.data import approximations
 
 
 @pytest.fixture

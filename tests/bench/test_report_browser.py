@@ -12,7 +12,7 @@ import page_speed
 import pytest
 import report_fakes as fakes
 from hograd_bench import report
-from hograd_bench.report import screenshot
+from studies import screenshot
 
 pytestmark = [
     pytest.mark.slow,
@@ -82,13 +82,13 @@ def test_loads_without_errors_and_hides_nothing_that_matters(page: Any) -> None:
 
 
 def test_choosers_change_the_picture(page: Any) -> None:
-    shown = "[...document.querySelectorAll('#dimension figure')].filter(f => !f.hidden).map(f => f.id)"
-    before = script(page, shown)
+    data = "[...document.querySelectorAll('#dimension figure')].filter(f => !f.hidden).map(f => f.id)"
+    before = script(page, data)
     page.execute_script(
         "const s = document.querySelector('#dimension .filters select'); s.selectedIndex = s.selectedIndex ? 0 : 1;"
         "s.dispatchEvent(new Event('change'))"
     )
-    after = script(page, shown)
+    after = script(page, data)
     assert len(before) == len(after) == 1
     assert before != after
 
@@ -110,8 +110,8 @@ def test_choosers_offer_what_there_is_and_leave_what_is_further_left(page: Any) 
                     "s.dispatchEvent(new Event('change')); }"
                 )
                 assert script(page, chosen)[:place] == before[:place], section
-                shown = f"[...document.querySelectorAll('#{section} figure')].filter(f => !f.hidden).length"
-                assert script(page, shown) == 1
+                data = f"[...document.querySelectorAll('#{section} figure')].filter(f => !f.hidden).length"
+                assert script(page, data) == 1
 
 
 def test_missing_figures_come_last_whichever_way_is_sorted(page: Any) -> None:
@@ -123,10 +123,10 @@ def test_missing_figures_come_last_whichever_way_is_sorted(page: Any) -> None:
     )
     for _ in range(2):
         page.execute_script("document.querySelectorAll('#cell-table thead th')[arguments[0]].click()", time)
-        shown = first_column(page, time)
-        missing = shown.count("–")
-        assert 0 < missing < len(shown)
-        assert shown[-missing:] == ["–"] * missing
+        data = first_column(page, time)
+        missing = data.count("–")
+        assert 0 < missing < len(data)
+        assert data[-missing:] == ["–"] * missing
 
 
 def test_table_sorts_filters_and_searches(page: Any) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import report_fakes as fakes
 from hograd_bench import claims, report, store
-from hograd_bench.report import advice, news
+from hograd_bench.report import advice, run_diff
 from hograd_bench.report.cells import anchors_of
+from hograd_bench.report.data import report_data
 from hograd_bench.report.figures import devices
-from hograd_bench.report.shown import shown
 from hograd_bench.report.verdicts import views
 
 
@@ -49,7 +49,7 @@ def test_figures_name_every_device_and_compare_time_bytes_and_energy(page: str) 
 
 
 def test_the_line_of_each_device_is_its_fastest_method(results: Path) -> None:
-    what = shown(store.load(results))
+    what = report_data(store.load(results))
     drawn = next(d for d in devices.draw(what) if d.title.startswith("Hessian-vector product"))
     fastest = re.search(r'<p class="hide">(Time of each device.*?)</p>', drawn.panels[0])
     assert fastest is not None
@@ -61,12 +61,12 @@ def test_two_machines_of_one_model_are_told_apart(tmp_path: Path) -> None:
     for machine in fakes.GPUS:
         run = f"run-{machine[-4:]}"
         fakes.write(tmp_path, run, fakes.gpu_rows(run, 8), machine, gpus=[{"name": "Same GPU"}])
-    what = shown(store.load(tmp_path))
+    what = report_data(store.load(tmp_path))
     assert set(devices.places(what, what.rows)) == {"Same GPU aaaaaa", "Same GPU bbbbbb"}
 
 
 def test_advice_is_given_for_each_device_of_each_machine(results: Path, page: str) -> None:
-    needs = advice.advise(shown(store.load(results)).ok)
+    needs = advice.advise(report_data(store.load(results)).ok)
     places = {"cpu of test-machine-0123456789", "cuda of gpu-machine-aaaaaaaaaa", "cuda of gpu-machine-bbbbbbbbbb"}
     assert {n.device for n in needs} == places
     points = {n.device: max(p.points for s in n.situations for p in s.picks) for n in needs}
@@ -102,7 +102,7 @@ def test_the_evidence_of_a_verdict_is_of_the_machine_it_speaks_about(tmp_path: P
     loaded = store.load(tmp_path)
     verdicts = claims.adjudicate(store.newest(loaded.rows))
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
-    what = shown(loaded, first=cited)
+    what = report_data(loaded, first=cited)
     machine_of = dict(zip(what.rows["anchor"], what.rows["machine"], strict=True))
     checked = 0
     for view in views(verdicts, anchors_of(what.rows)):
@@ -119,7 +119,7 @@ def test_news_of_a_machine_link_to_its_own_rows(tmp_path: Path) -> None:
     for machine in ("aaa", "zzz"):
         for run, extra in (("r1", 0), ("r2", 64)):
             fakes.write(tmp_path, run, fakes.rows(run, extra=extra), machine)
-    what = shown(store.load(tmp_path))
+    what = report_data(store.load(tmp_path))
     machine_of = dict(zip(what.rows["anchor"], what.rows["machine"], strict=True))
-    told = {n.machine: {machine_of[c[0]] for c in n.changes} for n in news.news(what, anchors_of(what.rows))}
+    told = {n.machine: {machine_of[c[0]] for c in n.changes} for n in run_diff.run_diffs(what, anchors_of(what.rows))}
     assert told == {"aaa": {"aaa"}, "zzz": {"zzz"}}

@@ -15,8 +15,8 @@ import report_fakes as fakes
 import seaborn
 from hograd_bench import claims, laws, store
 from hograd_bench.report import figures, history
+from hograd_bench.report.data import ReportData, positive, report_data
 from hograd_bench.report.figures import _contract
-from hograd_bench.report.shown import Shown, positive, shown
 from hograd_bench.report.style import style
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
@@ -54,7 +54,7 @@ UNLINKED = {"composition", "history"}
 
 
 @pytest.fixture(scope="module", params=["fakes", "devices", "reference"])
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     """What a page shows, each row with an anchor."""
     base = REFERENCE
     if request.param != "reference":
@@ -65,11 +65,11 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         for machine, (name, speed) in fakes.GPUS.items():
             run = f"run-{machine[-4:]}"
             fakes.write(base, run, fakes.gpu_rows(run, speed), machine, gpus=[{"name": name}])
-    found = shown(store.load(base))
+    found = report_data(store.load(base))
     return replace(found, rows=found.rows.assign(anchor=[f"c{i}" for i in range(len(found.rows))]))
 
 
-def drawn(source: Shown, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, Axes]]:
+def drawn(source: ReportData, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, Axes]]:
     """(Name of a panel, its axes) of the figures of these names, or of all."""
     kept: list[tuple[str, Axes]] = []
 
@@ -99,7 +99,7 @@ def marks(axes: Axes) -> Iterator[tuple[str, float, float]]:
             yield bar.get_url()[1:], float(bar.get_x()), float(bar.get_y())
 
 
-def check_marks(source: Shown, panels: list[tuple[str, Axes]]) -> int:
+def check_marks(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
     """Compare all marks with the frame; how many there were."""
     rows = {row["anchor"]: row for row in source.rows.to_dict("records")}
     count = 0
@@ -125,7 +125,7 @@ def check_marks(source: Shown, panels: list[tuple[str, Axes]]) -> int:
     return count
 
 
-def check_lines(source: Shown, panels: list[tuple[str, Axes]]) -> int:
+def check_lines(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
     """Lines of the figures of growth: dotted ones join markers, solid ones are the laws of some method's markers."""
     rows = source.rows.set_index("anchor")
     count = 0
@@ -156,12 +156,12 @@ def check_lines(source: Shown, panels: list[tuple[str, Axes]]) -> int:
     return count
 
 
-def check_all(source: Shown, panels: list[tuple[str, Axes]]) -> None:
+def check_all(source: ReportData, panels: list[tuple[str, Axes]]) -> None:
     assert check_marks(source, panels) > 100
     assert check_lines(source, panels) > 10
 
 
-def test_every_marker_and_bar_lies_where_its_row_says(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_marker_and_bar_lies_where_its_row_says(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     check_all(source, drawn(source, monkeypatch))
 
 
@@ -169,7 +169,7 @@ def test_every_marker_and_bar_lies_where_its_row_says(source: Shown, monkeypatch
 @pytest.mark.parametrize("which", ["scatterplot", "lineplot", "stripplot"])
 def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.write(tmp_path, "run", fakes.rows("run"))
-    found = shown(store.load(tmp_path))
+    found = report_data(store.load(tmp_path))
     whole = getattr(seaborn, which)
 
     def wrong(data: pd.DataFrame, **given: Any) -> Any:
@@ -184,7 +184,7 @@ def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkey
         check_all(found, panels)
 
 
-def test_blocks_of_the_map_end_where_the_next_begins(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_the_map_end_where_the_next_begins(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
     for name, axes in drawn(source, monkeypatch, "best"):
         columns: dict[float, list[Any]] = {}
@@ -198,7 +198,7 @@ def test_blocks_of_the_map_end_where_the_next_begins(source: Shown, monkeypatch:
             assert ends[-1] == pytest.approx(axes.get_ylim()[1]), name
 
 
-def test_bars_of_the_composition_are_its_shares(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_of_the_composition_are_its_shares(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
     panels = drawn(source, monkeypatch, "composition")
     assert panels
@@ -216,7 +216,7 @@ def test_bars_of_the_composition_are_its_shares(source: Shown, monkeypatch: pyte
             assert [b.get_x() for b in bars] == pytest.approx([0.0, *ends[:-1]]), "side by side"
 
 
-def test_the_history_is_the_chained_mean_ratio(source: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_is_the_chained_mean_ratio(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     paired = history.steps(source.everything)
     for name, axes in drawn(source, monkeypatch, "history"):
         metric = "peak_bytes" if axes.get_title(loc="left").startswith("Peak") else "gradient_equivalents"
@@ -241,9 +241,9 @@ def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "from hograd_bench.report.figures._contract import Drawn, panel\n"
         "from hograd_bench.report.palette import ordinal\n"
         "ORDER, TITLE, ABOUT = 15, 'A figure of mine', 'What it shows.'\n"
-        "def draw(shown):\n"
+        "def draw(data):\n"
         "    figure, axes = style.canvas()\n"
-        "    style.points(axes, shown.ok, 'n', 'depth', ordinal(0))\n"
+        "    style.points(axes, data.ok, 'n', 'depth', ordinal(0))\n"
         "    yield Drawn('mine-0', 'Depth against n', {}, [panel(figure, 'mine-0-0', 'in words')])\n",
         encoding="utf-8",
     )
@@ -258,4 +258,4 @@ def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert '<section id="cells_by_n">' in page
     assert "A figure of mine" in page
     mine = page[page.index('<figure id="mine-0"') :]
-    assert mine[: mine.index("</figure>")].count('<a href="#c') == len(shown(store.load(tmp_path / "results")).ok)
+    assert mine[: mine.index("</figure>")].count('<a href="#c') == len(report_data(store.load(tmp_path / "results")).ok)

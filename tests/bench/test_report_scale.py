@@ -10,7 +10,7 @@ import pytest
 import report_scale as scale
 from hograd_bench import claims, report, store
 from hograd_bench.claims import _growth
-from hograd_bench.report import page, shown, verdicts
+from hograd_bench.report import data, page, verdicts
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_the_made_up_results_are_what_the_store_reads(results: Path) -> None:
 def test_page_holds_so_many_cells_cases_and_environments_and_no_more(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shown, "MOST_CELLS", 300)
+    monkeypatch.setattr(data, "MOST_CELLS", 300)
     monkeypatch.setattr(verdicts, "MOST_CASES", 5)
     built = report.build(results, tmp_path)
     html = built.path.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import report_fakes as fakes
 from hograd_bench import report, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.report import training
-from hograd_bench.report.shown import Shown, shown
+from hograd_bench.report.data import ReportData, report_data
 
 RUN = "20260101T000000Z-aaaaaaaa"
 # method -> plain steps, bytes over the plain step's, tolerance, deviation
@@ -47,9 +47,9 @@ def rows(methods: Sequence[str] = tuple(WAYS), batches: Sequence[int] = (4, 8, 1
     return made
 
 
-def seen(tmp_path: Path, made: list[dict[str, Any]]) -> Shown:
+def seen(tmp_path: Path, made: list[dict[str, Any]]) -> ReportData:
     fakes.write(tmp_path / "results", RUN, made)
-    return shown(store.load(tmp_path / "results"))
+    return report_data(store.load(tmp_path / "results"))
 
 
 def test_ratios_and_picks(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data
 from hograd_bench.claims._rules import RULES
 from hograd_bench.claims._series import Operations, cell_ids, latest, narrowed, operations_of, rows_of
-from hograd_bench.claims._words import claim_outcome, claim_sentence, outcome_of, part_sentence, worst_of
-from hograd_bench.claims._words import explain as _explain
+from hograd_bench.claims._verdict_text import claim_outcome, claim_sentence, outcome_of, part_sentence, worst_of
+from hograd_bench.claims._verdict_text import explain as _explain
 
 COLUMNS = ("operator", "method", "problem", "n", "order", "depth", "batch", "dtype", "preparation", "status")
 

@@ -112,4 +112,4 @@ def main() -> None:
         module, _, name = given["call"].partition(":")
         emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
     else:
-        work(given, ask, tell)
+        work(given, ask, emit)

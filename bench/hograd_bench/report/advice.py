@@ -12,7 +12,7 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import text
-from hograd_bench.report.shown import exact, numbers, positive
+from hograd_bench.report.data import exact, numbers, positive
 
 BANDS = (16, 128, 1024, 16384)
 """Upper ends of the ranges of dimension."""

@@ -11,9 +11,9 @@ from rich.console import Console
 from hograd_bench import claims, store
 from hograd_bench import compare as comparing
 from hograd_bench.environment import MetricRecord
-from hograd_bench.report import comparison, export, news, page, summary, terminal
-from hograd_bench.report.answers import Answers, answers
-from hograd_bench.report.shown import shown
+from hograd_bench.report import comparison, export, page, run_diff, summary, terminal
+from hograd_bench.report.data import report_data
+from hograd_bench.report.summary import Summary
 
 
 class ReportError(RuntimeError):
@@ -26,12 +26,12 @@ class Built:
 
     Attributes:
         path: the page.
-        answers: what its top says; None for a comparison.
+        summary: what its top says; None for a comparison.
         warnings: what is missing from the data, was not read, or left out.
     """
 
     path: Path
-    answers: Answers | None = None
+    summary: Summary | None = None
     warnings: list[str] = field(default_factory=list)
 
     def print(self, console: Console) -> None:
@@ -40,8 +40,8 @@ class Built:
             console.print(f"warning: {warning}", markup=False, highlight=False)
         if len(self.warnings) > 5:
             console.print(f"warning: and {len(self.warnings) - 5} more, listed in the report", markup=False)
-        if self.answers is not None:
-            terminal.show(console, self.answers)
+        if self.summary is not None:
+            terminal.show(console, self.summary)
         console.print(f"report: {self.path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -72,12 +72,15 @@ def build(
         raise ReportError(str(error)) from None
     if loaded.rows.empty:
         raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
-    rows = (news.earlier(loaded.rows), store.newest(loaded.rows))
+    rows = (run_diff.earlier(loaded.rows), store.newest(loaded.rows))
     earlier, verdicts = (claims.adjudicate(r) if len(r) else [] for r in rows)
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
-    what = shown(loaded, records, cited)
-    warnings = [*news.unfinished(loaded.rows, loaded.environments, loaded.outdated), *(str(w) for w in loaded.warnings)]
-    said = answers(what, verdicts, earlier)
+    what = report_data(loaded, records, cited)
+    warnings = [
+        *run_diff.unfinished(loaded.rows, loaded.environments, loaded.outdated),
+        *(str(w) for w in loaded.warnings),
+    ]
+    said = summary.summarise(what, verdicts, earlier)
     words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)
     write(reports / "rows.csv", lambda staging: export.csv(table, staging))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hograd_bench import store, units
 from hograd_bench.report import text
-from hograd_bench.report.shown import Shown
+from hograd_bench.report.data import ReportData
 
 FIELDS = (
     ("operator", "operator"), ("method", "method"), ("problem", "problem"), ("n", "n"), ("order", "k"), ("depth", "T"),
@@ -22,16 +22,16 @@ LONGEST = 2000
 _ORDER = ["bad", "operator", "problem", "order", "n", "depth", "batch", "method"]
 
 
-def columns(shown: Shown) -> list[tuple[str, str]]:
+def columns(data: ReportData) -> list[tuple[str, str]]:
     """Fields of the table: those that every row has, and the machine where there are several."""
-    several = shown.rows["machine"].nunique() > 1
+    several = data.rows["machine"].nunique() > 1
     return [*FIELDS, *([("machine", "machine")] if several else [])]
 
 
-def table(shown: Shown) -> Iterator[dict[str, Any]]:
+def table(data: ReportData) -> Iterator[dict[str, Any]]:
     """Rows of the cell table, as many as have evidence on the page."""
-    fields, labels = [name for name, _ in columns(shown)], text.labels()
-    for row in _records(shown):
+    fields, labels = [name for name, _ in columns(data)], text.labels()
+    for row in _records(data):
         yield {
             "anchor": row["anchor"],
             "fields": [(row[name], isinstance(row[name], int)) for name in fields],
@@ -40,16 +40,16 @@ def table(shown: Shown) -> Iterator[dict[str, Any]]:
         }
 
 
-def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[dict[str, Any]]:
+def evidence(data: ReportData, anchors: Mapping[tuple[str, str], str]) -> Iterator[dict[str, Any]]:
     """Everything that is known of each cell of the table.
 
     Args:
-        shown: what the page speaks about.
+        data: what the page speaks about.
         anchors: (machine, run) -> anchor of its environment.
     """
-    names = store.metric_columns(shown.rows.drop(columns="anchor"))
-    truths = {name for name, record in shown.records.items() if record.unit == "bool"}
-    for row in _records(shown):
+    names = store.metric_columns(data.rows.drop(columns="anchor"))
+    truths = {name for name, record in data.records.items() if record.unit == "bool"}
+    for row in _records(data):
         have = [(n, text.metric(n, bool(row[n]) if n in truths else row[n])) for n in names if _has(row[n])]
         details, trouble = _details(row.get("details"))
         yield {
@@ -58,7 +58,7 @@ def evidence(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> Iterator[d
             "sizes": f"{text.sizes(row)}, {row['dtype']}, {row['device']}, {text.threads(row['threads'])}",
             "status": row["status"],
             "reason": row["reason"] or "",
-            "command": command(row["cell"], shown.environments.get((row["machine"], row["run"]))),
+            "command": command(row["cell"], data.environments.get((row["machine"], row["run"]))),
             "metrics": "\n".join(f"{text.clean(name, 60)}\t{value}" for name, value in have),
             "missing": _missing(row["missing"] or {}),
             "run": row["run"],
@@ -82,8 +82,8 @@ def command(cell: str, environment: Mapping[str, Any] | None = None) -> str:
     return f"hograd run{own} --cell {shlex.quote(cell)}"
 
 
-def _records(shown: Shown) -> list[dict[str, Any]]:
-    rows = shown.rows[shown.rows["anchor"] != ""]
+def _records(data: ReportData) -> list[dict[str, Any]]:
+    rows = data.rows[data.rows["anchor"] != ""]
     rows = rows.assign(bad=rows["status"] != "ok").sort_values(_ORDER, kind="stable").drop(columns="bad")
     return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 

@@ -12,13 +12,13 @@ from hograd_bench import compare as comparing
 from hograd_bench import store, units
 from hograd_bench.compare import Comparison
 from hograd_bench.environment import Environment, MetricRecord
-from hograd_bench.report import news, page, text
+from hograd_bench.report import page, run_diff, text
 from hograd_bench.report.cells import command
+from hograd_bench.report.data import report_data
 from hograd_bench.report.figures import Drawn
 from hograd_bench.report.figures._contract import panel
 from hograd_bench.report.history import fact
 from hograd_bench.report.palette import Palette
-from hograd_bench.report.shown import shown
 
 MOST_DIFFERENCES = 500
 _FACTS = (  # label, section of the environment, key
@@ -45,10 +45,10 @@ def render(
         name_b: its id.
         records: metric records; None: those installed, and those that came with the runs.
     """
-    known = {**shown(b, records).records, **shown(a, records).records}
+    known = {**report_data(b, records).records, **report_data(a, records).records}
     env_a, env_b = (next(iter(r.environments.values()), {}) for r in (a, b))
     result = comparing.compare(a.rows, b.rows, env_a, env_b, known)
-    differences = news.changes(result, {}, MOST_DIFFERENCES)
+    differences = run_diff.changes(result, {}, MOST_DIFFERENCES)
     return page.template("compare.html.j2").render(
         **page.assets(),
         title=f"hograd: {name_b} against {name_a}",
@@ -57,7 +57,7 @@ def render(
         by_metric=by_metric(result),
         differences=[(command(d[1]), *d[1:]) for d in differences],
         cut=max(0, len(result.differences) - len(differences)),
-        statuses=[(command(s[1]), *s[1:]) for s in news.statuses(result, {}, MOST_DIFFERENCES)],
+        statuses=[(command(s[1]), *s[1:]) for s in run_diff.statuses(result, {}, MOST_DIFFERENCES)],
         only_a=result.only_a[:200], only_b=result.only_b[:200],
         picture=picture(a.rows, b.rows),
     )  # fmt: skip

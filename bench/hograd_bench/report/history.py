@@ -12,7 +12,7 @@ import pandas as pd
 from hograd_bench import units
 from hograd_bench.environment import Environment
 from hograd_bench.report import text
-from hograd_bench.report.shown import Shown, numbers
+from hograd_bench.report.data import ReportData, numbers
 
 MOST_RUNS = 60
 _NAMES = ["machine", "run", "cell", "operator", "method"]
@@ -26,22 +26,22 @@ def fact(environment: Environment, section: str, key: str) -> str:
     return "unknown" if value is None else text.clean(value, 40)
 
 
-def runs(shown: Shown) -> pd.DataFrame:
+def runs(data: ReportData) -> pd.DataFrame:
     """One line a run: machine, run, torch, commit, number of rows and of rows that are ok, and against the run before
     of the same machine: number of cells whose peak_bytes or aten_calls changed, and the geometric mean of the ratio of
     each tracked metric over common cells.
     """
-    rows = shown.everything
+    rows = data.everything
     made = rows.groupby(["machine", "run"], observed=True, sort=True).agg(
         rows=("cell", "size"), ok=("status", lambda s: int((s == "ok").sum()))
     ).reset_index()  # fmt: skip
     for name, section, key in (("torch", "torch", "version"), ("commit", "source", "commit")):
         made[name] = [
-            fact(shown.environments.get((m, r), {}), section, key)
+            fact(data.environments.get((m, r), {}), section, key)
             for m, r in zip(made["machine"], made["run"], strict=True)
         ]
     made["recorded"] = [
-        text.minute(shown.environments.get((m, r), {}).get("recorded") or r)
+        text.minute(data.environments.get((m, r), {}).get("recorded") or r)
         for m, r in zip(made["machine"], made["run"], strict=True)
     ]
     joined: pd.DataFrame = pd.concat([made, _steps(rows, made)], axis=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hograd_bench.report import text
-from hograd_bench.report.shown import Shown
+from hograd_bench.report.data import ReportData
 
 # The gravest first: a square of the matrix shows the gravest status of its cells.
 GRAVITY = ("crashed", "wrong", "failed", "oom", "timeout", "unsupported", "skipped", "ok")
@@ -34,10 +34,10 @@ MEANINGS = {
 EXAMPLES = 6
 
 
-def matrices(shown: Shown) -> list[dict[str, Any]]:
+def matrices(data: ReportData) -> list[dict[str, Any]]:
     """A matrix an operator: methods by problems; only the operators of which some cell is not ok."""
     made = []
-    for operator, part in shown.rows.groupby("operator", observed=True, sort=True):
+    for operator, part in data.rows.groupby("operator", observed=True, sort=True):
         if (part["status"] == "ok").all():
             continue
         problems = sorted(part["problem"].unique())
@@ -60,16 +60,16 @@ def matrices(shown: Shown) -> list[dict[str, Any]]:
     return made
 
 
-def legend(shown: Shown) -> list[tuple[str, str, str]]:
+def legend(data: ReportData) -> list[tuple[str, str, str]]:
     """(sign, status, meaning) of the statuses that occur."""
-    present = set(shown.rows["status"])
+    present = set(data.rows["status"])
     return [(SIGNS[s], s, MEANINGS[s]) for s in reversed(GRAVITY) if s in present]
 
 
-def reasons(shown: Shown) -> list[dict[str, Any]]:
+def reasons(data: ReportData) -> list[dict[str, Any]]:
     """Every reason once, with how often it holds, for what, and links to cells; the most frequent first."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    rows = shown.rows[shown.rows["status"] != "ok"]
+    rows = data.rows[data.rows["status"] != "ok"]
     for row in rows[["status", "reason", "operator", "method", "problem", "n", "order", "anchor"]].to_dict("records"):
         found.setdefault((row["status"], _gist(row["reason"])), []).append({str(k): v for k, v in row.items()})
     return [

@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 
 from hograd_bench import units
 from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
-from hograd_bench.report.answers import Answers
-from hograd_bench.report.shown import Shown
+from hograd_bench.report.data import ReportData
+from hograd_bench.report.summary import Summary
 
 LARGEST_ENVIRONMENT = 40_000
 LONGEST = 4000
@@ -27,49 +27,49 @@ MOST_ENVIRONMENTS = 60
 Section = dict[str, Any]
 
 
-def render(shown: Shown, said: Answers, warnings: Sequence[str], source: str) -> str:
+def render(data: ReportData, said: Summary, warnings: Sequence[str], source: str) -> str:
     """The page.
 
     Args:
-        shown: what it speaks about.
+        data: what it speaks about.
         said: verdicts, recommendations and what is new.
         warnings: what is missing from the data, was not read, or left out.
         source: where the rows were read from, for the commands shown.
     """
-    anchors = cells.anchors_of(shown.rows)
-    runs = _present(shown)
+    anchors = cells.anchors_of(data.rows)
+    runs = _present(data)
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
-    made = history.runs(shown)
+    made = history.runs(data)
     lines, older = history.table(made)
-    columns = cells.columns(shown)
+    columns = cells.columns(data)
     table = template("cells.html.j2").render(
-        columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(shown), cut=shown.cut
+        columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(data), cut=data.cut
     )
     evidence = template("evidence.html.j2").render(
-        evidence=cells.evidence(shown, environments), most_samples=cells.SAMPLES
+        evidence=cells.evidence(data, environments), most_samples=cells.SAMPLES
     )
     return template("index.html.j2").render(
         **assets(),
         title="hograd report",
-        facts=_facts(shown),
-        statuses=Counter(shown.rows["status"]).most_common(),
+        facts=_facts(data),
+        statuses=Counter(data.rows["status"]).most_common(),
         tally=verdicts.tally(said.verdicts),
         verdicts=verdicts.views(said.verdicts, anchors),
         needs=said.needs,
-        news=said.news,
+        run_diffs=said.run_diffs,
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
-        training=training.workloads(shown),
-        training_pictures=_training_pictures(shown),
+        training=training.workloads(data),
+        training_pictures=_training_pictures(data),
         most_pictures=figures.MOST,
-        sections=_sections(shown),
-        matrices=matrix.matrices(shown),
-        signs=matrix.legend(shown),
-        reasons=matrix.reasons(shown),
+        sections=_sections(data),
+        matrices=matrix.matrices(data),
+        signs=matrix.legend(data),
+        reasons=matrix.reasons(data),
         runs=lines if len(made) > 1 else [],
         older=older,
         cells=Markup(table),
         evidence=Markup(evidence),
-        environments=[_environment(key, anchor, shown.environments[key]) for key, anchor in environments.items()],
+        environments=[_environment(key, anchor, data.environments[key]) for key, anchor in environments.items()],
         warnings=warnings,
         source=source,
     )
@@ -115,25 +115,25 @@ def assets() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sections(shown: Shown) -> list[Section]:
+def _sections(data: ReportData) -> list[Section]:
     """The figures that have something to show; their SVG is ours and is not escaped."""
     from hograd_bench.report.style import style  # seaborn: for those who draw
 
     made = []
     for module in figures.figures():
         with style():
-            pictures = [picture(drawn) for drawn in module.draw(shown)]
+            pictures = [picture(drawn) for drawn in module.draw(data)]
         if pictures:
             identity = module.__name__.rpartition(".")[2]
             made.append({"id": identity, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures})
     return made
 
 
-def _training_pictures(shown: Shown) -> list[dict[str, Any]]:
+def _training_pictures(data: ReportData) -> list[dict[str, Any]]:
     from hograd_bench.report.style import style
 
     with style():
-        return [picture(drawn) for drawn in training.pictures(shown)]
+        return [picture(drawn) for drawn in training.pictures(data)]
 
 
 def picture(drawn: figures.Drawn) -> dict[str, Any]:
@@ -145,33 +145,33 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _facts(shown: Shown) -> list[tuple[str, str]]:
+def _facts(data: ReportData) -> list[tuple[str, str]]:
     """Where the figures come from, in a few words each."""
-    latest = [shown.environments[key] for key in _present(shown)]
+    latest = [data.environments[key] for key in _present(data)]
 
     def several(section: str, key: str) -> str:
         return ", ".join(dict.fromkeys(history.fact(e, section, key) for e in latest)) or "unknown"
 
     gpus = [g for e in latest for g in (e.get("gpus") or [])]
     named = dict.fromkeys(text.clean(g.get("name"), 40) for g in gpus if isinstance(g, Mapping))
-    machines = ", ".join(text.clean(m, 50) for m in sorted(shown.rows["machine"].unique()))
+    machines = ", ".join(text.clean(m, 50) for m in sorted(data.rows["machine"].unique()))
     found = [
         ("machine", machines), ("CPU", several("cpu", "model")), ("GPU", ", ".join(named)),
         ("torch", several("torch", "version")), ("commit", ", ".join(_commits(latest))),
-        ("last run", _last(shown)),
+        ("last run", _last(data)),
     ]  # fmt: skip
     return [(k, v if len(v) < 200 else v[:199] + "…") for k, v in found if v]
 
 
-def _present(shown: Shown) -> list[tuple[str, str]]:
+def _present(data: ReportData) -> list[tuple[str, str]]:
     """(machine, run) of the runs that rows of the page come from."""
-    met = set(zip(shown.rows["machine"], shown.rows["run"], strict=True))
-    return [key for key in shown.environments if key in met]
+    met = set(zip(data.rows["machine"], data.rows["run"], strict=True))
+    return [key for key in data.environments if key in met]
 
 
-def _last(shown: Shown) -> str:
+def _last(data: ReportData) -> str:
     """When the latest row was measured: ``2026-11-23 18:16``."""
-    return text.minute(max(filter(text.is_moment, shown.rows["started"]), default="unknown"))
+    return text.minute(max(filter(text.is_moment, data.rows["started"]), default="unknown"))
 
 
 def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:
@@ -180,10 +180,10 @@ def _commits(environments: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _environment(key: tuple[str, str], anchor: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    shown = json.dumps(recorded, indent=1, ensure_ascii=False, default=str)
+    whole = json.dumps(recorded, indent=1, ensure_ascii=False, default=str)
     return {
         "machine": key[0], "run": key[1], "anchor": anchor,
-        "text": escape(text.visible(shown[:LARGEST_ENVIRONMENT])),
+        "text": escape(text.visible(whole[:LARGEST_ENVIRONMENT])),
     }  # fmt: skip
 
 

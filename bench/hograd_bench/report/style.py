@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -38,7 +38,7 @@ _SETTINGS: Any = {
 }  # fmt: skip
 LEAST_TICKS = 3
 DASHED = (0, (4, 3))
-_DOTTED = (0, (1.5, 2.5))
+_DOTS = (1.5, 2.5)
 _PARTS = {
     10: ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), 2: ((1.0,), (1.0, 1.5), (1.0, 1.25, 1.5, 1.75)),
 }  # fmt: skip
@@ -55,6 +55,14 @@ class Law(Protocol):
     @property
     def at(self) -> Callable[[float], float]:
         """Its value at a size."""
+
+
+class Series(NamedTuple):
+    """Rows in ascending order of a size, how they are drawn, and their law where there is one."""
+
+    rows: pd.DataFrame
+    look: Look
+    law: Law | None = None
 
 
 @contextmanager
@@ -99,16 +107,27 @@ def line(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, **looks: An
     sns.lineplot(data=rows, x=x, y=y, color=look.colour, estimator=None, errorbar=None, legend=False, ax=axes, **drawn)
 
 
-def series(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, law: Law | None = None) -> None:
-    """Linked points, and their law as a line over its range; without one, joined for the eye by dots."""
-    if law is None:
-        line(axes, rows, x, y, look, linewidth=1, linestyle=_DOTTED)
-    else:
-        low, high = max(law.start, float(rows[x].min())), float(rows[x].max())
-        at = np.geomspace(low, high, 40) if high > low else np.array([low])
-        curve = pd.DataFrame({x: at, y: [law.at(float(v)) for v in at]})
-        line(axes, curve[np.isfinite(curve[y]) & (curve[y] > 0)], x, y, look)
-    points(axes, rows, x, y, look)
+def series(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26) -> None:
+    """Linked points, and the law of each line over its range; without one, joined for the eye by dots."""
+    curves = [_curve(one, x, y).assign(place=place) for place, one in enumerate(lines)]
+    sns.lineplot(  # the names in results are hostile: seaborn sees their places alone
+        data=pd.concat(curves, ignore_index=True), x=x, y=y, hue="place", style="law", dashes={True: "", False: _DOTS},
+        palette={place: one.look.colour for place, one in enumerate(lines)}, estimator=None, errorbar=None,
+        linewidth=1.3, zorder=2, legend=False, ax=axes,
+    )  # fmt: skip
+    for one in lines:
+        points(axes, one.rows, x, y, one.look, size)
+
+
+def _curve(one: Series, x: str, y: str) -> pd.DataFrame:
+    if one.law is None:
+        measured: pd.DataFrame = one.rows[[x, y]].assign(law=False)
+        return measured
+    low, high = max(one.law.start, float(one.rows[x].min())), float(one.rows[x].max())
+    at = np.geomspace(low, high, 40) if high > low else np.array([low])
+    curve: pd.DataFrame = pd.DataFrame({x: at, y: [one.law.at(float(v)) for v in at], "law": True})
+    shown: pd.DataFrame = curve[np.isfinite(curve[y]) & (curve[y] > 0)]
+    return shown
 
 
 def strips(

@@ -1,4 +1,4 @@
-"""The summary as Markdown, for CI job pages and pull-request comments."""
+"""What the page, the Markdown and the terminal all say, computed once; and the Markdown, for CI and pull requests."""
 
 from __future__ import annotations
 
@@ -6,20 +6,50 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from hograd_bench import claims, units
-from hograd_bench.report import advice, text, training
-from hograd_bench.report.answers import Answers
-from hograd_bench.report.shown import Shown
+from hograd_bench.report import advice, run_diff, text, training
+from hograd_bench.report.cells import anchors_of
+from hograd_bench.report.data import ReportData
 from hograd_bench.report.verdicts import mark
 
 LONGEST = 280
 MOST_WARNINGS = 5
 
 
-def markdown(shown: Shown, said: Answers, warnings: Sequence[str] = ()) -> str:
+@dataclass(frozen=True)
+class Summary:
+    """The top of the report.
+
+    Attributes:
+        verdicts: in the claims' order.
+        needs: recommendations.
+        run_diffs: the latest run of each machine against the one before.
+        changed: claims whose verdict is another than before the latest runs: (id, title, was, is).
+    """
+
+    verdicts: Sequence[claims.Verdict]
+    needs: Sequence[advice.Need]
+    run_diffs: Sequence[run_diff.RunDiff]
+    changed: Sequence[tuple[str, str, str, str]]
+
+
+def summarise(data: ReportData, verdicts: Sequence[claims.Verdict], earlier: Sequence[claims.Verdict]) -> Summary:
+    """Everything at the top of the report.
+
+    Args:
+        data: what the report speaks about.
+        verdicts: on ``data.rows``.
+        earlier: what was said before the latest runs; empty where there was nothing before.
+    """
+    diffs = run_diff.run_diffs(data, anchors_of(data.rows))
+    return Summary(verdicts, advice.advise(data.ok), diffs, run_diff.verdict_changes(verdicts, earlier))
+
+
+def markdown(data: ReportData, said: Summary, warnings: Sequence[str] = ()) -> str:
     """Statuses, what of the data is missing, verdicts, recommendations, what is new; text from data is escaped."""
-    counts = Counter(shown.rows["status"]).most_common()
+    counts = Counter(data.rows["status"]).most_common()
     lines = [
         "# hograd report",
         "",
@@ -41,17 +71,17 @@ def markdown(shown: Shown, said: Answers, warnings: Sequence[str] = ()) -> str:
         head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {units.binary(b)}" for b in need.budgets))
         body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
         lines += [f"**You need {escape(need.words)}**", "", *table(head, body), ""]
-    steps = training.table(shown)
+    steps = training.table(data)
     if steps:
         head = ("training step", "plain", "take", "plain steps", "peak over plain")
         lines += ["", "## In a training step", "", *table(head, steps), ""]
-    if said.news:
+    if said.run_diffs:
         lines += ["## What is new", ""]
         lines += [f"- {escape(i)} {escape(t)}: {mark(a)[2]} → {mark(b)[2]}" for i, t, a, b in said.changed] or [
             "No verdict changed."
         ]
         lines += [""]
-    for n in said.news:
+    for n in said.run_diffs:
         lines += [f"**{escape(n.machine)}**: run {escape(n.after)} against {escape(n.before)}", ""]
         lines += [f"- {escape(fact)}" for fact in n.facts] + [""]
         if n.changes:

@@ -10,14 +10,13 @@ from rich.text import Text
 
 from hograd_bench import units
 from hograd_bench.report import text
-from hograd_bench.report.answers import Answers
-from hograd_bench.report.summary import pick_words, short
+from hograd_bench.report.summary import Summary, pick_words, short
 from hograd_bench.report.verdicts import mark
 
 _STYLES = {"holds": "green", "refuted": "red", "partial": "yellow", "open": "dim"}
 
 
-def show(console: Console, said: Answers) -> None:
+def show(console: Console, said: Summary) -> None:
     """Verdicts, recommendations and what is new. Text from data is never read as markup."""
     table = Table("claim", "verdict", "in words", title="Verdicts", title_justify="left")
     for verdict in said.verdicts:
@@ -32,7 +31,7 @@ def show(console: Console, said: Answers) -> None:
         for s in need.situations:
             table.add_row(str(s.order), s.band, *(Text(text.clean(pick_words(p), 80)) for p in s.picks))
         console.print(table)
-    for n in said.news:
+    for n in said.run_diffs:
         console.print(
             Text(f"{text.clean(n.machine)}: run {text.clean(n.after)} against {text.clean(n.before)}", "bold")
         )

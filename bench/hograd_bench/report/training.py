@@ -15,8 +15,8 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import text
+from hograd_bench.report.data import ReportData, approximations, numbers, positive, setting_of, telling
 from hograd_bench.report.figures import Drawn
-from hograd_bench.report.shown import Shown, approximations, numbers, positive, setting_of, telling
 
 SUFFIX, PLAIN = "_training_step", "plain"
 STEPS = "plain_steps"
@@ -115,9 +115,9 @@ class Workload:
     points: tuple[Point, ...]
 
 
-def steps_of(shown: Shown) -> pd.DataFrame:
+def steps_of(data: ReportData) -> pd.DataFrame:
     """The timed rows of training steps that have a plain step at the same size, with their cost in plain steps."""
-    rows = shown.ok
+    rows = data.ok
     rows = positive(rows[rows["operator"].str.endswith(SUFFIX)], "seconds_min", "gradient_equivalents")
     if rows.empty:
         nothing: pd.DataFrame = rows.assign(**{STEPS: math.nan})
@@ -128,9 +128,9 @@ def steps_of(shown: Shown) -> pd.DataFrame:
     return positive(rows.assign(**{STEPS: rows["gradient_equivalents"].to_numpy() / unit}), STEPS)
 
 
-def workloads(shown: Shown) -> list[Workload]:
+def workloads(data: ReportData) -> list[Workload]:
     """Every training step that was measured, in the order of :data:`WORDS`, then by name."""
-    rows = steps_of(shown)
+    rows = steps_of(data)
     if rows.empty:
         return []
     rows = rows.assign(**{name: numbers(rows, name) for name in ("peak_bytes", "deviation", "noisy")})
@@ -171,10 +171,10 @@ def _way(row: Mapping[Any, Any], plain: Mapping[Any, Any]) -> Way:
     )  # fmt: skip
 
 
-def table(shown: Shown) -> list[tuple[str, ...]]:
+def table(data: ReportData) -> list[tuple[str, ...]]:
     """A line a workload, at its largest size: what it is, plain step, method to take, plain steps, peak over plain."""
     lines: list[tuple[str, ...]] = []
-    for w in workloads(shown):
+    for w in workloads(data):
         point = w.points[-1]
         if point.pick is not None:
             peak = "" if math.isnan(point.pick.growth) else units.times(point.pick.growth)
@@ -184,14 +184,14 @@ def table(shown: Shown) -> list[tuple[str, ...]]:
     return lines
 
 
-def pictures(shown: Shown) -> Iterator[Drawn]:
+def pictures(data: ReportData) -> Iterator[Drawn]:
     """Cost in plain steps and peak bytes against each size that was swept; draw inside ``style.style()``."""
-    rows = steps_of(shown)
+    rows = steps_of(data)
     if rows.empty:
         return
     from hograd_bench.report.figures._sweep import sweep  # seaborn: for those who draw
 
     # The plain step is the unit: it has bytes to show, but no cost.
-    sub = replace(shown, rows=rows.assign(**{STEPS: rows[STEPS].where(rows["method"] != PLAIN)}))
+    sub = replace(data, rows=rows.assign(**{STEPS: rows[STEPS].where(rows["method"] != PLAIN)}))
     for variable, axis in (("batch", "batch B"), ("depth", "T, inner steps or layers"), ("n", "n")):
         yield from sweep(sub, f"training-{variable}", variable, axis, metrics=METRICS)

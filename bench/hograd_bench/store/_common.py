@@ -58,7 +58,7 @@ def locked(file: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to fill; it takes its place at the end in one step; where that fails, nothing is left."""
+    """A file to fill that takes the place of ``path`` at the end, in one step; where that fails, nothing is left."""
     staging = path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(4)}.part")
     try:
         yield staging

@@ -19,7 +19,7 @@ _BUFFER = 2**20
 def read_lines(
     file: Path, *, complete: bool, seen: Callable[[bytes], object] = len
 ) -> Iterator[tuple[int, Row | None, ReadWarning]]:
-    """Line number and row or warning of each line; details unparsed unless ``complete``; ``seen`` gets all bytes."""
+    """Number, row or warning of each line; details stay unparsed unless ``complete``; ``seen`` gets the bytes."""
     fine = ReadWarning(file, None, "")
     try:
         if not file.is_file():

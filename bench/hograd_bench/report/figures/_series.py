@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hograd_bench.report import text
-from hograd_bench.report.shown import Shown, setting_of
+from hograd_bench.report.data import ReportData, setting_of
 
 SIZES = ("n", "order", "depth", "batch")
 SETTING = ("dtype", "device", "threads", "preparation", "machine")
@@ -61,14 +61,14 @@ def swept(
             yield dict(zip(fixed, key, strict=True)), rows.iloc[kept]
 
 
-def keys_of(named: dict[str, Any], shown: Shown, *, but: Sequence[str] = ()) -> dict[str, str]:
+def keys_of(named: dict[str, Any], data: ReportData, *, but: Sequence[str] = ()) -> dict[str, str]:
     """The facets of a group by which a reader chooses it."""
     order = named.get("order")
     keys = {
         "operator": text.operator_name(named["operator"], order),
         "problem": text.clean(named["problem"], 40),
         "order": "" if order is None else f"{order}",
-        "setting": setting_of(named, shown.telling),
+        "setting": setting_of(named, data.telling),
     }
     return {k: v for k, v in keys.items() if v and k not in but}
 

@@ -9,10 +9,10 @@ import pandas as pd
 
 from hograd_bench import laws
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
 from hograd_bench.report.figures._series import SYMBOLS, groups, keys_of, lines, title_of
 from hograd_bench.report.palette import ordinal
-from hograd_bench.report.shown import Shown, positive
 
 METRICS = (("seconds_min", "Time of a call"), ("peak_bytes", "Peak bytes"))
 
@@ -31,11 +31,11 @@ Residual = tuple[str, str, pd.DataFrame, Fit]
 
 
 def sweep(
-    shown: Shown, prefix: str, variable: str, axis: str, *, least: int = 3,
+    data: ReportData, prefix: str, variable: str, axis: str, *, least: int = 3,
     metrics: Sequence[tuple[str, str]] = METRICS, fitted: bool = True,
 ) -> Iterator[Drawn]:  # fmt: skip
     """One picture a group: a panel a metric, laws as lines, residuals on demand."""
-    rows = shown.ok
+    rows = data.ok
     for number, (named, part) in enumerate(groups(rows, variable, least)):
         panels: list[str] = []
         notes: list[Note] = []
@@ -46,7 +46,7 @@ def sweep(
             have = positive(part, metric)
             if have[variable].nunique() < least:
                 continue
-            svg, said, off = _panel(shown, have, variable, axis, metric, label, f"{name}-{len(panels)}", fitted)
+            svg, said, off = _panel(data, have, variable, axis, metric, label, f"{name}-{len(panels)}", fitted)
             panels.append(svg)
             notes += said
             residuals += off
@@ -54,24 +54,25 @@ def sweep(
             continue
         more = _residuals(residuals, variable, axis, f"{name}-r") if fitted else []
         yield Drawn(
-            name, title, keys_of(named, shown, but=("order",) if variable == "order" else ()), panels, notes, more
+            name, title, keys_of(named, data, but=("order",) if variable == "order" else ()), panels, notes, more
         )
 
 
 def _panel(
-    shown: Shown, have: pd.DataFrame, variable: str, axis: str, metric: str, label: str, name: str, fitted: bool
+    data: ReportData, have: pd.DataFrame, variable: str, axis: str, metric: str, label: str, name: str, fitted: bool
 ) -> tuple[str, list[Note], list[Residual]]:
     figure, axes = style.canvas()
-    ends, notes, residuals, said = [], [], [], []
+    drawn, ends, notes, residuals, said = [], [], [], [], []
     for method, line in lines(have, variable):
-        look, last = shown.palette[method], line.iloc[-1]
+        look, last = data.palette[method], line.iloc[-1]
         law = fit(line, metric, variable) if fitted else None
-        style.series(axes, line, variable, metric, look, law)
+        drawn.append(style.Series(line, look, law))
         if law is not None:
             residuals.append((metric, method, line, law))
             notes.append(Note(look.index, f"{method}, {label.lower()}", law.said, f"#{last['anchor']}"))
         ends.append((method, last[metric], look))
         said.append(f"{method}: {text.metric(metric, last[metric])} at {last[variable]:g}")
+    style.series(axes, drawn, variable, metric)
     style.sizes_axis(axes, have[variable], axis, log=variable not in ("order", "threads"))
     style.values(axes, metric)
     style.heading(axes, label)
@@ -113,16 +114,16 @@ def _residuals(found: Sequence[Residual], variable: str, axis: str, name: str) -
     if not found:
         return []
     figure, axes = style.canvas(5.4, 2.8)
-    ends, worst = [], 0.0
+    drawn, ends, worst = [], [], 0.0
     for place, (metric, method, line, law) in enumerate(found):
         look = ordinal(place)
         off = line.assign(
             off=[100 * (y / law.at(float(x)) - 1) for x, y in zip(line[variable], line[metric], strict=True)]
         )
-        style.line(axes, off, variable, "off", look, linewidth=0.6)
-        style.points(axes, off, variable, "off", look, 18)
+        drawn.append(style.Series(off, look))
         worst = max(worst, off["off"].abs().max())
         ends.append((method if metric == found[0][0] else f"{method}, {metric}", off["off"].iloc[-1], look))
+    style.series(axes, drawn, variable, "off", 18)
     style.sizes_axis(axes, [v for f in found for v in f[2][variable]], axis)
     axes.set_ylabel("measured / law − 1, %")
     style.heading(axes, "Residuals of the fitted laws")

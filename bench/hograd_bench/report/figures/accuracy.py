@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, numbers
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST
 from hograd_bench.report.palette import Look, ordinal
-from hograd_bench.report.shown import Shown, numbers
 
 ORDER = 100
 TITLE = "Accuracy"
@@ -22,9 +22,9 @@ _EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16"
 _FLOOR = 1e-18
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator and order."""
-    rows = shown.ok.assign(error=numbers(shown.ok, "relative_error"))
+    rows = data.ok.assign(error=numbers(data.ok, "relative_error"))
     rows = rows[rows["error"].notna()]
     ranked = sorted(
         rows.groupby(["operator", "order"], observed=True), key=lambda i: (-i[1]["dtype"].nunique(), -len(i[1]))
@@ -36,18 +36,18 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         words = text.operator_name(str(operator), int(order))
         keys = {"operator": words, "order": str(order)}
         yield Drawn(
-            name, f"{words}, k = {order}", keys, [_panel(shown, part, dtypes, f"{words}, k = {order}", f"{name}-0")]
+            name, f"{words}, k = {order}", keys, [_panel(data, part, dtypes, f"{words}, k = {order}", f"{name}-0")]
         )
 
 
-def _panel(shown: Shown, part: pd.DataFrame, dtypes: list[str], title: str, name: str) -> str:
+def _panel(data: ReportData, part: pd.DataFrame, dtypes: list[str], title: str, name: str) -> str:
     methods = sorted(part["method"].unique(), reverse=True)
     figure, axes = style.canvas(7.2, 0.85 + 0.29 * len(methods), left=0.25, right=0.97, top=0.3)
     present = [d for d in dtypes if d in set(part["dtype"])]
     looks = {dtype: ordinal(dtypes.index(dtype)) for dtype in present}
     style.strips(axes, part.assign(error=part["error"].clip(lower=_FLOOR)), "error", "method", methods, looks, "dtype")
     for label, method in zip(axes.get_yticklabels(), methods, strict=True):
-        label.set_color(shown.palette[method].colour)
+        label.set_color(data.palette[method].colour)
     worst = part.groupby(["method", "dtype"], observed=True, as_index=False)["error"].max()
     said = [f"{row.method} in {row.dtype}: at most {row.error:.2g}" for row in worst.itertuples()]
     low, high = axes.get_xlim()

@@ -8,11 +8,11 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, groups, keys_of
 from hograd_bench.report.figures.pareto import front
 from hograd_bench.report.palette import Look
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 75
 TITLE = "The best method, by dimension and memory budget"
@@ -24,20 +24,20 @@ ABOUT = (
 _ROOM = 4.0  # how far above the highest peak the map goes on: more memory changes nothing there
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a group of several methods that was swept over the dimension."""
-    rows = positive(shown.exact, "seconds_min", "peak_bytes")
+    rows = positive(data.exact, "seconds_min", "peak_bytes")
     number = 0
     for named, part in groups(rows, "n", 2):
         if part["method"].nunique() < 2 or number >= MOST:
             continue
         name = f"best-{number}-{slug(named['operator'], named['problem'])}"
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
-        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, shown), [_map(shown, part, f"{name}-0")])
+        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, data), [_map(data, part, f"{name}-0")])
         number += 1
 
 
-def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
+def _map(data: ReportData, part: pd.DataFrame, name: str) -> str:
     sizes = sorted(part["n"].unique())
     figure, axes = style.canvas(7.2, 3.6, right=0.78)
     top = part["peak_bytes"].max() * _ROOM
@@ -47,7 +47,7 @@ def _map(shown: Shown, part: pd.DataFrame, name: str) -> str:
         on = front(part[part["n"] == n])[["method", "peak_bytes", "anchor"]].to_dict("records")
         for at, row in enumerate(on):
             high = on[at + 1]["peak_bytes"] if at + 1 < len(on) else top
-            look = shown.palette[row["method"]]
+            look = data.palette[row["method"]]
             bottom = row["peak_bytes"]
             (bar,) = axes.bar(i, high - bottom, 0.94, bottom, color=look.colour, alpha=0.82, linewidth=0)
             bar.set_url(f"#{row['anchor']}" if row["anchor"] else None)

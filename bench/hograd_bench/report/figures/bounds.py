@@ -8,9 +8,9 @@ import numpy as np
 
 from hograd_bench import claims
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel
 from hograd_bench.report.palette import Look
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 65
 TITLE = "Operations against Griewank and Walther's bounds"
@@ -26,9 +26,9 @@ GRADIENT = Look(8, "d")
 _SIZES = ("problem", "n", "depth", "batch")
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """HVPs and gradients, by problem; nothing where no HVP was counted of a problem whose f was."""
-    rows = positive(shown.ok, "flops")
+    rows = positive(data.ok, "flops")
     product = (rows["operator"] == "derivative_vector_product") & (rows["order"] == 2)
     rows = rows[product | (rows["operator"] == "gradient")]
     operations = [claims.operations_of(*key) or np.nan for key in rows[list(_SIZES)].itertuples(index=False, name=None)]
@@ -45,7 +45,7 @@ def draw(shown: Shown) -> Iterator[Drawn]:
     )
     named, said = [], []
     for name, cells in rows.groupby("way", observed=True, sort=True):
-        look = GRADIENT if name == "gradient" else shown.palette[str(name)]
+        look = GRADIENT if name == "gradient" else data.palette[str(name)]
         style.points(axes, cells, "ratio", "place", look, 18)
         low, middle, high = (float(cells["ratio"].quantile(q)) for q in (0, 0.5, 1))
         named.append((middle, str(name), look))

@@ -10,10 +10,10 @@ import seaborn as sns
 
 from hograd_bench import units
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
 from hograd_bench.report.palette import Look
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 80
 TITLE = "What the peak is made of"
@@ -25,9 +25,9 @@ _FIXED = ["operator", "problem", "order", *SETTING]
 _KINDS = 6
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, problem and order, at the largest size that most methods reached."""
-    rows = positive(shown.ok, "peak_bytes")
+    rows = positive(data.ok, "peak_bytes")
     if "details" not in rows:
         return
     ranked = [
@@ -50,10 +50,10 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         name = f"composition-{number}-{slug(named['operator'], named['problem'])}"
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
         panels = [
-            _bars(shown, found, "phase", "By phase", f"{name}-0"),
-            _bars(shown, found, "op", "By operation", f"{name}-1"),
+            _bars(data, found, "phase", "By phase", f"{name}-0"),
+            _bars(data, found, "op", "By operation", f"{name}-1"),
         ]
-        yield Drawn(name, f"{title}, {text.sizes(here.iloc[0])}", keys_of(named, shown), panels)
+        yield Drawn(name, f"{title}, {text.sizes(here.iloc[0])}", keys_of(named, data), panels)
         number += 1
 
 
@@ -69,7 +69,7 @@ def blocks(details: Any) -> list[dict[str, Any]]:
 
 
 def _bars(
-    shown: Shown, found: list[tuple[dict[str, Any], list[dict[str, Any]]]], by: str, title: str, name: str
+    data: ReportData, found: list[tuple[dict[str, Any], list[dict[str, Any]]]], by: str, title: str, name: str
 ) -> str:
     table = pd.DataFrame(
         [
@@ -97,7 +97,7 @@ def _bars(
         ax=axes,
     )  # fmt: skip
     rows = [row for row, _ in found]
-    methods = {row["method"]: shown.palette[row["method"]] for row in rows}
+    methods = {row["method"]: data.palette[row["method"]] for row in rows}
     style.name_rows(axes, [row["method"] for row in rows], methods, [row["anchor"] for row in rows])
     for i, total in enumerate(totals):
         axes.annotate(units.binary(total), (100, i), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center")

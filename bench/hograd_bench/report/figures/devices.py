@@ -10,10 +10,10 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, numbers, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SYMBOLS, keys_of
 from hograd_bench.report.palette import ordinal
-from hograd_bench.report.shown import Shown, numbers, positive
 
 ORDER = 110
 TITLE = "Devices side by side"
@@ -31,10 +31,10 @@ _METRICS = (
 )
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, problem and order that several devices share; nothing where there is one device."""
-    rows = positive(shown.ok, "seconds_min")
-    rows = rows.assign(where=places(shown, rows))
+    rows = positive(data.ok, "seconds_min")
+    rows = rows.assign(where=places(data, rows))
     if rows["where"].nunique() < 2:
         return
     ranked = []
@@ -53,12 +53,12 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         for metric, label in _METRICS:
             have = positive(here, metric) if metric in here else here.iloc[:0]
             if have["where"].nunique() > 1 or (metric.startswith("gpu") and len(have)):
-                panels.append(_methods(shown, have, metric, label, f"{name}-{len(panels)}"))
+                panels.append(_methods(data, have, metric, label, f"{name}-{len(panels)}"))
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}, "
-        yield Drawn(name, title + text.sizes(here.iloc[0]), keys_of(named, shown), panels)
+        yield Drawn(name, title + text.sizes(here.iloc[0]), keys_of(named, data), panels)
 
 
-def places(shown: Shown, rows: pd.DataFrame) -> list[str]:
+def places(data: ReportData, rows: pd.DataFrame) -> list[str]:
     """Where each row was measured, in a reader's words: the GPU's or CPU's name, with threads where they differ."""
     several = rows.loc[rows["device"] == "cpu", "threads"].nunique() > 1
     columns = (rows[c].to_list() for c in ("machine", "run", "device", "threads"))
@@ -66,7 +66,7 @@ def places(shown: Shown, rows: pd.DataFrame) -> list[str]:
     named: dict[tuple[str, str], str] = {}
     for machine, run, device, _ in keys:
         if (machine, device) not in named:
-            named[machine, device] = _model(shown.environments.get((machine, run), {}), machine, device)
+            named[machine, device] = _model(data.environments.get((machine, run), {}), machine, device)
     taken = list(named.values())
     for (machine, device), name in named.items():
         if taken.count(name) > 1:  # two machines of one model: the end of the machine's name tells them apart
@@ -95,14 +95,15 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
     line = part[(part[others] == list(chosen)).all(axis=1)]
     best = line.sort_values("seconds_min", kind="stable").drop_duplicates(["where", variable]).sort_values(variable)
     figure, axes = style.canvas()
-    ends, said = [], []
+    drawn, ends, said = [], [], []
     for i, (where, cells) in enumerate(best.groupby("where", observed=True, sort=True)):
         look = ordinal(i)
-        style.series(axes, cells, variable, "seconds_min", look)
+        drawn.append(style.Series(cells, look))
         ends.append((str(where), cells["seconds_min"].iloc[-1], look))
         told = (f"{units.seconds(c['seconds_min'])} by {c['method']} at {c[variable]:g}"
                 for c in (cells.iloc[0], cells.iloc[-1]))  # fmt: skip
         said.append(f"{where}: " + ", ".join(told))
+    style.series(axes, drawn, variable, "seconds_min")
     held = zip(others, chosen, strict=True)
     at = ", ".join(f"{SYMBOLS[s]} = {v}" for s, v in held if v != 1 or s == "n")
     style.sizes_axis(axes, best[variable], f"{SYMBOLS[variable]}, at {at}" if at else SYMBOLS[variable])
@@ -112,19 +113,20 @@ def _sweep(part: pd.DataFrame, name: str) -> str:
     return panel(figure, name, f"Time of each device's fastest method against {variable}. " + "; ".join(said) + ".")
 
 
-def _methods(shown: Shown, cells: pd.DataFrame, metric: str, label: str, name: str) -> str:
+def _methods(data: ReportData, cells: pd.DataFrame, metric: str, label: str, name: str) -> str:
     """Every method at one size, a line a method from device to device."""
     where = sorted(cells["where"].unique())
     figure, axes = style.canvas(5.4, 3.7)
-    ends, said = [], []
+    drawn, ends, said = [], [], []
     cells = cells.assign(**{metric: numbers(cells, metric)}, place=cells["where"].map(where.index))
     for method, mine in cells.groupby("method", observed=True, sort=True):
         best = mine.sort_values(metric).drop_duplicates("where").sort_values("where")
-        look = shown.palette[str(method)]
-        style.series(axes, best, "place", metric, look)
+        look = data.palette[str(method)]
+        drawn.append(style.Series(best, look))
         ends.append((str(method), best[metric].iloc[-1], look))
         values = zip(best["where"], best[metric], strict=True)
         said.append(f"{method}: " + ", ".join(f"{w} {text.metric(metric, v)}" for w, v in values))
+    style.series(axes, drawn, "place", metric)
     axes.set_xticks(range(len(where)), ["\n".join(textwrap.wrap(w, 16)[:3]) for w in where])
     axes.set_xlim(-0.3, len(where) - 0.7)
     style.values(axes, metric)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hograd_bench.report.data import ReportData
 from hograd_bench.report.figures._contract import Drawn
 from hograd_bench.report.figures._sweep import sweep
-from hograd_bench.report.shown import Shown
 
 ORDER = 10
 TITLE = "Growth with the dimension n"
@@ -17,6 +17,6 @@ ABOUT = (
 )
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a group that was swept over at least three dimensions."""
-    yield from sweep(shown, "dimension", "n", "n")
+    yield from sweep(data, "dimension", "n", "n")

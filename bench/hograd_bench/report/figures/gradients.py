@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 60
 TITLE = "How many gradients does it cost?"
@@ -21,9 +21,9 @@ ABOUT = (
 _FOLKLORE = (2.0, 4.0)
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator and order."""
-    rows = positive(shown.ok, "gradient_equivalents")
+    rows = positive(data.ok, "gradient_equivalents")
     groups = [g for g in rows.groupby(["operator", "order"], observed=True) if g[1]["method"].nunique() > 1]
     ranked = sorted(groups, key=lambda item: -len(item[1]))
     for number, (_, part) in enumerate(ranked[:MOST]):
@@ -32,14 +32,14 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         title = f"{text.operator_name(str(operator), int(order))}, k = {order}"
         keys = {"operator": text.operator_name(str(operator), int(order)), "order": str(order)}
         vector = operator == "derivative_vector_product" and order == 2
-        yield Drawn(name, title, keys, [_strip(shown, part, title, f"{name}-0", bounds=vector)])
+        yield Drawn(name, title, keys, [_strip(data, part, title, f"{name}-0", bounds=vector)])
 
 
-def _strip(shown: Shown, part: pd.DataFrame, title: str, name: str, *, bounds: bool) -> str:
+def _strip(data: ReportData, part: pd.DataFrame, title: str, name: str, *, bounds: bool) -> str:
     medians = part.groupby("method", observed=True)["gradient_equivalents"].median().sort_values(ascending=False)
     figure, axes = style.canvas(7.2, 0.75 + 0.29 * len(medians), left=0.25, right=0.97, top=0.2)
     methods = list(medians.index)
-    looks = {method: shown.palette[method] for method in methods}
+    looks = {method: data.palette[method] for method in methods}
     style.strips(axes, part, "gradient_equivalents", "method", methods, looks)
     for at, (method, median) in enumerate(medians.items()):
         axes.vlines(median, at - 0.38, at + 0.38, color=looks[method].colour, linewidth=2.5, zorder=4)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hograd_bench.report import history, style, text
+from hograd_bench.report.data import ReportData
 from hograd_bench.report.figures._contract import Drawn, panel
 from hograd_bench.report.palette import ordinal
-from hograd_bench.report.shown import Shown
 
 ORDER = 900
 TITLE = "History"
@@ -23,14 +23,14 @@ ABOUT = (
 _PANELS = (("peak_bytes", "Peak bytes, first run = 1"), ("gradient_equivalents", "Time in gradients, first run = 1"))
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a machine with several runs."""
-    rows = shown.everything
+    rows = data.everything
     paired = history.steps(rows)
     for number, (machine, part) in enumerate(paired.groupby("machine", observed=True, sort=True)):
         runs = sorted(rows.loc[rows["machine"] == machine, "run"].unique())
-        versions = [history.fact(shown.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
-        recorded = [shown.environments.get((str(machine), r), {}).get("recorded") or r for r in runs]
+        versions = [history.fact(data.environments.get((str(machine), r), {}), "torch", "version") for r in runs]
+        recorded = [data.environments.get((str(machine), r), {}).get("recorded") or r for r in runs]
         moments = [text.minute(r) for r in recorded]
         # To the day, where that tells them apart.
         days = [m[:10] if len({n[:10] for n in moments}) == len(moments) else m.replace(" ", "\n") for m in moments]

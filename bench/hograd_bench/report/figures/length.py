@@ -9,11 +9,11 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from hograd_bench import units
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, Note, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of, lines, swept
 from hograd_bench.report.figures._sweep import fit
 from hograd_bench.report.palette import ordinal
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 20
 TITLE = "Growth with the length T of the computation"
@@ -24,22 +24,23 @@ ABOUT = (
 _FIXED = ("operator", "method", "problem", "n", "batch", *SETTING)
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, method and problem that was swept over depth."""
-    found = positive(shown.ok, "peak_bytes")
+    found = positive(data.ok, "peak_bytes")
     ranked = list(swept(found, _FIXED, "order", "depth", 3))
     ranked.sort(key=lambda item: -len(item[1]))
     for number, (named, part) in enumerate(ranked[:MOST]):
         figure, axes = style.canvas(5.4, 3.6)
-        ends, notes, said = [], [], []
+        drawn, ends, notes, said = [], [], [], []
         for place, (order, line) in enumerate(lines(part, "depth", "order")):
             look, last = ordinal(place), line.iloc[-1]
             law = fit(line, "peak_bytes", "depth")
-            style.series(axes, line, "depth", "peak_bytes", look, law)
+            drawn.append(style.Series(line, look, law))
             if law is not None:
                 notes.append(Note(look.index, f"order {order}", law.said, f"#{last['anchor']}"))
             ends.append((f"k = {order}", last["peak_bytes"], look))
             said.append(f"order {order}: {law.said if law else units.binary(last['peak_bytes'])}")
+        style.series(axes, drawn, "depth", "peak_bytes")
         axes.set(xlabel="T, steps of the chain", xlim=(0, None), ylim=(0, None))
         style.ticks(axes, "y", units.binary, base=None)
         axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(max(axes.get_ylim()[1], 8) / 5))))
@@ -52,5 +53,5 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         title = (
             f"{text.operator_name(str(named['operator']))} of {text.clean(named['problem'], 40)} by {method}, n = {n}"
         )
-        keys = {**keys_of(named, shown), "method": method}
+        keys = {**keys_of(named, data), "method": method}
         yield Drawn(name, title, keys, [panel(figure, f"{name}-0", alt)], notes)

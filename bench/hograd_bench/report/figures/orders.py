@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hograd_bench.report.data import ReportData
 from hograd_bench.report.figures._contract import Drawn
 from hograd_bench.report.figures._sweep import sweep
-from hograd_bench.report.shown import Shown
 
 ORDER = 30
 TITLE = "Growth with the derivative order k"
@@ -16,7 +16,7 @@ ABOUT = (
 )
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a group that was measured at three orders or more."""
     metrics = (("gradient_equivalents", "Time in gradients"), ("peak_bytes", "Peak bytes"))
-    yield from sweep(shown, "orders", "order", "order k", metrics=metrics, fitted=False)
+    yield from sweep(data, "orders", "order", "order k", metrics=metrics, fitted=False)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from hograd_bench import units
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
 from hograd_bench.report.figures._series import MOST, SETTING, keys_of
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 70
 TITLE = "Time against memory"
@@ -23,9 +23,9 @@ _FIXED = ["operator", "problem", "order", *SETTING]
 _SIZES = ["n", "depth", "batch"]
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, problem and order: its smallest and largest size."""
-    rows = positive(shown.ok, "seconds_min", "peak_bytes")
+    rows = positive(data.ok, "seconds_min", "peak_bytes")
     ranked = [
         (_named(key), part)
         for key, part in rows.groupby(_FIXED, observed=True, sort=True)
@@ -41,9 +41,9 @@ def draw(shown: Shown) -> Iterator[Drawn]:
         panels: list[str] = []
         for size in dict.fromkeys((usable[0], usable[-1])):
             here = part[(part[_SIZES] == list(size)).all(axis=1)]
-            panels.append(_panel(shown, here, f"{name}-{len(panels)}"))
+            panels.append(_panel(data, here, f"{name}-{len(panels)}"))
         title = f"{text.operator_name(named['operator'], named['order'])} of {text.clean(named['problem'], 40)}"
-        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, shown), panels)
+        yield Drawn(name, f"{title}, k = {named['order']}", keys_of(named, data), panels)
 
 
 def front(rows: pd.DataFrame) -> pd.DataFrame:
@@ -54,13 +54,13 @@ def front(rows: pd.DataFrame) -> pd.DataFrame:
     return on
 
 
-def _panel(shown: Shown, here: pd.DataFrame, name: str) -> str:
+def _panel(data: ReportData, here: pd.DataFrame, name: str) -> str:
     figure, axes = style.canvas()
     on = front(here)
     axes.plot(on["peak_bytes"], on["seconds_min"], color=style.INK, linewidth=0.8, zorder=1, drawstyle="steps-post")
     ends = []
     for method, cells in here.groupby("method", observed=True, sort=True):
-        look = shown.palette[str(method)]
+        look = data.palette[str(method)]
         style.points(axes, cells, "peak_bytes", "seconds_min", look, 42)
         ends.append((str(method), cells["seconds_min"].min(), look))
     axes.set(xscale="log", yscale="log", xlabel="peak bytes")

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from hograd_bench.report import style, text
+from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel
 from hograd_bench.report.palette import ordinal
-from hograd_bench.report.shown import Shown, positive
 
 ORDER = 90
 TITLE = "Roofline"
@@ -23,18 +23,18 @@ ABOUT = (
 )
 
 
-def draw(shown: Shown) -> Iterator[Drawn]:
+def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a machine, device and number of threads."""
-    rows = positive(shown.ok, "seconds_min", "flops", "moved_bytes")
+    rows = positive(data.ok, "seconds_min", "flops", "moved_bytes")
     ranked = sorted(rows.groupby(["machine", "device", "threads"], observed=True), key=lambda item: -len(item[1]))
     for number, ((machine, device, threads), part) in enumerate(ranked[:6]):
         key = "1" if device == "cuda" else str(threads)
         ceiling = _section(
-            shown.environment({str(k): v for k, v in part.iloc[-1].items()}), "ceilings", str(device), key
+            data.environment({str(k): v for k, v in part.iloc[-1].items()}), "ceilings", str(device), key
         )
         name = f"roofline-{number}"
         keys = {"device": f"{text.clean(device, 20)}, {text.threads(int(part['threads'].iloc[0]))}"}
-        if shown.rows["machine"].nunique() > 1:
+        if data.rows["machine"].nunique() > 1:
             keys["machine"] = text.clean(machine, 60)
         title = f"{len(part):,} cells on {text.clean(machine, 60)}, {keys['device']}"
         yield Drawn(name, title, keys, [_panel(part, ceiling, f"{name}-0")])

@@ -1,6 +1,6 @@
 """A picture of a report, for the README.
 
-``python -m hograd_bench.report.screenshot reports/index.html docs/images/report.png``. It needs a Chromium with its
+``python -m studies.screenshot reports/index.html docs/images/report.png``. It needs a Chromium with its
 driver (Debian: chromium, chromium-driver) and selenium (the test dependencies).
 """
 
@@ -115,7 +115,7 @@ def _binary() -> str | None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hograd_bench.report.screenshot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.screenshot", description=__doc__)
     parser.add_argument("page", type=Path, nargs="?", default=Path("reports/index.html"))
     parser.add_argument("picture", type=Path, nargs="?", default=Path("docs/images/report.png"))
     arguments = parser.parse_args()

@@ -12,13 +12,13 @@ from hograd_bench import claims, store, units
 from hograd_bench.compare import Comparison, compare
 from hograd_bench.environment import Environment
 from hograd_bench.report import text
-from hograd_bench.report.shown import Shown
+from hograd_bench.report.data import ReportData
 
 MOST = 12
 
 
 @dataclass(frozen=True)
-class News:
+class RunDiff:
     """The latest run of a machine against the one before.
 
     Attributes:
@@ -38,13 +38,13 @@ class News:
     statuses: tuple[tuple[str, str, str, str, str], ...]
 
 
-def news(shown: Shown, anchors: Mapping[tuple[str, str], str]) -> list[News]:
+def run_diffs(data: ReportData, anchors: Mapping[tuple[str, str], str]) -> list[RunDiff]:
     """One entry a machine that has two runs or more."""
     found = []
-    for machine, rows in shown.everything.groupby("machine", observed=True, sort=True):
+    for machine, rows in data.everything.groupby("machine", observed=True, sort=True):
         runs = sorted(rows["run"].unique())
         if len(runs) >= 2:
-            found.append(_between(shown, str(machine), rows, runs[-2], runs[-1], anchors))
+            found.append(_between(data, str(machine), rows, runs[-2], runs[-1], anchors))
     return found
 
 
@@ -84,13 +84,13 @@ def verdict_changes(
 
 
 def _between(
-    shown: Shown, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[tuple[str, str], str]
-) -> News:
-    was, now = (shown.environments.get((machine, run), {}) for run in (before, after))
+    data: ReportData, machine: str, rows: pd.DataFrame, before: str, after: str, anchors: Mapping[tuple[str, str], str]
+) -> RunDiff:
+    was, now = (data.environments.get((machine, run), {}) for run in (before, after))
     mine = {cell: anchor for (on, cell), anchor in anchors.items() if on == machine}
     old, new = (rows[rows["run"] == run] for run in (before, after))
-    result = compare(old, new, was, now, shown.records, deterministic_only=True)
-    return News(
+    result = compare(old, new, was, now, data.records, deterministic_only=True)
+    return RunDiff(
         machine, before, after, result, tuple(_facts(result, (was, now), old, new)),
         tuple(changes(result, mine)), tuple(statuses(result, mine)),
     )  # fmt: skip

@@ -26,7 +26,7 @@ _SETTING = ("machine", "device", "threads", "dtype", "preparation")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReportData:
     """Everything that figures and tables are made from.
 
     Attributes:
@@ -67,11 +67,11 @@ class Shown:
         return self.environments.get((row["machine"], row["run"]), {})
 
 
-def shown(
+def report_data(
     loaded: store.Results,
     records: Mapping[str, MetricRecord] | None = None,
     first: Collection[str] = (),
-) -> Shown:
+) -> ReportData:
     """Select what the page shows.
 
     Args:
@@ -92,7 +92,7 @@ def shown(
     for name in names:
         known.setdefault(name, metrics.Metric(name, "1", False, "unknown", "declared by no metric file"))
     palette = Palette(zip(rows["operator"], rows["method"], strict=True))
-    return Shown(rows, loaded.rows, loaded.environments, palette, known, len(rows) - len(chosen))
+    return ReportData(rows, loaded.rows, loaded.environments, palette, known, len(rows) - len(chosen))
 
 
 def numbers(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
