@@ -144,7 +144,7 @@ def docs(session: nox.Session) -> None:
     for page in ("claims", "peers"):
         python(session, "-m", "hograd_bench", page, "--results", "results/reference", "--markdown", f"docs/{page}.md")
     study(session, "coverage", "--write", "docs/coverage.md")
-    python(session, "-m", "hograd_bench.validation", "--write", "docs/measurement.md", *session.posargs)
+    study(session, "validation", "--write", "docs/measurement.md", *session.posargs)
 
 
 @nox.session

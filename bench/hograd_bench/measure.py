@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,9 @@ from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
-ALL = tuple(metrics.families())
+APART = tuple(name for name, family in metrics.families().items() if hasattr(family, "VARIABLES"))
+"""Families that need a process of their own, with these environment variables: taken only where asked for."""
+ALL = tuple(name for name in metrics.families() if name not in APART)
 DETERMINISTIC = tuple(
     name
     for name, family in metrics.families().items()
@@ -59,9 +60,6 @@ def measure(
     cell: Cell,
     families: Sequence[str] = ALL,
     timer: Timer | None = None,
-    *,
-    resident: bool = False,
-    problem_files: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Measure one cell; never raises for what the cell itself does.
 
@@ -69,8 +67,6 @@ def measure(
         cell: what to measure.
         families: names of metric families; accuracy is always first and always taken.
         timer: takes a call and returns seconds per round; without one, time is missing with that reason.
-        resident: also measure the peak of resident memory, in a process of its own (seconds a cell).
-        problem_files: files of problems that such a process must load.
 
     Returns:
         The row (see docs/architecture.md), whatever happened: its status says what.
@@ -95,9 +91,7 @@ def measure(
                 status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
-                more = {"memory": {"isolate": resident, "problem_files": problem_files}}
-                if timer is not None:
-                    more["time"] = {"timer": timer, "first_call_seconds": first_call}
+                more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
                 _take(taken, subject, families, more)
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason

@@ -1,6 +1,6 @@
 """A run: a plan, an environment and a folder of rows, with progress for the person who waits.
 
-What a cell did to a worker is workers.py's; here are the beginning, the end, and going on after a stop.
+What becomes of each cell is driver.py's; here are the beginning, the end, and going on after a stop.
 """
 
 from __future__ import annotations
@@ -15,10 +15,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hograd_bench import ceilings, claim_cells, claims, environment, metrics, peers, plan, problems, store, workers
+from hograd_bench import (
+    ceilings,
+    claim_cells,
+    claims,
+    driver,
+    environment,
+    measure,
+    metrics,
+    peers,
+    plan,
+    problems,
+    store,
+)
 from hograd_bench.cells import Cell
+from hograd_bench.driver import Event, Isolation
+from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local
 from hograd_bench.plan import Planned
-from hograd_bench.workers import Limits as Limits
 
 _TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
 _SAY_EVERY = 10.0  # seconds between lines where no progress bar can be drawn
@@ -107,8 +120,10 @@ def planned(
 def run(
     plans: Sequence[Planned],
     results: Path,
-    limits: Limits,
+    engine: Engine | None = None,
     *,
+    isolate: Isolation = "auto",
+    resident: bool = False,
     resume: bool = False,
     problem_files: Sequence[Path] = (),
     console: Console | None = None,
@@ -118,7 +133,9 @@ def run(
     Args:
         plans: what to measure.
         results: root of the results.
-        limits: what a cell may take.
+        engine: what runs the cells; None: one process of this machine at a time, with the usual limits.
+        isolate: which cells get a process of their own; see :func:`hograd_bench.driver.execute`.
+        resident: also measure each cell's peak of resident memory, in a further process.
         resume: go on with the newest run of this machine instead of starting one.
         problem_files: files that declare further problems.
         console: where progress goes.
@@ -127,14 +144,14 @@ def run(
         What was done; after Ctrl-C too.
 
     Raises:
-        RunError: results cannot be written, nothing fits to resume, or workers cannot start.
+        RunError: results cannot be written, nothing fits to resume, or processes cannot start.
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
     here = environment.record(peers.packages(p.cell for p in plans))
     try:
         opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, plans))
-        troubled = _troubled(results)
+        known_failures = _known_failures(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome = Outcome(opened.path)
@@ -143,17 +160,26 @@ def run(
     started = time.monotonic()
     with _Display(left, console) as display:
 
-        def heard(event: workers.Event) -> None:
+        def on_event(event: Event) -> None:
             outcome.statuses[event.status] += 1
             if event.status not in ("ok", "skipped"):
                 outcome.reasons[f"{event.status}: {event.reason}"] += 1
             display.advance(event)
 
         try:
-            workers.execute(plans, opened, limits, heard, troubled=troubled, problem_files=problem_files)
+            driver.execute(
+                plans,
+                opened,
+                engine or Local(),
+                on_event,
+                isolate=isolate,
+                apart=measure.APART if resident else (),
+                known_failures=known_failures,
+                host=Host(problem_files=tuple(str(path) for path in problem_files)),
+            )
         except KeyboardInterrupt:
             outcome.interrupted = True
-        except (workers.WorkerError, store.StoreError) as error:
+        except (EngineError, store.StoreError) as error:
             raise RunError(str(error)) from None
     outcome.seconds = time.monotonic() - started
     return outcome
@@ -196,11 +222,11 @@ def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
     return opened
 
 
-def _troubled(results: Path) -> list[str]:
+def _known_failures(results: Path) -> set[str]:
     """Ids of cells that ended badly, or were large, in any earlier run of any machine."""
     rows = store.load(results, details=False).rows
-    large = rows["peak_bytes"] > 4 * workers.ISOLATE_ABOVE if "peak_bytes" in rows else False
-    return list(rows.loc[rows["status"].isin(workers.FATAL) | large, "cell"].unique())
+    large = rows["peak_bytes"] > 4 * driver.ISOLATE_ABOVE if "peak_bytes" in rows else False
+    return set(rows.loc[rows["status"].isin(FATAL) | large, "cell"])
 
 
 class _Display:
@@ -227,7 +253,7 @@ class _Display:
 
     def __enter__(self) -> _Display:
         self._console.print(
-            f"{self._cells} cell{'s' * (self._cells != 1)} to settle; Ctrl-C keeps every finished row", markup=False
+            f"{self._cells} cell{'s' * (self._cells != 1)} to measure; Ctrl-C keeps every finished row", markup=False
         )
         self._progress.start()
         return self
@@ -235,7 +261,7 @@ class _Display:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def advance(self, event: workers.Event) -> None:
+    def advance(self, event: Event) -> None:
         """One cell settled."""
         self._settled += 1
         weight = self._weights.get(event.planned.cell.id, _UNTIMED)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hograd_bench import problems
 from hograd_bench.metrics._dispatch import _bytes, count
-from hograd_bench.validation.operations import GRADIENT_BOUND, SPEC, operations
+from studies.validation.operations import GRADIENT_BOUND, SPEC, operations
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Missing, Subject, _isolated, memory
+from hograd_bench.engine import Host, Local, Task
+from hograd_bench.metrics import Missing, Subject, memory, resident
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._saved import Saved, saved_for_backward
 from torch import Tensor
@@ -39,8 +40,6 @@ def test_every_metric_and_the_sum_of_the_attribution(operator: str, method: str)
     assert read.values["result_bytes"] == read.values["returned_bytes"] == 4 * numel
     assert read.values["retained_bytes"] == 0
     assert read.values["peak_bytes"] <= read.values["total_bytes"]
-    for name in ("peak_rss_bytes", "unseen_bytes"):
-        assert read.values[name] == Missing("not requested")
 
 
 def test_hooks_are_missing_with_pytorchs_reason_where_barred() -> None:
@@ -111,11 +110,11 @@ def test_the_hooks_keep_no_graph_alive() -> None:
 
 def test_unseen_needs_both_thresholds() -> None:
     mebibyte = 2**20
-    assert memory.unseen(0, mebibyte) == 0
-    assert memory.unseen(0, mebibyte + 1) == mebibyte + 1
-    assert memory.unseen(100 * mebibyte, 104 * mebibyte) == 0
-    assert memory.unseen(100 * mebibyte, 106 * mebibyte) == 6 * mebibyte
-    assert memory.unseen(10 * mebibyte, mebibyte) == 0
+    assert resident.unseen(0, mebibyte) == 0
+    assert resident.unseen(0, mebibyte + 1) == mebibyte + 1
+    assert resident.unseen(100 * mebibyte, 104 * mebibyte) == 0
+    assert resident.unseen(100 * mebibyte, 106 * mebibyte) == 6 * mebibyte
+    assert resident.unseen(10 * mebibyte, mebibyte) == 0
 
 
 PROBLEM = """
@@ -138,20 +137,17 @@ def resident(spec, draw):
 def test_peak_rss_sees_a_planted_block(tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(PROBLEM, encoding="utf-8")
-    rises = [memory.peak_rss(Cell("gradient", "autograd", "resident", n), [path]) for n in (1, 33)]
+    host = Host(problem_files=(str(path),), variables=resident.VARIABLES)
+    tasks = [Task(Cell("gradient", "autograd", "resident", n), ("resident",), host, alone=True) for n in (1, 33)]
+    rises = [event.row["metrics"]["peak_rss_bytes"] for event in Local().run(tasks) if event.row is not None]
     # 64 MiB more: ones and their product; but for two huge pages, where small blocks get them too.
     assert abs(rises[1] - rises[0] - 64 * 2**20) <= 4 * 2**20
 
 
-def test_a_failing_isolated_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(_isolated.IsolationError, match="no_such_problem"):
-        _isolated.resident_peak(Cell(HVP, "double_backward", "no_such_problem", 4))
-    with pytest.raises(_isolated.IsolationError, match=r"more than 0\.01 s"):
-        _isolated.resident_peak(Cell(HVP, "double_backward", "mlp", 4), timeout=0.01)
-
-    def refuse(cell: Cell, problem_files: object) -> None:
-        raise _isolated.IsolationError("no such instrument here")
-
-    monkeypatch.setattr(_isolated, "resident_peak", refuse)
-    read = memory.measure(Subject(Cell(HVP, "double_backward", "mlp", 4)), isolate=True)
-    assert read.values["peak_rss_bytes"] == read.values["unseen_bytes"] == Missing("no such instrument here")
+def test_without_a_high_water_mark_the_reason_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(resident, "_CLEAR", tmp_path / "none" / "clear_refs")
+    read = resident.measure(Subject(Cell(HVP, "double_backward", "mlp", 4)))
+    for name in ("peak_rss_bytes", "unseen_bytes"):
+        value = read.values[name]
+        assert isinstance(value, Missing)
+        assert value.reason.startswith("the high-water mark of resident memory cannot be reset and read (needs Linux)")

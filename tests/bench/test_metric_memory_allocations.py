@@ -12,9 +12,9 @@ import pytest
 import torch
 from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, trace
 from hograd_bench.metrics._phases import EngineLog, EngineRun, Phases, Timeline
-from hograd_bench.validation.programs import PROGRAMS, Expected, Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from studies.validation.programs import PROGRAMS, Expected, Program
 from torch import Tensor
 
 # PyTorch compiles its forward-mode decompositions with this at first use.

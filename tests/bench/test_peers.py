@@ -10,10 +10,11 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hograd_bench import measure, peers, plan
+from hograd_bench import driver, measure, peers, plan
 from hograd_bench.cells import Cell
 from hograd_bench.cli import app
 from hograd_bench.gate import preset
@@ -127,7 +128,8 @@ def test_no_registry_of_hograd_knows_of_peers():
     theirs = {m.name for p in peers.peers().values() for m in p.methods}
     for operator in hograd_core.operators().values():
         assert not theirs & set(operator.methods)
-    assert not {o.name for o in peers.OPERATORS} & set(hograd_core.operators())
+    for name in ("local_minimum", "kfac_vector_product"):  # found by name alone
+        assert hograd_core.resolve(name)[0].name not in hograd_core.operators()
     for name in set(plan.load_presets()) - {"peers"}:
         assert not theirs & {p.cell.method for p in plan.preset(name)}
 
@@ -160,6 +162,24 @@ def test_a_method_is_found_by_its_name_and_an_unknown_one_is_told_what_there_is(
         peers.find(operator, "q")
     (third,) = plan.expand(plan.Sweep("derivative_vector_product", ("p",), ("mlp",), order=(3,)))
     assert "orders from 2 to 2" in third.skip
+
+
+def test_each_peer_has_processes_of_its_own(known):
+    pair = [Peer(name, distribution="torch", home="h") for name in ("p", "q")]
+    for made in pair:
+        made.method("hvp", "w")(right)
+    known(*pair)
+    asked = []
+
+    class Engine:
+        def run(self, tasks, wanted):
+            asked.extend(tasks)
+            yield from ()
+
+    plans = plan.expand(plan.Sweep("hvp", ("double_vjp", "p", "double_backward", "q"), ("quadratic",)))
+    driver.execute(plans, SimpleNamespace(finished_cells=dict), Engine(), isolate="never")
+    hosts = {task.cell.method: task.host for task in asked}
+    assert hosts["double_vjp"] == hosts["double_backward"] != hosts["p"] != hosts["q"] != hosts["double_vjp"]
 
 
 def test_a_task_says_what_its_problem_lacks():
@@ -325,7 +345,7 @@ def test_a_peer_is_one_file_and_is_found_in_the_rows_and_on_the_page(tmp_path):
 
     cell = "derivative_vector_product/{}/sin_chain/n=8,order=2,depth=2,batch=1/float32/cpu/t1/eager"
     chosen = [part for m in ("mine_dying", "mine", "double_backward") for part in ("--cell", cell.format(m))]
-    rows = json.loads(hograd("run", *chosen, "--json", **{peers.FOLDERS: str(own)}))
+    rows = json.loads(hograd("run", *chosen, "--json", "--isolate", "never", **{peers.FOLDERS: str(own)}))
     assert {r["method"]: r["status"] for r in rows} == {"mine_dying": "crashed", "mine": "ok", "double_backward": "ok"}
     assert Counter("seconds_min" in r["metrics"] for r in rows)[True] == 2
     # Readers have what there is to know from the run: the file is not theirs.

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor, nn
 
 from hograd_core.applications import _penalty_truth as truths
@@ -38,10 +39,6 @@ class Quadratic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
         return 0.5 * (x * (x @ self.a)).sum(1) + x @ self.b
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor, nn
 
 import hograd_core
@@ -15,10 +16,6 @@ from hograd_core.applications.maml import Episode, Task, adapt, first_order, met
 from hograd_core.reference import reference, relative_error, tolerance
 
 EXACT = [name for name, m in meta_gradient.methods.items() if m.exact]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def squared(prediction: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor
 
 from hograd_core.reference import reference, relative_error, tolerance
@@ -15,10 +16,6 @@ from hograd_core.solvers._subproblem import solve_diagonal
 from hograd_core.solvers.cubic import cubic_newton_step
 
 METHODS = list(cubic_newton_step.methods)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def quadratic(n: int, seed: int = 0, shift: float = 0.0):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from core_fakes import classification, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -32,10 +33,6 @@ from hograd_core.curvature import (
 )
 
 
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
 def symmetric(n: int, dtype: torch.dtype = torch.float64) -> Tensor:
     half = normal(n, n, seed=1)
     return (half + half.T).to(dtype)
@@ -48,14 +45,6 @@ SINGLE = A.float()
 def quadratic(x: Tensor) -> Tensor:
     a = A.to(x.dtype)
     return 0.5 * (x * (a * x).sum(1)).sum()
-
-
-def network(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Any, Tensor, Tensor]:
-    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)
-    with torch.no_grad():
-        for i, p in enumerate(module.parameters()):
-            p.copy_(normal(*p.shape, seed=20 + i))
-    return module, nn.CrossEntropyLoss(), normal(5, 3, seed=3, dtype=dtype), torch.tensor([0, 1, 2, 1, 0])
 
 
 # Every public function of the room, reduced to tensors; the argument is the dtype.
@@ -73,8 +62,8 @@ CALLS: dict[str, Callable[[torch.dtype], tuple[Any, ...]]] = {
         HessianOperator(quadratic, normal(8, dtype=d), method="jvp_of_grad") @ normal(8, seed=2, dtype=d),
     ),
     "MatrixOperator": lambda d: (_dense(d) @ normal(8, 2, seed=2, dtype=d),),
-    "kfac": lambda d: _kfac(kfac(*network(d))),
-    "sampled_fisher_diagonal": lambda d: _estimate(sampled_fisher_diagonal(*network(d), seed=1)),
+    "kfac": lambda d: _kfac(kfac(*classification(d))),
+    "sampled_fisher_diagonal": lambda d: _estimate(sampled_fisher_diagonal(*classification(d), seed=1)),
     **{
         f"{name}[{method}]": lambda d, name=name, method=method: (
             hg.operators()[name](quadratic, normal(8, dtype=d), method=method, **_seeded(name, method)),
@@ -84,7 +73,7 @@ CALLS: dict[str, Callable[[torch.dtype], tuple[Any, ...]]] = {
     },
     **{
         f"{name}[{method}]": lambda d, name=name, method=method: (
-            hg.operators()[name](*network(d), method=method, **_seeded(name, method)),
+            hg.operators()[name](*classification(d), method=method, **_seeded(name, method)),
         )
         for name in ("fisher_matrix", "fisher_diagonal", "empirical_fisher_matrix", "gauss_newton_matrix")
         for method in hg.operators()[name].methods
@@ -137,7 +126,7 @@ def test_our_own_algebra_leaves_autocast(name: str) -> None:
 
 
 def test_modules_keep_autocast_and_what_is_computed_of_them_does_not() -> None:
-    arguments = network(torch.float32)
+    arguments = classification(torch.float32)
     expected = kfac(*arguments).dense()
     fisher = hg.fisher_matrix(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -152,7 +141,7 @@ def test_modules_keep_autocast_and_what_is_computed_of_them_does_not() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_a_default_device_other_than_that_of_x_changes_nothing(name: str) -> None:
     expected = CALLS[name](torch.float64)
-    made, arguments = network(), normal(8)
+    made, arguments = classification(), normal(8)
     torch.set_default_device("meta")
     try:
         # Whatever is created without a device lands on "meta", and mixing devices fails.
@@ -279,9 +268,9 @@ def test_fresh_randomness_by_default_and_torchs_own_seed_repeats_it() -> None:
         lambda: hutch_plus_plus(operator, products=3).value,
         lambda: spectral_density(operator, probes=1, steps=3).nodes,
         lambda: hg.hessian_trace(quadratic, normal(8), method="hutchinson", probes=2),
-        lambda: hg.fisher_diagonal(*network(), method="monte_carlo"),
-        lambda: sampled_fisher_diagonal(*network()).value,
-        lambda: kfac(*network(), fisher="monte_carlo").dense(),
+        lambda: hg.fisher_diagonal(*classification(), method="monte_carlo"),
+        lambda: sampled_fisher_diagonal(*classification()).value,
+        lambda: kfac(*classification(), fisher="monte_carlo").dense(),
     ]
     for draw in draws:
         torch.manual_seed(3)
@@ -290,7 +279,7 @@ def test_fresh_randomness_by_default_and_torchs_own_seed_repeats_it() -> None:
         assert not torch.equal(first, second)
         assert torch.equal(first, draw())
     # The start vector of an eigensolver is no estimate: the same each time, and nobody's generator moves.
-    arguments, state = network(), torch.get_rng_state()
+    arguments, state = classification(), torch.get_rng_state()
     assert torch.equal(extreme_eigenpairs(operator).vectors, extreme_eigenpairs(operator).vectors)
     kfac(*arguments)
     assert torch.equal(state, torch.get_rng_state())
@@ -320,90 +309,3 @@ def test_overflow_is_told_from_nan() -> None:
         broken = MatrixOperator(lambda v, value=value: v * value * 1e300, 8, torch.float64)
         with pytest.raises(FloatingPointError, match=message):
             extreme_eigenpairs(broken)
-
-
-def test_traces_inside_a_larger_derivative() -> None:
-    x = normal(3, seed=6)
-    for method in ("columns", "hutchinson"):
-        # Diagonal Hessian: Hutchinson's estimate is exact, by sign vectors.
-        found = hg.gradient(lambda y, m=method: hg.hessian_trace(lambda z: (z**4).sum(), y, method=m), x)
-        torch.testing.assert_close(found, 24 * x)
-    with pytest.raises(hg.UnsupportedError, match="cannot be differentiated further"):
-        hg.gradient(lambda y: hg.hessian_extreme_eigenvalues(lambda z: (z**4).sum(), y).sum(), x)
-
-
-def test_the_operator_watches_f() -> None:
-    layer = nn.Linear(2, 1).double()
-    with pytest.raises(ValueError, match="does not depend on its argument"):
-        HessianOperator(lambda w: layer(normal(3, 2)).square().sum(), layer.weight)
-
-
-@pytest.mark.parametrize(
-    "name", ["fisher_matrix", "fisher_diagonal", "empirical_fisher_diagonal", "gauss_newton_matrix"]
-)
-def test_curvature_of_a_model_inside_a_larger_derivative(name: str) -> None:
-    """Derivative by the scale of the inputs, against a difference of values."""
-    module, loss, inputs, targets = network()
-    at, step = torch.tensor(0.7, dtype=torch.float64), 1e-5
-    for method, record in hg.operators()[name].methods.items():
-        if not record.exact:
-            continue
-
-        def f(t: Tensor, method: str = method) -> Tensor:
-            value: Tensor = hg.operators()[name](module, loss, inputs * t, targets, method=method).square().sum()
-            return value
-
-        difference = (f(at + step) - f(at - step)) / (2 * step)
-        torch.testing.assert_close(hg.gradient(f, at), difference, rtol=1e-6, atol=1e-8)
-    with pytest.raises(hg.UnsupportedError, match="kfac"):
-        hg.gradient(lambda t: kfac(module, loss, inputs * t, targets).diagonal().sum(), at)
-
-
-class HalfFrozen(nn.Module):
-    """Its first layer is computed under no_grad: a constant, whatever the mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            hidden = self.first(x).tanh()
-        return self.last(hidden * 1.0)
-
-
-class Inverse(nn.Module):
-    """Holds cholesky_inverse, whose forward formula is wrong at order 1 in PyTorch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = nn.Parameter(normal(3, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        matrix = self.root @ self.root.T + 3 * torch.eye(3, dtype=torch.float64)
-        return x @ torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-
-
-@pytest.mark.parametrize("name", ["gauss_newton", "fisher"])
-@pytest.mark.parametrize("method", ["jvp_vjp", "double_vjp"])
-@pytest.mark.parametrize("module", [HalfFrozen(), Inverse()])
-def test_products_agree_with_their_matrix_or_refuse(name: str, method: str, module: nn.Module) -> None:
-    inputs = normal(5, 3)
-    targets = normal(5, module(inputs).shape[1], seed=4)
-    arguments = (module, nn.MSELoss(), inputs, targets)
-    v = normal(sum(p.numel() for p in module.parameters()), seed=5)
-    expected = getattr(hg, f"{name}_matrix")(*arguments) @ v
-    product = getattr(hg, f"{name}_vector_product")
-    if method == "jvp_vjp" and isinstance(module, Inverse):
-        with pytest.raises(hg.UnsupportedError, match="cholesky_inverse"):
-            product(*arguments, v, method=method)
-        torch.testing.assert_close(product(*arguments, v, method=method, repair=True), expected)
-    else:
-        torch.testing.assert_close(product(*arguments, v, method=method), expected)
-
-
-def test_a_layer_that_runs_under_no_grad_has_no_factor() -> None:
-    module = HalfFrozen()
-    first, last = kfac(module, nn.MSELoss(), normal(5, 3), normal(5, 2, seed=4)).blocks
-    assert not first.outputs.any()
-    assert last.outputs.any()

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import normal
 from torch import Tensor, nn
 
 import hograd_core as hg
 from hograd_core.curvature import kfac
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def filled(module: nn.Module) -> nn.Module:

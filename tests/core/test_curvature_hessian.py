@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor
 
 import hograd_core as hg
@@ -22,10 +23,6 @@ from hograd_core.curvature import (
 from hograd_core.curvature._probes import draw
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def symmetric(n: int, seed: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import filled, labels, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -14,22 +15,6 @@ from hograd_core.curvature import kfac
 from hograd_core.curvature._kfac import _input_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def filled(*layers: nn.Module) -> nn.Sequential:
-    module = nn.Sequential(*layers).double()
-    with torch.no_grad():
-        for i, p in enumerate(module.parameters()):
-            p.copy_(normal(*p.shape, seed=100 + i) * (p[0].numel() ** -0.5 if p.dim() > 1 else 0.3))
-    return module
-
-
-def labels(count: int) -> Tensor:
-    return torch.randint(3, (count,), generator=torch.Generator().manual_seed(7))
 
 
 def diagonal_blocks(module: nn.Module, matrix: Tensor) -> Tensor:

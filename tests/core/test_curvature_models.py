@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import filled, labels, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -25,22 +26,6 @@ MODEL_OPERATORS = [
     hg.empirical_fisher_diagonal,
     hg.natural_gradient_step,
 ]
-
-
-def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def labels(count: int, *more: int, classes: int = 3, seed: int = 7) -> Tensor:
-    return torch.randint(classes, (count, *more), generator=torch.Generator().manual_seed(seed))
-
-
-def filled(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
-    module = module.to(dtype)
-    with torch.no_grad():
-        for i, p in enumerate(module.parameters()):
-            p.copy_(normal(*p.shape, seed=100 + i) * (p[0].numel() ** -0.5 if p.dim() > 1 else 0.3))
-    return module
 
 
 def mlp() -> nn.Module:

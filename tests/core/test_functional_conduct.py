@@ -11,31 +11,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import F64, LABELS, X, Y, flat, network, plain_gradient, squares
 from torch import Tensor, nn
 
 import hograd_core as h
-
-F64 = torch.float64
-X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
-Y = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
-LABELS = torch.tensor([0, 1, 2, 0, 1])
-
-
-def squares(output: Tensor, target: Tensor) -> Tensor:
-    return ((output - target) ** 2).mean()
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).to(F64)
-
-
-def plain_gradient(module: nn.Module, value: Tensor) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(module.parameters()))])
-
-
-def flat(gradient: dict[str, Tensor]) -> Tensor:
-    return torch.cat([g.flatten() for g in gradient.values()])
 
 
 class Auxiliary(nn.Module):

@@ -12,33 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import F64, LABELS, X, Y, flat, network, squares
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import hograd_core as h
 from hograd_core.curvature import kfac
-
-F64 = torch.float64
-X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
-Y = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
-LABELS = torch.tensor([0, 1, 2, 0, 1])
-
-
-def squares(output: Tensor, target: Tensor) -> Tensor:
-    return ((output - target) ** 2).mean()
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).to(F64)
-
-
-def plain_gradient(module: nn.Module, value: Tensor) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(module.parameters()))])
-
-
-def flat(gradient: dict[str, Tensor]) -> Tensor:
-    return torch.cat([g.flatten() for g in gradient.values()])
 
 
 @pytest.fixture

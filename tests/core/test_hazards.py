@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import F64, OnceSine, OnceSineWithJvp, SineWithJvp, normal, weighted
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 import hograd_core as h
 from hograd_core import hazards
@@ -19,67 +19,9 @@ from hograd_core._entrance import unguarded
 from hograd_core.curvature import HessianOperator
 from hograd_core.hazards import HAZARDS, TESTED, _guard, nearest_tested
 
-F64 = torch.float64
-
-
-class Once(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return g * x.cos()
-
-
-class WithJvp(Once):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return g * x.cos()
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return t * x.cos()
-
-
-class OnceWithJvp(Once):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return t * x.cos()
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
 
 def parts(z: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [p.reshape(s) for p, s in zip(torch.split(z, [math.prod(s) for s in shapes]), shapes, strict=True)]
-
-
-def weighted(y: Tensor) -> Tensor:
-    """A curved function of whatever an operator returns, so that no error can cancel."""
-    return (y.sin() * torch.linspace(0.3, 1.7, y.numel(), dtype=F64).reshape(y.shape)).sum()
 
 
 INDEX = torch.tensor([[0, 1, 0], [1, 0, 1]])
@@ -115,9 +57,9 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "prod": (lambda z: weighted(torch.prod(z.reshape(2, 4) * ZERO * ZERO.flip(0), 1)), 8),
     "logcumsumexp": (lambda z: weighted(torch.logcumsumexp(z, 0)), 4),
     "group_norm": (lambda z: weighted(F.group_norm(z.reshape(2, 2, 2), 1)), 8),
-    "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(Once.apply(z)), 3),
-    "a torch.autograd.Function with @once_differentiable and a jvp": (lambda z: weighted(OnceWithJvp.apply(z)), 3),
-    "a torch.autograd.Function with its own jvp": (lambda z: weighted(WithJvp.apply(z)), 3),
+    "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(OnceSine.apply(z)), 3),
+    "a torch.autograd.Function with @once_differentiable and a jvp": (lambda z: weighted(OnceSineWithJvp.apply(z)), 3),
+    "a torch.autograd.Function with its own jvp": (lambda z: weighted(SineWithJvp.apply(z)), 3),
     # Neighbours that are right: nothing may be refused here.
     "right: rms_norm": (lambda z: weighted(F.rms_norm(z.reshape(2, 3), (3,))), 6),
     "right: batch_norm evaluated": (
@@ -151,7 +93,7 @@ def names_it(error: h.UnsupportedError, name: str) -> bool:
 def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     """Status of every method at orders 2 and 3: right, wrong, refused (as wrong by the table), or unsupported."""
     f, n = CASES[name]
-    x, v = drawn(n, seed=3), drawn(n, seed=5)
+    x, v = normal(n, seed=3), normal(n, seed=5)
     found = {}
     for order in (2, 3):
         with unguarded():
@@ -208,7 +150,7 @@ def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
 def test_masked_select_with_a_broadcast_mask() -> None:
     mask = torch.tensor([True, False, True])
     f = lambda z: weighted(torch.masked_select(z.reshape(2, 3), mask))  # noqa: E731
-    x, v = drawn(6), drawn(6, seed=1)
+    x, v = normal(6), normal(6, seed=1)
     truth = h.hvp(f, x, v, method="finite_difference")
     for method in h.derivative_tensor.methods:
         try:
@@ -220,7 +162,7 @@ def test_masked_select_with_a_broadcast_mask() -> None:
 
 def test_inside_a_larger_derivative_the_orders_add_up() -> None:
     f, n = CASES["layer_norm"]
-    x, v = drawn(n), drawn(n, seed=1)
+    x, v = normal(n), normal(n, seed=1)
     assert h.hvp(f, x, v).isfinite().all()
     for outer in (
         lambda g: h.gradient(g, x),
@@ -236,7 +178,7 @@ def test_inside_a_larger_derivative_the_orders_add_up() -> None:
 def test_operators_on_models_are_guarded_too() -> None:
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1)).double()
-    points = drawn(5, 3)
+    points = normal(5, 3)
     right = h.r1_penalty(critic, points, method="double_backward")
     assert torch.isfinite(right.value)
     with pytest.raises(h.UnsupportedError, match="layer_norm"):
@@ -245,7 +187,7 @@ def test_operators_on_models_are_guarded_too() -> None:
     for name, g in right.gradient.items():
         assert torch.allclose(repaired.gradient[name], g)
     f, n = CASES["weight_norm"]
-    x = drawn(n)
+    x = normal(n)
     exact = h.hessian(f, x, method="batched_rows", repair=True)
     for method in h.hessian_trace.methods.values():
         if not method.exact:
@@ -262,7 +204,7 @@ def test_operators_on_models_are_guarded_too() -> None:
 
 def test_forward_mode_that_is_wrong_at_order_one() -> None:
     f, n = CASES["cholesky_inverse"]
-    x, v = drawn(n), drawn(n, seed=1)
+    x, v = normal(n), normal(n, seed=1)
     with pytest.raises(h.UnsupportedError, match="cholesky_inverse"):
         h.directional_derivative(f, x, v, 1, method="nested_jvp")
     assert torch.allclose(h.directional_derivative(f, x, v, 1), h.gradient(f, x) @ v)
@@ -272,7 +214,7 @@ def test_forward_mode_that_is_wrong_at_order_one() -> None:
 
 def test_the_guard_can_be_left_out_for_measuring() -> None:
     f, n = CASES["weight_norm"]
-    x, v = drawn(n), drawn(n, seed=1)
+    x, v = normal(n), normal(n, seed=1)
     with hazards.ignored():
         wrong = h.hvp(f, x, v)
     assert torch.equal(wrong, h.derivative_vector_product.unguarded(f, x, v))
@@ -302,70 +244,6 @@ def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPat
     _forget()
     try:
         f, n = CASES["weight_norm"]
-        assert h.hvp(f, drawn(n), drawn(n)).isfinite().all()
+        assert h.hvp(f, normal(n), normal(n)).isfinite().all()
     finally:
         _forget()
-
-
-SAME = {
-    "layer_norm": lambda: F.layer_norm(drawn(4, 3), (3,), drawn(3), drawn(3, seed=1)),
-    "batch_norm": lambda: F.batch_norm(drawn(4, 3, 2), None, None, drawn(3), drawn(3, seed=1), training=True),
-    "instance_norm": lambda: F.instance_norm(drawn(2, 3, 5), weight=drawn(3), bias=drawn(3, seed=1)),
-    "group_norm": lambda: F.group_norm(drawn(2, 4, 5), 2, drawn(4), drawn(4, seed=1)),
-    "weight_norm": lambda: torch._weight_norm(drawn(4, 3), drawn(1, 3), 1),
-    "det": lambda: torch.det(drawn(2, 3, 3)),
-    "slogdet": lambda: torch.stack(tuple(torch.linalg.slogdet(drawn(2, 3, 3)))),
-    "logdet": lambda: torch.logdet(drawn(3, 3) @ drawn(3, 3).mT + torch.eye(3, dtype=F64)),
-    "solve": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 3, 4, seed=1)),
-    "solve right": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 4, 3, seed=1), left=False),
-    "solve vectors": lambda: torch.linalg.solve(drawn(2, 3, 3), drawn(2, 3, seed=1)),
-    "tensorsolve": lambda: torch.linalg.tensorsolve(drawn(3, 4, 4, 3), drawn(3, 4, seed=1), dims=(0, 2)),
-    "cholesky_inverse": lambda: torch.cholesky_inverse(drawn(3, 3).tril() + 3 * torch.eye(3, dtype=F64)),
-    "triangular_solve": lambda: torch.triangular_solve(drawn(3, 2), drawn(3, 3, seed=1), transpose=True)[0],
-    "householder_product": lambda: torch.linalg.householder_product(drawn(2, 4, 3), drawn(2, 3, seed=1)),
-    "masked_select": lambda: torch.masked_select(drawn(2, 3), torch.tensor([True, False, True])),
-    "cdist": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1)),
-    "cdist p": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=3.0),
-    "cdist 1": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=1.0),
-    "cdist inf": lambda: torch.cdist(drawn(4, 3), drawn(5, 3, seed=1), p=math.inf),
-    "pdist": lambda: F.pdist(drawn(4, 3)),
-    "attention": lambda: F.scaled_dot_product_attention(*(drawn(1, 2, 4, 3, seed=i) for i in range(3)), is_causal=True),
-    "cumprod": lambda: torch.cumprod(drawn(3, 4), 1),
-    "prod": lambda: torch.prod(drawn(3, 5, 4), 1, keepdim=True) + torch.prod(drawn(3)),
-    "logcumsumexp": lambda: torch.logcumsumexp(drawn(3, 4), 0),
-    "lstm": lambda: nn.LSTM(3, 2, dtype=F64)(drawn(4, 1, 3))[0] if torch.manual_seed(0) is not None else None,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SAME)
-def test_substitutes_compute_the_same_function(name: str) -> None:
-    from hograd_core.hazards._modes import Repairing
-
-    expected = SAME[name]()
-    with Repairing():
-        found = SAME[name]()
-    assert torch.allclose(found, expected, atol=1e-12)
-
-
-def test_running_statistics_are_updated_as_pytorch_does() -> None:
-    from hograd_core.hazards._modes import Repairing
-
-    for kind, shape in ((nn.BatchNorm1d, (6, 3)), (nn.BatchNorm2d, (4, 3, 2, 2)), (nn.InstanceNorm1d, (4, 3, 5))):
-        plain, repaired = (kind(3, track_running_stats=True).double() for _ in range(2))
-        plain(drawn(*shape))
-        with Repairing():
-            repaired(drawn(*shape))
-        for a, b in zip(plain.buffers(), repaired.buffers(), strict=True):
-            assert torch.allclose(a, b)
-
-
-def test_distances_of_coinciding_points_and_attention_have_second_derivatives() -> None:
-    x = drawn(6)
-    x[3:] = x[:3]
-    points = lambda z: torch.cdist(z.reshape(2, 3), z.reshape(2, 3)).sin().sum()  # noqa: E731
-    with pytest.raises(h.UnsupportedError):
-        h.hessian(points, drawn(6))
-    assert h.hessian(points, x, repair=True).isfinite().all()
-    attend = lambda z: weighted(F.scaled_dot_product_attention(*(z.reshape(3, 1, 1, 2, 2))))  # noqa: E731
-    z, v = drawn(12), drawn(12, seed=1)
-    assert torch.allclose(h.hvp(attend, z, v, repair=True), h.hvp(attend, z, v, method="finite_difference"), atol=1e-7)

@@ -6,19 +6,11 @@ import math
 
 import pytest
 import torch
+from core_fakes import normal, with_spectrum
 from torch import Tensor
 
 import hograd_core as hg
 from hograd_core.solvers import conjugate_gradient
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def with_spectrum(values: Tensor, seed: int = 0) -> Tensor:
-    q, _ = torch.linalg.qr(normal(len(values), len(values), seed=seed))
-    return q * values @ q.T
 
 
 def model(a: Tensor, b: Tensor, p: Tensor) -> float:

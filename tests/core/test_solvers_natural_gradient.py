@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import filled, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -15,18 +16,6 @@ from hograd_core.curvature import kfac
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 EXACT = [name for name, method in hg.natural_gradient_step.methods.items() if method.exact]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def filled(*layers: nn.Module) -> nn.Sequential:
-    module = nn.Sequential(*layers).double()
-    with torch.no_grad():
-        for i, p in enumerate(module.parameters()):
-            p.copy_(normal(*p.shape, seed=100 + i) * (p[0].numel() ** -0.5 if p.dim() > 1 else 0.3))
-    return module
 
 
 def problem() -> tuple[nn.Module, nn.Module, Tensor, Tensor]:

@@ -11,83 +11,16 @@ import pytest
 import scipy.optimize
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import convex, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
 from hograd_core.curvature import HessianOperator
-from hograd_core.solvers import minimize_newton, newton_cg
+from hograd_core.solvers import minimize_newton
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 Function = Callable[[Tensor], Tensor]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def convex(x: Tensor) -> Tensor:
-    flat = x.reshape(-1)
-    return torch.logsumexp(flat, 0) + 0.5 * flat.square().sum() + (flat * flat.roll(1)).sum() * 0.2
-
-
-# --- the step -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", list(hg.newton_cg_step.methods))
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_the_worked_quadratic_lands_on_zero(method: str, dtype: torch.dtype) -> None:
-    """S8: A = [[4, 1], [1, 3]] at (1, 1)."""
-    a = torch.tensor([[4.0, 1.0], [1.0, 3.0]], dtype=dtype)
-    x = torch.ones(2, dtype=dtype)
-    landed = x + hg.newton_cg_step(lambda x: 0.5 * x @ (a @ x), x, method=method)
-    bound = 50 * (torch.finfo(dtype).eps if method != "finite_difference" else torch.finfo(dtype).eps ** 0.6)
-    assert landed.dtype == dtype
-    assert landed.abs().max() < bound
-
-
-@pytest.mark.parametrize("method", list(hg.newton_cg_step.methods))
-@pytest.mark.parametrize("damping", [0.0, 0.7])
-def test_every_method_solves_the_damped_system(method: str, damping: float) -> None:
-    x = normal(2, 4, seed=1)
-    hessian = torch.autograd.functional.hessian(convex, x).reshape(8, 8) + damping * torch.eye(8, dtype=x.dtype)
-    expected = -torch.linalg.solve(hessian, torch.func.grad(convex)(x).reshape(8)).reshape(2, 4)
-    found = hg.newton_cg_step(convex, x, damping, method=method)
-    tolerance = 1e-5 if method == "finite_difference" else 1e-8
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_dense_takes_the_pseudo_inverse_of_a_singular_hessian() -> None:
-    def valley(x: Tensor) -> Tensor:
-        return (x[0] + x[1] - 1) ** 2
-
-    step = hg.newton_cg_step(valley, torch.zeros(3, dtype=torch.float64), method="dense")
-    torch.testing.assert_close(step, torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
-    torch.testing.assert_close(hg.newton_cg_step(valley, torch.zeros(3, dtype=torch.float64)), step)
-
-
-def test_conjugate_gradients_descend_where_the_dense_solve_climbs() -> None:
-    def saddle(x: Tensor) -> Tensor:
-        return x[0] ** 2 - x[1] ** 2
-
-    x = torch.tensor([0.1, 1.0], dtype=torch.float64)
-    gradient = torch.func.grad(saddle)(x)
-    dense, truncated = (hg.newton_cg_step(saddle, x, method=m) for m in ("dense", "linearised"))
-    torch.testing.assert_close(x + dense, torch.zeros(2, dtype=torch.float64))
-    assert gradient @ dense > 0
-    assert gradient @ truncated < 0
-    assert saddle(x + truncated) < saddle(x)
-
-
-def test_the_report_of_a_step() -> None:
-    x = normal(8, seed=1)
-    result = newton_cg(convex, x, relative_tolerance=1e-4, hvp_method="jvp_of_grad")
-    assert result.converged
-    assert 1 <= result.iterations == result.products <= 8
-    assert result.residuals[-1] <= 1e-4 * result.residuals[0]
-    short = newton_cg(convex, x, radius=0.05)
-    assert short.status == "boundary"
-    assert float(short.step.norm()) == pytest.approx(0.05)
 
 
 # --- standard test functions (More, Garbow & Hillstrom 1981, by number, and others) ---------------------------
@@ -390,11 +323,3 @@ def test_newton_cg_finds_the_unique_minimum_of_a_logistic_regression() -> None:
     assert all(result.converged and result.iterations <= 15 for result in found)
     for result in found[1:]:
         torch.testing.assert_close(result.x, found[0].x, rtol=0, atol=1e-8)
-
-
-def test_the_dense_step_names_what_is_not_finite() -> None:
-    x = torch.zeros(3, dtype=torch.float64)
-    with pytest.raises(FloatingPointError, match="f: its Hessian at x"):
-        hg.newton_cg_step(lambda x: (x.abs() ** 1.5).sum(), x, method="dense")
-    with pytest.raises(FloatingPointError, match="f: its gradient at x"):
-        hg.newton_cg_step(lambda x: x @ x + (x * float("inf")).sum(), x, method="dense")

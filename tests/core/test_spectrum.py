@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import torch
+from core_fakes import normal, with_spectrum
 from torch import Tensor
 
 import hograd_core as hg
@@ -24,15 +25,6 @@ from hograd_core.curvature import (
 from hograd_core.curvature._lanczos import LanczosProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def with_spectrum(values: Tensor, seed: int = 0) -> Tensor:
-    q, _ = torch.linalg.qr(normal(len(values), len(values), seed=seed))
-    return q * values @ q.T
 
 
 def laplacian_values(n: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import BatchedSine, Sine
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.func import grad, vmap
@@ -45,25 +46,6 @@ class WithoutBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.sin()
-
-
-class WithoutJvp(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return g * x.cos()
-
-
-class WithGeneratedVmap(WithoutJvp):
-    generate_vmap_rule = True
 
 
 def of(function: type[torch.autograd.Function]) -> Callable[[Tensor], Tensor]:
@@ -121,9 +103,9 @@ LIMITS = [
     (of(WithoutBackward), h.gradient, "autograd", 1, "no derivative formula"),
     (of(OldStyle), HVP, "jvp_of_grad", 2, "custom Function without setup_context"),
     (of(OldStyle), h.gradient, "func", 1, "custom Function without setup_context"),
-    (of(WithoutJvp), HVP, "grad_of_jvp", 2, "no forward-mode formula"),
-    (of(WithoutJvp), TENSOR, "func_hessian", 2, "no batching rule"),
-    (of(WithGeneratedVmap), TENSOR, "func_hessian", 3, "defect of torch.func"),
+    (of(Sine), HVP, "grad_of_jvp", 2, "no forward-mode formula"),
+    (of(Sine), TENSOR, "func_hessian", 2, "no batching rule"),
+    (of(BatchedSine), TENSOR, "func_hessian", 3, "defect of torch.func"),
     (hooked, HVP, "jvp_of_grad", 2, "saved-tensor hooks barred"),
     (checkpointed, TENSOR, "jacrev_of_grad", 2, "saved-tensor hooks barred"),
     (reentrant, HVP, "double_backward", 2, "reentrant checkpoint"),

@@ -258,7 +258,7 @@ def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) ->
 def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
     """Order -> n-vectors that a link of the chain costs, where every order has an exact law of degree 1 in T."""
     found: dict[int, Fraction] = {}
-    for order, one in rows.groupby("order"):
+    for (order,), one in rows.groupby(["order"]):
         if one["depth"].nunique() < 2:
             continue
         law = law_for(one, metric, "depth")
@@ -267,7 +267,7 @@ def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
         slope = law.polynomial.coefficient("depth", 1)
         lead = max(slope.terms, key=lambda e: (sum(e), e))
         width = int(law.fixed.get("n", 1)) if "n" not in law.polynomial.variables else 1
-        found[int(order)] = slope.terms[lead] / law.unit / width
+        found[order] = slope.terms[lead] / law.unit / width
     return found
 
 

@@ -235,7 +235,7 @@ class Baseline:
 
     def like(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The baseline's rows on the problem, type, machine and sizes of rows of one group."""
-        own = self._rows.iloc[self._at.get(tuples(rows, self._place)[0], [])]
+        own: pd.DataFrame = self._rows.iloc[self._at.get(tuples(rows, self._place)[0], [])]
         for column in ("n", "depth", "batch"):
             wanted = set(rows[column].to_list())
             own = where(own, (value in wanted for value in own[column].to_list()))

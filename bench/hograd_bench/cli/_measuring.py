@@ -101,9 +101,13 @@ def run(
     reports: Annotated[Path, typer.Option(help="folder of the reports")] = Path("reports"),
     report: Annotated[bool, typer.Option("--report", help="build the HTML report afterwards")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest run of this machine")] = False,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="processes at once; cells that are timed run one at a time, beside no other"),
+    ] = 1,
     isolate: Annotated[str, typer.Option(help="a process of its own for: auto (large cells), always, never")] = "auto",
     cell_timeout: Annotated[float, typer.Option(help="seconds after which a cell is stopped")] = 120.0,
-    memory_limit: Annotated[float | None, typer.Option(help="GiB that a worker may take (Linux)")] = None,
+    memory_limit: Annotated[float | None, typer.Option(help="GiB that a process may take (Linux)")] = None,
     memory_budget: Annotated[
         float, typer.Option(help="GiB: cells whose result alone is larger are skipped with that reason")
     ] = 1.0,
@@ -118,6 +122,7 @@ def run(
     Each result is checked against float64 truth before it is measured. Ctrl-C keeps every finished row;
     `--resume` goes on from there.
     """
+    from hograd_bench import engine
     from hograd_bench import run as running
 
     on = [*(problem or []), *_load_problem_files(problem_file)]
@@ -133,9 +138,10 @@ def run(
         typer.echo("\n".join(p.cell.id for p in plans))
         return
     memory = int(memory_limit * 2**30) if memory_limit else None
-    limits = running.Limits(cell_timeout, memory, isolate, resident)  # type: ignore[arg-type]
+    local = engine.Local(workers, engine.Limits(cell_timeout, memory))
+    options: dict[str, Any] = {"isolate": isolate, "resident": resident, "resume": resume}
     try:
-        outcome = running.run(plans, results, limits, resume=resume, problem_files=problem_file or [], console=err)
+        outcome = running.run(plans, results, local, **options, problem_files=problem_file or [], console=err)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     if as_json:

@@ -154,7 +154,7 @@ def _measure_missing(chosen: list[Any], results: Path) -> None:
     if not plans:
         return
     try:
-        outcome = running.run(plans, results, running.Limits(), console=err)
+        outcome = running.run(plans, results, console=err)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     outcome.print(err)

@@ -14,16 +14,13 @@ from typing import Any
 
 from hograd_bench import own_files
 from hograd_bench.cells import Cell
-from hograd_bench.peers import _operators
+from hograd_bench.peers import _operators as _operators  # declares what peers compute and hograd does not list
 from hograd_bench.peers._contract import Peer as Peer
 from hograd_bench.peers._contract import PeerMethod as PeerMethod
 from hograd_bench.peers._contract import Prepared as Prepared
 from hograd_bench.peers._contract import Task as Task
 from hograd_bench.peers._contract import value_of as value_of
 from hograd_core import Method, Operator, resolve
-
-OPERATORS = (_operators.local_minimum, _operators.kfac_vector_product)
-"""Operators that no registry lists."""
 
 FOLDERS = "HOGRAD_PEERS"
 """Environment variable: folders of peers of one's own, separated as PATH is. Workers inherit it."""

@@ -120,13 +120,14 @@ def series(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26
 
 
 def _curve(one: Series, x: str, y: str) -> pd.DataFrame:
-    curve: pd.DataFrame = one.rows[[x, y]].assign(law=False)
     if one.law is None:
-        return curve
+        measured: pd.DataFrame = one.rows[[x, y]].assign(law=False)
+        return measured
     low, high = max(one.law.start, float(one.rows[x].min())), float(one.rows[x].max())
     at = np.geomspace(low, high, 40) if high > low else np.array([low])
-    values = pd.DataFrame({x: at, y: [one.law.at(float(v)) for v in at], "law": True})
-    return values[np.isfinite(values[y]) & (values[y] > 0)]
+    curve: pd.DataFrame = pd.DataFrame({x: at, y: [one.law.at(float(v)) for v in at], "law": True})
+    shown: pd.DataFrame = curve[np.isfinite(curve[y]) & (curve[y] > 0)]
+    return shown
 
 
 def strips(

@@ -14,6 +14,7 @@ import pandas as pd
 from hograd_bench import claims, measure, store
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
+from hograd_bench.engine import Limits, Local
 from hograd_bench.metrics import Subject
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import warm
@@ -41,7 +42,7 @@ def foretold(base: Path, measured: Path) -> str:
     left = [Planned(cell) for cell in timed if cell.id not in have]
     if left:
         # In one process, the methods of a problem share its truth, which takes most of the time at these sizes.
-        run_of.run(left, measured, run_of.Limits(seconds=600.0, isolate="never"))
+        run_of.run(left, measured, Local(limits=Limits(seconds=600.0)), isolate="never")
     far = store.load(measured, details=False).rows
     peaks = _peaks([cell for each in series for cell, _ in each.targets], measured / "peak_bytes.json")
     results = prediction.judged(series, peaks)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.workers import ROUNDS
+import pytest
+from hograd_bench.engine import Host, call
+from hograd_bench.engine.child import ROUNDS
+from hograd_bench.sweeps import plugin
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,25 @@ class Timed:
 
 
 def measured() -> list[Timed]:
-    """Run the benchmarks of known cost in a process of their own, with the options that workers use.
+    """Run the benchmarks of known cost in a process of their own, with the options by which cells are timed.
 
     Raises:
-        RuntimeError: they did not run; the message ends with what pytest said.
+        LostError: they did not run.
     """
-    benches = Path(__file__).with_name("known_cost.py")
-    configuration = Path(__file__).parents[1] / "sweeps" / "pytest.ini"
+    return [_timed(entry) for entry in call(Host(), f"{__name__}:benchmarks", seconds=600.0)]
+
+
+def benchmarks() -> list[dict[str, Any]]:
+    """What pytest-benchmark writes of known_cost.py."""
+    configuration = Path(plugin.__file__).with_name("pytest.ini")
     with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
         written = Path(folder, "timing.json")
-        ran = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-c", str(configuration), str(benches)),
-                *(*ROUNDS, f"--benchmark-json={written}"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )  # fmt: skip
-        if ran.returncode != 0:
-            raise RuntimeError(f"the benchmarks of known cost did not run:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
-        return [_timed(entry) for entry in json.loads(written.read_text(encoding="utf-8"))["benchmarks"]]
+        benches = str(Path(__file__).with_name("known_cost.py"))
+        code = pytest.main(["-c", str(configuration), benches, *ROUNDS, f"--benchmark-json={written}"])
+        if code != 0:
+            raise RuntimeError(f"the benchmarks of known cost did not run: pytest's exit code is {int(code)}")
+        entries: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))["benchmarks"]
+        return entries
 
 
 def _timed(entry: dict[str, Any]) -> Timed:

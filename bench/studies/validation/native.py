@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import conv2d
-
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Subject
 from hograd_bench.metrics._allocations import quiet_collector, trace
 from hograd_bench.metrics._calls import repeatable, warm
+from torch.nn.functional import conv2d
 
 CELLS = tuple(
     Cell(operator, method, problem, n, 2, batch=batch)

@@ -1,8 +1,8 @@
 """The validation study: each section compares an instrument with another or with a hand count, as Markdown.
 
-python -m hograd_bench.validation                       # every section, to the terminal
-python -m hograd_bench.validation memory operations     # some of them
-python -m hograd_bench.validation --write docs/measurement.md
+python -m studies.validation                       # every section, to the terminal
+python -m studies.validation memory operations     # some of them
+python -m studies.validation --write docs/measurement.md
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from studies._document import Row, table
-
 from hograd_bench import measure, metrics, plan, problems
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Subject, _isolated, counts, memory
+from hograd_bench.engine import Host, Local, Task
+from hograd_bench.metrics import Subject, counts, resident
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import repeatable
-from hograd_bench.validation import determinism, native, operations, timing
-from hograd_bench.validation.programs import PROGRAMS
+
 from hograd_core import UnsupportedError
+from studies._document import Row, table
+from studies.validation import determinism, native, operations, timing
+from studies.validation.programs import PROGRAMS
 
 
 def cells_of(preset: str) -> list[Cell]:
@@ -84,7 +85,7 @@ def against_memray(preset: str) -> str:
     return table(head, rows)
 
 
-def resident(preset: str) -> str:
+def resident_set(preset: str) -> str:
     """Peak bytes beside the rise of resident memory in a process of its own, three times."""
     cells = (
         Cell("derivative_vector_product", "double_backward", "mlp", 64),
@@ -93,14 +94,19 @@ def resident(preset: str) -> str:
         Cell("derivative_tensor", "func_hessian", "mlp", 256),
         Cell("derivative_vector_product", "double_backward", "conv_loss", 8, batch=16),
     )
+    apart = Host(variables=resident.VARIABLES)
+    tasks = [Task(cell, ("resident",), apart, alone=True) for cell in cells for _ in range(3)]
+    rises: dict[Cell, list[int]] = {}
+    for event in Local().run(tasks):
+        if event.row is not None:
+            rises.setdefault(event.task.cell, []).append(event.row["metrics"]["peak_rss_bytes"])
     rows = []
-    for cell in cells:
+    for cell, found in rises.items():
         call = repeatable(Subject(cell).call)
         call()
         peak = trace(call).peak_bytes
-        rises = [_isolated.resident_peak(cell).rise_bytes for _ in range(3)]
-        excess = max(rises) - peak
-        rows.append((cell.id, peak, ", ".join(f"{rise:,}" for rise in rises), excess, memory.unseen(peak, max(rises))))
+        taken, most = ", ".join(f"{rise:,}" for rise in found), max(found)
+        rows.append((cell.id, peak, taken, most - peak, resident.unseen(peak, most)))
     return table(("cell", "peak_bytes", "peak_rss_bytes, three processes", "largest excess B", "unseen_bytes"), rows)
 
 
@@ -247,7 +253,7 @@ def _calls(preset: str) -> Iterable[tuple[Cell, Callable[[], object]]]:
 SECTIONS: dict[str, tuple[str, Callable[[str], str]]] = {
     "memory": ("Memory: programs counted by hand", hand_counted),
     "memray": ("Memory: allocator events against memray", against_memray),
-    "resident": ("Memory: resident set", resident),
+    "resident": ("Memory: resident set", resident_set),
     "operations": ("Operations: formulas against hand counts", arithmetic),
     "warm-up": ("Warm-up", warm_up),
     "processes": ("Determinism: fresh processes", processes),
@@ -278,5 +284,5 @@ def run(names: Sequence[str] = (), preset: str = "default") -> str:
     parts = []
     for name in names or SECTIONS:
         title, section = SECTIONS[name]
-        parts.append(f"### {title}\n\n`python -m hograd_bench.validation {name}`\n\n{section(preset)}")
+        parts.append(f"### {title}\n\n`python -m studies.validation {name}`\n\n{section(preset)}")
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Command line of the validation study; see :mod:`hograd_bench.validation.study`."""
+"""Command line of the validation study; see :mod:`studies.validation.study`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from studies._document import check_markers, written_into
-
-from hograd_bench.validation import study
+from studies.validation import study
 
 
 def main() -> None:
     """Parse arguments and print or write the study."""
-    parser = argparse.ArgumentParser(prog="python -m hograd_bench.validation", description=study.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.validation", description=study.__doc__)
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(study.SECTIONS))
     parser.add_argument("--preset", default="default", help="whose cells the sections over cells take")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the sections between markers in FILE")

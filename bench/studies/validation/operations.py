@@ -8,6 +8,7 @@ from typing import Any
 
 from hograd_bench import problems
 from hograd_bench.metrics._dispatch import Tally, count
+
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 
 SPEC = problems.Spec(n=16, depth=3, batch=4)

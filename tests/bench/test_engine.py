@@ -13,13 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hograd_bench import environment, problems, store, workers
+from hograd_bench import driver, environment, problems, store
 from hograd_bench.cells import Cell
+from hograd_bench.engine import EngineError, Host, Limits, Local
 from hograd_bench.plan import Planned
-from hograd_bench.workers import Limits
 
 FILE = Path(__file__).parents[1] / "data" / "troubled_problems.py"
 LIGHT = ("accuracy", "memory")
+HOST = Host(problem_files=(str(FILE),))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,8 +62,8 @@ def test_every_kind_of_trouble_is_a_row_and_the_sweep_goes_on(run: store.Run) ->
     }
     plans = [Planned(c, LIGHT) for c in expected]
     plans.append(Planned(cell("fine", 6), LIGHT, skip="because"))
-    heard: list[workers.Event] = []
-    workers.execute(plans, run, Limits(seconds=25), heard.append, problem_files=[FILE])
+    heard: list[driver.Event] = []
+    driver.execute(plans, run, Local(limits=Limits(seconds=25)), heard.append, host=HOST)
     got = rows(run)
     assert {c.id for c in expected} | {cell("fine", 6).id} == set(got)
     for c, (status, said) in expected.items():
@@ -77,7 +78,7 @@ def test_what_pytorch_cannot_do_and_what_it_silently_gets_wrong(run: store.Run) 
     fused = Cell("derivative_vector_product", "double_backward", "sdpa_attention_loss", 4, batch=2)
     silent = cell("once")  # differentiates twice to zeros, without an error
     plans = [Planned(fused, LIGHT), Planned(silent, LIGHT)]
-    workers.execute(plans, run, Limits(seconds=60), problem_files=[FILE])
+    driver.execute(plans, run, Local(limits=Limits(seconds=60)), host=HOST)
     got = rows(run)
     assert got[fused.id]["status"] == "unsupported"
     assert "is not implemented" in str(got[fused.id]["reason"])
@@ -89,7 +90,7 @@ def test_what_pytorch_cannot_do_and_what_it_silently_gets_wrong(run: store.Run) 
 def test_a_memory_limit_makes_an_oom_row(run: store.Run) -> None:
     # The limit is ample for the stacks of a worker's threads, however many cores there are.
     big = Planned(cell("reserves", 8), LIGHT)
-    workers.execute([big], run, Limits(seconds=60, memory=2**32, isolate="always"), problem_files=[FILE])
+    driver.execute([big], run, Local(limits=Limits(seconds=60, memory=2**32)), isolate="always", host=HOST)
     (row,) = rows(run).values()
     assert row["status"] == "oom", row["reason"]
 
@@ -97,10 +98,10 @@ def test_a_memory_limit_makes_an_oom_row(run: store.Run) -> None:
 @pytest.mark.slow
 def test_finished_cells_are_not_repeated(run: store.Run) -> None:
     plans = [Planned(cell("fine", n), LIGHT) for n in (2, 3, 4)]
-    workers.execute(plans[:2], run, Limits(), problem_files=[FILE])
+    driver.execute(plans[:2], run, Local(), host=HOST)
     before = (run.path / store.ROWS).read_bytes()
-    heard: list[workers.Event] = []
-    workers.execute(plans, run, Limits(), heard.append, problem_files=[FILE])
+    heard: list[driver.Event] = []
+    driver.execute(plans, run, Local(), heard.append, host=HOST)
     assert (run.path / store.ROWS).read_bytes().startswith(before)
     assert [e.planned.cell.n for e in heard] == [4]
 
@@ -109,8 +110,8 @@ def test_finished_cells_are_not_repeated(run: store.Run) -> None:
 def test_a_worker_that_cannot_start_says_why(run: store.Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_module\n", encoding="utf-8")
-    with pytest.raises(workers.WorkerError, match="no_such_module"):
-        workers.execute([Planned(cell("fine"), LIGHT)], run, Limits(), problem_files=[broken])
+    with pytest.raises(EngineError, match="no_such_module"):
+        driver.execute([Planned(cell("fine"), LIGHT)], run, Local(), host=Host(problem_files=(str(broken),)))
 
 
 @pytest.mark.slow

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.benchmark import Timer
-
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Subject
 from hograd_bench.metrics.time import collector_off, fastest
+from torch.utils.benchmark import Timer
 
 KNOWN = (2e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Seconds of the busy loops."""

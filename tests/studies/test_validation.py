@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hograd_bench.validation import __main__ as command
-from hograd_bench.validation import study
 from studies import _document
 from studies._document import written_into
+from studies.validation import __main__ as command
+from studies.validation import study
 
 MARKED = "<!-- study: {0} -->\n{1}<!-- end of study: {0} -->\n"
 DOCUMENT = "before\n" + MARKED.format("a", "old\n") + "between\n" + MARKED.format("b", "")
@@ -28,7 +28,7 @@ def test_sections_of_the_documentation_exist() -> None:
     assert sorted(marked) == sorted(study.SECTIONS)
     for name in marked:
         between = text.split(_document.BEGIN.format(name))[1].split(_document.END.format(name))[0]
-        assert between.strip(), f"section {name} is empty: python -m hograd_bench.validation --write FILE {name}"
+        assert between.strip(), f"section {name} is empty: python -m studies.validation --write FILE {name}"
         assert "DIFFERENT" not in between
 
 
@@ -57,7 +57,7 @@ def test_writing_replaces_only_what_is_between_the_markers() -> None:
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["validation", "b"])
     command.main()
-    assert capsys.readouterr().out == "### B\n\n`python -m hograd_bench.validation b`\n\nalso\n\n"
+    assert capsys.readouterr().out == "### B\n\n`python -m studies.validation b`\n\nalso\n\n"
     path = tmp_path / "document.md"
     path.write_text(DOCUMENT, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["validation", "--write", str(path), "--preset", "smoke", "a"])

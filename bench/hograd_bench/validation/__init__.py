@@ -1,1 +1,0 @@
-"""The instruments against second instruments and against hand counts: ``python -m hograd_bench.validation``."""

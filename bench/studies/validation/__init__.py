@@ -1,0 +1,1 @@
+"""The instruments against second instruments and against hand counts: ``python -m studies.validation``."""
