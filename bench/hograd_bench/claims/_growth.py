@@ -258,7 +258,8 @@ def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) ->
 def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
     """Order -> n-vectors that a link of the chain costs, where every order has an exact law of degree 1 in T."""
     found: dict[int, Fraction] = {}
-    for (order,), one in rows.groupby(["order"]):
+    for order in sorted(set(rows["order"].to_list())):
+        one = rows[rows["order"] == order]
         if one["depth"].nunique() < 2:
             continue
         law = law_for(one, metric, "depth")
