@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import mostly_slow
 from hograd_bench import problems
 from torch import Tensor
 
@@ -144,7 +145,7 @@ def some_case(operator: Operator) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("operator", "method"), [(o.name, m) for o in hograd_core.operators().values() for m in o.methods]
+    ("operator", "method"), mostly_slow((o.name, m) for o in hograd_core.operators().values() for m in o.methods)
 )
 def test_a_deleted_body_fails_the_loop(operator: str, method: str) -> None:
     record = hograd_core.operators()[operator]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -11,8 +13,15 @@ from torch.autograd.function import once_differentiable
 F64 = torch.float64
 
 
+def mostly_slow(values: Iterable[Any], every: int = 10) -> list[Any]:
+    """Values to parametrise an expensive test with: one in ``every`` in the fast loop too, the others marked slow."""
+    rows = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*row, marks=() if i % every == 0 else pytest.mark.slow) for i, row in enumerate(rows)]
+
+
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
+    """Normal numbers on the CPU, whatever the default device; the same for every dtype."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=F64, device="cpu").to(dtype)
 
 
 def labels(*shape: int, classes: int = 3, seed: int = 7) -> Tensor:

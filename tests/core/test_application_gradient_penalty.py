@@ -6,7 +6,7 @@ import gc
 
 import pytest
 import torch
-from core_fakes import normal
+from core_fakes import mostly_slow, normal
 from torch import Tensor, nn
 
 from hograd_core.applications import _penalty_truth as truths
@@ -228,7 +228,7 @@ def test_no_second_reverse_formula_is_needed_by_the_jvp_method() -> None:
     assert all(bool(g.isfinite().all()) for g in found.gradient.values())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     arguments = (critic, normal(4, 3).float(), normal(4, 3, seed=1).float(), uniform(4, 1).float())

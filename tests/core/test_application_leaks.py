@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import mostly_slow
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -37,7 +38,7 @@ def alive() -> int:
 
 
 @pytest.mark.parametrize(
-    ("operator", "method"), KERNELS, ids=lambda value: value if isinstance(value, str) else value.name
+    ("operator", "method"), mostly_slow(KERNELS), ids=lambda value: value if isinstance(value, str) else value.name
 )
 def test_nothing_is_kept_after_a_hundred_steps(operator: hg.Operator, method: str) -> None:
     known = arguments()

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from core_fakes import normal
+from core_fakes import mostly_slow, normal
 from torch import Tensor, nn
 
 import hograd_core
@@ -138,7 +138,7 @@ def test_memory_against_inner_steps() -> None:
     assert saved_bytes(first_order, 8) == saved_bytes(first_order, 1)
 
 
-@pytest.mark.parametrize("name", list(meta_gradient.methods))
+@pytest.mark.parametrize("name", mostly_slow(list(meta_gradient.methods)))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     model = network()
     support, query = sets(tasks=1, shots=2)
@@ -208,6 +208,7 @@ def sine_tasks(count: int, generator: torch.Generator) -> tuple[tuple[Tensor, Te
     return (x[:, :10], y[:, :10]), (x[:, 10:], y[:, 10:])
 
 
+@pytest.mark.slow
 def test_a_maml_run_converges() -> None:
     """After meta-training, five inner steps on ten points fit a new sinusoid far better than from the first start."""
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import math
 import pytest
 import sympy
 import torch
+from core_fakes import mostly_slow
 from torch import Tensor, nn
 
 from hograd_core.applications import _pinn_truth  # noqa: F401 (registers the truths)
@@ -228,7 +229,7 @@ def test_estimators_are_exact_where_their_variance_is_zero() -> None:
     torch.testing.assert_close(method, found.value)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     u, x = network(2), points(2, 2)
 

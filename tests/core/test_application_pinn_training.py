@@ -70,6 +70,7 @@ TRAININGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_pinn_converges(name: str) -> None:
     """Within 2 % of the manufactured solution in the maximum norm, at a fixed seed."""

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from core_fakes import normal
+from core_fakes import mostly_slow, normal
 from torch import Tensor
 
 from hograd_core.reference import reference, relative_error, tolerance
@@ -187,7 +187,7 @@ def test_failures_are_named() -> None:
         minimize_cubic_newton(rosenbrock, torch.zeros(2), max_iterations=0)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     x = normal(5)
 

@@ -15,6 +15,7 @@ import hograd_core as hg
 from hograd_core.curvature import (
     Estimate,
     HessianOperator,
+    MatrixOperator,
     hutch_plus_plus,
     hutchinson_trace,
     stochastic_diagonal,
@@ -112,7 +113,7 @@ def scores(estimates: list[Estimate], true: Tensor) -> tuple[Tensor, Tensor, Ten
 @pytest.mark.parametrize("distribution", ["rademacher", "normal", "sphere"])
 def test_hutchinsons_trace(distribution: str) -> None:
     a, probes = symmetric(12), 20
-    operator = hg.MatrixOperator.dense(a)
+    operator = MatrixOperator.dense(a)
     estimates = [hutchinson_trace(operator, probes=probes, distribution=distribution, seed=s) for s in range(REPEATS)]
     z, spread, stated = scores(estimates, a.trace())
     assert z.abs() < 4
@@ -128,7 +129,7 @@ def test_hutchinsons_trace(distribution: str) -> None:
 @pytest.mark.parametrize("distribution", ["rademacher", "normal"])
 def test_the_stochastic_diagonal(distribution: str) -> None:
     a, probes = symmetric(8), 60
-    operator = hg.MatrixOperator.dense(a)
+    operator = MatrixOperator.dense(a)
     estimates = [
         stochastic_diagonal(operator, probes=probes, distribution=distribution, seed=s) for s in range(REPEATS)
     ]
@@ -143,7 +144,7 @@ def test_the_stochastic_diagonal(distribution: str) -> None:
 @pytest.mark.parametrize("estimator", [hutch_plus_plus, xtrace], ids=["hutch++", "xtrace"])
 def test_sketching_traces_are_unbiased_and_state_their_error(estimator: Callable[..., Estimate]) -> None:
     a = symmetric(40)
-    estimates = [estimator(hg.MatrixOperator.dense(a), products=30, seed=s) for s in range(REPEATS)]
+    estimates = [estimator(MatrixOperator.dense(a), products=30, seed=s) for s in range(REPEATS)]
     z, spread, stated = scores(estimates, a.trace())
     assert z.abs() < 4
     # The samples within one estimate are few, and for XTrace dependent: the stated error is good to a third.
@@ -153,7 +154,7 @@ def test_sketching_traces_are_unbiased_and_state_their_error(estimator: Callable
 
 def test_sketching_beats_hutchinson_on_a_decaying_spectrum() -> None:
     a = psd(torch.arange(1, 61, dtype=torch.float64) ** -2.0)
-    operator = hg.MatrixOperator.dense(a)
+    operator = MatrixOperator.dense(a)
 
     def error(estimator: Callable[..., Estimate], **budget: int) -> float:
         values = [float(estimator(operator, seed=s, **budget).value) for s in range(40)]
@@ -175,7 +176,7 @@ def test_xtrace_is_its_definition() -> None:
         q, _ = torch.linalg.qr(a @ omega[:, others])
         left = omega[:, i] - q @ (q.T @ omega[:, i])
         samples.append((q.T @ a @ q).trace() + (n - m + 1) / (left @ left) * (left @ a @ left))
-    estimate = xtrace(hg.MatrixOperator.dense(a), products=2 * m, seed=3)
+    estimate = xtrace(MatrixOperator.dense(a), products=2 * m, seed=3)
     torch.testing.assert_close(estimate.value, torch.stack(samples).mean())
     torch.testing.assert_close(estimate.standard_error, torch.stack(samples).std() / m**0.5)
 
@@ -186,7 +187,7 @@ def test_low_rank_is_found_exactly(estimator: Callable[..., Estimate], rank: int
     values = torch.zeros(20, dtype=torch.float64)
     values[:rank] = torch.tensor([2.0, -3.0, 0.5])[:rank]
     a = psd(values)
-    estimate = estimator(hg.MatrixOperator.dense(a), products=18)
+    estimate = estimator(MatrixOperator.dense(a), products=18)
     assert abs(float(estimate.value - a.trace())) < 1e-12
     assert float(estimate.standard_error) < 1e-6
 
@@ -195,14 +196,14 @@ def test_low_rank_is_found_exactly(estimator: Callable[..., Estimate], rank: int
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_budgets_beyond_the_dimension_give_the_trace(estimator: Callable[..., Estimate], n: int) -> None:
     a = symmetric(n)
-    estimate = estimator(hg.MatrixOperator.dense(a), products=60)
+    estimate = estimator(MatrixOperator.dense(a), products=60)
     torch.testing.assert_close(estimate.value, a.trace())
     assert float(estimate.standard_error) == 0.0
     assert estimate.products <= 3 * n
 
 
 def test_probes_are_by_seed_or_generator_and_the_same_on_every_dtype() -> None:
-    operator = hg.MatrixOperator.dense(symmetric(6))
+    operator = MatrixOperator.dense(symmetric(6))
     first = hutchinson_trace(operator, probes=4, seed=1)
     assert torch.equal(first.value, hutchinson_trace(operator, probes=4, seed=1).value)
     assert not torch.equal(first.value, hutchinson_trace(operator, probes=4, seed=2).value)
@@ -243,11 +244,11 @@ def test_stochastic_traces_in_low_precision(method: str, dtype: torch.dtype) -> 
 )
 def test_refusals(call: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        call(hg.MatrixOperator.dense(symmetric(4)))
+        call(MatrixOperator.dense(symmetric(4)))
 
 
 def test_seeds_and_generators_of_the_wrong_kind() -> None:
-    operator = hg.MatrixOperator.dense(symmetric(4))
+    operator = MatrixOperator.dense(symmetric(4))
     with pytest.raises(TypeError, match="seed: got 'one'"):
         hutchinson_trace(operator, seed="one")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="generator: got int"):

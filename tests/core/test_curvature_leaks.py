@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import mostly_slow
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -97,12 +98,12 @@ def check(step: Callable[[], Any], steps: int = 100) -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize(("name", "method"), KERNELS)
+@pytest.mark.parametrize(("name", "method"), mostly_slow(KERNELS))
 def test_a_kernel_keeps_nothing(name: str, method: str) -> None:
     check(stepped(name, method))
 
 
-@pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
+@pytest.mark.parametrize("globalisation", mostly_slow(["line_search", "trust_region"]))
 def test_minimisation_keeps_nothing(globalisation: str) -> None:
     start = arguments()["x"]
     check(lambda: _drop(minimize_newton(f, start, globalisation=globalisation, max_iterations=3)), steps=20)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import mostly_slow
 from torch import Tensor
 
 import hograd_core as h
@@ -18,7 +19,9 @@ from hograd_core import reference
 F64 = torch.float64
 OPERATORS = (h.gradient, h.derivative_tensor, h.derivative_vector_product, h.directional_derivative)
 METHODS = [(o, m) for o in OPERATORS for m in o.methods.values()]
-every_method = pytest.mark.parametrize(("operator", "method"), METHODS, ids=[f"{o.name}-{m.name}" for o, m in METHODS])
+NAMES = [f"{o.name}-{m.name}" for o, m in METHODS]
+every_method = pytest.mark.parametrize(("operator", "method"), METHODS, ids=NAMES)
+mostly_slowly = pytest.mark.parametrize(("operator", "method"), mostly_slow(METHODS, 5), ids=NAMES)
 
 
 def compute(operator: h.Operator, method: h.Method, f: Any, x: Tensor, v: Tensor, order: int) -> Tensor:
@@ -145,7 +148,7 @@ def test_inside_no_grad_and_inference_mode(
     assert inside == (mode is torch.enable_grad, mode is torch.inference_mode)
 
 
-@every_method
+@mostly_slowly
 def test_no_tensor_of_the_computation_outlives_it(operator: h.Operator, method: h.Method) -> None:
     """Without the garbage collector: a cycle of Python objects, or one through .grad, would keep them."""
     alive: list[weakref.ref[Tensor]] = []
@@ -179,7 +182,7 @@ def live_bytes() -> int:
     return sum(storages.values())
 
 
-@every_method
+@mostly_slowly
 def test_retained_memory_is_flat_over_repeats(operator: h.Operator, method: h.Method) -> None:
     x, v = torch.randn(2, 4, dtype=F64).unbind()
     order = orders(operator, method, 2)[-1]

@@ -215,6 +215,7 @@ def test_torchscript_is_refused() -> None:
         h.from_module(torch.jit.script(nn.Linear(3, 3)), square, X.float(), None)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_modules_are_taken_by_their_code() -> None:
     linear = nn.Linear(3, 3).to(F64)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from core_fakes import F64, OnceSine, OnceSineWithJvp, SineWithJvp, normal, weighted
+from core_fakes import F64, OnceSine, OnceSineWithJvp, SineWithJvp, mostly_slow, normal, weighted
 from torch import Tensor, nn
 
 import hograd_core as h
@@ -117,7 +117,7 @@ def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, 3))
 def test_no_method_returns_a_wrong_number(name: str) -> None:
     found = outcomes(name)
     wrong = {key: status for key, status in found.items() if status.startswith("wrong")}
@@ -129,7 +129,7 @@ def test_no_method_returns_a_wrong_number(name: str) -> None:
         assert "refused" in found.values()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, 5))
 def test_repair_computes_instead(name: str) -> None:
     found = outcomes(name, repair=True)
     assert not {key: status for key, status in found.items() if status.startswith("wrong")}
@@ -140,6 +140,7 @@ def test_repair_computes_instead(name: str) -> None:
         assert found["grad_of_jvp", 2] == "right"
 
 
+@pytest.mark.slow
 def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
     for hazard in HAZARDS:
         if hazard.operator in CASES:

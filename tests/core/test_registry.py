@@ -145,6 +145,7 @@ def test_an_operator_has_an_order_or_takes_one() -> None:
         _registry.operator(result="x", default="none")(neither)
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_under_warnings_as_errors() -> None:
     """The first forward-mode call in a process makes PyTorch warn of its own deprecated jit."""
     import subprocess

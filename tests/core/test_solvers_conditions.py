@@ -20,6 +20,7 @@ from hograd_core.applications.pinn import (
     residual,
     sampled_laplacian,
 )
+from hograd_core.curvature import MatrixOperator
 from hograd_core.solvers import conjugate_gradient, minimize_cubic_newton, minimize_newton, newton_cg
 
 D = torch.float64
@@ -45,6 +46,7 @@ def least(g: Tensor, h: Tensor, m: float) -> float:
     return float(c @ y + (values * y) @ y / 2 + m / 6 * y.norm() ** 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(hg.cubic_newton_step.methods))
 def test_two_hundred_steps_next_to_the_hard_case(name: str) -> None:
     generator = torch.Generator().manual_seed(7)
@@ -109,7 +111,7 @@ def test_a_start_that_is_not_finite_is_a_status_of_both_minimisers() -> None:
 
 
 def test_conjugate_gradients_name_what_does_not_fit() -> None:
-    a = hg.MatrixOperator.dense(2 * torch.eye(2, dtype=D))
+    a = MatrixOperator.dense(2 * torch.eye(2, dtype=D))
     b = torch.ones(2, dtype=D)
     with pytest.raises(TypeError, match=r"b: got dtype torch\.float32, expected torch\.float64"):
         conjugate_gradient(a, b.float())

@@ -9,7 +9,7 @@ import torch
 from core_fakes import normal, with_spectrum
 from torch import Tensor
 
-import hograd_core as hg
+from hograd_core.curvature import MatrixOperator
 from hograd_core.solvers import conjugate_gradient
 
 
@@ -21,7 +21,7 @@ def model(a: Tensor, b: Tensor, p: Tensor) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_exact_in_n_steps_on_a_positive_definite_system(n: int, seed: int) -> None:
     a, b = with_spectrum(torch.linspace(1, 30, n, dtype=torch.float64), seed), normal(n, seed=seed + 50)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b)
+    result = conjugate_gradient(MatrixOperator.dense(a), b)
     assert result.converged
     assert result.iterations <= n
     torch.testing.assert_close(result.step, torch.linalg.solve(a, b), rtol=1e-9, atol=1e-10)
@@ -29,12 +29,12 @@ def test_exact_in_n_steps_on_a_positive_definite_system(n: int, seed: int) -> No
 
 def test_as_many_steps_as_distinct_eigenvalues() -> None:
     a = with_spectrum(torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64).repeat(10))
-    assert conjugate_gradient(hg.MatrixOperator.dense(a), normal(30)).iterations == 3
+    assert conjugate_gradient(MatrixOperator.dense(a), normal(30)).iterations == 3
 
 
 def test_the_report_is_true() -> None:
     a, b = with_spectrum(torch.logspace(0, 2, 30, dtype=torch.float64)), normal(30, seed=1)
-    operator = hg.MatrixOperator.dense(a)
+    operator = MatrixOperator.dense(a)
     for limit in (1, 4, 9):
         result = conjugate_gradient(operator, b, max_iterations=limit, relative_tolerance=1e-3)
         assert result.iterations == result.products == limit
@@ -49,15 +49,15 @@ def test_the_report_is_true() -> None:
 @pytest.mark.parametrize("relative", [0.5, 1e-2, 1e-6])
 def test_it_stops_at_the_first_residual_within_the_tolerance(relative: float) -> None:
     a, b = with_spectrum(torch.logspace(0, 2, 30, dtype=torch.float64)), normal(30, seed=1)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b, relative_tolerance=relative)
+    result = conjugate_gradient(MatrixOperator.dense(a), b, relative_tolerance=relative)
     assert result.converged
     assert result.residuals[-1] <= relative * float(b.norm()) < result.residuals[-2]
-    absolute = conjugate_gradient(hg.MatrixOperator.dense(a), b, relative_tolerance=0, absolute_tolerance=0.1)
+    absolute = conjugate_gradient(MatrixOperator.dense(a), b, relative_tolerance=0, absolute_tolerance=0.1)
     assert absolute.residuals[-1] <= 0.1 < absolute.residuals[-2]
 
 
 def test_a_zero_right_hand_side_is_solved_by_zero() -> None:
-    result = conjugate_gradient(hg.MatrixOperator.dense(torch.eye(3)), torch.zeros(3))
+    result = conjugate_gradient(MatrixOperator.dense(torch.eye(3)), torch.zeros(3))
     assert result.converged
     assert result.iterations == result.products == 0
     assert torch.equal(result.step, torch.zeros(3))
@@ -67,7 +67,7 @@ def test_no_constant_in_a_denominator() -> None:
     # With 1e-8 added to either quotient these scales give another vector altogether.
     a, b = with_spectrum(torch.linspace(1, 3, 6, dtype=torch.float64)), normal(6)
     for scale in (1e-14, 1e14):
-        result = conjugate_gradient(hg.MatrixOperator.dense(scale * a), 1e-6 * b)
+        result = conjugate_gradient(MatrixOperator.dense(scale * a), 1e-6 * b)
         torch.testing.assert_close(result.step * scale, 1e-6 * torch.linalg.solve(a, b), rtol=1e-9, atol=0)
 
 
@@ -79,7 +79,7 @@ def test_a_long_solution_is_cut_at_the_boundary(fraction: float) -> None:
     a, b = with_spectrum(torch.logspace(0, 2, 20, dtype=torch.float64)), normal(20, seed=1)
     newton = torch.linalg.solve(a, b)
     radius = fraction * float(newton.norm())
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b, radius=radius)
+    result = conjugate_gradient(MatrixOperator.dense(a), b, radius=radius)
     assert result.status == "boundary"
     assert float(result.step.norm()) == pytest.approx(radius, rel=1e-12)
     assert result.norm == radius
@@ -91,7 +91,7 @@ def test_a_long_solution_is_cut_at_the_boundary(fraction: float) -> None:
 def test_a_short_solution_is_not_cut() -> None:
     a, b = with_spectrum(torch.linspace(1, 9, 8, dtype=torch.float64)), normal(8)
     newton = torch.linalg.solve(a, b)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b, radius=1.001 * float(newton.norm()))
+    result = conjugate_gradient(MatrixOperator.dense(a), b, radius=1.001 * float(newton.norm()))
     assert result.converged
     torch.testing.assert_close(result.step, newton)
 
@@ -101,7 +101,7 @@ def test_a_short_solution_is_not_cut() -> None:
 
 def test_negative_curvature_goes_to_the_boundary_of_the_region() -> None:
     a, b = with_spectrum(torch.linspace(-2, 5, 12, dtype=torch.float64)), normal(12)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b, radius=3.0)
+    result = conjugate_gradient(MatrixOperator.dense(a), b, radius=3.0)
     assert result.status == "negative_curvature"
     assert result.products == result.iterations + 1
     assert float(result.step.norm()) == pytest.approx(3.0, rel=1e-12)
@@ -113,19 +113,19 @@ def test_without_a_region_the_iterate_so_far_is_returned() -> None:
     values = torch.linspace(1, 5, 12, dtype=torch.float64)
     values[0] = -0.01
     a, b = with_spectrum(values), normal(12)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b)
+    result = conjugate_gradient(MatrixOperator.dense(a), b)
     assert result.status == "negative_curvature"
     assert result.iterations > 0
-    same = conjugate_gradient(hg.MatrixOperator.dense(a), b, max_iterations=result.iterations)
+    same = conjugate_gradient(MatrixOperator.dense(a), b, max_iterations=result.iterations)
     torch.testing.assert_close(result.step, same.step)
     assert float(b @ result.step) > 0, "a descent direction for b = -g"
 
 
 def test_in_the_first_iteration_the_direction_is_scaled_by_the_curvature() -> None:
     a, b = -torch.diag(torch.tensor([1.0, 4.0], dtype=torch.float64)), torch.tensor([1.0, 1.0], dtype=torch.float64)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b)
+    result = conjugate_gradient(MatrixOperator.dense(a), b)
     torch.testing.assert_close(result.step, b * (2 / 5))
-    flat = conjugate_gradient(hg.MatrixOperator.dense(0 * a), b)
+    flat = conjugate_gradient(MatrixOperator.dense(0 * a), b)
     assert flat.status == "negative_curvature"
     torch.testing.assert_close(flat.step, b)
 
@@ -134,14 +134,14 @@ def test_a_consistent_singular_system_has_the_solution_of_least_norm() -> None:
     values = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 5.0], dtype=torch.float64)
     a = with_spectrum(values)
     b = a @ normal(6)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b)
+    result = conjugate_gradient(MatrixOperator.dense(a), b)
     assert result.converged
     torch.testing.assert_close(result.step, torch.linalg.pinv(a, rtol=1e-10) @ b)
 
 
 def test_an_inconsistent_singular_system_ends_without_blowing_up() -> None:
     a = with_spectrum(torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64))
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), normal(4))
+    result = conjugate_gradient(MatrixOperator.dense(a), normal(4))
     assert result.status == "negative_curvature", "curvature zero to rounding"
     assert result.step.norm() < 100
 
@@ -152,7 +152,7 @@ def test_an_inconsistent_singular_system_ends_without_blowing_up() -> None:
 def test_the_exact_inverse_as_preconditioner_needs_one_iteration() -> None:
     a, b = with_spectrum(torch.logspace(0, 4, 20, dtype=torch.float64)), normal(20)
     inverse = torch.linalg.inv(a)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b, preconditioner=lambda r: inverse @ r)
+    result = conjugate_gradient(MatrixOperator.dense(a), b, preconditioner=lambda r: inverse @ r)
     assert result.iterations == 1
     torch.testing.assert_close(result.step, torch.linalg.solve(a, b))
 
@@ -160,7 +160,7 @@ def test_the_exact_inverse_as_preconditioner_needs_one_iteration() -> None:
 def test_a_diagonal_preconditioner_saves_iterations_and_keeps_the_solution() -> None:
     scaling = torch.logspace(0, 3, 30, dtype=torch.float64)
     a = scaling[:, None] * with_spectrum(torch.linspace(1, 2, 30, dtype=torch.float64)) * scaling
-    b, operator = normal(30), hg.MatrixOperator.dense(a)
+    b, operator = normal(30), MatrixOperator.dense(a)
     plain = conjugate_gradient(operator, b, relative_tolerance=1e-8, max_iterations=500)
     helped = conjugate_gradient(operator, b, relative_tolerance=1e-8, preconditioner=lambda r: r / a.diagonal())
     assert helped.converged
@@ -172,10 +172,10 @@ def test_with_a_preconditioner_the_radius_bounds_its_norm() -> None:
     a, b = with_spectrum(torch.logspace(0, 2, 20, dtype=torch.float64)), normal(20, seed=1)
     m = torch.linspace(1, 10, 20, dtype=torch.float64)
     for radius in (0.05, 0.3):
-        result = conjugate_gradient(hg.MatrixOperator.dense(a), b, radius=radius, preconditioner=lambda r: r / m)
+        result = conjugate_gradient(MatrixOperator.dense(a), b, radius=radius, preconditioner=lambda r: r / m)
         assert result.status == "boundary"
         assert math.sqrt(float(result.step @ (m * result.step))) == pytest.approx(radius, rel=1e-9)
-    free = conjugate_gradient(hg.MatrixOperator.dense(a), b, max_iterations=5, preconditioner=lambda r: r / m)
+    free = conjugate_gradient(MatrixOperator.dense(a), b, max_iterations=5, preconditioner=lambda r: r / m)
     assert free.norm == pytest.approx(math.sqrt(float(free.step @ (m * free.step))), rel=1e-9)
 
 
@@ -186,7 +186,7 @@ def test_with_a_preconditioner_the_radius_bounds_its_norm() -> None:
 def test_lower_precision(dtype: torch.dtype) -> None:
     a = with_spectrum(torch.linspace(1, 4, 8, dtype=torch.float64)).to(dtype)
     b = (100 * normal(8)).to(dtype)
-    result = conjugate_gradient(hg.MatrixOperator.dense(a), b)
+    result = conjugate_gradient(MatrixOperator.dense(a), b)
     true = torch.linalg.solve(a.double(), b.double())
     assert result.step.dtype == torch.float32
     assert (result.step.double() - true).norm() < 60 * torch.finfo(dtype).eps ** 0.75 * true.norm()
@@ -205,11 +205,11 @@ def test_lower_precision(dtype: torch.dtype) -> None:
 def test_refusals(options: dict[str, object], message: str) -> None:
     arguments = {"b": torch.ones(3), **options}
     with pytest.raises(ValueError, match=message):
-        conjugate_gradient(hg.MatrixOperator.dense(torch.eye(3)), **arguments)  # type: ignore[arg-type]
+        conjugate_gradient(MatrixOperator.dense(torch.eye(3)), **arguments)  # type: ignore[arg-type]
 
 
 def test_values_that_are_not_finite_are_named() -> None:
     with pytest.raises(FloatingPointError, match=r"^b: holds"):
-        conjugate_gradient(hg.MatrixOperator.dense(torch.eye(2)), torch.tensor([1.0, float("nan")]))
+        conjugate_gradient(MatrixOperator.dense(torch.eye(2)), torch.tensor([1.0, float("nan")]))
     with pytest.raises(FloatingPointError, match="not finite in iteration 1"):
-        conjugate_gradient(hg.MatrixOperator.dense(torch.eye(2) * float("inf")), torch.ones(2))
+        conjugate_gradient(MatrixOperator.dense(torch.eye(2) * float("inf")), torch.ones(2))

@@ -11,7 +11,7 @@ import pytest
 import scipy.optimize
 import torch
 import torch.nn.functional as F  # noqa: N812
-from core_fakes import convex, normal
+from core_fakes import convex, mostly_slow, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -140,7 +140,9 @@ def test_as_good_as_scipy_and_no_more_products(name: str) -> None:
             np.testing.assert_allclose(ours.x.numpy(), theirs.x, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("hvp_method", ["linearised", "double_backward", "jvp_of_grad", "finite_difference"])
+@pytest.mark.parametrize(
+    "hvp_method", mostly_slow(("linearised", "double_backward", "jvp_of_grad", "finite_difference"))
+)
 def test_the_hvp_method_does_not_change_the_way(hvp_method: str) -> None:
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     result = minimize_newton(rosenbrock, start, hvp_method=hvp_method)

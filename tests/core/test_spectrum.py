@@ -46,7 +46,7 @@ def entangled(x: Tensor) -> Tensor:
 def test_the_process_factorises_and_stays_orthogonal() -> None:
     # Ten clusters of spread 1e-10 make an unorthogonalised process lose all orthogonality.
     a = with_spectrum(torch.cat([10.0**k + 1e-10 * torch.arange(6, dtype=torch.float64) for k in range(-5, 5)]))
-    t = lanczos(hg.MatrixOperator.dense(a), normal(60), 40)
+    t = lanczos(MatrixOperator.dense(a), normal(60), 40)
     q, m = t.basis, t.basis.shape[1]
     assert (q.T @ q - torch.eye(m, dtype=q.dtype)).abs().max() < 1e-13
     dense = torch.diag(t.diagonal) + torch.diag(t.off_diagonal, 1) + torch.diag(t.off_diagonal, -1)
@@ -55,7 +55,7 @@ def test_the_process_factorises_and_stays_orthogonal() -> None:
 
 def test_an_invariant_space_ends_the_process() -> None:
     a = torch.diag(torch.tensor([1.0, 2.0, 2.0, 2.0, 5.0], dtype=torch.float64))
-    t = lanczos(hg.MatrixOperator.dense(a), torch.ones(5, dtype=torch.float64), 5)
+    t = lanczos(MatrixOperator.dense(a), torch.ones(5, dtype=torch.float64), 5)
     assert t.basis.shape == (5, 3), "three distinct eigenvalues"
     assert t.residual == 0.0
     torch.testing.assert_close(t.eigh()[0], torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
@@ -83,7 +83,7 @@ def test_extremes_in_every_precision(method: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(("which", "count"), [("smallest", 3), ("largest", 2), ("both", 2), ("both", 30)])
 def test_pairs_are_eigenpairs(which: str, count: int) -> None:
     a = with_spectrum(torch.linspace(-3, 7, 30, dtype=torch.float64) ** 3)
-    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(a), count, which=which)
+    pairs = extreme_eigenpairs(MatrixOperator.dense(a), count, which=which)
     values = torch.linalg.eigvalsh(a)
     expected = {
         "smallest": values[:count],
@@ -99,13 +99,13 @@ def test_pairs_are_eigenpairs(which: str, count: int) -> None:
 def test_few_products_suffice_for_separated_ends() -> None:
     values = torch.cat([torch.tensor([-50.0]), torch.linspace(-1, 1, 300), torch.tensor([100.0])]).double()
     a = with_spectrum(values)
-    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(a))
+    pairs = extreme_eigenpairs(MatrixOperator.dense(a))
     assert pairs.products <= 16
     torch.testing.assert_close(pairs.values, torch.tensor([-50.0, 100.0], dtype=torch.float64))
 
 
 def test_what_did_not_converge_says_so() -> None:
-    pairs = extreme_eigenpairs(hg.MatrixOperator.dense(with_spectrum(laplacian_values(60))), max_steps=5)
+    pairs = extreme_eigenpairs(MatrixOperator.dense(with_spectrum(laplacian_values(60))), max_steps=5)
     assert not pairs.converged
     assert pairs.residuals.max() > 1e-3
     true = laplacian_values(60)
@@ -119,7 +119,7 @@ def test_what_did_not_converge_says_so() -> None:
 
 def test_lobpcg_sees_multiplicities() -> None:
     a = with_spectrum(torch.cat([torch.linspace(0, 1, 20), torch.tensor([4.0, 4.0, 4.0])]).double())
-    operator = hg.MatrixOperator.dense(a)
+    operator = MatrixOperator.dense(a)
     torch.testing.assert_close(lobpcg(operator, count=3).values, torch.full((3,), 4.0, dtype=torch.float64))
 
 
@@ -151,7 +151,7 @@ def test_the_bridge_keeps_float32_and_refuses_bfloat16() -> None:
 def test_quadrature_is_exact_for_polynomials_from_one_probe() -> None:
     a = with_spectrum(torch.linspace(-1, 2, 30, dtype=torch.float64))
     generator = torch.Generator().manual_seed(4)
-    found = spectral_density(hg.MatrixOperator.dense(a), probes=1, steps=4, generator=generator)
+    found = spectral_density(MatrixOperator.dense(a), probes=1, steps=4, generator=generator)
     z = torch.randn(30, 1, generator=torch.Generator().manual_seed(4), dtype=torch.float64)[:, 0]
     z = z / z.norm()
     for degree in range(8):  # 2 * steps - 1 = 7
@@ -164,7 +164,7 @@ def test_quadrature_is_exact_for_polynomials_from_one_probe() -> None:
 
 def test_density_is_unbiased_with_the_error_it_states() -> None:
     values = torch.cat([torch.linspace(-1, 1, 90), torch.linspace(6, 10, 10)]).double()
-    operator = hg.MatrixOperator.dense(with_spectrum(values))
+    operator = MatrixOperator.dense(with_spectrum(values))
     grid, width = torch.linspace(-3, 12, 16, dtype=torch.float64), 0.8
     kernels = torch.exp(-0.5 * ((grid[:, None] - values) / width) ** 2) / (width * math.sqrt(2 * math.pi))
     density, error = spectral_density(operator, probes=120, steps=20).density(grid, width)
@@ -209,7 +209,7 @@ def test_the_density_of_a_linear_function_is_one_bump_at_zero() -> None:
 )
 def test_refusals(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        call(hg.MatrixOperator.dense(with_spectrum(laplacian_values(6))))
+        call(MatrixOperator.dense(with_spectrum(laplacian_values(6))))
 
 
 def test_a_product_that_is_not_finite_is_named() -> None:
@@ -240,4 +240,4 @@ def test_a_hessian_that_is_not_finite_is_named(operator: Any, method: str) -> No
 def test_lobpcg_names_products_that_are_not_finite() -> None:
     matrix = torch.full((6, 6), float("nan"), dtype=torch.float64)
     with pytest.raises(FloatingPointError, match="operator: its product"):
-        lobpcg(hg.MatrixOperator.dense(matrix))
+        lobpcg(MatrixOperator.dense(matrix))
