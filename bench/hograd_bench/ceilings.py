@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from hograd_bench import _probes
+from hograd_bench import system_info
 from hograd_bench.cells import DTYPES
 
 _SECONDS = 0.08  # for one ceiling; the best repetition counts
@@ -68,9 +68,9 @@ def _caches(device: str) -> tuple[int, int, int]:
     if device == "cuda":
         last = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0) or 2**25
         return last, last, torch.cuda.mem_get_info()[0]
-    sizes = _probes.caches()
+    sizes = system_info.caches()
     last = max(sizes.values(), default=2**24)
-    return last, sizes.get("L2", last), _probes.memory()["available_bytes"]
+    return last, sizes.get("L2", last), system_info.memory()["available_bytes"]
 
 
 def _copy(device: str, size: int, repetitions: int) -> float:

@@ -125,18 +125,20 @@ def merged(row: dict[str, Any], apart: dict[str, dict[str, Any]]) -> dict[str, A
 def _tasks(
     plans: Sequence[Planned], host: Host, isolate: Isolation, apart: Collection[str], known_failures: Collection[str]
 ) -> list[Task]:
-    """The tasks of the plans: those that share a process first; each followed by what is measured of it apart."""
+    """The tasks of the plans: those that share a process first, one by one; each followed by its figures apart."""
 
     def is_alone(planned: Planned) -> bool:
         if isolate == "auto":
             return planned.cell.id in known_failures or plan.predicted_bytes(planned.cell) > ISOLATE_ABOVE
         return isolate == "always"
 
+    def peer(planned: Planned) -> str:
+        """A peer has processes of its own: its imports, hooks, threads and crashes touch no other's cells."""
+        return next((method.peer.name for method in peers.of_cells([planned.cell])), "")
+
     tasks = []
-    for planned, alone in sorted(((each, is_alone(each)) for each in plans), key=lambda pair: pair[1]):
-        # A peer has processes of its own: its imports, hooks, threads and crashes touch no other's cells.
-        peer = next((method.peer.name for method in peers.of_cells([planned.cell])), None)
-        variables = {**host.variables, **({"HOGRAD_PEER": peer} if peer else {})}
+    for alone, whose, planned in sorted(((is_alone(p), peer(p), p) for p in plans), key=lambda each: each[:2]):
+        variables = {**host.variables, **({"HOGRAD_PEER": whose} if whose else {})}
         tasks.append(Task(planned.cell, planned.families, replace(host, variables=variables), alone))
         for family in apart:
             more = {**variables, **metrics.families()[family].VARIABLES}

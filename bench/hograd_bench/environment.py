@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from hograd_bench import _probes
+from hograd_bench import system_info
 
 Environment = dict[str, Any]
 """What :func:`record` returns; plain JSON types, nested one level under named sections."""
@@ -28,16 +28,16 @@ def record(extra_packages: Iterable[str] = ()) -> Environment:
     """
     found: Environment = {
         "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": _probes.source(),
+        "source": system_info.source(),
         "torch": _torch(),
         "threads": _threads(),
-        "cpu": _probes.cpu(),
-        "memory": _probes.memory(),
-        "system": _probes.system(),
-        "python": _probes.python(),
+        "cpu": system_info.cpu(),
+        "memory": system_info.memory(),
+        "system": system_info.system(),
+        "python": system_info.python(),
         "gpus": _gpus(),
-        "packages": _probes.packages(extra_packages),
-        "variables": _probes.variables(),
+        "packages": system_info.packages(extra_packages),
+        "variables": system_info.variables(),
     }
     return {"machine": machine_slug(found), **found}
 
@@ -54,7 +54,7 @@ def machine_slug(environment: Mapping[str, Any]) -> str:
     identity = [cpu.get(k) for k in ("model", "vendor", "family", "model_number", "stepping", "flags_hash")]
     identity += [cpu.get("logical"), cpu.get("physical"), sorted(_section(cpu, "caches_bytes").items())]
     identity += [(g.get("name"), g.get("memory_bytes")) for g in gpus]
-    return f"{words[:60].strip('-')}-{_probes.short_hash(repr(identity))}"
+    return f"{words[:60].strip('-')}-{system_info.short_hash(repr(identity))}"
 
 
 FACETS: Mapping[str, tuple[str, ...]] = {
@@ -256,7 +256,7 @@ def _torch() -> dict[str, Any]:
         "version": torch.__version__,
         "commit": torch.version.git_version,
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "build_hash": _probes.short_hash(re.sub(r"CPU capability usage.*", "", shown)),
+        "build_hash": system_info.short_hash(re.sub(r"CPU capability usage.*", "", shown)),
         "libraries": {name: match[1] for name, match in found.items() if match},
         "settings": {k: v for k, v in sorted(settings.items()) if k in kept or k.startswith("USE_")},
         "cuda": torch.version.cuda,

@@ -20,11 +20,14 @@ from hograd_core import UnsupportedError
 
 APART = tuple(name for name, family in metrics.families().items() if hasattr(family, "VARIABLES"))
 """Families that need a process of their own, with these environment variables: taken only where asked for."""
-ALL = tuple(name for name in metrics.families() if name not in APART)
+ALL = tuple(
+    name for name, family in metrics.families().items() if name not in APART and not hasattr(family, "ON_REQUEST")
+)
 DETERMINISTIC = tuple(
     name
     for name, family in metrics.families().items()
-    if not hasattr(family, "DEVICES")
+    if name in ALL
+    and not hasattr(family, "DEVICES")
     and not hasattr(family, "PEERS_ONLY")
     and any(metric.deterministic for metric in family.METRICS)
 )
@@ -93,6 +96,8 @@ def measure(
             else:
                 more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
                 _take(taken, subject, families, more)
+                if taken.wrong:
+                    status, reason = "wrong", taken.wrong
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason
         except Exception as error:
@@ -143,3 +148,4 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
 def _merge(into: Readings, more: Readings) -> None:
     into.values.update(more.values)
     into.details.update(more.details)
+    into.wrong = into.wrong or more.wrong

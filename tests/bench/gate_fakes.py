@@ -1,20 +1,29 @@
 """A fake side: a tree with a torch, a core and a suite of a few lines, and a clock of its own.
 
 Workers start in milliseconds, and a call takes exactly the virtual time that the tree's ``behaviour.json`` says, so
-the gate's whole machinery (real processes, real pipes) is tested without any dependence on the machine's speed.
+the twins' whole machinery (real processes, real pipes) is tested without any dependence on the machine's speed. Rows
+come from a fake engine that reads the same file.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate import run
+import numpy as np
+from hograd_bench import schema
+from hograd_bench.cells import Cell
+from hograd_bench.engine import NOT_THERE, Event, Task
+from hograd_bench.gate import run, suite
+from hograd_bench.gate.revisions.sides import Side, Twin
 from hograd_bench.gate.statistics.policy import Policy
-from hograd_bench.gate.twins.loop import Twin
-from hograd_bench.gate.twins.processes import Side
+from hograd_bench.metrics import Missing
+from hograd_bench.metrics.steadiness import KEEP
+from hograd_bench.schema import Row
 
 MS = 1_000_000
 FEW = Policy(max_pairs=16)
@@ -24,24 +33,8 @@ TORCH = """
 __version__ = "0.fake"
 class Tensor:
     def __init__(self, values): self.values = [float(v) for v in values]; self.shape = (len(self.values),)
-    def detach(self): return self
-    def is_complex(self): return False
-    def to(self, *a): return self
-    def contiguous(self): return self
-    def numpy(self): import array; return array.array("d", self.values)
-    def is_floating_point(self): return True
-    def mul_(self, factor): self.values = [factor * v for v in self.values]
-def as_tensor(x): return x if isinstance(x, Tensor) else Tensor([x])
 def set_num_threads(n): pass
 def manual_seed(n): pass
-class no_grad:
-    def __enter__(self): pass
-    def __exit__(self, *e): pass
-class nn:
-    class Module: pass
-float64 = float32 = "float"
-class finfo:
-    def __init__(self, dtype): self.eps = 1e-7
 class _Cpu:
     def get_cpu_capability(self): return "FAKE"
 class _Backends: cpu = _Cpu()
@@ -56,7 +49,7 @@ import json, os, random, signal, time
 from pathlib import Path
 import torch
 
-BEHAVIOUR = json.loads((Path(__file__).parent.parent / "behaviour.json").read_text())
+BEHAVIOUR = json.loads((Path(__file__).parents[2] / "behaviour.json").read_text())
 clock = [0]
 time.perf_counter_ns = time.thread_time_ns = lambda: clock.__setitem__(0, clock[0] + 50) or clock[0]
 noise = random.Random(int.from_bytes(os.urandom(8), "little"))
@@ -64,15 +57,10 @@ noise = random.Random(int.from_bytes(os.urandom(8), "little"))
 class UnsupportedError(RuntimeError):
     reason = "no batching rule: fake"
 
-class Method:
-    exact, tolerance = True, None
-
 class Subject:
-    dtype, method = "float32", Method()
     def __init__(self, cell):
         if cell.id not in BEHAVIOUR: raise ValueError(f"method: got {cell.id!r}, expected another")
         self.cell, self.does, self.calls = cell, BEHAVIOUR[cell.id], 0
-        if not self.does.get("old"): self.arguments = (torch.Tensor([1.0]),)
     def call(self):
         self.calls += 1
         does = self.does
@@ -81,8 +69,7 @@ class Subject:
         if "log" in does:
             with open(does["log"][0], "a") as file: file.write(does["log"][1])
         clock[0] += int(does["ns"] * (1 + does.get("noise", 0.0) * noise.random()))
-        scale = 1.0 if does.get("remembers") or does.get("old") else self.arguments[0].values[0]
-        if self.calls >= does.get("wrong_from", 10**9): scale = 0.0
+        scale = 0.0 if self.calls >= does.get("wrong_from", 10**9) else 1.0
         return torch.Tensor([scale * r for r in does.get("result", [1.0, 2.0])])
     @staticmethod
     def misbehave(does):
@@ -91,23 +78,38 @@ class Subject:
         if does.get("status") == "crash": os.kill(os.getpid(), signal.SIGSEGV)
         if does.get("status") == "hang": time.sleep(600)
 
-class Metric:
-    def __init__(self, name, unit, deterministic): self.name, self.unit, self.deterministic = name, unit, deterministic
-class Missing:
-    reason = "fake"
-class Readings:
-    def __init__(self, values, details): self.values, self.details = values, details
-class memory:
-    METRICS = [Metric("peak_bytes", "B", True), Metric("share", "1", True), Metric("rss", "B", False), Metric("gone", "B", True)]
-    @staticmethod
-    def measure(subject):
-        does = subject.does
-        return Readings(
-            {"peak_bytes": does.get("peak", 100), "share": 0.5, "rss": noise.randrange(99), "gone": Missing()},
-            {"peak_attribution": [{"phase": "backward 1", "op": "aten::mm", "bytes": does.get("peak", 100)}],
-             "aten_by_op": {"aten::mm": 2}})
-def families(): return {"memory": memory}
-"""  # noqa: E501
+RECORD = {"unit": "B", "deterministic": True, "instrument": "fake", "description": "fake"}
+def as_json(): return {"peak_bytes": {"name": "peak_bytes", **RECORD}}
+"""
+
+STEADINESS = """
+import array
+def allowed(subject): return 1e-3
+def save(result, path):
+    with open(path, "wb") as file: file.write(array.array("d", result.values).tobytes())
+    return [list(result.shape)]
+"""
+
+CHILD = """
+import importlib, json, runpy, sys
+def load(given):
+    for name in given["plugins"]: runpy.run_path(next(f"{r}/{name}" for r in sys.path if r.endswith(("/a", "/b"))))
+if __name__ == "__main__":
+    given = json.load(open(sys.argv[1]))
+    load(given)
+    module, name = given["call"].split(":")
+    print(json.dumps({"result": getattr(importlib.import_module(module), name)(*given["arguments"])}))
+"""
+
+CORE = """
+import json
+from pathlib import Path
+behaviour = json.loads((Path(__file__).parents[1] / "bench/behaviour.json").read_text())
+class op:
+    name = "op"
+    methods = [cell.split("/")[1] for cell in behaviour]
+def operators(): return {"op": op}
+"""
 
 CELLS = """
 class Cell:
@@ -127,12 +129,18 @@ def make(folder: Path, behaviour: dict[str, dict[str, Any]]) -> Path:
     """Write a fake tree; ``behaviour`` is by method name."""
     for name, text in {
         "torch/__init__.py": TORCH,
-        "torch/utils/__init__.py": "",
-        "torch/utils/_pytree.py": "def tree_leaves(x): return list(x) if isinstance(x, tuple) else [x]\n",
-        "hograd_core/__init__.py": "",
+        "hograd_core/__init__.py": CORE,
         "bench/hograd_bench/__init__.py": "",
         "bench/hograd_bench/cells.py": CELLS,
-        "bench/hograd_bench/metrics.py": METRICS,
+        "bench/hograd_bench/metrics/__init__.py": METRICS,
+        "bench/hograd_bench/metrics/steadiness.py": STEADINESS,
+        "bench/hograd_bench/engine/__init__.py": "",
+        "bench/hograd_bench/engine/child.py": CHILD,
+        "bench/hograd_bench/engine/__main__.py": CHILD,
+        "bench/hograd_bench/gate/suite.py": Path(suite.__file__).read_text(encoding="utf-8"),
+        "bench/hograd_bench/gate/preset.py": "def cells(): return []\n",
+        "bench/hograd_bench/measure.py": 'DETERMINISTIC = ("memory",)\n',
+        "bench/hograd_bench/problems.py": 'def problems(): return {"problem": None}\n',
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
@@ -145,6 +153,35 @@ def side(folder: Path, name: str, behaviour: dict[str, dict[str, Any]], plugins:
     """A side on a fake tree."""
     tree = make(folder / name, behaviour)
     return Side(name, sys.executable, (str(tree), str(tree / "bench")), plugins)
+
+
+class Engine:
+    """Rows as the trees' behaviour says; no process is started."""
+
+    def run(self, tasks: Iterable[Task], wanted: Any = None) -> Iterator[Event]:
+        for task in tasks:
+            cell = task.cell
+            does = json.loads((Path(task.host.roots[1]) / "behaviour.json").read_text(encoding="utf-8")).get(cell.id)
+            if does is None:
+                yield Event(task, schema.row(cell, "skipped", f"{NOT_THERE}no such method"))
+                continue
+            status = does.get("status", "ok")
+            yield Event(task)
+            yield Event(task, self.row(cell, status, does, Path(str(task.host.variables[KEEP]))))
+
+    @staticmethod
+    def row(cell: Cell, status: str, does: dict[str, Any], keep: Path) -> Row:
+        if status != "ok":
+            return schema.row(cell, status, "no batching rule: fake")
+        peak = does.get("peak", 100)
+        held = [{"phase": "backward 1", "op": "aten::mm", "bytes": peak}]
+        details: dict[str, Any] = {"peak_attribution": held, "aten_by_op": {"aten.mm": 2}}
+        if not does.get("old"):
+            values = np.array(does.get("result", [1.0, 2.0]))
+            values.tofile(keep / cell.method)
+            details["results"] = {"file": cell.method, "shapes": [list(values.shape)], "allowed": 1e-3}
+        figures = {"peak_bytes": peak, "share": 0.5, "rss": random.randrange(99), "gone": Missing("fake")}
+        return schema.row(cell, "ok", metrics=figures, details=details)
 
 
 def twin(name: str) -> Twin:
@@ -161,7 +198,7 @@ def compare(folder: Path, a: dict[str, Any], b: dict[str, Any], rules: Policy = 
     """A gate run on two fake sides: its outcome, and the timing gate's record."""
     left, right = side(folder, "a", a), side(folder, "b", b)
     names = sorted({*a, *b})
-    return run.sides_against(left, right, [twin(n) for n in names], rules, seed=1, **options)
+    return run.sides_against(left, right, [twin(n) for n in names], rules, seed=1, engine=Engine(), **options)
 
 
 def kinds(outcome: Any) -> dict[str, str]:

@@ -105,6 +105,7 @@ def names_its_cell(finding):
     return finding.worst_cell in finding.cells and all(getattr(cell, symbols[s]) == int(size) for s, size in named)
 
 
+@pytest.mark.slow
 def test_the_worst_case_names_its_cell():
     """On made rows and on real ones."""
     real = store.load(Path(__file__).parents[2] / "results" / "reference", details=False).rows

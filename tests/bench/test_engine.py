@@ -18,13 +18,13 @@ from hograd_bench.cells import Cell
 from hograd_bench.engine import EngineError, Host, Limits, Local
 from hograd_bench.plan import Planned
 
-FILE = Path(__file__).parents[1] / "data" / "troubled_problems.py"
+FILE = Path(__file__).parents[1] / "data" / "failing_problems.py"
 LIGHT = ("accuracy", "memory")
 HOST = Host(problem_files=(str(FILE),))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _troubled_problems() -> None:
+def _problems_of_the_tests() -> None:
     if "fine" not in problems.problems():
         problems.load_file(FILE)
 
@@ -62,15 +62,15 @@ def test_every_kind_of_trouble_is_a_row_and_the_sweep_goes_on(run: store.Run) ->
     }
     plans = [Planned(c, LIGHT) for c in expected]
     plans.append(Planned(cell("fine", 6), LIGHT, skip="because"))
-    heard: list[driver.Event] = []
-    driver.execute(plans, run, Local(limits=Limits(seconds=25)), heard.append, host=HOST)
+    events: list[driver.Event] = []
+    driver.execute(plans, run, Local(limits=Limits(seconds=25)), events.append, host=HOST)
     got = rows(run)
     assert {c.id for c in expected} | {cell("fine", 6).id} == set(got)
     for c, (status, said) in expected.items():
         assert got[c.id]["status"] == status, got[c.id]["reason"]
         assert said in str(got[c.id]["reason"] or "")
     assert got[cell("fine", 6).id]["reason"] == "because"
-    assert {e.planned.cell.id: e.status for e in heard} == {k: r["status"] for k, r in got.items()}
+    assert {e.planned.cell.id: e.status for e in events} == {k: r["status"] for k, r in got.items()}
 
 
 @pytest.mark.slow
@@ -100,10 +100,10 @@ def test_finished_cells_are_not_repeated(run: store.Run) -> None:
     plans = [Planned(cell("fine", n), LIGHT) for n in (2, 3, 4)]
     driver.execute(plans[:2], run, Local(), host=HOST)
     before = (run.path / store.ROWS).read_bytes()
-    heard: list[driver.Event] = []
-    driver.execute(plans, run, Local(), heard.append, host=HOST)
+    events: list[driver.Event] = []
+    driver.execute(plans, run, Local(), events.append, host=HOST)
     assert (run.path / store.ROWS).read_bytes().startswith(before)
-    assert [e.planned.cell.n for e in heard] == [4]
+    assert [e.planned.cell.n for e in events] == [4]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hograd_bench import _probes, environment, schema
+from hograd_bench import environment, schema, system_info
 from hograd_bench.metrics import Metric, metrics
 
 
@@ -213,29 +213,29 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a file where _probes.py would lie; the module believes to be that file."""
-    for name in ("bench/hograd_bench/_probes.py", "hograd_core/x.py", "constraints.txt", "README.md"):
+    """A repository with a file where system_info.py would lie; the module believes to be that file."""
+    for name in ("bench/hograd_bench/system_info.py", "hograd_core/x.py", "constraints.txt", "README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one\n", encoding="utf-8")
     git(tmp_path, "init", "-q", "-b", "main")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "x")
-    monkeypatch.setattr(_probes, "__file__", str(tmp_path / "bench/hograd_bench/_probes.py"))
+    monkeypatch.setattr(system_info, "__file__", str(tmp_path / "bench/hograd_bench/system_info.py"))
     return tmp_path
 
 
 def test_commit_and_dirty_flag(checkout: Path) -> None:
-    clean = _probes.source()
+    clean = system_info.source()
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD")
     assert clean["dirty"] is False
     (checkout / "README.md").write_text("two\n", encoding="utf-8")  # no figure comes from it
-    assert _probes.source()["dirty"] is False
+    assert system_info.source()["dirty"] is False
     assert len(clean["constraints_sha256"]) == 64
     (checkout / "constraints.txt").write_text("two\n", encoding="utf-8")
-    assert _probes.source()["constraints_sha256"] != clean["constraints_sha256"]
+    assert system_info.source()["constraints_sha256"] != clean["constraints_sha256"]
     for room in ("hograd_core", "bench"):
         (checkout / room / "new.py").write_text("untracked\n", encoding="utf-8")
-        assert _probes.source()["dirty"] is True
+        assert system_info.source()["dirty"] is True
         (checkout / room / "new.py").unlink()
 
 
@@ -246,21 +246,21 @@ def test_what_git_is_told_elsewhere_changes_nothing(checkout: Path, monkeypatch:
     head = git(checkout, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(checkout / "elsewhere" / "index"))
-    found = _probes.source()
+    found = system_info.source()
     assert (found["commit"], found["dirty"]) == (head, True)
 
 
 def test_a_stranger_s_checkout_is_not_taken_for_ours(checkout: Path) -> None:
-    git(checkout, "rm", "-q", "--cached", "bench/hograd_bench/_probes.py")
+    git(checkout, "rm", "-q", "--cached", "bench/hograd_bench/system_info.py")
     git(checkout, "commit", "-qm", "y")
-    found = _probes.source()
+    found = system_info.source()
     assert (found["commit"], found["dirty"], found["constraints_sha256"]) == (None, None, None)
 
 
 def test_probes_survive_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_probes, "_read", lambda path: None)
-    monkeypatch.setattr(_probes, "_output", lambda *command: None)
-    monkeypatch.setattr(_probes, "_CPU", Path("/nowhere"))
+    monkeypatch.setattr(system_info, "_read", lambda path: None)
+    monkeypatch.setattr(system_info, "_output", lambda *command: None)
+    monkeypatch.setattr(system_info, "_CPU", Path("/nowhere"))
     found = environment.record()
     assert found["cpu"]["caches_bytes"] == {}
     assert found["cpu"]["governor"] is None
@@ -279,16 +279,16 @@ def test_probes_read_what_the_system_says(tmp_path: Path, monkeypatch: pytest.Mo
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    monkeypatch.setattr(_probes, "_CPU", tmp_path)
-    found = _probes.cpu()
+    monkeypatch.setattr(system_info, "_CPU", tmp_path)
+    found = system_info.cpu()
     assert (found["governor"], found["max_mhz"], found["boost"], found["smt"]) == ("performance", 3500.0, False, True)
     assert found["caches_bytes"] == {"L1d": 49152, "L3": 2**25}
 
 
 def test_environment_variables_reach_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MKL_CBWR", raising=False)
-    assert "MKL_CBWR" not in _probes.variables()
+    assert "MKL_CBWR" not in system_info.variables()
     monkeypatch.setenv("MKL_CBWR", "AVX2")
-    assert _probes.variables()["MKL_CBWR"] == "AVX2"
-    assert "PATH" not in _probes.variables()
+    assert system_info.variables()["MKL_CBWR"] == "AVX2"
+    assert "PATH" not in system_info.variables()
     assert "PATH" in os.environ

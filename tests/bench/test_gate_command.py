@@ -140,11 +140,14 @@ def test_baselines_from_nothing_to_update_to_growth(repo: Path, tmp_path: Path) 
     assert missing.exit_code == 4
     assert "hograd gate --update" in missing.stdout
     assert gate(repo, *folder, "--update", cells=CELLS[1:]).exit_code == 0
-    (file,) = (tmp_path / "baselines").iterdir()
+    (file,) = (tmp_path / "baselines").glob("*/rows.jsonl")
     text = file.read_text(encoding="utf-8")
-    lowered = text.replace("aten_calls=", "aten_calls=1 was=")
+    lowered = text.replace('"aten_calls":', '"aten_calls":1,"was":')
     assert lowered != text
     file.write_text(lowered, encoding="utf-8")
+    environment = json.loads(file.with_name("environment.json").read_text(encoding="utf-8"))
+    environment["metrics"]["was"] = {**environment["metrics"]["aten_calls"], "name": "was"}
+    file.with_name("environment.json").write_text(json.dumps(environment), encoding="utf-8")
     grown = gate(repo, *folder, "--json", cells=CELLS[1:])
     assert grown.exit_code == 1
     assert {(f["kind"], f["metric"]) for f in findings(grown)} == {("growth", "aten_calls"), ("missing", "was")}

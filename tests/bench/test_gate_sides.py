@@ -7,14 +7,14 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hograd_bench import problems
+from hograd_bench import metrics, problems, schema
 from hograd_bench.cells import Cell
 from hograd_bench.gate import preset
 from hograd_bench.gate.exact import drift
 from hograd_bench.gate.exact.baseline import Key, save
-from hograd_bench.gate.exact.deterministic import Entry
 from hograd_bench.gate.outcome import NotComparableError, UsageError
 from hograd_bench.gate.revisions import environments, repository, sides, trees
 
@@ -237,8 +237,15 @@ def test_the_roots_of_other_projects(tmp_path: Path) -> None:
 KEY = Key("2.13.0+cpu", "x86_64", "AVX2")
 
 
+CELL = Cell("derivative_tensor", "rows", "mlp", 6)
+
+
+def row(cell: Cell, peak: int) -> Any:
+    return schema.row(cell, "ok", metrics={"peak_bytes": peak})
+
+
 def bank(repo: Path, peak: int) -> str:
-    save(repo / "bench" / "baselines", KEY, {"c": Entry("ok", {"peak_bytes": peak})})
+    save(repo / "bench" / "baselines", KEY, [row(CELL, peak)], metrics.metrics())
     return commit(repo)
 
 
@@ -254,9 +261,20 @@ def test_banked_growth_since_a_revision(repo: Path) -> None:
     before = drift.outcome(repo, f"{start}~1", repo / "bench" / "baselines", 0.05)
     assert f"since {start[:10]}" in before.findings[0].text, "the file begins later than was asked for"
     assert drift.outcome(repo, start, repo / "nowhere", 0.05).exit == 4
-    save(repo / "bench" / "baselines", KEY, {"d": Entry("ok", {"peak_bytes": 100})})
+    save(repo / "bench" / "baselines", KEY, [row(Cell("gradient", "autograd", "mlp", 6), 100)], metrics.metrics())
     gone = drift.outcome(repo, start, repo / "bench" / "baselines", 0.10)
-    assert [(f.kind, f.cell, int(gone.exit)) for f in gone.findings] == [("missing", "c", 1)]
+    assert [(f.kind, f.cell, int(gone.exit)) for f in gone.findings] == [("missing", CELL.id, 1)]
+
+
+def test_baselines_of_the_text_format_are_no_history(repo: Path) -> None:
+    folder = repo / "bench" / "baselines"
+    folder.mkdir()
+    (folder / f"{KEY.folder}.txt").write_text("# hograd gate baseline 2\n", encoding="utf-8")
+    start = commit(repo)
+    save(folder, KEY, [row(CELL, 100)], metrics.metrics())
+    outcome = drift.outcome(repo, start, folder, 0.05)
+    assert outcome.exit == 4
+    assert "text files that this hograd reads no more" in outcome.findings[0].text
 
 
 # Cells

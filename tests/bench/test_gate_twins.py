@@ -76,9 +76,9 @@ def test_cells_that_come_and_go(tmp_path: Path) -> None:
 
 
 def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
-    outcome, timed = compare(tmp_path, behaviour(), behaviour(one={"status": "crash"}))
+    outcome, timed = compare(tmp_path, behaviour(), behaviour(one={"status": "crash"}), counts=False)
     assert kinds(outcome)["one"] == "broken"
-    assert any("signal 11" in f.text for f in outcome.findings)
+    assert any("died of SIGSEGV" in f.text for f in outcome.findings)
     assert {n: v.verdict for n, v in timed.verdicts.items()} == {"two": "same", "three": "same"}
     assert outcome.exit == Exit.REGRESSION
 
@@ -86,7 +86,8 @@ def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     left = fakes.side(tmp_path, "a", behaviour(one={"status": "hang"}))
     with Worker(left, environment(1, 1, 0)) as worker:
-        worker.ask("hello", plugins=[])
+        worker.greet()
+        worker.receive_greeting()
         worker.timeout = 0.5
         with pytest.raises(WorkerError, match="no answer within") as caught:
             worker.ask("prepare", cell=fakes.cell_id("one"), result=str(tmp_path / "r"))
@@ -101,7 +102,9 @@ def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
     good = fakes.side(tmp_path, "b", behaviour())
     for counts in (True, False):
         with pytest.raises(NotComparableError, match="no suite"):
-            run.sides_against(lacking, good, [twin("one")], FEW, seed=1, counts=counts, timing=not counts)
+            run.sides_against(
+                lacking, good, [twin("one")], FEW, seed=1, engine=fakes.Engine(), counts=counts, timing=not counts
+            )
 
 
 def test_sides_without_a_common_cell_are_not_comparable(tmp_path: Path) -> None:
@@ -136,9 +139,9 @@ def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(
     echo = replace(fakes.side(tmp_path, "a", behaviour()), python=shutil.which("echo") or "")
     with Worker(echo, environment(1, 1, 0)) as worker:
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-        with pytest.raises(WorkerError, match="no answer of a worker"):
+        with pytest.raises(WorkerError, match=r"no line of JSON.*is it a Python interpreter"):
             worker.ask("hello")
-        with pytest.raises(WorkerError, match="ended with exit status 0") as found:
+        with pytest.raises(WorkerError, match="ended with exit code 0") as found:
             worker.ask("hello")
         assert found.value.status == "crashed"
 
@@ -241,7 +244,7 @@ sys.path.insert(0, sys.argv[1])
 import gate_fakes as fakes
 from hograd_bench.gate import run
 from hograd_bench.gate.revisions import sides
-from hograd_bench.gate.twins.loop import Twin
+from hograd_bench.gate.revisions.sides import Twin
 from hograd_bench.gate.statistics.policy import Policy
 sides.end_cleanly()
 does = {"one": {"ns": 1000000, "status": "hang"}}

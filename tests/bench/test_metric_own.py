@@ -56,13 +56,10 @@ def test_a_dropped_file_is_measured_reported_and_gated(tmp_path: Path) -> None:
     assert "own_elements" in (reports / "rows.csv").read_text().partition("\n")[0]
     assert "own elements" in (reports / "index.html").read_text()
 
-    ask = (
-        "from hograd_bench.gate.twins.worker import Worker\nfrom hograd_bench.gate.exact.counting import UNITS\n"
-        "w = object.__new__(Worker); w.subjects = {}\n"
-        f"print(w.count({{'cell': {cells[0]!r}, 'units': UNITS, 'without': ['accuracy'], "
-        f"'result': {str(tmp_path / 'result')!r}}})['values']['own_elements'])"
-    )
-    assert hograd("-c", ask, folder=folder).strip() == "4"
+    baselines = tmp_path / "baselines"
+    hograd("-m", "hograd_bench", "gate", "--update", "--cell", cells[0], "--baseline", str(baselines), folder=folder)
+    (file,) = baselines.glob("*/rows.jsonl")
+    assert json.loads(file.read_text())["metrics"]["own_elements"] == 4
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["law", "--operator", "hvp", "--method", "double_backward", "--problem", "sin_chain"], {"pandas"}, {0}),
         (["claims"], {"pandas"}, {0}),
         (["compare", "20260101", "20260102"], {"pandas"}, {0, 1}),
-        (["report"], {"pandas", "matplotlib"}, {0}),
+        pytest.param(["report"], {"pandas", "matplotlib"}, {0}, marks=pytest.mark.slow),
     ],
 )
 def test_a_command_imports_only_what_it_needs(

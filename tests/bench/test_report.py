@@ -160,6 +160,7 @@ def test_empty_results_are_said_plainly(tmp_path: Path) -> None:
         report.build(tmp_path / "results", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_report_of_nothing_but_failures_builds(tmp_path: Path) -> None:
     bad = [r for r in fakes.rows("a") if r["status"] != "ok"]
     fakes.write(tmp_path / "results", "a", bad)
@@ -167,6 +168,7 @@ def test_report_of_nothing_but_failures_builds(tmp_path: Path) -> None:
     assert "No two methods of an operator were timed" in page
 
 
+@pytest.mark.slow
 def test_broken_environment_does_not_stop_the_report(tmp_path: Path) -> None:
     folder = fakes.write(tmp_path / "results", "a", fakes.rows("a")[:20], ceilings="none", gpus=None, cpu=[1])
     with open(folder / "rows.jsonl", "ab") as file:
@@ -176,6 +178,7 @@ def test_broken_environment_does_not_stop_the_report(tmp_path: Path) -> None:
     assert "not JSON" in made.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_cells_beyond_the_limit_are_said_to_be_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("hograd_bench.report.data.MOST_CELLS", 10)
     fakes.write(tmp_path / "results", "a", fakes.rows("a"))

@@ -70,10 +70,12 @@ def test_no_name_becomes_markup_or_script(which: str, request: pytest.FixtureReq
     assert "{{ 7 * 7 }}" in page, "no template within a template"
 
 
+@pytest.mark.slow
 def test_nothing_hides_or_turns_the_text(page: str) -> None:
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
 
 
+@pytest.mark.slow
 def test_long_messages_are_cut(page: str) -> None:
     """Megabytes come in by the dozen; some kilobytes of each are on the page."""
     assert len(page) < 12_000_000

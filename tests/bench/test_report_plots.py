@@ -53,7 +53,9 @@ UNLINKED = {"composition", "history"}
 """Whose marks are sums of many rows: tests of their own."""
 
 
-@pytest.fixture(scope="module", params=["fakes", "devices", "reference"])
+@pytest.fixture(
+    scope="module", params=["fakes", *(pytest.param(p, marks=pytest.mark.slow) for p in ("devices", "reference"))]
+)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     """What a page shows, each row with an anchor."""
     base = REFERENCE
@@ -165,7 +167,7 @@ def test_every_marker_and_bar_lies_where_its_row_says(source: ReportData, monkey
     check_all(source, drawn(source, monkeypatch))
 
 
-@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("axis", [pytest.param("x", marks=pytest.mark.slow), "y"])
 @pytest.mark.parametrize("which", ["scatterplot", "lineplot", "stripplot"])
 def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.write(tmp_path, "run", fakes.rows("run"))
@@ -233,6 +235,7 @@ def test_the_history_is_the_chained_mean_ratio(source: ReportData, monkeypatch: 
         assert any(ends == pytest.approx(sorted(m)) for m in machines), name
 
 
+@pytest.mark.slow
 def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hograd_bench import report
 

@@ -129,6 +129,7 @@ def test_a_missing_peak_is_a_dash_and_not_a_number(tmp_path: Path) -> None:
     assert ">nan" not in section
 
 
+@pytest.mark.slow
 def test_the_page_has_the_section_with_links_and_figures(tmp_path: Path) -> None:
     fakes.write(tmp_path / "results", RUN, rows())
     page = report.build(tmp_path / "results", tmp_path / "reports").path.read_text(encoding="utf-8")

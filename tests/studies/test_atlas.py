@@ -222,7 +222,7 @@ def test_outcomes_are_plain_records() -> None:
 FAKE = """
 import json, os, sys, time
 for line in sys.stdin:
-    name, _ = line.rsplit(" ", 1)
+    name, _ = json.loads(line)
     print(json.dumps({"sample": "one"}), flush=True)
     if name == "crashes":
         os._exit(9)
@@ -240,7 +240,7 @@ def fake() -> Worker:
 def test_a_crash_costs_that_operator_only() -> None:
     found = dict(findings(["a", "crashes", "b", "c"], jobs=2, limit=1, worker=fake))
     assert set(found) == {"a", "crashes", "b", "c"}
-    assert "died (9)" in found["crashes"][0]["doubts"]["0"]
+    assert "ended with exit code 9" in found["crashes"][0]["doubts"]["0"]
     assert all(not found[name][0]["doubts"] for name in "abc")
 
 

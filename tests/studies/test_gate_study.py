@@ -196,3 +196,11 @@ def test_a_planted_slowdown_is_of_the_planted_kernel_and_of_its_size(monkeypatch
         start = clock[0]
         method.function()
         assert (clock[0] - start) / 1_000_000 == pytest.approx(factor, abs=0.002)
+
+
+def test_clopper_pearson_agrees_with_known_values() -> None:
+    assert page.clopper_pearson_upper(0, 299) == pytest.approx(1 - 0.05 ** (1 / 299))
+    assert page.clopper_pearson_upper(2, 50) == pytest.approx(0.120614, abs=1e-5)  # R: binom.test, one-sided
+    assert page.clopper_pearson_upper(7, 7) == 1.0
+    with pytest.raises(ValueError, match="3"):
+        page.clopper_pearson_upper(3, 2)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from hograd_bench.claims._load import load
 from hograd_bench.claims._model import INSUFFICIENT, Claim, Finding, Part, PartVerdict, Verdict
-from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data
 from hograd_bench.claims._rules import RULES
 from hograd_bench.claims._series import Operations, cell_ids, latest, narrowed, operations_of, rows_of
@@ -57,7 +56,7 @@ def _judge(claim: Claim, frame: pd.DataFrame, operations: Operations) -> Verdict
 
 def _judge_part(part: Part, frame: pd.DataFrame, operations: Operations) -> PartVerdict:
     frame = narrowed(part, frame)
-    rows = Rows.of(rows_of(part, frame))
+    rows = rows_of(part, frame)
     findings = list(RULES[part.rule].decide(part, Data(rows, frame, operations))) if len(rows) else []
     if not findings and len(rows):
         seen = ", ".join(f"{count} {status}" for status, count in Counter(rows["status"]).most_common())

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
-from hograd_bench.claims._rows import Place, Rows
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
+    Place,
     canonical,
     cell_at,
     cell_ids,
     groups,
     noise_of,
     ok_rows,
+    tuples,
     values_along,
+    where,
     widest,
 )
 from hograd_bench.laws import Crossover, InsufficientData, crossover
@@ -34,10 +38,10 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got {unknown[0]!r}, expected some of {', '.join(KINDS)}")
     found = []
-    orders = part.parameters.get("variable", "n") != "order" and len(data.rows.distinct("order")) > 1
+    orders = part.parameters.get("variable", "n") != "order" and data.rows["order"].nunique() > 1
     by = ("problem", "order") if orders else ("problem",)
     for key, rows in groups(data.rows, by):
-        if len(rows.distinct(str(part.parameters.get("variable", "n")))) < 2:
+        if rows[str(part.parameters.get("variable", "n"))].nunique() < 2:
             continue  # one size of a group belongs to some other sweep
         for candidates, rivals in _pairs(part, rows):
             finding = _compare(part, key, rows, candidates, rivals, accept, reject)
@@ -46,7 +50,7 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _pairs(part: Part, rows: Rows) -> list[tuple[list[str], list[str]]]:
+def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
     """(candidates, rivals) as operator/method names; "*" is every other one measured."""
     present = sorted({f"{o}/{m}" for o, m in zip(rows["operator"], rows["method"], strict=True)})
 
@@ -69,7 +73,7 @@ def _pairs(part: Part, rows: Rows) -> list[tuple[list[str], list[str]]]:
 def _compare(
     part: Part,
     key: Mapping[str, Any],
-    rows: Rows,
+    rows: pd.DataFrame,
     candidates: list[str],
     rivals: list[str],
     accept: set[str],
@@ -78,12 +82,12 @@ def _compare(
     variable = str(part.parameters.get("variable", "n"))
     share = float(part.parameters.get("products_share", 0.0))
     times = float(part.parameters.get("times", 1.0))
-    ok = ok_rows(rows) if part.metric in rows else rows.take([])
+    ok = ok_rows(rows) if part.metric in rows else rows.iloc[:0]
     if not candidates or not rivals or not len(ok):
         return None
     places = _places(ok, candidates + rivals)
-    ways = {name: ok.take(at) for name, at in places.items()}
-    used = ok.take(sorted(i for at in places.values() for i in at))
+    ways = {name: ok.iloc[at] for name, at in places.items()}
+    used = ok.iloc[sorted(i for at in places.values() for i in at)]
     line_of = _fixed(used, variable)
     ours = _best(ways, candidates, variable, part.metric, line_of)
     theirs = _best(ways, rivals, variable, part.metric, line_of)
@@ -133,11 +137,11 @@ def _interval(result: Crossover) -> tuple[float, float] | None:
     return (result.low if result.low is not None else 0.0, result.high if result.high is not None else float("inf"))
 
 
-def _places(ok: Rows, names: list[str]) -> dict[str, list[int]]:
+def _places(ok: pd.DataFrame, names: list[str]) -> dict[str, list[int]]:
     """Where the rows of each of the named ways are."""
     wanted = set(names)
     places: dict[str, list[int]] = {}
-    for i, (operator, method) in enumerate(ok.tuples(["operator", "method"])):
+    for i, (operator, method) in enumerate(tuples(ok, ["operator", "method"])):
         if (name := f"{operator}/{method}") in wanted:
             places.setdefault(name, []).append(i)
     return places
@@ -147,21 +151,21 @@ def _others(variable: str) -> list[str]:
     return [s for s in SIZES if s != variable and not (s == "order" and variable != "order")]
 
 
-def _fixed(used: Rows, variable: str) -> Place:
+def _fixed(used: pd.DataFrame, variable: str) -> Place:
     """The other sizes at which most values of the variable were measured by the methods compared."""
     others = _others(variable)
-    return widest(zip(used.tuples(others), used[variable], strict=True), default=(1,) * len(others))
+    return widest(zip(tuples(used, others), used[variable], strict=True), default=(1,) * len(others))
 
 
 def _best(
-    ways: Mapping[str, Rows], names: list[str], variable: str, metric: str, fixed: Place
+    ways: Mapping[str, pd.DataFrame], names: list[str], variable: str, metric: str, fixed: Place
 ) -> dict[int, tuple[str, list[float]]]:
     """Size -> the least of the named ways there, and its measurements."""
     found: dict[int, tuple[str, list[float]]] = {}
     for name in names:
         if name not in ways:
             continue
-        here = ways[name].where(where == fixed for where in ways[name].tuples(_others(variable)))
+        here = where(ways[name], (place == fixed for place in tuples(ways[name], _others(variable))))
         for x, values in values_along(here, variable, metric).items():
             if x not in found or min(values) < min(found[x][1]):
                 found[x] = (name, values)

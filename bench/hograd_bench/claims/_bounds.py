@@ -7,21 +7,25 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hograd_bench.claims._growth import BY
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, Part
-from hograd_bench.claims._rows import Place, Rows, is_void, number
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
+    Place,
     cell_at,
     cell_ids,
     groups,
     line,
     noise_of,
+    number,
     ok_rows,
     size_text,
+    tuples,
     values_along,
+    where,
     with_denominator,
 )
 
@@ -45,15 +49,15 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
             continue
         ratio = _quotient(part, ok, data)
         there = [not math.isnan(r) for r in ratio]
-        known = ok.where(there)
+        known = where(ok, there)
         what = part.metric if over is None else f"{part.metric} / {_denominator(str(over))}"
         if not len(known):
-            why = part.metric if part.metric not in rows or all(map(is_void, rows[part.metric])) else what
+            why = part.metric if part.metric not in rows or rows[part.metric].isna().all() else what
             found.append(Finding(part.id, key, INSUFFICIENT, f"no row has {why}", cells=cell_ids(ok)))
             continue
         # The median over repeats of a cell; a counted metric is the same in all of them.
         at: dict[Place, list[float]] = {}
-        for size, value in zip(known.tuples(SIZES), (r for r in ratio if not math.isnan(r)), strict=True):
+        for size, value in zip(tuples(known, SIZES), (r for r in ratio if not math.isnan(r)), strict=True):
             at.setdefault(size, []).append(value)
         merged = {size: float(median(at[size])) for size in sorted(at)}
         noise = noise_of(part.metric, known)
@@ -71,8 +75,8 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
         spread = f"{min(values):.4g} to {max(values):.4g}"
         if sum(repeats) < needed or 0 < witnesses < needed:
             outcome = INSUFFICIENT
-            where = f"{values[worst]:.4g} at {shown[worst]}" if witnesses else spread
-            reason = f"{what} is {where}, from a single noisy measurement, which decides nothing ({bounds}; {spread})"
+            seen = f"{values[worst]:.4g} at {shown[worst]}" if witnesses else spread
+            reason = f"{what} is {seen}, from a single noisy measurement, which decides nothing ({bounds}; {spread})"
         elif any(outside) and any(inside):
             outcome = PARTIAL
             good = [s for s, fine in zip(shown, inside, strict=True) if fine]
@@ -104,7 +108,7 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _quotient(part: Part, ok: Rows, data: Data) -> list[float]:
+def _quotient(part: Part, ok: pd.DataFrame, data: Data) -> list[float]:
     if part.metric not in ok:
         return [math.nan] * len(ok)
     values = [number(v) for v in ok[part.metric]]
@@ -145,7 +149,7 @@ def decide_step(part: Part, data: Data) -> list[Finding]:
     factor, first = float(part.parameters["factor"]), int(part.parameters.get("first", 1))
     found = []
     for key, rows in groups(data.rows, BY):
-        if "ok" not in rows["status"]:
+        if not len(ok_rows(rows)):
             continue
         along = line(rows, "order", part.metric)
         series = {k: float(median(v)) for k, v in values_along(along, "order", part.metric).items()}

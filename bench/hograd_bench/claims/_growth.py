@@ -9,9 +9,10 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from hograd_bench import units
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, REFUTED, Finding, Part
-from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._rule import Data, Rule
 from hograd_bench.claims._series import (
     SIZES,
@@ -21,7 +22,9 @@ from hograd_bench.claims._series import (
     line,
     measured_rows,
     noise_of,
+    ok_rows,
     size_text,
+    tuples,
     values_along,
 )
 from hograd_bench.laws import (
@@ -53,18 +56,20 @@ FLAT = 1.25
 FAMILIES = ("polynomial", "exponential", "factorial")
 
 
-def limit_of(part: Part, rows: Rows) -> float:
+def limit_of(part: Part, rows: pd.DataFrame) -> float:
     """The limit of a part; "order" is the order of the rows."""
     limit = part.parameters["limit"]
-    return float(rows["order"][0]) if limit == "order" else float(limit)
+    return float(rows["order"].iloc[0]) if limit == "order" else float(limit)
 
 
-def by_of(part: Part, rows: Rows) -> tuple[str, ...]:
+def by_of(part: Part, rows: pd.DataFrame) -> tuple[str, ...]:
     """What groups the rows: where there are several orders, each is a case of its own."""
-    return (*BY, "order") if part.parameters.get("limit") == "order" or len(rows.distinct("order")) > 1 else BY
+    return (*BY, "order") if part.parameters.get("limit") == "order" or rows["order"].nunique() > 1 else BY
 
 
-def law_for(rows: Rows, metric: str, variable: str, limit: float = 1.0) -> ExactLaw | FittedLaw | InsufficientData:
+def law_for(
+    rows: pd.DataFrame, metric: str, variable: str, limit: float = 1.0
+) -> ExactLaw | FittedLaw | InsufficientData:
     """The exact law in all sizes that vary, else the one along the variable, else the fitted one along it.
 
     Degrees and exponents are looked for up to one above the limit that they are compared with.
@@ -76,11 +81,11 @@ def law_for(rows: Rows, metric: str, variable: str, limit: float = 1.0) -> Exact
     along = line(rows, variable, metric)
     series = values_along(along, variable, metric)
     if is_exact(metric):
-        unit = ITEMSIZE.get(str(measured["dtype"][0]), 1) if metric.endswith("_bytes") else 1
+        unit = ITEMSIZE.get(str(measured["dtype"].iloc[0]), 1) if metric.endswith("_bytes") else 1
         for chosen in (measured, along):
             columns = [s for s in SIZES if s != "order"]
             values: dict[tuple[int, ...], float] = {}
-            for *sizes, value in chosen.tuples([*columns, metric]):
+            for *sizes, value in tuples(chosen, [*columns, metric]):
                 values[tuple(int(s) for s in sizes)] = float(value)
             law = _exact(tuple(values.items()), tuple(columns), metric, unit, degree)
             if isinstance(law, ExactLaw) and variable in law.polynomial.variables:
@@ -112,12 +117,12 @@ def decide_growth(part: Part, data: Data, *, equal: bool) -> list[Finding]:
     found = []
     for key, rows in groups(data.rows, by_of(part, data.rows)):
         # A group of which one size was ever tried (another thread count, say) belongs to some other sweep.
-        if "ok" in rows["status"] and len(rows.distinct(str(part.parameters["variable"]))) > 1:
+        if len(ok_rows(rows)) and rows[str(part.parameters["variable"])].nunique() > 1:
             found.append(_growth(part, data, key, rows, equal))
     return found
 
 
-def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: Rows, equal: bool) -> Finding:
+def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: pd.DataFrame, equal: bool) -> Finding:
     variable, metric = str(part.parameters["variable"]), part.metric
     symbol = SYMBOLS.get(variable, variable)
     limit, tolerance = limit_of(part, rows), float(part.parameters.get("tolerance", TOLERANCE))
@@ -159,7 +164,7 @@ def _growth(part: Part, data: Data, key: Mapping[str, Any], rows: Rows, equal: b
     worst, lost = _anchored(shown, series, limit, symbol, metric) if baseline is None else ("", "")
     if worst:
         # Where the line runs: the other sizes, at which the law has other values.
-        held = size_text({s: along[s][0] for s in SIZES if s in along and s != variable}, SIZES)
+        held = size_text({s: along[s].iloc[0] for s in SIZES if s in along and s != variable}, SIZES)
         worst += "" if held == "n=1" else f", {held}"
     if isinstance(law, FittedLaw):
         shares = ", ".join(f"{k} {v:.0%}" for k, v in sorted(law.evidence.items(), key=lambda i: -i[1])[:3])
@@ -192,7 +197,7 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
     if unknown:
         raise ValueError(f"part {part.id}: got family {unknown[0]!r}, expected some of {', '.join(FAMILIES)}")
     for key, rows in groups(data.rows, BY):
-        if "ok" not in rows["status"]:
+        if not len(ok_rows(rows)):
             continue
         along = line(rows, "order", part.metric)
         series = {k: float(median(v)) for k, v in values_along(along, "order", part.metric).items()}
@@ -230,7 +235,7 @@ def decide_family(part: Part, data: Data) -> list[Finding]:
     return found
 
 
-def _recurrence(rows: Rows, metric: str, series: Mapping[int, float]) -> tuple[Recurrence | None, str]:
+def _recurrence(rows: pd.DataFrame, metric: str, series: Mapping[int, float]) -> tuple[Recurrence | None, str]:
     """An exact recurrence over the orders: of the coefficients of T where laws in T give them, else of the values."""
     if not is_exact(metric):
         return None, ""
@@ -250,12 +255,12 @@ def _recurrence(rows: Rows, metric: str, series: Mapping[int, float]) -> tuple[R
     return None, text if coefficients else ""
 
 
-def _links(rows: Rows, metric: str) -> dict[int, Fraction]:
+def _links(rows: pd.DataFrame, metric: str) -> dict[int, Fraction]:
     """Order -> n-vectors that a link of the chain costs, where every order has an exact law of degree 1 in T."""
     found: dict[int, Fraction] = {}
-    for order in sorted(int(k) for k in rows.distinct("order")):
-        one = rows.where(k == order for k in rows["order"])
-        if len(one.distinct("depth")) < 2:
+    for order in sorted(set(rows["order"].to_list())):
+        one = rows[rows["order"] == order]
+        if one["depth"].nunique() < 2:
             continue
         law = law_for(one, metric, "depth")
         if not isinstance(law, ExactLaw) or law.degree("depth") != 1:

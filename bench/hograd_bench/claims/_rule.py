@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from hograd_bench.claims._model import Finding, Part
-from hograd_bench.claims._rows import Rows
 from hograd_bench.claims._series import Baseline, Operations
 
 
@@ -23,7 +22,7 @@ class Data:
         operations: (problem, n, depth, batch) -> operations of f counted by hand, or None.
     """
 
-    rows: Rows
+    rows: pd.DataFrame
     frame: pd.DataFrame
     operations: Operations
     _baselines: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -12,7 +12,6 @@ import pandas as pd
 from hograd_bench import facts, metrics
 from hograd_bench.cells import Cell
 from hograd_bench.claims._model import Part
-from hograd_bench.claims._rows import Place, Rows, is_void, number
 from hograd_bench.facts import operations_of as operations_of
 from hograd_bench.laws import is_exact
 
@@ -27,6 +26,26 @@ CONTEXT = ("noisy", "gradient_seconds_before", "gradient_seconds_after")
 """What says how much a time is to be trusted."""
 PLACE = ("problem", "dtype", "device", "threads", "preparation", "machine")
 Operations = Callable[[str, int, int, int], "int | None"]
+Place = tuple[Any, ...]
+
+
+def is_void(value: Any) -> bool:
+    """Whether there is no value: None or NaN."""
+    return value is None or value != value
+
+
+def number(value: Any) -> float:
+    """A value as a float, NaN where it is none, or not finite."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return found if math.isfinite(found) else math.nan
+
+
+def tuples(rows: pd.DataFrame, names: Sequence[str]) -> list[Place]:
+    """The values of several columns, row by row, as Python has them."""
+    return list(zip(*(rows[name].to_list() for name in names), strict=True)) if names else [()] * len(rows)
 
 
 def narrowed(part: Part, frame: pd.DataFrame) -> pd.DataFrame:
@@ -87,17 +106,20 @@ def canonical(operator: str) -> str:
     return resolved(operator)[0]
 
 
-def groups(rows: Rows, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], Rows]]:
+def groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Rows with the same values in ``by`` and in every column that must not be mixed, in a fixed order.
 
     The key holds what names the group: ``by``, and those other columns that take several values in ``rows``.
     """
     columns = [c for c in SERIES if c in rows and c not in by and not _contracted(c, by)]
     keys = [*(c for c in by if c in rows), *columns]
-    naming = [*by, *(c for c in columns if len(rows.distinct(c)) > 1)]
-    for values, chosen in rows.split(keys):
-        named = dict(zip(keys, values, strict=True))
-        yield {k: named[k] for k in naming if k in named}, chosen
+    naming = [*by, *(c for c in columns if len(set(rows[c].to_list())) > 1)]
+    places: dict[Place, list[int]] = {}
+    for i, key in enumerate(tuples(rows, keys)):
+        places.setdefault(key, []).append(i)
+    for key in sorted(places, key=lambda k: [(is_void(v), 0 if is_void(v) else v) for v in k]):
+        named = dict(zip(keys, key, strict=True))
+        yield {k: named[k] for k in naming if k in named}, rows.iloc[places[key]]
 
 
 def _contracted(column: str, by: Sequence[str]) -> bool:
@@ -105,26 +127,31 @@ def _contracted(column: str, by: Sequence[str]) -> bool:
     return column in ("operator", "method") and "method" not in by
 
 
-def measured_rows(rows: Rows, metric: str) -> Rows:
+def where(rows: pd.DataFrame, keep: Iterable[bool]) -> pd.DataFrame:
+    """The rows to keep; nearly always all, and then nothing is copied."""
+    kept = list(keep)
+    return rows if all(kept) else rows[kept]
+
+
+def measured_rows(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows that came out ok and have the metric."""
-    if metric not in rows:
-        return rows.take([])
-    return rows.where(s == "ok" and not is_void(v) for s, v in zip(rows["status"], rows[metric], strict=True))
+    ok = ok_rows(rows)
+    return where(ok, (not is_void(v) for v in ok[metric].to_list())) if metric in ok else ok.iloc[:0]
 
 
-def ok_rows(rows: Rows) -> Rows:
+def ok_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that came out ok."""
-    return rows.where(status == "ok" for status in rows["status"])
+    return where(rows, (status == "ok" for status in rows["status"].to_list()))
 
 
-def line(rows: Rows, variable: str, metric: str) -> Rows:
+def line(rows: pd.DataFrame, variable: str, metric: str) -> pd.DataFrame:
     """The rows along one size, the other sizes held where most of its values were measured (ties: larger)."""
     measured = measured_rows(rows, metric)
     if not len(measured):
         return measured
-    where = list(measured.tuples([s for s in SIZES if s != variable and s in rows]))
-    best = widest(zip(where, measured[variable], strict=True))
-    return measured.where(place == best for place in where)
+    places = tuples(measured, [s for s in SIZES if s != variable and s in rows])
+    best = widest(zip(places, measured[variable].to_list(), strict=True))
+    return where(measured, (place == best for place in places))
 
 
 def widest(met: Iterable[tuple[Place, Any]], default: Place = ()) -> Place:
@@ -135,18 +162,18 @@ def widest(met: Iterable[tuple[Place, Any]], default: Place = ()) -> Place:
     return max(values, key=lambda place: (len(values[place]), *place), default=default)
 
 
-def values_along(rows: Rows, variable: str, metric: str) -> dict[int, list[float]]:
+def values_along(rows: pd.DataFrame, variable: str, metric: str) -> dict[int, list[float]]:
     """Size -> measurements; an exact metric has one, the latest."""
     found: dict[int, list[float]] = {}
     if metric not in rows:
         return found
-    for status, value, size in rows.tuples(["status", metric, variable]):
+    for status, value, size in tuples(rows, ["status", metric, variable]):
         if status == "ok" and not math.isnan(known := number(value)) and not math.isnan(number(size)):
             found.setdefault(int(size), []).append(known)
     return {x: seen[-1:] if is_exact(metric) else seen for x, seen in sorted(found.items())}
 
 
-def noise_of(metric: str, rows: Rows) -> float:
+def noise_of(metric: str, rows: pd.DataFrame) -> float:
     """Relative standard deviation to reckon with, 0 for counted metrics.
 
     Doubled where rows are marked noisy, and never below what the gradient, timed before and after each row, shows
@@ -155,10 +182,10 @@ def noise_of(metric: str, rows: Rows) -> float:
     record = metrics.record(metric)
     if record is not None and record.deterministic:  # though no law goes through a deviation from truth exactly
         return 0.0
-    noisy = "noisy" in rows and any(v == 1 for v in rows["noisy"])  # 1, 1.0, True; not None or NaN
+    noisy = "noisy" in rows and (rows["noisy"] == 1).any()  # 1, 1.0, True; not None or NaN
     drift = 0.0
     if all(c in rows for c in CONTEXT[1:]):
-        pairs = [(number(before), number(after)) for before, after in rows.tuples(CONTEXT[1:])]
+        pairs = [(number(before), number(after)) for before, after in tuples(rows, CONTEXT[1:])]
         steps = [math.log(after / before) ** 2 for before, after in pairs if before > 0 and after > 0]
         if steps:
             drift = float(np.sqrt(np.mean(steps) / 2))
@@ -176,7 +203,7 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
-def cell_ids(rows: Rows | pd.DataFrame) -> tuple[str, ...]:
+def cell_ids(rows: pd.DataFrame) -> tuple[str, ...]:
     """Ids of the cells of rows, each once."""
     if "cell" in rows:
         return tuple(dict.fromkeys(str(c) for c in rows["cell"]))
@@ -185,9 +212,10 @@ def cell_ids(rows: Rows | pd.DataFrame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(Cell(**dict(zip(given, r, strict=True))).id for r in columns))
 
 
-def cell_at(rows: Rows, sizes: Sequence[str], place: Place) -> str:
+def cell_at(rows: pd.DataFrame, sizes: Sequence[str], place: Place) -> str:
     """Id of the cell of these sizes, "" where there is none."""
-    return next(iter(cell_ids(rows.where(found == place for found in rows.tuples(sizes)))), "")
+    at = next((i for i, found in enumerate(tuples(rows, sizes)) if found == place), None)
+    return "" if at is None else cell_ids(rows.iloc[[at]])[0]
 
 
 class Baseline:
@@ -198,34 +226,34 @@ class Baseline:
         mask = frame["operator"] == canonical(operator)
         if method:
             mask &= frame["method"] == method
-        self._rows = Rows.of(latest(frame.loc[mask]))
+        self._rows = latest(frame.loc[mask])
         self._place = [c for c in PLACE if c in self._rows]
         self._at: dict[Place, list[int]] = {}
-        for i, place in enumerate(self._rows.tuples(self._place)):
+        for i, place in enumerate(tuples(self._rows, self._place)):
             self._at.setdefault(place, []).append(i)
         self._values: dict[str, dict[Place, float]] = {}
 
-    def like(self, rows: Rows) -> Rows:
+    def like(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The baseline's rows on the problem, type, machine and sizes of rows of one group."""
-        own = self._rows.take(self._at.get(next(rows.tuples(self._place)), []))
+        own: pd.DataFrame = self._rows.iloc[self._at.get(tuples(rows, self._place)[0], [])]
         for column in ("n", "depth", "batch"):
-            wanted = set(rows[column])
-            own = own.where(value in wanted for value in own[column])
+            wanted = set(rows[column].to_list())
+            own = where(own, (value in wanted for value in own[column].to_list()))
         return own
 
-    def values(self, metric: str, rows: Rows) -> list[float]:
+    def values(self, metric: str, rows: pd.DataFrame) -> list[float]:
         """The latest value of a metric on the problem, sizes, type and machine of each row, NaN where there is none."""
         keys = [*self._place, "n", "depth", "batch"]
         if metric not in self._values:
             base = ok_rows(self._rows)
-            found = zip(base.tuples(keys), base[metric], strict=True) if metric in base else ()
+            found = zip(tuples(base, keys), base[metric], strict=True) if metric in base else ()
             self._values[metric] = dict(found)
         known = self._values[metric]
-        return [known.get(key, math.nan) for key in rows.tuples(keys)]
+        return [known.get(key, math.nan) for key in tuples(rows, keys)]
 
 
 def with_denominator(
-    rows: Rows, baseline: Callable[[str], Baseline], metric: str, over: str, operations: Operations
+    rows: pd.DataFrame, baseline: Callable[[str], Baseline], metric: str, over: str, operations: Operations
 ) -> list[float]:
     """What a metric is divided by, row by row, NaN where it is not known.
 
@@ -235,7 +263,7 @@ def with_denominator(
     if over == "eps":
         return [EPS.get(dtype, math.nan) for dtype in rows["dtype"]]
     if over == "f":
-        counts = (operations(str(p), int(n), int(t), int(b)) for p, n, t, b in rows.tuples(["problem", *SIZES[:3]]))
+        counts = (operations(str(p), int(n), int(t), int(b)) for p, n, t, b in tuples(rows, ["problem", *SIZES[:3]]))
         return [math.nan if c is None else float(c) for c in counts]
     if "/" not in over:
         return [number(v) for v in rows[over]] if over in rows else [math.nan] * len(rows)

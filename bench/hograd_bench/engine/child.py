@@ -50,13 +50,13 @@ def load(given: dict[str, Any]) -> None:
         problems.load_file(file)
 
 
-def work(given: dict[str, Any], ask: Callable[[int], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+def work(given: dict[str, Any], ask: Callable[[int], bool], emit: Callable[[dict[str, Any]], None]) -> None:
     """Measure the tasks of a batch.
 
     Args:
         given: from :func:`batch`.
         ask: whether to go on with task i; called right before each.
-        tell: takes each message that follows a yes; the next task begins after it returns.
+        emit: takes each message that follows a yes; the next task begins after it returns.
     """
     import pytest
 
@@ -69,11 +69,11 @@ def work(given: dict[str, Any], ask: Callable[[int], bool], tell: Callable[[dict
         if not isinstance(planned, str):
             plans.append((i, planned))
         elif ask(i):
-            tell({"unknown": planned})
+            emit({"unknown": planned})
     sweeps = Path(plugin.__file__).parent
     options = ["-c", str(sweeps / "pytest.ini"), str(sweeps), *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min"]
     if plans:
-        pytest.main(options, plugins=[plugin.Batch(plans, ask, lambda row: tell({"row": row}))])
+        pytest.main(options, plugins=[plugin.Batch(plans, ask, lambda row: emit({"row": row}))])
 
 
 def known(task: dict[str, Any]) -> Any:
@@ -99,17 +99,17 @@ def main() -> None:
     requests, answers = os.dup(0), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    def tell(message: dict[str, Any]) -> None:
+    def emit(message: dict[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
 
     def ask(number: int) -> bool:
-        tell({"ask": number})
+        emit({"ask": number})
         return bool(json.loads(os.read(requests, 64) or b"false"))
 
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "call" in given:
         load(given)
         module, _, name = given["call"].partition(":")
-        tell({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
+        emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
     else:
-        work(given, ask, tell)
+        work(given, ask, emit)

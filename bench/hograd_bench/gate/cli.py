@@ -12,12 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hograd_bench.gate.exact.baseline import BaselineError
 from hograd_bench.gate.outcome import NotComparableError, UsageError
 from hograd_bench.gate.output.writer import OutputWriter
 from hograd_bench.gate.revisions import environments, repository, sides, trees
+from hograd_bench.gate.revisions.sides import Side
 from hograd_bench.gate.statistics.policy import Policy
-from hograd_bench.gate.twins.processes import Side
 
 Pair = tuple[str, str]
 
@@ -93,8 +92,9 @@ def gate(
     try:
         # What runs kernels is imported here: every other command of hograd starts without torch.
         from hograd_bench.gate import preset, run
+        from hograd_bench.gate.exact import comparison
         from hograd_bench.gate.exact import drift as cumulative
-        from hograd_bench.gate.twins.loop import Twin
+        from hograd_bench.gate.revisions.sides import Twin
 
         chosen = [n for n, v in (("--base", base), ("--methods", methods), ("--pythons", pythons),
                                  ("--torch", torch), ("--since", since)) if v is not None]  # fmt: skip
@@ -123,7 +123,7 @@ def gate(
             names = [c.id for c in cells]
             if not chosen:
                 head = sides.working_tree(top, plugins)
-                outcome = run.against_baseline(
+                outcome = comparison.against_baseline(
                     head, names, folder, update=update, concerns=_concerned(cell or [], only, plugins),
                     tolerance=allowed, log=log,
                 )  # fmt: skip
@@ -139,7 +139,7 @@ def gate(
                     counts=not no_counts, timing=not no_time, whole=not (cell or only or methods), tolerance=allowed,
                     log=log,
                 )  # fmt: skip
-    except (UsageError, BaselineError, ValueError) as error:
+    except ValueError as error:  # UsageError and BaselineError among them
         raise typer.Exit(int(writer.fail(error, "usage").exit)) from None
     except NotComparableError as error:
         raise typer.Exit(int(writer.fail(error, "not comparable").exit)) from None
@@ -199,10 +199,8 @@ def _inside(top: Path, plugin: str) -> str:
 
 def _tolerances(given: Sequence[str]) -> dict[str, float]:
     from hograd_bench import metrics
-    from hograd_bench.gate.exact.counting import UNITS, WITHOUT
 
-    families = [f for name, f in metrics.families().items() if name not in WITHOUT]
-    known = sorted({m.name for f in families for m in f.METRICS if m.deterministic and m.unit in UNITS})
+    known = sorted(name for name, record in metrics.metrics().items() if record.exact)
     allowed = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import hograd_core
 from hograd_bench import peers, problems
 from hograd_bench.cells import Cell
-from hograd_bench.gate.twins.worker import load_plugin
+from hograd_bench.engine import child
 from hograd_core import Method, Operator
 
 # Products of the derivative families cost one call; most else costs n of them or more, so n is small there.
@@ -138,7 +138,7 @@ def load_plugins(plugins: Sequence[str], roots: Sequence[str]) -> None:
     sys.path[:0] = [r for r in roots if r not in sys.path]
     for plugin in plugins:
         try:
-            load_plugin(plugin)
+            child.load({"plugins": [plugin], "problem_files": []})
         except Exception as error:
             raise ValueError(f"--plugin: {plugin} cannot be imported ({type(error).__name__}: {error})") from error
 

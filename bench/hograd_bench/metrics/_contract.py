@@ -101,7 +101,14 @@ Value = int | float | bool | str | Missing
 
 @dataclass
 class Readings:
-    """Values by metric name, and structured details (tables, raw samples) by name, JSON-ready."""
+    """What a family read of a subject.
+
+    Attributes:
+        values: by metric name.
+        details: structured details (tables, raw samples) by name, JSON-ready.
+        wrong: why the cell's result must not be believed, where the family found that: the row's status is ``wrong``.
+    """
 
     values: dict[str, Value] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    wrong: str = ""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+
+from hograd_bench.engine import Child
 
 LINE = 300.0
 """Seconds a worker may take for one sample before it is ended."""
@@ -22,34 +22,22 @@ class Worker:
 
     def __init__(self, *arguments: str) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-        self.process = subprocess.Popen(
-            [sys.executable, *(arguments or ("-m", "studies.atlas.worker"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
-        self.name: str | None = None
-        self.sample, self.rest = "", b""
+        self.child = Child([sys.executable, *(arguments or ("-m", "studies.atlas.worker"))], environment=environment)
+        self.name, self.sample = "", ""
         self.findings: list[dict[str, Any]] = []
         self.heard = time.monotonic()
 
     def ask(self, name: str, limit: int) -> None:
         """Send it an operator."""
         self.name, self.sample, self.findings, self.heard = name, "", [], time.monotonic()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # heard as a crash
-            self.process.stdin.write(f"{name} {limit}\n".encode())
-            self.process.stdin.flush()
+        self.child.send([name, limit])
 
     def hear(self) -> str:
         """Read what there is: "done", "more" or "crashed"."""
-        assert self.process.stdout is not None
-        read = os.read(self.process.stdout.fileno(), 1 << 20)
-        self.heard = time.monotonic()
-        if not read:
-            return "crashed"
-        *lines, self.rest = (self.rest + read).split(b"\n")
-        state = "more"
-        for line in lines:
-            said = json.loads(line)
+        alive, self.heard = self.child.read(), time.monotonic()
+        state = "more" if alive else "crashed"
+        while self.child.messages:
+            said = self.child.messages.popleft()
             self.sample = said.get("sample", self.sample)
             if "finding" in said:
                 self.findings.append(said["finding"])
@@ -60,56 +48,43 @@ class Worker:
         """The finding of a sample that ended its process."""
         return {"sample": self.sample, "doubts": {"0": why}, "nodes": [], "outcomes": []}
 
-    def end(self) -> None:
-        """End the process."""
-        self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.communicate()
-
 
 def findings(
-    names: Sequence[str], *, jobs: int, limit: int, seconds: float = LINE, worker: Callable[[], Any] = Worker
+    names: Sequence[str], *, jobs: int, limit: int, seconds: float = LINE, worker: Callable[[], Worker] = Worker
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each operator with its findings as JSON, in the order in which they are done."""
     waiting = list(reversed(names))
-    chooser = selectors.DefaultSelector()
-    active = 0
+    active: list[Worker] = []
 
-    def start(one: Any) -> None:
-        nonlocal active
+    def start(one: Worker) -> None:
+        active.append(one)
         one.ask(waiting.pop(), limit)
-        chooser.register(one.process.stdout, selectors.EVENT_READ, one)
-        active += 1
-
-    def release(one: Any) -> None:
-        nonlocal active
-        chooser.unregister(one.process.stdout)
-        active -= 1
 
     try:
         for _ in range(min(jobs, len(waiting))):
             start(worker())
         while active:
-            ready = [key.data for key, _ in chooser.select(timeout=min(5.0, seconds))]
-            for one in [key.data for key in chooser.get_map().values()]:
+            ready = wait([one.child.fileno() for one in active], min(5.0, seconds))
+            for one in list(active):
                 late = time.monotonic() - one.heard > seconds
-                state = one.hear() if one in ready else "late" if late else "more"
+                state = one.hear() if one.child.fileno() in ready else "late" if late else "more"
                 if state == "more":
                     continue
-                release(one)
+                active.remove(one)
                 if state != "done":
-                    one.end()
-                    code = one.process.returncode
-                    why = f"no answer within {seconds:.0f} s" if state == "late" else f"the process died ({code})"
-                    one.findings.append(one.lost(why))
-                yield one.name, one.findings
-                if waiting:
-                    start(one if state == "done" else worker())
-                elif state == "done":
-                    one.end()
+                    ended = f"no answer within {seconds:.0f} s" if state == "late" else one.child.death()[1]
+                    one.findings.append(one.lost(ended))
+                found = one.name, one.findings
+                if state == "done" and waiting:
+                    start(one)
+                else:
+                    one.child.close()
+                    if waiting:
+                        start(worker())
+                yield found
     finally:
-        for key in list(chooser.get_map().values()):
-            key.data.end()
+        for one in active:
+            one.child.close()
 
 
 def recorded(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""A process that probes the operators whose names it reads, and writes a JSON line for each sample."""
+"""A process that probes the operators whose names it reads as JSON, and writes a JSON line for each sample."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def main() -> None:
 
     say(ready=torch.__version__)
     for line in sys.stdin:
-        name, limit = line.rstrip("\n").rsplit(" ", 1)
+        name, limit = json.loads(line)
         try:
-            found = cases(name, int(limit))
+            found = cases(name, limit)
         except Exception as error:
             say(finding={"sample": "", "doubts": {0: f"no samples: {type(error).__name__}: {clean(error)}"}})
             found = []

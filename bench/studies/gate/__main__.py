@@ -21,13 +21,13 @@ from typing import Annotated
 
 import typer
 from hograd_bench.gate import preset, run
-from hograd_bench.gate.exact import counting
-from hograd_bench.gate.exact.deterministic import Entry
+from hograd_bench.gate.exact.findings import findings
+from hograd_bench.gate.exact.measuring import Wanted, describe, measure
 from hograd_bench.gate.revisions import repository, sides, trees
+from hograd_bench.gate.revisions.sides import Side, Twin
 from hograd_bench.gate.statistics.policy import Policy
 from hograd_bench.gate.twins import loop
-from hograd_bench.gate.twins.loop import Twin
-from hograd_bench.gate.twins.processes import Side
+from hograd_bench.schema import Row
 
 from studies.gate import recording
 from studies.gate.page import GUIDE, render, write_between
@@ -35,7 +35,7 @@ from studies.gate.recording import Study, WholeRun
 
 DATA = Path("docs/data/gate_pairs.jsonl.gz")
 RECIPES = Path("tests/recipes")
-PLANTS = ("extra_vector", "extra_call", "extra_node")
+PLANTS = {"extra_vector": "peak_bytes", "extra_call": "aten_calls", "extra_node": "graph_nodes"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Revision = Annotated[str, typer.Option(help="commit that both sides run")]
@@ -167,34 +167,29 @@ def _busy(seconds: float) -> threading.Event:
     return stop
 
 
-def _counted(side: Side, cells: Sequence[str]) -> dict[str, Entry]:
-    with trees.scratch() as folder:
-        return counting.count(side, cells, folder, _log).entries
-
-
 @app.command()
 def exact(data: Data = DATA) -> None:
     """Plant one more vector, ATen call and graph node into every kernel and see in how many cells they are caught."""
-    from hograd_bench.gate.exact import deterministic
-
     study = _existing(data)
-    top = repository.repository(Path.cwd())
-    cells = [c.id for c in preset.cells()]
-    base = _counted(sides.working_tree(top), cells)
-    measured = [c for c, e in base.items() if e.status == deterministic.OK]
-    again = _counted(sides.working_tree(top), cells)
-    study.exact["none (identical code)"] = (
-        len(measured), len({f.cell for f in deterministic.compare(base, again)})
-    )  # fmt: skip
-    metric = {"extra_vector": "peak_bytes", "extra_call": "aten_calls", "extra_node": "graph_nodes"}
+    tree = sides.working_tree(repository.repository(Path.cwd()))
+    about = describe(tree)
+
+    def measured(side: Side, cells: Sequence[str]) -> dict[str, Row]:
+        with trees.scratch() as folder:
+            return measure([Wanted(side, about, cells, folder)], _log)[0]
+
+    base = measured(tree, [c.id for c in preset.cells()])
+    ok = {cell: row for cell, row in base.items() if row["status"] == "ok"}
+    found = findings(base, measured(tree, list(base)), about.records)
+    study.exact["none (identical code)"] = (len(ok), len({f.cell for f in found}))
     os.environ["HOGRAD_PLANT"] = "*/*"
-    for plant in PLANTS:
-        head = _counted(sides.working_tree(top, (str(RECIPES / f"{plant}.py"),)), measured)
-        found = deterministic.compare({c: base[c] for c in measured}, head)
-        caught = {f.cell for f in found if f.kind == "growth" and f.metric == metric[plant]}
-        for cell in sorted(set(measured) - caught):
+    for plant, metric in PLANTS.items():
+        head = measured(replace(tree, plugins=(str(RECIPES / f"{plant}.py"),)), list(ok))
+        found = findings(ok, head, about.records)
+        caught = {f.cell for f in found if f.kind == "growth" and f.metric == metric}
+        for cell in sorted(set(ok) - caught):
             _log(f"{plant} missed in {cell}: {[f.text for f in found if f.cell == cell]}")
-        study.exact[plant] = (len(measured), len(caught))
+        study.exact[plant] = (len(ok), len(caught))
     recording.write(data, study)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median, pstdev
 
 from hograd_bench.gate.statistics.policy import Policy
-from hograd_bench.gate.statistics.sequential import clopper_pearson_upper
+from scipy import stats
 
 from studies.gate.recording import Recorded, Study, WholeRun
 from studies.gate.resampling import Resampled, gate_run, rival_run
@@ -150,6 +150,15 @@ def _own(
         f"{_share(sum(alarms), resampled * len(cells))} | {found[0]} | {found[1]} |"
     )
     return line, undecided, missed, "; ".join(took)
+
+
+def clopper_pearson_upper(events: int, trials: int) -> float:
+    """One-sided 95% upper confidence bound of a rate (Clopper & Pearson 1934).
+
+    Raises:
+        ValueError: more events than trials.
+    """
+    return float(stats.binomtest(events, trials, alternative="less").proportion_ci(0.95).high)
 
 
 def _took(made: Sequence[Resampled]) -> str:

@@ -1,37 +1,36 @@
-"""Baselines as text: sorted, one line a cell, a file for everything the figures depend on but the code.
+"""The committed baseline: a run in the ordinary format, cut down to what is the same in every run of the same code.
 
-    # hograd gate baseline 2
-    # torch=2.13.0+cpu machine=x86_64 isa=AVX2 device=cpu
-    derivative_tensor/rows/mlp/n=8,... | ok | allocations=12 peak_bytes=3456 | ops mm=3 tanh=1 | peak backward/mm=64
-    # end
-
-Threads are part of every cell's id, so one file holds cells of several thread counts. The last line tells a whole file
-from one that was cut short, whose lost cells would pass for new ones; unlike a count it survives a merge.
+A folder a key: environment.json, with the facts that exact figures depend on, and rows.jsonl, sorted, one line a cell,
+with exact metrics alone and the tables that growth is blamed by. No times, no dates.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hograd_bench.gate.exact.deterministic import Entry
+from hograd_bench import metrics
+from hograd_bench.environment import comparable
+from hograd_bench.metrics import Metric
+from hograd_bench.schema import ENVIRONMENT_SCHEMA, Row, SchemaError, encode, parse_json, validate
+from hograd_bench.store import ENVIRONMENT, ROWS
 
-HEADER = "# hograd gate baseline 2"
-FIRST = "# hograd gate baseline 1"  # had no last line; still read, because --since reads old commits
-END = "# end"
-STATUSES = ("ok", "unsupported", "failed", "crashed", "timeout")
-# Digits of a number: more than 64 bits can fill, fewer than what floats hold or int() reads.
-MOST_DIGITS = 30
+REMEDY = "restore it from git, or --update"
 _SAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+
+
+class BaselineError(ValueError):
+    """A baseline that cannot be used; the message names file, line and remedy."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What deterministic figures depend on besides the code and the cell.
+    """What exact figures depend on besides the code and the cell.
 
     Attributes:
         torch: full version with its build tag ("2.13.0+cpu").
@@ -49,152 +48,175 @@ class Key:
         return f"torch={self.torch} machine={self.machine} isa={self.isa} device={_SAFE.sub('-', self.device)}"
 
     @property
-    def filename(self) -> str:
-        """Name of the key's file."""
+    def folder(self) -> str:
+        """Name of the key's folder."""
         parts = (f"torch-{self.torch}", self.machine, self.isa, self.device)
-        return "_".join(_SAFE.sub("-", part) for part in parts) + ".txt"
+        return "_".join(_SAFE.sub("-", part) for part in parts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The key as ``environment.comparable`` reads it: these facts decide, and no other is recorded."""
+        gpus = [] if self.device == "cpu" else [{"name": self.device}]
+        return {
+            "torch": {"version": self.torch, "capability": self.isa},
+            "cpu": {"architecture": self.machine},
+            "gpus": gpus,
+        }
 
 
-class BaselineError(ValueError):
-    """A baseline that cannot be used; the message names file, line and remedy."""
+def kept(row: Row, records: Mapping[str, Metric], run: str) -> Row:
+    """What a baseline keeps of a row: what is the same in every run of the same code."""
+    details = row["details"]
+    tables: dict[str, Any] = {}
+    if ops := details.get("aten_by_op"):
+        tables["aten_by_op"] = dict(sorted(ops.items()))
+    if peak := peak_by_op(details):
+        tables["peak_attribution"] = [
+            {"phase": phase, "op": op, "bytes": size} for (phase, op), size in sorted(peak.items())
+        ]
+    return {
+        **row, "run": run, "started": None, "wall_seconds": None, "missing": {}, "details": tables,
+        "metrics": exact_metrics(row, records),
+    }  # fmt: skip
 
 
-def render(key: Key, entries: Mapping[str, Entry]) -> str:
-    """The file's text: sorted by cell, and by name within a line.
-
-    Raises:
-        BaselineError: a cell's id or an op's name holds a character that the format reserves.
-    """
-    lines = [HEADER, f"# {key}", "# written by `hograd gate --update`; read the diff, then commit it"]
-    for cell in sorted(entries):
-        entry = entries[cell]
-        fields = [cell, entry.status, _pairs(entry.metrics)]
-        for label, table in (("ops", entry.ops), ("peak", entry.peak)):
-            if table:
-                fields.append(f"{label} {_pairs(table)}")
-        if "|" in cell or any(c.isspace() for c in cell):
-            raise BaselineError(f"cell: {cell!r} holds a space or '|', which the baseline's format reserves")
-        lines.append(" | ".join(fields))
-    return "\n".join([*lines, END]) + "\n"
+def exact_metrics(row: Row, records: Mapping[str, Metric]) -> dict[str, int]:
+    """The whole numbers of a row that the program determines, by name; the metric's record says which they are."""
+    found = {
+        n: v for n, v in row["metrics"].items() if n in records and records[n].exact and isinstance(v, int | float)
+    }
+    return {name: int(value) for name, value in sorted(found.items()) if float(value).is_integer()}
 
 
-def _pairs(table: Mapping[str, int]) -> str:
-    bad = next((k for k in table if "=" in k or "|" in k or any(c.isspace() for c in k)), None)
-    if bad is not None:
-        raise BaselineError(f"name: {bad!r} holds a space, '=' or '|', which the baseline's format reserves")
-    return " ".join(f"{name}={table[name]}" for name in sorted(table))
-
-
-def parse(text: str, where: str, key: Key | None = None) -> dict[str, Entry]:
-    """Entries by cell.
-
-    Args:
-        text: of the file.
-        where: its name, for messages.
-        key: what the file must say that it is about; None: whatever.
-
-    Raises:
-        BaselineError: the text is not a baseline, or a line is damaged; the message names ``where`` and the line.
-    """
-    lines = text.splitlines()
-    if not lines or lines[0].strip() not in (HEADER, FIRST):
-        raise BaselineError(
-            f"{where}:1: got {lines[0][:60]!r}, expected {HEADER!r}"
-            if lines
-            else f"{where}: empty; restore it from git"
-        )
-    if key is not None and (len(lines) < 2 or lines[1].strip() != f"# {key}"):
-        said = lines[1][:120] if len(lines) > 1 else ""
-        raise BaselineError(
-            f"{where}:2: got {said!r}, expected '# {key}', as the file's name says; restore it from git"
-        )
-    entries: dict[str, Entry] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip() or line.startswith("#"):
-            continue
-        place = f"{where}:{number}"
-        fields = [part.strip() for part in line.split("|")]
-        if len(fields) < 3:
-            raise BaselineError(
-                f"{place}: got {line[:80]!r}, expected 'cell | status | metrics [| ops ...] [| peak ...]'"
-            )
-        cell, status, metrics, *tables = fields
-        if status not in STATUSES:
-            raise BaselineError(f"{place}: got status {status!r}, expected one of {', '.join(STATUSES)}")
-        if status == "ok" and not metrics:
-            raise BaselineError(f"{place}: {cell} is ok and has no metrics; restore it from git, or --update")
-        if cell in entries:
-            raise BaselineError(f"{place}: {cell} stands here twice; a merge gone wrong? Remove one or --update")
-        named: dict[str, dict[str, int]] = {}
-        for table in tables:
-            label, _, rest = table.partition(" ")
-            if label not in ("ops", "peak") or label in named:
-                raise BaselineError(f"{place}: got table {label!r}, expected ops or peak, once each")
-            named[label] = _read(rest, place)
-        entries[cell] = Entry(status, _read(metrics, place), named.get("ops", {}), named.get("peak", {}))
-    if not entries:
-        raise BaselineError(f"{where}: holds no cell; restore it from git, or --update")
-    if lines[0].strip() == HEADER and text.rstrip().splitlines()[-1] != END:
-        raise BaselineError(
-            f"{where}:{len(lines)}: ends with {lines[-1][-60:]!r}, expected {END!r} as the last line: the file was cut "
-            "short; restore it from git, or --update"
-        )
-    return entries
-
-
-def _read(text: str, place: str) -> dict[str, int]:
-    table: dict[str, int] = {}
-    for part in text.split():
-        name, equals, value = part.rpartition("=")
-        if not equals or not re.fullmatch(r"[0-9]+", value, re.ASCII):
-            raise BaselineError(f"{place}: got {part[:80]!r}, expected name=integer from 0")
-        if len(value) > MOST_DIGITS:
-            raise BaselineError(
-                f"{place}: {name[:80]} has {len(value):,} digits, expected {MOST_DIGITS} at most; restore it from git, "
-                "or --update"
-            )
-        if name in table:
-            raise BaselineError(f"{place}: {name} stands here twice")
-        table[name] = int(value)
+def peak_by_op(details: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """Bytes alive at the peak by phase and op."""
+    table: dict[tuple[str, str], int] = {}
+    for held in details.get("peak_attribution") or ():
+        name = (str(held["phase"]), str(held["op"]))
+        table[name] = table.get(name, 0) + int(held["bytes"])
     return table
 
 
-def load(folder: Path, key: Key) -> dict[str, Entry] | None:
+def parse(text: str, where: str) -> dict[str, Row]:
+    """Rows by cell.
+
+    Args:
+        text: of a rows.jsonl.
+        where: its name, for messages.
+
+    Raises:
+        BaselineError: a line is damaged; the message names it and the remedy.
+    """
+    rows: dict[str, Row] = {}
+    if not text.strip():
+        raise BaselineError(f"{where}: empty, holds no cell; {REMEDY}")
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        try:
+            row = validate(parse_json(line))
+            _check(row)
+        except SchemaError as error:
+            raise BaselineError(f"{where}:{number}: {error}; {REMEDY}") from None
+        if row["cell"] in rows:
+            raise BaselineError(f"{where}:{number}: {row['cell']} stands here twice; a merge gone wrong? {REMEDY}")
+        rows[row["cell"]] = row
+    return rows
+
+
+def _check(row: Row) -> None:
+    if row["status"] == "ok" and not row["metrics"]:
+        raise SchemaError(f"{row['cell']} is ok and has no metrics")
+    for name, value in row["metrics"].items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise SchemaError(f"metrics[{name!r}]: got {value!r}, expected an integer from 0")
+    try:
+        numbers = [*(row["details"].get("aten_by_op") or {}).values(), *peak_by_op(row["details"]).values()]
+        whole = all(type(n) is int for n in numbers)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise SchemaError("details: expected tables of integers by op, and by phase and op")
+
+
+def load(folder: Path, key: Key) -> dict[str, Row] | None:
     """The baseline of a key, or None where there is none.
 
     Raises:
-        BaselineError: the file is damaged, or no text.
+        BaselineError: a file is damaged, cut short, or of another key than the folder's name says.
     """
-    path = folder / key.filename
-    if not path.is_file():
+    place = folder / key.folder
+    if not place.is_dir():
         return None
+    environment = _environment(place / ENVIRONMENT)
+    verdict = comparable(environment, key.facts, "cpu" if key.device == "cpu" else "cuda")
+    if verdict.level == "none":
+        why = "; ".join(verdict.reasons)
+        raise BaselineError(f"{place / ENVIRONMENT}: is not of this key, as the folder's name says ({why}); {REMEDY}")
+    metrics.carry(environment)
+    file = place / ROWS
+    rows = parse(_text(file), str(file))
+    expected = environment.get("plan", {}).get("cells")
+    if not isinstance(expected, int) or len(rows) < expected:
+        raise BaselineError(
+            f"{file}:{len(rows)}: ends after {len(rows)} cells, expected {expected} as {ENVIRONMENT} says: the file "
+            f"was cut short; {REMEDY}"
+        )
+    return rows
+
+
+def _environment(file: Path) -> dict[str, Any]:
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path), key)
+        found = parse_json(_text(file))
+    except SchemaError as error:
+        raise BaselineError(f"{file}: {error}; {REMEDY}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("plan"), dict):
+        raise BaselineError(f"{file}: no environment of a baseline; {REMEDY}")
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BaselineError(f"{path}: not text ({error}); restore it from git") from error
+        raise BaselineError(f"{file}: not text ({error}); {REMEDY}") from error
+    except FileNotFoundError:
+        raise BaselineError(f"{file}: is not there; {REMEDY}") from None
 
 
-def save(folder: Path, key: Key, entries: Mapping[str, Entry]) -> Path:
-    """Write a key's baseline in one step: a reader sees the old file or the new one.
+def save(folder: Path, key: Key, rows: Iterable[Row], records: Mapping[str, Metric]) -> Path:
+    """Write a key's baseline; each file in one step: a reader sees the old one or the new one.
+
+    Args:
+        folder: of the baselines.
+        key: what the figures depend on.
+        rows: a row a cell, as measured.
+        records: of the metrics.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    text = render(key, entries)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / key.filename
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".baseline-")
+    made = sorted((kept(row, records, key.folder) for row in rows), key=lambda row: str(row["cell"]))
+    named = sorted({name for row in made for name in row["metrics"]})
+    environment = {
+        "schema": ENVIRONMENT_SCHEMA, **key.facts, "plan": {"cells": len(made)},
+        "metrics": metrics.as_json(records[name] for name in named),
+    }  # fmt: skip
+    target = folder / key.folder
+    target.mkdir(parents=True, exist_ok=True)
+    # Whole files take the place of the old ones; rows first, because fewer than the environment says are refused.
+    _replace(target / ROWS, b"".join(map(encode, made)))
+    _replace(target / ENVIRONMENT, json.dumps(environment, indent=1, sort_keys=True).encode() + b"\n")
+    return target
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+        new.write_bytes(content)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def available(folder: Path) -> list[str]:
-    """Names of the baseline files in a folder."""
-    return sorted(p.name for p in folder.glob("torch-*.txt")) if folder.is_dir() else []
+    """Names of the baselines in a folder."""
+    return sorted(p.name for p in folder.glob("torch-*") if (p / ROWS).is_file()) if folder.is_dir() else []

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from hograd_bench import environment
+from hograd_bench import environment, metrics, store
 from hograd_bench.gate.exact import baseline
-from hograd_bench.gate.exact.deterministic import OK, Entry, blame
+from hograd_bench.gate.exact.baseline import exact_metrics
+from hograd_bench.gate.exact.findings import Rows, blame
 from hograd_bench.gate.outcome import Finding, Outcome, UsageError
 from hograd_bench.gate.revisions import repository
+from hograd_bench.schema import Row
 
-History = Sequence[tuple[str, Mapping[str, Entry]]]
+History = Sequence[tuple[str, Rows]]
 
 
 def exact_drift(history: History, allowed: float, *, whole: bool = True) -> tuple[list[Finding], int]:
     """Growth of exact metrics to the last of several baselines, of each metric from where it first appears.
 
     Args:
-        history: (revision, entries), oldest first; at least two.
+        history: (revision, rows by cell with exact metrics alone), oldest first; at least two.
         allowed: relative growth over the whole span that is not worth a word.
-        whole: whether an entry that the last revision lacks is gone; False where it may not have been asked for.
+        whole: whether a row that the last revision lacks is gone; False where it may not have been asked for.
 
     Returns:
         Findings: metrics that grew by more, largest first, each with the steps that made it; then what was there and
@@ -40,15 +42,15 @@ def exact_drift(history: History, allowed: float, *, whole: bool = True) -> tupl
     compared = 0
     for cell, born in _births(history[:-1]).items():
         new = last.get(cell)
-        if new is None or new.status != OK:
+        if new is None or new["status"] != "ok":
             kind, metric = ("missing", "") if new is None else ("broken", "status")
-            now = "is there no more" if new is None else f"is {new.status} now"
+            now = "is there no more" if new is None else f"is {new['status']} now"
             if new is not None or whole:
                 gone.append(Finding(kind, cell, metric, f"was ok at {_latest(history, cell)}, {now}{_LATER}"))
             continue
-        compared += not born.keys().isdisjoint(new.metrics)
+        compared += not born.keys().isdisjoint(new["metrics"])
         for name, (revision, old) in born.items():
-            before, after = old.metrics[name], new.metrics.get(name)
+            before, after = old["metrics"][name], new["metrics"].get(name)
             if after is None:
                 if whole:
                     text = f"{name} is measured no more (was {before:,} at {revision}){_LATER}"
@@ -68,74 +70,45 @@ def exact_drift(history: History, allowed: float, *, whole: bool = True) -> tupl
 _LATER = "; if that is meant, start --since at a later revision"
 
 
-def _births(history: History) -> dict[str, dict[str, tuple[str, Entry]]]:
-    """For every cell that ever ran: its metrics, each with the revision and the entry of its first appearance."""
-    births: dict[str, dict[str, tuple[str, Entry]]] = {}
-    for revision, entries in history:
-        for cell, entry in entries.items():
-            if entry.status == OK:
+def _births(history: History) -> dict[str, dict[str, tuple[str, Row]]]:
+    """For every cell that ever ran: its metrics, each with the revision and the row of its first appearance."""
+    births: dict[str, dict[str, tuple[str, Row]]] = {}
+    for revision, rows in history:
+        for cell, row in rows.items():
+            if row["status"] == "ok":
                 own = births.setdefault(cell, {})
-                for name in entry.metrics:
-                    own.setdefault(name, (revision, entry))
+                for name in row["metrics"]:
+                    own.setdefault(name, (revision, row))
     return births
 
 
 def _latest(history: History, cell: str) -> str:
     """The last revision at which a cell ran."""
-    return next(revision for revision, entries in reversed(history) if cell in entries and entries[cell].status == OK)
+    return next(revision for revision, rows in reversed(history) if cell in rows and rows[cell]["status"] == "ok")
 
 
 def _steps(history: History, cell: str, metric: str) -> list[str]:
-    steps, previous = [], None
-    for revision, entries in history:
-        entry = entries.get(cell)
-        value = entry.metrics.get(metric) if entry is not None else None
-        if value is not None:
-            if previous is not None and value != previous:
-                steps.append(f"{value - previous:+,} at {revision}")
-            previous = value
-    return steps
+    seen = [(revision, rows[cell]["metrics"].get(metric)) for revision, rows in history if cell in rows]
+    known = [(revision, value) for revision, value in seen if value is not None]
+    return [f"{new - old:+,} at {revision}" for (_, old), (revision, new) in pairwise(known) if new != old]
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]], deterministic: Iterable[str]) -> list[tuple[str, dict[str, Entry]]]:
-    """Stored rows as a history for :func:`exact_drift`.
-
-    Args:
-        rows: rows of runs (see docs/architecture.md), oldest run first.
-        deterministic: names of the metrics that may be compared exactly.
-
-    Returns:
-        (run, entries), in order of first appearance.
-    """
-    wanted = set(deterministic)
-    runs: dict[str, dict[str, Entry]] = {}
-    for row in rows:
-        numbers = {
-            k: int(v)
-            for k, v in row["metrics"].items()
-            if k in wanted and isinstance(v, int | float) and not isinstance(v, bool) and float(v).is_integer()
-        }
-        entries = runs.setdefault(row["run"], {})
-        if row["status"] != "skipped":  # never tried: nothing is known of it
-            entries[row["cell"]] = Entry(row["status"], numbers)
-    return list(runs.items())
-
-
-def baselines(repo: Path, revision: str, file: Path) -> list[tuple[str, dict[str, Entry]]]:
-    """A baseline file's content at ``revision``, at every commit after it that changed the file, and as it is now.
+def baselines(repo: Path, revision: str, folder: Path) -> list[tuple[str, dict[str, Row]]]:
+    """A baseline's rows at ``revision``, at every commit after it that changed them, and as they are now.
 
     Args:
         repo: the repository's top.
         revision: where to start.
-        file: the baseline.
+        folder: of the baseline.
 
     Returns:
-        (short hash or "now", entries), oldest first; without the start where the file was not there yet.
+        (short hash or "now", rows), oldest first; without the start where the baseline was not there yet.
 
     Raises:
         BaselineError: a version of the file is damaged.
         UsageError: no such revision.
     """
+    file = folder / store.ROWS
     sha = repository.commit(repo, revision, "--since")
     path = file.resolve().relative_to(repo.resolve()).as_posix()
     log = repository.git(repo, "log", "--reverse", "--format=%H", f"{sha}..HEAD", "--", path)
@@ -180,27 +153,31 @@ def outcome(repo: Path, start: str, folder: Path, drift: float, *, results: Path
             found.counted += compared
     if not found.counted and not found.findings:
         what = f"no baseline in {folder} with an earlier version since {start}" if names else f"no baseline in {folder}"
+        place = folder.resolve()
+        inside = place.is_relative_to(repo.resolve())
+        if inside and ".txt" in repository.git(repo, "ls-tree", "-r", "--name-only", start, "--", str(place)):
+            what += ", whose baselines were text files that this hograd reads no more"
         found.findings.append(Finding("not comparable", "", "", f"{what}: nothing to add up"))
     return found
 
 
 def _stored(found: Outcome, start: str, drift: float, results: Path) -> None:
-    from hograd_bench import metrics, store
-
     try:
         folders = store.run_folders(results)
         first = store.find_run(results, start)
     except store.StoreError as error:
         raise UsageError(f"--since: {error}") from error
     anchor = store.open_run(first).environment
-    names = [m.name for m in metrics.metrics().values() if m.exact]
-    rows = []
+    metrics.carry(anchor)
+    history = []
     for folder in sorted(folders, key=lambda f: f.name):
         if folder.name >= first.name:
             run = store.open_run(folder)
             if environment.comparable(anchor, run.environment).level != "none":
-                rows += [dict(row) for row in store.read_rows(folder)]
-    history = from_rows(rows, names)
+                # Never tried: nothing is known of it.
+                tried = (row for row in store.read_rows(folder) if row["status"] != "skipped")
+                history.append((folder.name, {r["cell"]: _exact(r) for r in tried}))
+    history = [(name, rows) for name, rows in history if rows]
     if len(history) < 2:
         found.findings.append(
             Finding("not comparable", "", "", f"no later run in {results} is comparable with {first.name}")
@@ -208,3 +185,7 @@ def _stored(found: Outcome, start: str, drift: float, results: Path) -> None:
         return
     # A run measures what it was asked for: what it lacks need not be gone.
     found.findings, found.counted = exact_drift(history, drift, whole=False)
+
+
+def _exact(row: Row) -> Row:
+    return {**row, "metrics": exact_metrics(row, metrics.known())}

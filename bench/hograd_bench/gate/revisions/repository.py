@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from hograd_bench._probes import git_environment
 from hograd_bench.gate.outcome import UsageError
+from hograd_bench.system_info import git_environment
 
 
 def git(repository: Path, *arguments: str, index: Path | None = None) -> str:

@@ -5,20 +5,79 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from hograd_bench.engine import Host
 from hograd_bench.gate.outcome import NotComparableError
 from hograd_bench.gate.revisions.environments import environment, same_requirements
 from hograd_bench.gate.revisions.repository import commit, git
 from hograd_bench.gate.revisions.trees import scratch, tree
-from hograd_bench.gate.twins.processes import Side
 
 SUITE = Path("bench/hograd_bench/metrics/_contract.py")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side runs.
+
+    Attributes:
+        name: for people: a revision, a method, an interpreter.
+        python: interpreter.
+        roots: folders put first on the module path: a tree and its ``bench``.
+        plugins: modules or files that register operators, methods or problems, imported by the worker.
+        own_suite: whether hograd_core must come from ``roots`` (False: from the interpreter's environment).
+        commit: full hash, where the side is a revision.
+        variables: environment variables of its own processes.
+    """
+
+    name: str
+    python: str
+    roots: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+    own_suite: bool = True
+    commit: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def host(self, **variables: str) -> Host:
+        """The side as the engine knows it, with further variables."""
+        return Host(self.python, self.roots, self.plugins, variables={**self.variables, **variables})
+
+    def check_plugins(self) -> None:
+        """Refuse what the side has no file of.
+
+        Raises:
+            NotComparableError: a plugin's file does not exist there.
+        """
+        for name in self.plugins:
+            if name.endswith(".py") and not any((Path(root) / name).is_file() for root in (*self.roots, ".")):
+                raise NotComparableError(f"{self.name} cannot be measured: plugin {name} does not exist on this side")
+
+    def check_suite(self, found: str) -> None:
+        """Refuse a ``hograd_core`` that was found elsewhere than in the side's tree.
+
+        Raises:
+            NotComparableError: it is another tree's, or an installed one.
+        """
+        inside = (os.path.realpath(root) + os.sep for root in self.roots)
+        if self.own_suite and not found.startswith(tuple(inside)):
+            raise NotComparableError(
+                f"{self.name} cannot be measured (no suite): hograd_core was found at {found}, outside of "
+                f"{', '.join(self.roots)}"
+            )
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What is compared: cell ``a`` on side A with cell ``b`` on side B, shown under ``name``."""
+
+    name: str
+    a: str
+    b: str
 
 
 def revision(

@@ -152,42 +152,6 @@ def median(values: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
-def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided upper confidence bound of a rate (Clopper & Pearson 1934), by bisection on the binomial CDF.
-
-    Args:
-        events: number seen.
-        trials: number of independent runs.
-        confidence: coverage.
-
-    Returns:
-        The largest rate under which ``events`` or fewer have probability at least 1 - confidence.
-
-    Raises:
-        ValueError: the counts contradict each other.
-    """
-    if not 0 <= events <= trials:
-        raise ValueError(f"events: got {events} of {trials} trials, expected 0 <= events <= trials")
-    if events == trials:
-        return 1.0
-
-    def at_most(rate: float) -> float:
-        if rate <= 0.0:
-            return 1.0
-        logs = (
-            math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-            + k * math.log(rate) + (trials - k) * math.log1p(-rate)
-            for k in range(events + 1)
-        )  # fmt: skip
-        return math.fsum(math.exp(v) for v in logs)
-
-    low, high = events / trials, 1.0 - 1e-15
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at_most(middle) > 1 - confidence else (low, middle)
-    return high
-
-
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: got {alpha!r}, expected a number in (0, 1)")

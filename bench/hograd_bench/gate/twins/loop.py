@@ -9,24 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hograd_bench.gate.exact import agreement
+from hograd_bench.engine import FATAL
+from hograd_bench.gate import agreement
 from hograd_bench.gate.outcome import Finding
 from hograd_bench.gate.revisions import trees
+from hograd_bench.gate.revisions.sides import Side, Twin
 from hograd_bench.gate.statistics import policy
 from hograd_bench.gate.statistics.policy import Policy, Verdict
 from hograd_bench.gate.twins import processes
-from hograd_bench.gate.twins.processes import Side, Turns, Worker, WorkerError
+from hograd_bench.gate.twins.processes import Turns, Worker, WorkerError
 
 STRIKES = 2
-
-
-@dataclass(frozen=True)
-class Twin:
-    """What is compared: cell ``a`` on side A with cell ``b`` on side B, shown under ``name``."""
-
-    name: str
-    a: str
-    b: str
 
 
 @dataclass
@@ -66,13 +59,13 @@ class Loop:
         """Prepare a twin on both sides; False where it leaves the run, with a finding that says why."""
         paths, said = self.ask(a, b, twin, "prepare")
         for reply in said:
-            if isinstance(reply, WorkerError) and reply.status in ("crashed", "timeout"):
+            if isinstance(reply, WorkerError) and reply.status in FATAL:
                 raise reply
         if any(isinstance(reply, WorkerError) for reply in said):
             self.found.findings.append(_unprepared(twin, *said))
             return False
         first, second = (r for r in said if isinstance(r, dict))
-        self.allowed[twin.name] = allowed = agreement.tolerance(first, second)
+        self.allowed[twin.name] = allowed = max(first["allowed"], second["allowed"])
         why = agreement.disagreement(*paths, first["shapes"], second["shapes"], allowed)
         if why is None and twin.name not in self.call_ns:
             self.call_ns[twin.name] = min(first["call_ns"], second["call_ns"])

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import random
-import selectors
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from hograd_bench.engine import Child, LostError
+from hograd_bench.gate.revisions.sides import Side
 from hograd_bench.gate.statistics.policy import Reading
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -41,27 +38,6 @@ class WorkerError(RuntimeError):
         self.worker = worker
 
 
-@dataclass(frozen=True)
-class Side:
-    """What one side runs.
-
-    Attributes:
-        name: for people: a revision, a method, an interpreter.
-        python: interpreter.
-        roots: folders put first on the module path: a tree and its ``bench``.
-        plugins: modules or files that register operators, methods or problems, imported by the worker.
-        own_suite: whether hograd_core must come from ``roots`` (False: from the interpreter's environment).
-        commit: full hash, where the side is a revision.
-    """
-
-    name: str
-    python: str
-    roots: tuple[str, ...]
-    plugins: tuple[str, ...] = ()
-    own_suite: bool = True
-    commit: str | None = None
-
-
 def environment(threads: int, hash_seed: int, padding: int) -> dict[str, str]:
     """Environment of both workers of a pair: threads pinned, one hash seed, stack shifted by ``padding`` bytes.
 
@@ -80,7 +56,7 @@ def environment(threads: int, hash_seed: int, padding: int) -> dict[str, str]:
 
 
 class Worker:
-    """A live worker process; use as a context manager."""
+    """A live worker process of a side, which is asked and answers; use as a context manager."""
 
     def __init__(
         self, side: Side, env: Mapping[str, str], timeout: float = 120.0, baton: tuple[int, int] | None = None
@@ -88,37 +64,18 @@ class Worker:
         """Start it; ``baton`` are the pipes (to read, to write) that hand the turn over to and from the other side."""
         self.side = side
         self.timeout = timeout
-        fds = baton or (-1, -1)
-        # A session of its own would outlive Ctrl-C; the worker stays in ours and ignores nothing.
-        self._process = subprocess.Popen(
-            [side.python, str(WORKER), str(os.getpid()), *map(str, fds), *side.roots],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not os.environ.get("HOGRAD_GATE_DEBUG") else None,
-            env=dict(env),
-            pass_fds=baton or (),
+        self._child = Child(
+            [side.python, str(WORKER), *map(str, baton or (-1, -1)), *side.roots],
+            environment={**env, **side.variables},
             cwd=side.roots[0] if side.roots else None,
+            pass_fds=baton or (),
         )
-        self._selector = selectors.DefaultSelector()
-        assert self._process.stdout is not None
-        assert self._process.stdin is not None
-        self._out, self._in = self._process.stdout, self._process.stdin
-        self._selector.register(self._out, selectors.EVENT_READ)
-        self._buffer = b""
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
+        self.pid = self._child.pid
+        self.bind = self._child.bind
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Send a request without waiting for the reply.
-
-        That the worker is gone is left to :meth:`receive` to say: what it wrote before it went tells more.
-        """
-        with contextlib.suppress(BrokenPipeError):
-            self._in.write((json.dumps(request) + "\n").encode())
-            self._in.flush()
+        """Send a request without waiting for the reply."""
+        self._child.send(request)
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
         """The reply to the oldest unanswered request, within ``timeout`` seconds (the worker's own where None).
@@ -126,21 +83,12 @@ class Worker:
         Raises:
             WorkerError: the worker refused, died, or did not answer in time.
         """
-        timeout = self.timeout if timeout is None else timeout
-        end = time.monotonic() + timeout
-        while b"\n" not in self._buffer:
-            if not self._selector.select(max(0.0, end - time.monotonic())):
-                raise WorkerError("timeout", f"{self.side.name}: no answer within {timeout:g} s", self)
-            chunk = os.read(self._out.fileno(), 1 << 16)
-            if not chunk:
-                raise WorkerError("crashed", self._how_it_ended(), self)
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
         try:
-            reply: dict[str, Any] = json.loads(line)
-        except ValueError:
-            got = f"{self.side.name}: got {line[:60].decode(errors='replace')!r} from {self.side.python}"
-            raise WorkerError("failed", f"{got}, no answer of a worker; is it a Python interpreter?", self) from None
+            reply: dict[str, Any] = self._child.receive(self.timeout if timeout is None else timeout)
+        except LostError as error:
+            asked = "; is it a Python interpreter?" if error.status == "failed" else ""
+            said = f"{self.side.name}: {error}" + (f" from {self.side.python}{asked}" if asked else "")
+            raise WorkerError(error.status, said, self) from None
         if not reply.pop("ok"):
             raise WorkerError(reply["status"], reply["reason"], self)
         return reply
@@ -150,31 +98,25 @@ class Worker:
         self.send({"do": do, **arguments})
         return self.receive()
 
-    def _how_it_ended(self) -> str:
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return f"{self.side.name}: the worker closed its pipe"
-        how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return f"{self.side.name}: the worker ended with {how}"
+    def greet(self) -> None:
+        """Let it import the side's suite and plugins; :meth:`receive_greeting` waits for that."""
+        self.side.check_plugins()
+        self.send({"do": "hello", "plugins": list(self.side.plugins)})
 
-    def close(self) -> None:
-        """End the process, kindly first; never leaves it behind."""
-        self._selector.close()
-        with contextlib.suppress(OSError):  # it died with a request in the pipe
-            self._in.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._out.close()
+    def receive_greeting(self) -> None:
+        """Wait until it has.
+
+        Raises:
+            WorkerError: it has no suite, or died.
+            NotComparableError: the suite is not the side's.
+        """
+        self.side.check_suite(self.receive()["suite"])
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self._child.close(patience=2.0)
 
 
 @contextmanager
@@ -196,10 +138,9 @@ def pair(
             for fd in (*batons[0], *batons[1]):
                 os.close(fd)
         for which in order:
-            side = workers[which].side
-            workers[which].send({"do": "hello", "plugins": list(side.plugins), "own_suite": side.own_suite})
+            workers[which].greet()
         for which in order:
-            workers[which].receive()
+            workers[which].receive_greeting()
         yield workers[0], workers[1]
 
 
@@ -210,10 +151,7 @@ def share_a_core(a: Worker, b: Worker, rng: random.Random) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     core = rng.choice(allowed)
     for worker in rng.sample((a, b), 2):
-        try:
-            os.sched_setaffinity(worker.pid, {core})
-        except OSError:
-            return  # a container may forbid it; the gate then lives with the scheduler's choice
+        worker.bind({core})  # a container may forbid it; the gate then lives with the scheduler's choice
 
 
 @dataclass
