@@ -48,12 +48,6 @@ def runs(data: ReportData) -> pd.DataFrame:
     return joined
 
 
-def tracked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of rows that :func:`steps` looks at."""
-    few: pd.DataFrame = rows[[*_NAMES, "status", *(m for m in _TRACKED if m in rows.columns)]]
-    return few
-
-
 def steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Each ok row beside the row of the same cell in the latest earlier run of its machine: metrics and ``was_*``."""
     tracked = [m for m in _TRACKED if m in rows.columns]

@@ -117,14 +117,14 @@ def measure(wanted: Iterable[Wanted], log: Log = silent, engine: Engine | None =
     """
     asked = [(one.side, one.tasks()) for one in wanted]
     rows: list[dict[str, Row]] = [{} for _ in asked]
-    place = {id(task): number for number, (_, tasks) in enumerate(asked) for task in tasks}
+    place = {(task.host, task.cell): number for number, (_, tasks) in enumerate(asked) for task in tasks}
     left = [len(tasks) for _, tasks in asked]
     turns = chain.from_iterable(zip_longest(*(tasks for _, tasks in asked)))
     try:
         for event in (engine or Local(WORKERS, Limits(SECONDS))).run([task for task in turns if task is not None]):
             if event.row is None:
                 continue
-            number = place[id(event.task)]
+            number = place[event.task.host, event.task.cell]
             left[number] -= 1
             if left[number] % 10 == 0:
                 log(f"{asked[number][0].name}: exact metrics, {left[number]} cells left")
