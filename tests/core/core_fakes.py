@@ -34,13 +34,18 @@ def with_spectrum(values: Tensor, seed: int = 0) -> Tensor:
     return q * values @ q.T
 
 
-def filled(*layers: nn.Module, dtype: torch.dtype = F64) -> Any:
-    """A module, or layers in sequence, with fixed parameters."""
-    module = (layers[0] if len(layers) == 1 else nn.Sequential(*layers)).to(dtype)
+def fill(module: nn.Module, dtype: torch.dtype = F64) -> Any:
+    """The module, with fixed parameters."""
+    module = module.to(dtype)
     with torch.no_grad():
         for i, p in enumerate(module.parameters()):
             p.copy_(normal(*p.shape, seed=100 + i) * (p[0].numel() ** -0.5 if p.dim() > 1 else 0.3))
     return module
+
+
+def filled(*layers: nn.Module) -> Any:
+    """Layers in sequence, with fixed parameters."""
+    return fill(nn.Sequential(*layers))
 
 
 def squares(output: Tensor, target: Tensor) -> Tensor:
@@ -94,7 +99,6 @@ class Sine(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
@@ -110,14 +114,17 @@ class OnceSine(BatchedSine):
     backward = staticmethod(once_differentiable(Sine.backward))
 
 
-def _jvp(ctx: Any, t: Tensor) -> Tensor:
-    (x,) = ctx.saved_tensors
-    return t * x.cos()
-
-
 class SineWithJvp(BatchedSine):
-    jvp = staticmethod(_jvp)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return t * x.cos()
 
 
-class OnceSineWithJvp(OnceSine):
-    jvp = staticmethod(_jvp)
+class OnceSineWithJvp(SineWithJvp):
+    backward = staticmethod(once_differentiable(Sine.backward))

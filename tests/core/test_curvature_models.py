@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from core_fakes import filled, labels, normal
+from core_fakes import fill, labels, normal
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -29,7 +29,7 @@ MODEL_OPERATORS = [
 
 
 def mlp() -> nn.Module:
-    return filled(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
+    return fill(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
 
 
 class Tied(nn.Module):
@@ -96,9 +96,10 @@ def test_gauss_newton_is_the_fisher_for_exponential_families(name: str) -> None:
             torch.testing.assert_close(operator(module, loss, inputs, targets, v, method=method), expected @ v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", [(4,), (2, 3)])
 def test_labelled_positions_are_observations_of_their_own(positions: tuple[int, ...]) -> None:
-    module = filled(nn.Sequential(nn.Linear(4, 3 * 4 if positions == (4,) else 18), nn.Unflatten(1, (3, *positions))))
+    module = fill(nn.Sequential(nn.Linear(4, 3 * 4 if positions == (4,) else 18), nn.Unflatten(1, (3, *positions))))
     inputs, targets = normal(5, 4, seed=1), labels(5, *positions)
     expected = hg.gauss_newton_matrix(module, F.cross_entropy, inputs, targets)
     torch.testing.assert_close(hg.fisher_matrix(module, F.cross_entropy, inputs, targets), expected)
@@ -118,7 +119,7 @@ def test_gauss_newton_of_any_loss_is_jt_h_j(loss: Callable[..., Tensor], method:
 @pytest.mark.parametrize("name", LOSSES)
 def test_gauss_newton_is_the_hessian_where_outputs_are_linear(name: str) -> None:
     loss, targets = LOSSES[name]
-    module, inputs = filled(nn.Linear(4, 3)), normal(6, 4, seed=1)
+    module, inputs = fill(nn.Linear(4, 3)), normal(6, 4, seed=1)
     f, x = hg.from_module(module, loss, inputs, targets)
     torch.testing.assert_close(hg.gauss_newton_matrix(module, loss, inputs, targets), hg.hessian(f, x))
 
@@ -139,7 +140,7 @@ def test_gauss_newton_is_not_the_hessian_of_a_curved_network() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_empirical_fisher_of_a_linear_classifier_in_closed_form(method: str, bias: bool) -> None:
     """S10: the gradient of sample n is (p_n - e_y) [a_n, 1]^T."""
-    module, inputs, targets = filled(nn.Linear(4, 3, bias=bias)), normal(6, 4, seed=1), labels(6)
+    module, inputs, targets = fill(nn.Linear(4, 3, bias=bias)), normal(6, 4, seed=1), labels(6)
     residual = (module(inputs).softmax(1) - F.one_hot(targets, 3)).detach()
     weight = (residual.square().T @ inputs.square() / 6).reshape(-1)
     expected = torch.cat([weight, residual.square().mean(0)]) if bias else weight
@@ -195,6 +196,7 @@ def test_empirical_fisher_nears_the_true_one_where_labels_follow_the_model() -> 
 # --- what the Monte Carlo Fisher says about itself ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_entropy", "mse", "bce"])
 def test_sampled_fisher_diagonal_is_unbiased_with_the_error_it_states(name: str) -> None:
     loss, targets = LOSSES[name]
@@ -227,7 +229,7 @@ def test_sampling_is_by_seed_or_generator() -> None:
 
 
 def test_tied_parameters_count_once() -> None:
-    module, inputs, targets = filled(Tied()), normal(6, 4, seed=1), labels(6)
+    module, inputs, targets = fill(Tied()), normal(6, 4, seed=1), labels(6)
     loss = nn.CrossEntropyLoss()
     size = sum(p.numel() for p in module.parameters())
     fisher = hg.fisher_matrix(module, loss, inputs, targets)
@@ -254,7 +256,7 @@ def test_frozen_parameters_are_constants() -> None:
 
 
 def test_several_inputs() -> None:
-    module, inputs = filled(TwoInputs()), (normal(6, 4, seed=1), normal(6, 2, seed=2))
+    module, inputs = fill(TwoInputs()), (normal(6, 4, seed=1), normal(6, 2, seed=2))
     loss, targets = LOSSES["cross_entropy"]
     expected = hg.gauss_newton_matrix(module, loss, inputs, targets)
     torch.testing.assert_close(hg.fisher_matrix(module, loss, inputs, targets), expected)
@@ -293,7 +295,7 @@ def test_results_keep_the_dtype_and_the_module_its_state(operator: Any, dtype: t
 
 
 def test_batch_norm_in_training_mode() -> None:
-    module = filled(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)))
+    module = fill(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)))
     loss, targets = LOSSES["cross_entropy"]
     inputs = normal(6, 4, seed=1)
     buffers = [b.clone() for b in module.buffers()]
@@ -349,7 +351,7 @@ def test_refusals_name_the_argument(change: dict[str, Any], error: type[Exceptio
 @pytest.mark.parametrize("loss", [nn.MSELoss(), F.mse_loss, functools.partial(F.mse_loss, reduction="sum")])
 def test_targets_that_broadcast_are_refused(operator: Any, loss: Any) -> None:
     # (6,) against (6, 1) compares every output with every target; per sample the mistake would not show.
-    module = filled(nn.Linear(4, 1))
+    module = fill(nn.Linear(4, 1))
     for method in operator.methods:
         with pytest.raises(ValueError, match="targets: got shape"):
             operator(module, loss, normal(6, 4, seed=1), normal(6, seed=2), method=method)

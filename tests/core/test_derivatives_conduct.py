@@ -21,7 +21,7 @@ OPERATORS = (h.gradient, h.derivative_tensor, h.derivative_vector_product, h.dir
 METHODS = [(o, m) for o in OPERATORS for m in o.methods.values()]
 NAMES = [f"{o.name}-{m.name}" for o, m in METHODS]
 every_method = pytest.mark.parametrize(("operator", "method"), METHODS, ids=NAMES)
-mostly_slowly = pytest.mark.parametrize(("operator", "method"), mostly_slow(METHODS, 5), ids=NAMES)
+mostly_slowly = pytest.mark.parametrize(("operator", "method"), mostly_slow(METHODS, 25), ids=NAMES)
 
 
 def compute(operator: h.Operator, method: h.Method, f: Any, x: Tensor, v: Tensor, order: int) -> Tensor:
