@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -17,43 +18,27 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "hograd_core"
 BENCH = ROOT / "bench" / "hograd_bench"
 
-# Each room may import from rooms of lower rank, and from itself.
-CORE_RANKS = {
-    "_entrance": 0, "_how": 0, "_forward": 0, "_reach": 0, "_unsupported": 0,
-    "_checks": 1, "hazards": 1,
-    "_differences": 2, "_finite": 2, "_functional": 2,
-    "_registry": 3,
-    "derivatives": 4, "reference": 4, "module": 4, "verification": 4,
-    # Taylor mode registers itself as a method of the derivative operators.
-    "taylor": 5, "curvature": 6, "solvers": 7, "applications": 7, "training": 8,
-    "__init__": 9,
-}  # fmt: skip
-# What reads results may not import what runs kernels.
-RUNS_KERNELS = {
-    "patterns", "problems", "measure", "plan", "claim_cells", "engine", "driver", "run", "sweeps", "ceilings",
-    "peers",
-}  # fmt: skip
-READS_ONLY = {"store", "schema", "cells", "units", "facts", "compare", "laws", "claims", "report"}
-# Left to right; the command line and the entry points may use all of them.
-BENCH_RANKS = {
-    "cells": 0, "patterns": 0, "system_info": 0, "facts": 0, "own_files": 0,
-    "problems": 1,
-    "peers": 2,
-    "metrics": 3, "environment": 3, "ceilings": 3,
-    "schema": 4, "units": 4,
-    "measure": 5,
-    "plan": 6, "store": 6, "laws": 6, "compare": 7,
-    "sweeps": 8, "claims": 8, "engine": 9, "claim_cells": 9,
-    "driver": 10, "run": 11, "gate": 11, "report": 11,
-    "cli": 12, "__main__": 13, "__init__": 13,
-}  # fmt: skip
+DRAWN = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-GATE_RANKS = {
-    "outcome": 0, "statistics": 0, "agreement": 0,
-    "preset": 1, "revisions": 1, "output": 1,
-    "suite": 2, "exact": 2, "twins": 2,
-    "run": 3, "cli": 4, "__init__": 5,
-}  # fmt: skip
+
+def drawn(heading: str) -> list[list[str]]:
+    """The levels below a name in the drawing of docs/architecture.md, from the lowest, with their marks."""
+    block = DRAWN.split(f"\n{heading}\n", 1)[1].split("```", 1)[0].split("\n\n", 1)[0]
+    return [line.split() for line in block.splitlines()]
+
+
+def ranks(heading: str) -> dict[str, int]:
+    """Room -> its level."""
+    return {room.rstrip("*="): level for level, line in enumerate(drawn(heading)) for room in line}
+
+
+def marked(heading: str, mark: str) -> set[str]:
+    """Rooms that carry a mark."""
+    return {room.rstrip("*=") for line in drawn(heading) for room in line if room.endswith(mark)}
+
+
+CORE_RANKS, BENCH_RANKS, GATE_RANKS = (ranks(name) for name in ("hograd_core", "hograd_bench", "hograd_bench.gate"))
+RUNS_KERNELS, READS_ONLY = marked("hograd_bench", "*"), marked("hograd_bench", "=")
 
 
 def rooms(package: Path) -> dict[Path, str]:
@@ -84,32 +69,43 @@ def rooms_imported(path: Path, package: str) -> set[str]:
     return {n.removeprefix(inside).split(".")[0] for n in imported_names(path) if n.startswith(inside)}
 
 
-def violations(package: Path, name: str, ranks: dict[str, int]) -> list[str]:
+def violations(package: Path, name: str, levels: dict[str, int]) -> list[str]:
     """Imports against the direction."""
     found = []
     for path, room in rooms(package).items():
-        for other in rooms_imported(path, name) & set(ranks):
-            if other != room and ranks[other] >= ranks[room]:
+        for other in rooms_imported(path, name) & set(levels):
+            if other != room and levels[other] >= levels[room]:
                 found.append(f"{path.relative_to(ROOT)} ({room}) imports {other}")
     return found
 
 
-def test_every_room_has_a_rank() -> None:
-    assert set(rooms(CORE).values()) <= set(CORE_RANKS)
-    assert set(rooms(BENCH).values()) <= set(BENCH_RANKS)
-    assert set(rooms(BENCH / "gate").values()) <= set(GATE_RANKS)
+def test_the_drawing_has_every_room_and_no_other() -> None:
+    assert set(rooms(CORE).values()) == set(CORE_RANKS)
+    assert set(rooms(BENCH).values()) == set(BENCH_RANKS)
+    assert set(rooms(BENCH / "gate").values()) == set(GATE_RANKS)
+
+
+def test_the_list_of_rooms_says_what_each_is_for() -> None:
+    listed = DRAWN.split("## Rooms", 1)[1].split("\n## ", 1)[0]
+    for room in {*CORE_RANKS, *BENCH_RANKS} - {"__init__", "__main__"}:
+        assert re.search(rf"\b{room}(\.py|/)", listed), room
+
+
+def test_what_runs_kernels_and_what_reads_frames_is_told_apart() -> None:
+    assert {"problems", "measure", "engine", "driver", "run"} <= RUNS_KERNELS
+    assert {"store", "schema", "compare", "laws", "claims", "report"} <= READS_ONLY
 
 
 @pytest.mark.parametrize(
-    ("package", "name", "ranks"),
+    ("package", "name", "levels"),
     [
         (CORE, "hograd_core", CORE_RANKS),
         (BENCH, "hograd_bench", BENCH_RANKS),
         (BENCH / "gate", "hograd_bench.gate", GATE_RANKS),
     ],
 )
-def test_imports_go_one_way(package: Path, name: str, ranks: dict[str, int]) -> None:
-    assert violations(package, name, ranks) == []
+def test_imports_go_one_way(package: Path, name: str, levels: dict[str, int]) -> None:
+    assert violations(package, name, levels) == []
 
 
 def test_core_depends_on_torch_alone() -> None:

@@ -184,7 +184,6 @@ def test_two_methods_agree_and_are_compared(repo: Path) -> None:
         (("--junit", f"{__file__}/x.xml"), f"--junit: {__file__}/x.xml cannot be written"),
         (("--cell", "nonsense"), "cell"),
         (("-k", "no such text"), "no id"),
-        (("--json-file", f"{HERE}/absent", "--junit", f"{HERE}/absent"), "is --json-file's file already"),
         (("--baseline", __file__), "expected the folder of the baselines"),
     ],
 )
@@ -192,6 +191,12 @@ def test_usage_errors(repo: Path, options: tuple[str, ...], says: str) -> None:
     done = gate(repo, *options)
     assert done.exit_code == 2
     assert says in done.stderr
+
+
+def test_one_file_for_two_formats_is_refused(repo: Path, tmp_path: Path) -> None:
+    done = gate(repo, "--json-file", str(tmp_path / "gate"), "--junit", str(tmp_path / "gate"))
+    assert done.exit_code == 2
+    assert "is --json-file's file already" in done.stderr
 
 
 def test_a_refusal_is_in_the_files_too(repo: Path, tmp_path: Path) -> None:

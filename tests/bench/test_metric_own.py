@@ -36,6 +36,7 @@ def hograd(*arguments: str, folder: Path | None) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_a_dropped_file_is_measured_reported_and_gated(tmp_path: Path) -> None:
     folder, results, reports = tmp_path / "own", tmp_path / "results", tmp_path / "reports"
     folder.mkdir()
