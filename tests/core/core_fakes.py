@@ -48,6 +48,14 @@ def filled(*layers: nn.Module) -> Any:
     return fill(nn.Sequential(*layers))
 
 
+def mlp() -> nn.Module:
+    return fill(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
+
+
+def coupled_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().mean().sqrt()
+
+
 def squares(output: Tensor, target: Tensor) -> Tensor:
     return ((output - target) ** 2).mean()
 
