@@ -38,7 +38,7 @@ def alive() -> int:
 
 
 @pytest.mark.parametrize(
-    ("operator", "method"), mostly_slow(KERNELS), ids=lambda value: value if isinstance(value, str) else value.name
+    ("operator", "method"), mostly_slow(KERNELS, 25), ids=lambda value: value if isinstance(value, str) else value.name
 )
 def test_nothing_is_kept_after_a_hundred_steps(operator: hg.Operator, method: str) -> None:
     known = arguments()

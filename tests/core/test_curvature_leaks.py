@@ -98,7 +98,7 @@ def check(step: Callable[[], Any], steps: int = 100) -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize(("name", "method"), mostly_slow(KERNELS))
+@pytest.mark.parametrize(("name", "method"), mostly_slow(KERNELS, 25))
 def test_a_kernel_keeps_nothing(name: str, method: str) -> None:
     check(stepped(name, method))
 

@@ -117,7 +117,7 @@ def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     return found
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, 3))
+@pytest.mark.parametrize("name", mostly_slow(CASES, 10))
 def test_no_method_returns_a_wrong_number(name: str) -> None:
     found = outcomes(name)
     wrong = {key: status for key, status in found.items() if status.startswith("wrong")}

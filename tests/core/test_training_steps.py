@@ -106,6 +106,7 @@ def test_maml_without_inner_steps_is_the_plain_step() -> None:
         torch.testing.assert_close(found, plain)
 
 
+@pytest.mark.slow
 def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
     """300 WGAN-GP steps separate two clouds and keep the input gradient's norm near 1; plain steps let it run away."""
     torch.manual_seed(0)
@@ -134,7 +135,7 @@ def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
     assert slope_after(PLAIN) > 2
 
 
-@pytest.mark.parametrize(("step", "method"), mostly_slow(ALL))
+@pytest.mark.parametrize(("step", "method"), mostly_slow(ALL, 25))
 def test_nothing_is_kept_over_many_steps(step: str, method: str) -> None:
     given = arguments(step, torch.float32)
     run = hg.operators()[step]
