@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from claim_fakes import frame_of
 from hograd_bench import claim_cells, claims
 
 MINIMAL = """
@@ -115,3 +116,14 @@ def test_cells_that_do_not_exist_are_named_with_the_part(tmp_path, change):
     (claim,) = load(tmp_path, MINIMAL.replace(old, new))
     with pytest.raises(ValueError, match=r"X1a.*nonesuch"):
         claim_cells.needed_cells(claim)
+
+
+@pytest.mark.parametrize("true", [True, False])
+def test_a_new_claim_is_one_entry(tmp_path, true):
+    """Appended to the file it is planned, judged by its rows, and on the page."""
+    text = MINIMAL.replace("n = [1, 2]", "n = [8, 16, 32, 64, 128]")
+    (*_, mine) = load(tmp_path, claims.CLAIMS.read_text(encoding="utf-8") + text)
+    assert {cell.n for cell in claim_cells.needed_cells(mine)} == {8, 16, 32, 64, 128}
+    (verdict,) = claims.adjudicate(frame_of(mine.parts[0], true), [mine])
+    assert verdict.outcome == (claims.HOLDS if true else claims.REFUTED)
+    assert "X1" in claims.render_markdown([verdict], [])
