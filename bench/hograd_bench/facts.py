@@ -11,9 +11,14 @@ import functools
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _carried: dict[str, dict[str, Any]] = {"operators": {}, "operations": {}}
+_of_peers: set[str] = set()
+"""``operator/method`` of what other packages provide, in the runs that were read."""
 
 
 def carry(environment: Mapping[str, Any]) -> None:
@@ -26,6 +31,18 @@ def carry(environment: Mapping[str, Any]) -> None:
         for name, fact in given.items() if isinstance(given, Mapping) else ():
             if name not in _shipped()[section] and is_fact(fact):
                 _carried[section][name] = fact
+    peers = brought.get("peers")
+    for peer in peers.values() if isinstance(peers, Mapping) else ():
+        methods = peer.get("methods") if isinstance(peer, Mapping) else None
+        _of_peers.update(methods if isinstance(methods, Mapping) else ())
+
+
+def without_peers(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all methods but those that other packages provide: claims and advice speak of hograd's."""
+    if not _of_peers:
+        return rows
+    chosen: pd.DataFrame = rows[~(rows["operator"] + "/" + rows["method"]).isin(_of_peers)]
+    return chosen
 
 
 def resolve(operator: str) -> tuple[str, int | None]:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from claim_fakes import frame_of, operations
 from frame_fakes import frame
-from hograd_bench import claims
+from hograd_bench import claims, facts
 from hograd_bench.claims import HOLDS, INSUFFICIENT, PARTIAL, REFUTED
 
 
@@ -279,3 +280,17 @@ def test_one_bad_minute_decides_no_bound():
     assert judge(BOUND, pd.concat([lone, lone.assign(run="r2")])).outcome == REFUTED
     exact = part("bounded", "flops", high=10)
     assert judge(exact, series("flops", lambda n: 11.0 if n == 64 else 1.0)).outcome == PARTIAL
+
+
+def test_claims_are_about_hograds_methods_whatever_peers_were_measured(monkeypatch):
+    (part,) = (p for c in claims.load() if c.id == "C9" for p in c.parts if p.id == "C9a")
+    claim = claims.Claim("X", "", "", "", (part,))
+    rows = frame_of(part, False)
+    theirs = rows[rows["operator"] == "derivative_vector_product"].assign(method="jax", gradient_equivalents=1e-9)
+    both = pd.concat([rows, theirs.assign(cell=theirs["cell"].str.replace("double_backward", "jax"))])
+    monkeypatch.setattr(facts, "_of_peers", set())
+    facts.carry({"facts": {"peers": {"jax": {"methods": {"derivative_vector_product/jax": {"how": "jit"}}}}}})
+    assert set(facts.without_peers(both)["method"]) == set(rows["method"])
+    (without,), (beside,) = (claims.adjudicate(each, [claim], operations=operations) for each in (rows, both))
+    assert (beside.outcome, beside.cells) == (without.outcome, without.cells) == (claims.REFUTED, without.cells)
+    facts.carry({"facts": {"peers": {"jax": "damaged", "x": {"methods": 3}}}})  # what is no fact is left

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from hograd_bench import facts
 from hograd_bench.claims._load import load
 from hograd_bench.claims._model import INSUFFICIENT, Claim, Finding, Part, PartVerdict, Verdict
 from hograd_bench.claims._rule import Data
@@ -43,7 +44,7 @@ def adjudicate(
     absent = [c for c in COLUMNS if c not in frame.columns]
     if absent:
         raise ValueError(f"frame: no column {absent[0]!r}, expected {', '.join(COLUMNS)}")
-    ordered = latest(frame)
+    ordered = latest(facts.without_peers(frame))
     return [_judge(claim, ordered, operations) for claim in chosen]
 
 

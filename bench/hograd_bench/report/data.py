@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hograd_bench import metrics, store
+from hograd_bench import facts, metrics, store
 from hograd_bench.environment import Environment, MetricRecord
 from hograd_bench.report.palette import Palette
 
@@ -54,7 +54,7 @@ class ReportData:
 
     @functools.cached_property
     def exact(self) -> pd.DataFrame:
-        """Of those the rows of methods that are no approximations."""
+        """Of those the rows of hograd's methods that are no approximations."""
         return exact(self.ok)
 
     @functools.cached_property
@@ -131,8 +131,7 @@ def exact(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows without those of approximations: a finite difference is fast, and answers another question."""
     loose = approximations(rows)
     keep = np.array([way not in loose for way in zip(rows["operator"], rows["method"], strict=True)], dtype=bool)
-    chosen: pd.DataFrame = rows[keep]
-    return chosen
+    return facts.without_peers(rows[keep])
 
 
 def telling(rows: pd.DataFrame) -> tuple[str, ...]:
