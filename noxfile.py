@@ -149,10 +149,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, on up to four cores. Options after -- go to pytest, which then runs in one process."""
+    """The test suite, on up to four cores. Options after -- go to pytest, e.g. -m "not slow"; -n 0: in one process."""
     # Files stay whole: their tests share fixtures that take seconds.
-    everything = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
-    python(session, "-m", "pytest", *(session.posargs or everything))
+    cores = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+    python(session, "-m", "pytest", *cores, *session.posargs)
 
 
 @nox.session
