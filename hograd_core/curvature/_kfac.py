@@ -211,40 +211,27 @@ def _output_rows(layer: nn.Module, gradient: Tensor) -> Tensor:
     return gradient.flatten(2).transpose(1, 2)
 
 
-@method(
-    fisher_matrix,
-    "kfac",
-    mode="reverse, an outcome at a time, to the layers' outputs",
-    source="Martens & Grosse 2015, eq. 4; Grosse & Martens 2016, theorem 1",
-    exact=False,
-    tolerance=unbounded,
-)
+_DECLARED: dict[str, Any] = {
+    "mode": "reverse, an outcome at a time, to the layers' outputs",
+    "source": "Martens & Grosse 2015, eq. 4; Grosse & Martens 2016, theorem 1",
+    "exact": False,
+    "tolerance": unbounded,
+}
+
+
+@method(fisher_matrix, "kfac", **_DECLARED)
 def kfac_matrix(model: Model) -> Tensor:
     """The dense form of the Kronecker blocks, zero between layers; its distance to F is KFAC's error."""
     return kfac_of_model(model).dense()
 
 
-@method(
-    fisher_diagonal,
-    "kfac",
-    mode="reverse, an outcome at a time, to the layers' outputs",
-    source="Martens & Grosse 2015, eq. 4; Grosse & Martens 2016, theorem 1",
-    exact=False,
-    tolerance=unbounded,
-)
+@method(fisher_diagonal, "kfac", **_DECLARED)
 def kfac_diagonal(model: Model) -> Tensor:
     """The diagonal of the Kronecker blocks, without per-sample gradients of parameters."""
     return kfac_of_model(model).diagonal()
 
 
-@method(
-    fisher_vector_product,
-    "kfac",
-    mode="reverse, an outcome at a time, to the layers' outputs",
-    source="Martens & Grosse 2015, eq. 4; Grosse & Martens 2016, theorem 1",
-    exact=False,
-    tolerance=unbounded,
-)
+@method(fisher_vector_product, "kfac", **_DECLARED)
 def kfac_product(model: Model, v: Tensor) -> Tensor:
     """The factors built and applied once."""
     return kfac_of_model(model).matvec(v)
