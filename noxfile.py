@@ -61,7 +61,7 @@ def peers_environment(session: nox.Session) -> None:
     own = str(PEERS / BIN / "python")
     install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
     session.run(sys.executable, "-m", "venv", str(PEERS), external=True)
-    session.run(*install, "-e", ".[bench]", external=True)
+    session.run(*install, "-e", ".[bench]", "hypothesis", external=True)  # which tests/conftest.py imports
     listed = subprocess.run(
         [own, "-m", "hograd_bench", "list", "--peers", "--json"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -134,8 +134,9 @@ def atlas(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)
-    hograd = (str(PEERS / BIN / "python"), "-m", "hograd_bench")
-    session.run(*hograd, "run", "--preset", "peers", *session.posargs, external=True)
+    own = str(PEERS / BIN / "python")
+    session.run(own, "-m", "pytest", "-q", "tests/bench/test_peers_installed.py", external=True)
+    session.run(own, "-m", "hograd_bench", "run", "--preset", "peers", *session.posargs, external=True)
 
 
 @nox.session(default=False)
