@@ -32,7 +32,7 @@ from hograd_core.curvature._likelihood import (
     sampled_output_factor,
 )
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector
-from hograd_core.curvature._precision import sampling, widened
+from hograd_core.curvature._precision import sampling_outcomes, widened
 from hograd_core.curvature._probes import probe_generator
 
 
@@ -94,7 +94,7 @@ def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
     mode="reverse, a drawn outcome at a time, vectorised over samples",
     source="Martens 2020, §5 (targets sampled from the model)",
     exact=False,
-    tolerance=sampling,
+    tolerance=sampling_outcomes,
 )
 def matrix_monte_carlo(
     model: Model, *, samples: int = 1, seed: int | None = None, generator: torch.Generator | None = None
@@ -185,7 +185,7 @@ def _sampled_diagonal(model: Model, samples: int, generator: torch.Generator) ->
     mode="reverse, a drawn outcome at a time, vectorised over samples",
     source="Martens 2020, §5 (targets sampled from the model)",
     exact=False,
-    tolerance=sampling,
+    tolerance=sampling_outcomes,
 )
 def diagonal_monte_carlo(
     model: Model, *, samples: int = 1, seed: int | None = None, generator: torch.Generator | None = None

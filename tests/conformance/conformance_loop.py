@@ -114,9 +114,11 @@ def check(operator: Operator, method: Method, case: Case, order: int, true: refe
     assert arguments is not None
     outcome = functools.partial(Outcome, operator.name, method.name, case.problem, order, str(case.dtype)[6:])
     before = case.instance.x.clone()
-    keywords = {"order": order} if operator.takes_order else {}
+    keywords: dict[str, Any] = {"order": order} if operator.takes_order else {}
+    drawn = {"samples": 256} if "samples" in method.options else {}
+    torch.manual_seed(0)  # estimators draw from the global generator: as the suite's, whatever tests ran before
     try:
-        result = operator(*arguments, method=method.name, **keywords)
+        result = operator(*arguments, method=method.name, **keywords, **drawn)
     except UnsupportedError as error:
         return outcome("unsupported", error.reason)
     except Exception as error:
@@ -129,6 +131,8 @@ def check(operator: Operator, method: Method, case: Case, order: int, true: refe
         return outcome("wrong", f"the result has dtype {[t.dtype for t in leaves(result)]}")
     deviation = reference.relative_error(result, true.value, true.scale)
     allowed = reference.tolerance(method, case.dtype, order)
+    if drawn:  # some hundred draws have to come near
+        allowed = min(allowed, 1.0)
     return outcome("ok") if deviation <= allowed else outcome("wrong", f"error {deviation:.3g} > {allowed:.3g}")
 
 
