@@ -1,7 +1,7 @@
 """Structures of tensors: the one module that imports ``torch.utils._pytree``.
 
-A structure is what PyTorch's own registry says: dict, list, tuple, named tuple, OrderedDict, dataclasses and classes that
-were registered with ``torch.utils._pytree.register_pytree_node``, nested as one likes. Anything else is a leaf.
+A structure is what PyTorch's own registry says: dict, list, tuple, named tuple, OrderedDict, and classes that were
+registered with ``torch.utils._pytree.register_pytree_node``, nested as one likes. Anything else is a leaf.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 
-from hograd_core.arguments._tree import leaves
+from hograd_core.arguments import _tree
 
 LEAF = "torch::autograd::AccumulateGrad"
 """The name of the nodes that a graph ends in."""
@@ -45,7 +45,7 @@ def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
     if type(result) is Tensor and not _functorch.is_functorch_wrapped_tensor(result):
         return [] if result.grad_fn is None else [result.grad_fn]
-    tensors = (result,) if isinstance(result, Tensor) else leaves(result)
+    tensors = (result,) if isinstance(result, Tensor) else _tree.leaves(result)
     return [
         level.grad_fn
         for tensor in tensors
