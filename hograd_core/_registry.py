@@ -93,7 +93,7 @@ class Method:
         """Whether forward or Taylor mode goes through f; forward mode that is emulated is reverse mode."""
         return "forward" in self.mode.replace("forward emulated", "") or "Taylor" in self.mode
 
-    @property
+    @functools.cached_property
     def options(self) -> tuple[str, ...]:
         """Keyword options of the kernel beyond the order (``chunk_size``, ...)."""
         parameters = inspect.signature(self.function).parameters.values()
