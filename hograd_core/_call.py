@@ -13,6 +13,7 @@ from hograd_core._checks import check_positive
 from hograd_core._entrance import keep, kept, released, repair, watched_by
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core.arguments import (
+    Arranged,
     Asked,
     Batch,
     Budget,
@@ -117,14 +118,14 @@ class Call:
             if asked.in_dims is None:
                 if budget is not None:
                     self.options["chunk_size"] = budget
-                here = arranged(arguments, roles, asked)
+                here = self._one(arguments, asked)
                 return here.shaped(self.computed(here.given), self.operator.result, self.order, asked.flat)
             if chunk_size is not None:
                 chunk_size = check_positive(chunk_size, "chunk_size")
             batched = batch(arguments, roles, asked)
             self.points = batched.size
             result = self._of_batch(batched, budget or chunk_size, other)
-            first = arranged(*self._point(batched, 0))
+            first = self._one(*batched.point(0))
             return first.shaped(result, self.operator.result, self.order, asked.flat, leading=1)
         finally:
             if budget is not None:
@@ -156,16 +157,19 @@ class Call:
         device = tensors[0].device if tensors else torch.device("cpu")
         return Budget(as_bytes(asked.memory, device), self.where)
 
-    def _point(self, batched: Batch, i: int) -> tuple[Mapping[str, Any], Any, Asked]:
-        given, asked = batched.point(i)
-        return given, batched.roles, asked
+    def _one(self, given: Mapping[str, Any], asked: Asked) -> Arranged:
+        """The arguments of one point as methods take them."""
+        found = arranged(given, self.operator.taking, asked)
+        if found.packing is not None and (self.verify or "differences" in self.method.mode):
+            found.packing.refuse_mixed("verify" if self.verify else "method")  # a step of differences has one precision
+        return found
 
     def _of_batch(self, batched: Batch, chunk_size: Any, other: Any) -> Any:
         """Results at all points along a first axis: vectorised where method and f can be, else one by one."""
         if self.method.functorch:
 
             def one(given: Mapping[str, Any], asked: Asked) -> Any:
-                return self.computed(arranged(given, batched.roles, asked).given, look=False)
+                return self.computed(self._one(given, asked).given, look=False)
 
             try:
                 result = in_chunks(lambda part: vectorised(one, batched, part), batched.size, chunk_size)
@@ -179,7 +183,7 @@ class Call:
         call = replace(self, method=other)
 
         def each(part: slice) -> Any:
-            return stacked(call.computed(arranged(*self._point(batched, part.start)).given))
+            return stacked(call.computed(call._one(*batched.point(part.start)).given))
 
         return in_chunks(each, batched.size, 1)
 
@@ -190,4 +194,4 @@ class Call:
         unsound = isinstance(result, Tensor) and (self.strict or result.is_cpu) and not is_finite(result)
         for i in range(batched.size) if unsound or self.verify else ():
             at = _tree.mapped(lambda t, i=i: t[i], result)
-            self._look_at(at, self.operator.guard(**arranged(*self._point(batched, i)).given))
+            self._look_at(at, self.operator.guard(**self._one(*batched.point(i)).given))

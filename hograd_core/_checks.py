@@ -190,7 +190,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         if y.dim() != 0:
             raise ValueError(
                 f"f: returned shape {tuple(y.shape)}, expected a 0-dimensional tensor; "
-                "reduce it with .sum() or .mean(), or .squeeze() a single element"
+                "reduce it with .sum() or .mean(), .squeeze() a single element, or have f take one sample and ask for "
+                "the derivatives of each by in_dims"
             )
         return y
 

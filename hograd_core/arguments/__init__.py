@@ -17,12 +17,12 @@ goes through at its entrance (``Operator.__call__``) and no method knows of:
 A single tensor without any of these goes none of this way, and costs what it did.
 """
 
-from hograd_core.arguments._arrangement import ASKED, Arranged, Asked, arranged, taking
+from hograd_core.arguments._arrangement import ASKED, Arranged, Asked, arranged, point_of, taking
 from hograd_core.arguments._batches import Batch, batch, stacked, vectorised
 from hograd_core.arguments._memory import Budget, MemoryBudgetError, as_bytes, check_fits, in_chunks, slices
 from hograd_core.arguments._packing import Packing, packing
 
 __all__ = [
     "ASKED", "Arranged", "Asked", "Batch", "Budget", "MemoryBudgetError", "Packing", "arranged", "as_bytes", "batch",
-    "check_fits", "in_chunks", "packing", "slices", "stacked", "taking", "vectorised",
+    "check_fits", "in_chunks", "packing", "point_of", "slices", "stacked", "taking", "vectorised",
 ]  # fmt: skip

@@ -100,12 +100,7 @@ class Arranged:
             return result.reshape(*result.shape[:leading], *[n] * repeats) if flat else result
         if not flat:
             return self.packing.shaped(result, repeats, leading)
-        if not self.packing.uniform:
-            kinds = sorted({f"{leaf.dtype} on {leaf.device}" for leaf in self.packing.like})
-            raise ValueError(
-                f"flat: got leaves of {len(kinds)} kinds ({', '.join(kinds)}), which no one tensor holds; expected one "
-                "dtype on one device; leave out flat, or convert the leaves"
-            )
+        self.packing.refuse_mixed("flat")
         return result
 
 
@@ -129,6 +124,14 @@ def arranged(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Arranged:
     if asked.args and callable(found[function]):
         found[function] = bound(found[function], asked.args)
     return Arranged(found, packed)
+
+
+def point_of(f: Any, x: Any, args: tuple[Any, ...] = ()) -> tuple[Callable[..., Any], Any, Packing | None]:
+    """f and x for functions that are no operators: f of one tensor alone, that tensor, and how x lies in it."""
+    if isinstance(x, Tensor) and not args:
+        return f, x, None
+    found = arranged({"f": f, "x": x}, taking(("f", "x")), Asked(args))
+    return found.given["f"], found.given["x"], found.packing
 
 
 def bound(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[Tensor], Any]:
