@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hograd_core._entrance import callback, kept
 from hograd_core.arguments import Budget
@@ -46,7 +47,10 @@ def _own(tensor: Tensor) -> Tensor:
     """
     if not kept():
         tensor = tensor.detach()
-    if tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1:
+    physical = tensor
+    while is_functorch_wrapped_tensor(physical):  # of which vmap's cannot be asked
+        physical = get_unwrapped(physical)
+    if tensor.is_inference() or torch._debug_has_internal_overlap(physical) == 1:
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
 

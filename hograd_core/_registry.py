@@ -31,7 +31,7 @@ from typing_extensions import ParamSpec, TypeVar
 
 from hograd_core._call import Call
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, unguarded
+from hograd_core._entrance import entered, in_transform, unguarded
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.arguments import ASKED, Asked, taking
@@ -238,7 +238,9 @@ class Operator(Generic[P, R]):
             reason = pytorch_limit(error)
             if reason is None:
                 raise
-            raise UnsupportedError(call.where, reason) from error
+            able = [m.name for m in self.methods.values() if m.functorch and not chosen.functorch and in_transform()]
+            remedy = f"; inside torch.func use {' or '.join(able)}, or in_dims outside" if able else ""
+            raise UnsupportedError(call.where, reason + remedy) from error
 
     def _chosen(self, asked: Asked | None) -> str:
         """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""

@@ -96,8 +96,8 @@ class Arranged:
         if not repeats:
             return result
         if self.packing is None:
-            n = self.given["x"].numel()
-            return result.reshape(*result.shape[:leading], *[n] * repeats) if flat else result
+            lengths = [self.given["x"].numel()] * repeats if flat and "x" in self.given else result.shape[leading:]
+            return result.reshape(*result.shape[:leading], *lengths)
         if not flat:
             return self.packing.shaped(result, repeats, leading)
         self.packing.refuse_mixed("flat")

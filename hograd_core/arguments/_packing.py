@@ -72,16 +72,13 @@ class Packing:
         """
         found, structure = _tree.flatten(tree)
         if structure != self.structure:
+            mine = _outline([at.removeprefix(self.name) for at in self.names])
             raise ValueError(
-                f"{name}: got {_outline(_tree.paths(tree))}, expected the structure of {self.name}, "
-                f"{_outline(_tree.paths(_tree.unflatten(self.like, self.structure)))}; give it the same containers and keys"
+                f"{name}: got {_outline(_tree.paths(tree))}, expected the structure of {self.name}, {mine}; "
+                "give it the same containers and keys"
             )
         for i, (leaf, like) in enumerate(zip(found, self.like, strict=True)):
-            if isinstance(leaf, Tensor) and (leaf.shape, leaf.dtype, leaf.device) == (
-                like.shape,
-                like.dtype,
-                like.device,
-            ):
+            if isinstance(leaf, Tensor) and _kind(leaf) == _kind(like):
                 continue
             at = self.names[i]
             where = name + at.removeprefix(self.name)
@@ -169,6 +166,10 @@ def packing(tree: Any, name: str = "x") -> Packing:
         raise ValueError(f"{name}: got a structure of {len(found)} tensors without an element, expected at least one")
     dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in found))
     return replace(packed, dtype=dtype, device=found[0].device)
+
+
+def _kind(leaf: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return leaf.shape, leaf.dtype, leaf.device
 
 
 def _outline(paths: list[str]) -> str:
