@@ -17,6 +17,7 @@ from hograd_core.arguments import (
     Asked,
     Batch,
     Budget,
+    WeightedSum,
     _tree,
     arranged,
     as_bytes,
@@ -118,18 +119,35 @@ class Call:
             if asked.in_dims is None:
                 if budget is not None:
                     self.options["chunk_size"] = budget
+                if self.operator.linear and isinstance(arguments[roles.function], WeightedSum):
+                    return self._of_terms(arguments, asked)
                 here = self._one(arguments, asked)
-                return here.shaped(self.computed(here.given), self.operator.result, self.order, asked.flat)
+                return here.shaped(self.computed(here.given), self.operator.result, self.order)
             if chunk_size is not None:
                 chunk_size = check_positive(chunk_size, "chunk_size")
             batched = batch(arguments, roles, asked)
             self.points = batched.size
             result = self._of_batch(batched, budget or chunk_size, other)
             first = self._one(*batched.point(0))
-            return first.shaped(result, self.operator.result, self.order, asked.flat, leading=1)
+            return first.shaped(result, self.operator.result, self.order, leading=1)
         finally:
             if budget is not None:
                 budget.stop()
+
+    def _of_terms(self, arguments: Mapping[str, Any], asked: Asked) -> Any:
+        """The result for a sum of functions, one at a time."""
+        if asked.memory is not None:
+            raise TypeError("memory: f is over batches, and takes the memory of one; give smaller ones, or chunk_size")
+        out = self.options.pop("out", None)
+        name, last = self.operator.taking.function, []
+
+        def of_term(f: Any) -> Any:
+            last[:] = [self._one({**arguments, name: f}, asked)]
+            return self.computed(last[0].given)
+
+        result = arguments[name].combined(of_term)
+        result = result if out is None else out.copy_(result)
+        return last[0].shaped(result, self.operator.result, self.order)
 
     def _refuse_meaningless(self, asked: Asked) -> None:
         if self.operator.taking.function is None and (asked.args or asked.in_dims is not None):
@@ -137,6 +155,8 @@ class Call:
                 f"{'args' if asked.args else 'in_dims'}: {self.operator.name} is no operator of a function at a "
                 "point; its data are arguments of their own"
             )
+        if asked.parameters is not None and self.operator.taking.module is None:
+            raise TypeError(f"parameters: {self.operator.name} takes no module; choose what x holds, args the rest")
         if asked.in_dims is not None and not self.operator.taking.structured:
             raise TypeError(f"in_dims: {self.operator.name} takes a batch of points as it is; leave in_dims out")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hograd_core._entrance import callback, kept
-from hograd_core.arguments import Budget
+from hograd_core.arguments import Budget, WeightedSum
 
 ScalarFunction = Callable[[Tensor], Tensor]
 """What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
@@ -178,6 +178,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         TypeError: ``f`` is not callable; later, when called: f's result is not a real floating tensor.
         ValueError: later, when called: f's result is not 0-dimensional.
     """
+    if isinstance(f, WeightedSum):
+        return f.mapped(scalar_function)
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")
     evaluate = callback(f)
