@@ -42,16 +42,13 @@ class Batch:
 
     def point(self, i: int) -> tuple[dict[str, Any], Asked]:
         """The arguments of one point."""
-        return self.of(
-            tuple(
-                leaf if dim is None else leaf.select(dim, i) for leaf, dim in zip(self.leaves, self.dims, strict=True)
-            )
-        )
+        pairs = zip(self.leaves, self.dims, strict=True)
+        return self.of(tuple(leaf if dim is None else leaf.select(dim, i) for leaf, dim in pairs))
 
     def of(self, leaves: tuple[Any, ...]) -> tuple[dict[str, Any], Asked]:
         """The arguments of one point, from its leaves."""
         points, args = _tree.unflatten(leaves, self.structure)
-        names = (self.roles.point, *self.roles.directions)
+        names = (str(self.roles.point), *self.roles.directions)
         return {**self.given, **dict(zip(names, points, strict=True))}, Asked(tuple(args))
 
 

@@ -80,7 +80,8 @@ class Block:
             ValueError: it is not on the diagonal.
         """
         self._on_diagonal("eigenvalues")
-        return torch.linalg.eigvalsh(self.matrix())
+        values: Tensor = torch.linalg.eigvalsh(self.matrix())
+        return values
 
     def _on_diagonal(self, what: str) -> MatrixOperator:
         if self.diagonal is None:

@@ -68,7 +68,7 @@ def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Tensor:
     return derivative_tensor(f, x, 2, **how)
 
 
-def _entries(out: Tensor | None, x: Tensor, order: int) -> Tensor:
+def _entries(out: Any, x: Tensor, order: int) -> Tensor:
     """Where the nᵏ entries go, flat: ``out``, or new memory.
 
     Raises:

@@ -23,5 +23,5 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     for section in SECTIONS:
         for example in EXAMPLE.findall(section):
             line = TEXT[: TEXT.index(example)].count("\n")
-            exec(compile("\n" * line + example, "docs/arguments.md", "exec"), names)  # noqa: S102
+            exec(compile("\n" * line + example, "docs/arguments.md", "exec"), names)
     assert "needs 156 KiB, the limit is 100 KiB" in capsys.readouterr().out
