@@ -16,7 +16,7 @@ F64 = torch.float64
 
 
 def draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 POINT = {"layers": [draw(3, 4, seed=0), draw(4, seed=1)], "scale": draw(seed=2)}
