@@ -49,6 +49,23 @@ def pushed_and_pulled(model: Model, curvature: OutputCurvature, v: Tensor) -> Te
         return pull(model, curvature(model, released(outputs), released(tangent)))
 
 
+def transformed(model: Model, curvature: OutputCurvature, v: Tensor) -> Tensor:
+    """J^T C J v by torch.func alone, whose vmap several v may go through: what does not depend on v is done once."""
+    with guarded("J v by forward mode (double_vjp does without)", ("nested_jvp", 1), constant=True, recorded=True):
+        outputs, pullback = torch.func.vjp(model.outputs, model.point)[:2]
+        tangent = jvp(model.outputs, (model.point,), (v,))[1]
+        found: Tensor = pullback(curvature(model, released(outputs), released(tangent)))[0]
+        return released(found)
+
+
+def transformed_loss_hessian(model: Model, outputs: Tensor, u: Tensor) -> Tensor:
+    """:func:`loss_hessian_product` by torch.func alone."""
+    with guarded("Hessian of the loss", ("vjp_of_grad", 2)):
+        gradient = torch.func.grad(lambda z: scalar_loss(model.loss, z, model.targets))
+        found: Tensor = torch.func.vjp(gradient, outputs)[1](u)[0]
+        return found
+
+
 def pull(model: Model, cotangent: Tensor) -> Tensor:
     """J^T u in one reverse pass."""
     point = leaf(model.point)

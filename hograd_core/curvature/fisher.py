@@ -25,6 +25,7 @@ from hograd_core.curvature._jacobian import (
     pushed_and_pulled,
     sample_chunks,
     sample_rows,
+    transformed,
 )
 from hograd_core.curvature._likelihood import (
     output_fisher_factor,
@@ -230,6 +231,18 @@ def fisher_vector_product(
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents) and one backward pass; the loss is never differentiated."""
     return pushed_and_pulled(model, output_fisher_product, v)
+
+
+@method(
+    fisher_vector_product,
+    "func",
+    mode="forward, the outputs' Fisher in closed form, reverse",
+    source="Martens 2020, eq. 7 and §8.1; torch.func.jvp and .vjp alone",
+    functorch=True,
+)
+def product_func(model: Model, v: Tensor) -> Tensor:
+    """Two forward passes (one with tangents) and one backward pass; several v at once by ``in_dims``."""
+    return transformed(model, output_fisher_product, v)
 
 
 @method(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import UnsupportedError
@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no such axis": (lambda: h.gradient(fit, X, in_dims=1), ValueError, r"got 1 for x of shape \(3,\)"),
     "text": (lambda: h.gradient(fit, X, in_dims=("0",)), TypeError, "got '0' for x, Tensor, expected an int"),
     "of no tensor": (lambda: h.gradient(fit, X, args=(3, 4), in_dims=(None, 0, 0)), TypeError, r"for args\[0\], int"),
-    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "takes a batch of points as"),
+    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "laplacian takes a batch as it is"),
     "chunk": (lambda: h.gradient(fit, X[None], in_dims=0, chunk_size=0), ValueError, "chunk_size: got 0"),
 }  # fmt: skip
 
@@ -254,3 +254,33 @@ def test_a_batch_with_a_graph() -> None:
         found = h.hvp(lambda z: (z**4).sum(), xs, torch.ones_like(xs), in_dims=0, method=method, create_graph=True)
         (slope,) = torch.autograd.grad(found.sum(), xs)
         torch.testing.assert_close(slope, 24 * xs.detach())
+
+
+@pytest.mark.parametrize("name", ["gauss_newton_vector_product", "fisher_vector_product"])
+def test_several_directions_of_a_model(name: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    loss, labels = nn.CrossEntropyLoss(), torch.arange(5) % 3
+    operator = h.operators()[name]
+    matrix = h.operators()[name.replace("_vector_product", "_matrix")](module, loss, DATA, labels)
+    directions = draw(4, 31, seed=7)
+    for method in (None, *operator.methods):
+        if method is None or operator.methods[method].exact:
+            found = operator(module, loss, DATA, labels, directions, in_dims=0, method=method)
+            torch.testing.assert_close(found, directions @ matrix)
+    by_name = {"2.bias": directions[:, :3].T}
+    part = operator(module, loss, DATA, labels, by_name, in_dims=1, parameters="2.bias")
+    torch.testing.assert_close(part["2.bias"], directions[:, :3] @ matrix[28:, 28:])
+    with pytest.raises(TypeError, match="in_dims: fisher_matrix takes a batch as it is"):
+        h.fisher_matrix(module, loss, DATA, labels, in_dims=0)
+
+
+def test_one_evaluation_of_a_module_serves_all_directions() -> None:
+    calls = []
+    module = nn.Sequential(nn.Linear(3, 3)).double()
+    module.register_forward_hook(lambda *_: calls.append(1))
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(7, 12), in_dims=0)
+    few = len(calls)
+    calls.clear()
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(70, 12), in_dims=0)
+    assert len(calls) == few
