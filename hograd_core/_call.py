@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_positive
-from hograd_core._entrance import keep, kept, released, repair, watched_by
+from hograd_core._entrance import keep, kept, released, repair, unwatched, watched_by
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core.arguments import (
     Arranged,
@@ -153,9 +153,7 @@ class Call:
     def _refuse_meaningless(self, asked: Asked) -> None:
         name, roles = self.operator.name, self.operator.taking
         if asked.args and roles.function is None:
-            raise TypeError(
-                f"args: {name} is no operator of a function at a point; give its own arguments"
-            )
+            raise TypeError(f"args: {name} is no operator of a function at a point; give its own arguments")
         if asked.parameters is not None and roles.module is None:
             raise TypeError(f"parameters: {name} takes no module; choose what x holds, args the rest")
         if asked.in_dims is not None and not roles.structured and not (roles.module and roles.directions):
@@ -213,7 +211,8 @@ class Call:
         """The same of every point that one call looks at, where there is something to see."""
         if kept() and not self.own_graph:
             return
-        unsound = isinstance(result, Tensor) and (self.strict or result.is_cpu) and not is_finite(result)
+        seen = isinstance(result, Tensor) and (self.strict or (result.is_cpu and not unwatched()))
+        unsound = seen and not is_finite(result)
         for i in range(batched.size) if unsound or self.verify else ():
             at = _tree.mapped(lambda t, i=i: t[i], result)
             self._look_at(at, self.operator.guard(**self._one(*batched.point(i)).given))

@@ -54,8 +54,8 @@ def transformed(model: Model, curvature: OutputCurvature, v: Tensor) -> Tensor:
     with guarded("J v by forward mode (double_vjp does without)", ("nested_jvp", 1), constant=True, recorded=True):
         outputs, pullback = torch.func.vjp(model.outputs, model.point)[:2]
         tangent = jvp(model.outputs, (model.point,), (v,))[1]
-        found: Tensor = pullback(curvature(model, released(outputs), released(tangent)))[0]
-        return released(found)
+        found: Tensor = released(pullback(curvature(model, released(outputs), released(tangent)))[0])
+        return found
 
 
 def transformed_loss_hessian(model: Model, outputs: Tensor, u: Tensor) -> Tensor:

@@ -116,6 +116,24 @@ def test_what_cannot_be_vectorised_goes_one_by_one() -> None:
         torch.testing.assert_close(found, 24 * xs**3)
 
 
+def test_what_has_no_forward_formula_goes_by_the_default() -> None:
+    """Where no method was named: mse_loss has no forward-over-reverse derivative in PyTorch."""
+    xs = draw(4, 3)
+    found = h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), xs, in_dims=0)
+    true = torch.stack([h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), x) for x in xs])
+    torch.testing.assert_close(found, true)
+
+
+def test_what_is_wrong_for_one_is_refused_for_a_batch() -> None:
+    def f(x: Tensor) -> Tensor:
+        return (nn.functional.batch_norm(x, None, None, training=True) ** 3).sum()
+
+    for how in ({"in_dims": 0}, {}):
+        x = draw(2, 4, 3) if how else draw(4, 3)
+        with pytest.raises(UnsupportedError, match="wrong derivative"):
+            h.hvp(f, x, x, method="grad_of_jvp", **how)
+
+
 def test_a_batch_is_verified_and_looked_at_point_by_point() -> None:
     class Wrong(torch.autograd.Function):
         generate_vmap_rule = True
@@ -156,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no such axis": (lambda: h.gradient(fit, X, in_dims=1), ValueError, r"got 1 for x of shape \(3,\)"),
     "text": (lambda: h.gradient(fit, X, in_dims=("0",)), TypeError, "got '0' for x, Tensor, expected an int"),
     "of no tensor": (lambda: h.gradient(fit, X, args=(3, 4), in_dims=(None, 0, 0)), TypeError, r"for args\[0\], int"),
-    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "laplacian takes a batch as it is"),
+    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "takes a batch as it is"),
     "chunk": (lambda: h.gradient(fit, X[None], in_dims=0, chunk_size=0), ValueError, "chunk_size: got 0"),
 }  # fmt: skip
 
