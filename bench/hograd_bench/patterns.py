@@ -104,7 +104,7 @@ DIRECTIONS = 8
 """Products that are made at a point: as many as a block method or an estimator of a trace asks for at once."""
 
 
-@operator(result="(8, n)", default="at_once", order=2)
+@operator(result="(8, n)", default="at_once", order=2, listed=False)
 def several_products(f: Any, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor:
     """Hessian-vector products with 8 directions, v with its elements shifted: at once by ``in_dims``, or in a loop.
 

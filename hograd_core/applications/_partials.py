@@ -83,8 +83,13 @@ def _vectorised(
     def one(chosen: Tensor) -> Tensor:
         return functools.reduce(lambda g, v: _forward(g, points, v), chosen.unbind(0), h)(points)
 
-    piece = torch.func.vmap(one)
-    result: Tensor = in_chunks(lambda part: piece(directions[part]), len(indices), check_chunk_size(chunk_size))
+    m = len(indices)
+
+    def piece(part: slice) -> Tensor:
+        found: Tensor = torch.func.vmap(one)(directions if part == slice(0, m) else directions[part])
+        return found
+
+    result: Tensor = in_chunks(piece, m, check_chunk_size(chunk_size))
     # Nested forward mode takes some constants to float64.
     return result.to(points.dtype)
 
