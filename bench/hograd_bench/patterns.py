@@ -137,9 +137,11 @@ def _several(name: str, inner: str) -> None:
     declared: dict[str, Any] = {"mode": record.mode, "amounts_to": ((inner, 2),)}
 
     def at_once(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """All by one vmap: what does not depend on the direction is computed once."""
         return hograd_core.hvp(f, x, directions, method=inner, in_dims=(None, 0))
 
     def loop(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """One product after another."""
         return torch.stack([hograd_core.hvp(f, x, v, method=inner) for v in directions])
 
     source = f"hograd_core.hvp(in_dims=(None, 0)), {inner}"

@@ -63,4 +63,6 @@ def test_what_operators_are_made_with_lies_beside_them(namespace: str) -> None:
 
 def test_the_type_of_every_result_has_a_public_place() -> None:
     for record in hograd_core.operators().values():
-        assert "._" not in typing.get_type_hints(record.guard)["return"].__module__
+        shown = typing.get_type_hints(record.guard)["return"]
+        # A variable stands for the type of x, which is the caller's.
+        assert isinstance(shown, typing.TypeVar) or "._" not in shown.__module__
