@@ -123,7 +123,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """By the operations that PyTorch takes an operation apart into; None: it does not."""
         from torch._decomp import decomposition_table  # seconds to import
 
-        apart = None if func._schema.is_mutable else decomposition_table.get(func)
+        random = torch.Tag.nondeterministic_seeded in func.tags  # a second run would draw again
+        apart = None if func._schema.is_mutable or random else decomposition_table.get(func)
         if apart is None:
             return None
         try:
