@@ -31,7 +31,14 @@ if "call" in given:
     say({"result": [given["call"], given["arguments"], os.environ.get("COLOUR"), os.environ.get("HOME")]})
     sys.exit()
 note("process")
-for i, task in enumerate(given["tasks"]):
+
+def tasks():
+    yield from given["tasks"]
+    while True:
+        say({"more": True})
+        yield from json.loads(sys.stdin.readline() or "[]") or sys.exit()
+
+for i, task in enumerate(tasks()):
     say({"ask": i})
     if sys.stdin.readline() != "true\\n":
         continue
