@@ -102,9 +102,17 @@ def run(
     report: Annotated[bool, typer.Option("--report", help="build the HTML report afterwards")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the newest run of this machine")] = False,
     workers: Annotated[
-        int,
-        typer.Option(min=1, help="processes at once; cells that are timed run one at a time, beside no other"),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="processes at once (on Ray: on each host, else as many as it has CPUs); cells that are timed run one "
+            "at a time, beside no other",
+        ),
+    ] = None,
+    on: Annotated[str, typer.Option(help="where cells run: local, or ray (pip install 'hograd\\[ray]')")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="with --on ray: a running cluster, e.g. auto or 10.0.0.1:6379; else one here")
+    ] = None,
     isolate: Annotated[str, typer.Option(help="a process of its own for: auto (large cells), always, never")] = "auto",
     cell_timeout: Annotated[float, typer.Option(help="seconds after which a cell is stopped")] = 120.0,
     memory_limit: Annotated[float | None, typer.Option(help="GiB that a process may take (Linux)")] = None,
@@ -125,11 +133,15 @@ def run(
     from hograd_bench import engine
     from hograd_bench import run as running
 
-    on = [*(problem or []), *_load_problem_files(problem_file)]
+    sweep_on = [*(problem or []), *_load_problem_files(problem_file)]
+    if on not in ("local", "ray"):
+        raise fail(f"--on: got {on!r}, expected local or ray")
+    if address is not None and on != "ray":
+        raise fail(f"--address: got {address!r} without --on ray; add it, or leave the address out")
     if isolate not in ("auto", "always", "never"):
         raise fail(f"--isolate: got {isolate!r}, expected auto, always or never")
     try:
-        plans = running.planned(preset, cell or [], on, only, device, int(memory_budget * 2**30))
+        plans = running.planned(preset, cell or [], sweep_on, only, device, int(memory_budget * 2**30))
     except ValueError as error:
         raise fail(str(error)) from None
     if not plans:
@@ -138,19 +150,28 @@ def run(
         typer.echo("\n".join(p.cell.id for p in plans))
         return
     memory = int(memory_limit * 2**30) if memory_limit else None
-    local = engine.Local(workers, engine.Limits(cell_timeout, memory))
-    options: dict[str, Any] = {"isolate": isolate, "resident": resident, "resume": resume}
+    limits = engine.Limits(cell_timeout, memory)
+    options: dict[str, Any] = {
+        "isolate": isolate, "resident": resident, "resume": resume, "problem_files": problem_file or [], "console": err
+    }  # fmt: skip
     try:
-        outcome = running.run(plans, results, local, **options, problem_files=problem_file or [], console=err)
-    except running.RunError as error:
+        if on == "ray":
+            with engine.Cluster(address, workers, limits) as cluster:
+                outcomes = running.everywhere(plans, results, cluster, **options)
+        else:
+            outcomes = [running.run(plans, results, engine.Local(workers or 1, limits), **options)]
+    except (running.RunError, engine.EngineError) as error:
         raise fail(str(error), 1) from None
     if as_json:
-        print_json(outcome.rows())
+        print_json([row for outcome in outcomes for row in outcome.rows()])
     else:
-        outcome.print(out)
-    if outcome.interrupted:
-        err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run "
-                  f"--preset {preset} --resume", markup=False)  # fmt: skip
+        for outcome in outcomes:
+            outcome.print(out)
+    for outcome in outcomes:
+        if outcome.interrupted:
+            err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run "
+                      f"--preset {preset} --resume", markup=False)  # fmt: skip
+    if any(outcome.interrupted for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if report:
         build_report(results, reports)

@@ -7,13 +7,13 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hograd_bench import schema
+from hograd_bench import environment, schema
 from hograd_bench.engine import child
 from hograd_bench.engine._interface import FATAL, EngineError, Event, Host, Limits, Task
 from hograd_bench.engine._process import Child, LostError
@@ -40,6 +40,16 @@ class Local:
     def __init__(self, workers: int = 1, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
         self.workers = workers
         self.limits = limits
+
+    def environment(self, packages: Iterable[str] = ()) -> dict[str, Any]:
+        """See :meth:`hograd_bench.engine.Engine.environment`."""
+        return environment.record(packages)
+
+    def ceilings(self) -> dict[str, Any]:
+        """See :meth:`hograd_bench.engine.Engine.ceilings`."""
+        from hograd_bench import ceilings  # torch, which who starts processes needs for nothing else
+
+        return ceilings.measure()
 
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = lambda task: True) -> Iterator[Event]:
         """See :meth:`hograd_bench.engine.Engine.run`."""
@@ -95,7 +105,14 @@ class _Worker:
 
 @dataclass
 class Session:
-    """Processes at work on what is pending. Where it is ``lasting``, tasks may be added, under keys that grow."""
+    """Processes at work on what is pending.
+
+    Attributes:
+        slots: most processes that work at once.
+        lasting: whether processes stay for tasks that are added later, under keys that grow.
+        by_threads: whether a cell takes as many slots as it has threads.
+        until: when (``time.monotonic``) to leave :meth:`events`, soon after; cells go on, and so does a further call.
+    """
 
     slots: int
     limits: Limits
@@ -103,10 +120,12 @@ class Session:
     folder: Path
     wanted: Callable[[Task], bool] = lambda task: True
     lasting: bool = False
+    by_threads: bool = False
+    until: float = math.inf
     workers: list[_Worker] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
-        """What happens, until every task settled or is no longer wanted."""
+        """What happens, until every task settled or is no longer wanted, or time is up."""
         try:
             while True:
                 yield from self._assign()
@@ -116,6 +135,8 @@ class Session:
                 if not self.pending and not any(worker.running for worker in self.workers):
                     return
                 yield from self._hear()
+                if self.until <= time.monotonic():
+                    return
         except LostError as error:  # it cannot be started, or is no process of the engine
             raise EngineError(str(error)) from None
 
@@ -127,8 +148,8 @@ class Session:
     def _assign(self) -> Iterator[Event]:
         """Give tasks, in their order, to who asks for them, and start processes for those that nobody will ask for."""
         for key, task in list(self.pending.items()):
-            busy = sum(worker.busy for worker in self.workers)
-            if busy >= self.slots or any(worker.running and worker.running.timed for worker in self.workers):
+            busy = sum(self._slots_of(worker.running) for worker in self.workers if worker.busy)
+            if (busy and busy + self._slots_of(task) > self.slots) or any(worker.running and worker.running.timed for worker in self.workers):
                 return
             if not self.wanted(task):
                 del self.pending[key]
@@ -142,6 +163,9 @@ class Session:
                 del self.pending[key]
                 yield Event(task)
                 worker.answer(task, self.limits.seconds)
+
+    def _slots_of(self, task: Task | None) -> int:
+        return task.cell.threads if task is not None and self.by_threads else 1
 
     def _employ(self, key: int, task: Task) -> None:
         """Give a share of the tasks that nobody will ask for to a process that is done with its own, or a new one."""
@@ -161,7 +185,7 @@ class Session:
 
     def _hear(self) -> Iterator[Event]:
         """Wait for what a process says, or does not say in time."""
-        deadline = min(worker.deadline for worker in self.workers)
+        deadline = min(self.until, *(worker.deadline for worker in self.workers))
         left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         ready = wait([worker.child.fileno() for worker in self.workers], left)
         for worker in [worker for worker in self.workers if worker.child.fileno() in ready]:
