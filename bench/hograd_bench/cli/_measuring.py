@@ -169,8 +169,8 @@ def run(
             outcome.print(out)
     for outcome in outcomes:
         if outcome.interrupted:
-            err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run "
-                      f"--preset {preset} --resume", markup=False)  # fmt: skip
+            err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd "
+                      f"run --preset {preset} --resume", markup=False)  # fmt: skip
     if any(outcome.interrupted for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if report:

@@ -149,7 +149,9 @@ class Session:
         """Give tasks, in their order, to who asks for them, and start processes for those that nobody will ask for."""
         for key, task in list(self.pending.items()):
             busy = sum(self._slots_of(worker.running) for worker in self.workers if worker.busy)
-            if (busy and busy + self._slots_of(task) > self.slots) or any(worker.running and worker.running.timed for worker in self.workers):
+            if (busy and busy + self._slots_of(task) > self.slots) or any(
+                worker.running and worker.running.timed for worker in self.workers
+            ):
                 return
             if not self.wanted(task):
                 del self.pending[key]

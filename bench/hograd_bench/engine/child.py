@@ -60,7 +60,7 @@ def work(
     given: dict[str, Any],
     ask: Callable[[int], bool],
     emit: Callable[[dict[str, Any]], None],
-    more: Callable[[], list[dict[str, Any]]] = lambda: [],
+    more: Callable[[], list[dict[str, Any]]] = list,
 ) -> None:
     """Measure the tasks of a batch.
 
