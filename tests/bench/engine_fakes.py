@@ -37,8 +37,8 @@ for i, task in enumerate(tasks()):
         continue
     name, problem = task["cell"], task["cell"].split("/")[2]
     note("begin " + name)
-    if problem == "meets":  # goes on once another cell runs, too
-        while log.read_text().count("begin") < 2:
+    if problem == "meets":  # goes on once another such cell runs, too
+        while sum("begin" in line and "/meets/" in line for line in log.read_text().splitlines()) < 2:
             time.sleep(0.01)
     if problem == "waits":
         time.sleep(600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,45 +136,50 @@ def ray() -> Any:
 
 
 class Nodes:
-    """A cluster of this machine with a head that runs nothing."""
+    """Nodes of a cluster on this machine, whose head runs nothing."""
 
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 2**27,
-                            "_system_config": quick},
-        )  # fmt: skip
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
 
     def add(self, **resources: int) -> None:
         self.cluster.add_node(object_store_memory=2**27, **{"num_cpus": 1, **resources})
 
-    def engine(self, ray: Any, limits: Limits = Limits(seconds=120)) -> engine.Ray:  # noqa: B008 (frozen)
-        if not ray.is_initialized():
-            ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
-        return engine.Ray(Shared(None, limits), {}, engine._nodes())
+    def engine(self) -> engine.Ray:
+        return engine.Ray(Shared(None, Limits(seconds=120)), {}, engine._nodes())
+
+
+@pytest.fixture(scope="module")
+def head(ray: Any) -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 10}
+    arguments = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 2**27, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
 
 
 @pytest.fixture
-def nodes(ray: Any) -> Iterator[Nodes]:
-    made = Nodes()
-    yield made
-    ray.shutdown()
-    made.cluster.shutdown()
+def nodes(head: Any) -> Iterator[Nodes]:
+    yield Nodes(head)
+    for node in list(head.worker_nodes):
+        head.remove_node(node)
+    while engine._nodes():
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
-def test_every_cell_is_settled_once_on_two_nodes(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_every_cell_is_settled_once_on_two_nodes(nodes: Nodes, host: Host) -> None:
     nodes.add()
     nodes.add()
     given = [
         *tasks(host, "timed", "timed", families=TIMED),
-        *tasks(host, "meets", "meets", *"abcdefgh"),
+        *tasks(host, "meets", "a", "meets", *"bcdefgh"),
         *tasks(host, "exits", "oom", "foreign"),
     ]
-    events = list(nodes.engine(ray).run(given))
+    events = list(nodes.engine().run(given))
     assert Counter(e.task for e in events if e.row is None) == Counter(given)
     assert Counter(e.task for e in events if e.row is not None) == Counter(given)
     rows = {e.task.cell.problem: e.row for e in events if e.row is not None}
@@ -187,11 +193,11 @@ def test_every_cell_is_settled_once_on_two_nodes(ray: Any, nodes: Nodes, host: H
 
 
 @pytest.mark.slow
-def test_a_lost_node_puts_its_cells_back_once(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_a_lost_node_puts_its_cells_back_once(nodes: Nodes, host: Host) -> None:
     for _ in range(3):
         nodes.add()
     given = [*tasks(host, *"abcdef", "ends_node_once", *"ghij"), *tasks(host, "ends_node")]
-    events = list(nodes.engine(ray).run(given))
+    events = list(nodes.engine().run(given))
     settled = [e.task for e in events if e.row is not None]
     assert Counter(settled) == Counter(given)
     ended = {e.task.cell.problem: e.row for e in events if e.row is not None}
@@ -201,10 +207,10 @@ def test_a_lost_node_puts_its_cells_back_once(ray: Any, nodes: Nodes, host: Host
 
 
 @pytest.mark.slow
-def test_a_workers_death_is_a_row_and_nothing_runs_twice(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_a_workers_death_is_a_row_and_nothing_runs_twice(nodes: Nodes, host: Host) -> None:
     nodes.add()
     given = tasks(host, *"abc", "ends_worker", *"de")
-    rows = {e.task.cell.problem: e.row for e in nodes.engine(ray).run(given) if e.row is not None}
+    rows = {e.task.cell.problem: e.row for e in nodes.engine().run(given) if e.row is not None}
     assert {problem: row["status"] for problem, row in rows.items()} == {
         **dict.fromkeys("abcde", "ok"),
         "ends_worker": "oom",
@@ -215,14 +221,14 @@ def test_a_workers_death_is_a_row_and_nothing_runs_twice(ray: Any, nodes: Nodes,
 
 
 @pytest.mark.slow
-def test_no_node_left_is_an_error_with_its_last_words(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_no_node_left_is_an_error_with_its_last_words(nodes: Nodes, host: Host) -> None:
     nodes.add()
     with pytest.raises(EngineError, match=r"no host of this kind is left in the Ray cluster: ."):
-        list(nodes.engine(ray).run(tasks(host, "ends_node")))
+        list(nodes.engine().run(tasks(host, "ends_node")))
 
 
 @pytest.mark.slow
-def test_what_is_no_longer_wanted_is_not_started_anywhere(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_what_is_no_longer_wanted_is_not_started_anywhere(nodes: Nodes, host: Host) -> None:
     nodes.add()
     over: set[str] = set()
     settled = []
@@ -230,7 +236,7 @@ def test_what_is_no_longer_wanted_is_not_started_anywhere(ray: Any, nodes: Nodes
     def wanted(task: Task) -> bool:
         return task.cell.problem not in over
 
-    for event in nodes.engine(ray).run(tasks(host, "a", "oom", *"bcd"), wanted):
+    for event in nodes.engine().run(tasks(host, "a", "oom", *"bcd"), wanted):
         if event.row is not None:
             settled.append(event.task.cell.problem)
             over |= set("bc") if event.row["status"] == "oom" else set()
@@ -239,8 +245,8 @@ def test_what_is_no_longer_wanted_is_not_started_anywhere(ray: Any, nodes: Nodes
 
 
 @pytest.mark.slow
-def test_a_gpu_a_cell_and_then_the_whole_host(ray: Any, nodes: Nodes, host: Host) -> None:
+def test_a_gpu_a_cell_and_then_the_whole_host(nodes: Nodes, host: Host) -> None:
     nodes.add(num_cpus=2, num_gpus=2)  # which Ray counts, and does not look for
     on_gpu = [replace(t, cell=replace(t.cell, device="cuda")) for t in tasks(host, "meets", "meets", families=TIMED)]
-    assert len(ended(nodes.engine(ray).run([*tasks(host, "timed", "a", families=TIMED), *on_gpu]))) == 4
+    assert len(ended(nodes.engine().run([*tasks(host, "timed", "a", families=TIMED), *on_gpu]))) == 4
     assert beside(host) == {"meets"}

@@ -45,8 +45,8 @@ class Cluster:
         address = address or os.environ.get("RAY_ADDRESS")
         given: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if address is None:
-            # The path of a socket holds 107 bytes, of which Ray's own names take 80.
-            self._folder = tempfile.mkdtemp(prefix="hr-", dir=None if len(tempfile.gettempdir()) < 12 else "/tmp")
+            # The path of a socket holds 107 bytes, of which Ray's own names take 65 and this folder's 16.
+            self._folder = tempfile.mkdtemp(prefix="hograd-", dir=None if len(tempfile.gettempdir()) < 25 else "/tmp")
             if "RAY_AUTH_MODE" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home folder
             # What comes back are rows; a cell's memory is its process's, and its limit the engine's.
