@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,14 +16,17 @@ from typing import Any
 
 import pytest
 from engine_fakes import log, suite, tasks
+from hograd_bench import environment, measure, metrics, store
+from hograd_bench.cells import Cell
 from hograd_bench.cli import app
-from hograd_bench.engine import EngineError, Event, Host, Limits, Task
+from hograd_bench.engine import EngineError, Event, Host, Limits, Local, Task
 from hograd_bench.engine import ray as engine
 from hograd_bench.engine._crew import Shared
 from hograd_bench.engine._site import Actor, salvage
 from typer.testing import CliRunner
 
 TIMED = ("time",)
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -250,3 +257,41 @@ def test_a_gpu_a_cell_and_then_the_whole_host(nodes: Nodes, host: Host) -> None:
     on_gpu = [replace(t, cell=replace(t.cell, device="cuda")) for t in tasks(host, "meets", "meets", families=TIMED)]
     assert len(ended(nodes.engine().run([*tasks(host, "timed", "a", families=TIMED), *on_gpu]))) == 4
     assert beside(host) == {"meets"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_driver_that_is_killed_goes_on_with_figures_as_without_ray(ray: Any, tmp_path: Path) -> None:
+    """The first command of docs/scale.md, on fewer cells."""
+    (line,) = [line for line in DOCUMENT.splitlines() if "--workers 2" in line]
+    words = [*shlex.split(line, comments=True)[1:], "-k", "/double_backward/mlp/", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "hograd_bench", *words]
+    apart = {**os.environ, "TMPDIR": str(Path("/tmp") / f"h{os.getpid()}")}
+    Path(apart["TMPDIR"]).mkdir()
+    try:
+        driver = subprocess.Popen(command, env=apart, stderr=subprocess.DEVNULL)
+        while driver.poll() is None and not any(path.stat().st_size for path in tmp_path.glob("*/*/rows.jsonl")):
+            time.sleep(0.05)
+        driver.kill()
+        driver.wait()
+        for folder in Path(apart["TMPDIR"]).iterdir():  # what nobody could remove
+            shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([*command, "--resume"], env=apart, check=True)
+        assert not list(Path(apart["TMPDIR"]).iterdir())
+    finally:
+        shutil.rmtree(apart["TMPDIR"], ignore_errors=True)
+    (here,) = tmp_path.glob("*/*")
+    rows = store.load(here, strict=True).rows
+    assert len((here / store.ROWS).read_text(encoding="utf-8").splitlines()) == len(rows) >= 2
+    assert set(rows["status"]) == {"ok"}
+    on_ray = environment.Environment(store.environment_of(here))
+    assert environment.comparable(on_ray, environment.record(), "cuda").level == "full"
+    assert on_ray["hosts"] == {"1": {}}
+    exact = [m.name for m in metrics.metrics().values() if m.deterministic and m.name in rows]
+    without = {
+        e.task.cell.id: e.row["metrics"]
+        for e in Local().run([Task(Cell.parse(cell), measure.ALL) for cell in rows["cell"]])
+        if e.row is not None
+    }
+    for row in store.read_rows(here):
+        assert {n: row["metrics"].get(n) for n in exact} == {n: without[row["cell"]].get(n) for n in exact}
