@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hograd_core.prepare._task import Task
+
 _NEARBY = 2.0**-7
 _ROUNDINGS = 16
 """Roundings of the largest entry, and responses to one rounding of the inputs, that two orders of operations may lie
@@ -44,22 +46,40 @@ def tolerance(reference: Tensor, again: Tensor) -> Tensor:
     return _ROUNDINGS * (noise + 4 * eps * wide.abs())
 
 
+_COMPARED_WHOLE = 64
+
+
 def disagreement(
-    eager: Callable[..., Tensor], prepared: Callable[..., Tensor], inputs: Sequence[Tensor], args: Sequence[Tensor]
+    task: Task, kernel: Callable[..., Tensor], inputs: Sequence[Tensor], args: Sequence[Tensor]
 ) -> str | None:
-    """Why the two cannot be taken for the same function; None: they agree.
+    """Why a kernel cannot be taken for what the task computes; None: they agree.
+
+    Of a large Hessian products with two directions are compared, which every entry of it takes part in.
 
     Args:
-        eager: a function of (*inputs, *args).
-        prepared: the same, it should be.
+        task: what is computed eagerly.
+        kernel: (*inputs, *args) -> what should be the same.
         inputs: x, and directions if there are any: they are moved.
         args: what is given as it is.
     """
     at = nearby(inputs)
+    n = at[0].numel()
+    if not task.is_hessian or n <= _COMPARED_WHOLE:
+        return _compared(task.eager, kernel(*at, *args), at, args)
+    whole = kernel(*at, *args)
+    for seed in (21, 22):
+        v = _uniform(at[0], seed)
+        why = _compared(task.product.eager, (whole.view(n, n) @ v.view(n)).view(v.shape), [*at, v], args)
+        if why is not None:
+            return why
+    return None
+
+
+def _compared(eager: Callable[..., Tensor], result: Tensor, at: Sequence[Tensor], args: Sequence[Tensor]) -> str | None:
     reference, again = response(eager, at, args)
     if not bool(reference.isfinite().all()):
         return "near x the eager result is not finite, so that nothing can be compared"
-    return differs(reference, prepared(*at, *args), tolerance(reference, again))
+    return differs(reference, result, tolerance(reference, again))
 
 
 def response(eager: Callable[..., Tensor], at: Sequence[Tensor], args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

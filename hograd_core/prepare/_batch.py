@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._build import table
-from hograd_core.prepare._graphs import aten, is_call, placeholders, propagate, replace
+from hograd_core.prepare._graphs import aten, is_call, placeholders, propagate, replace, value
 from hograd_core.prepare._passes import clean
 
 
@@ -37,18 +38,39 @@ def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int
     return clean(many)
 
 
-def identity_for(module: GraphModule, place: int) -> bool:
-    """Put an identity in the place of an input of shape (n, ..., n elements), where that needs no identity at all.
+def identity_rows(module: GraphModule, place: int, rows: int) -> tuple[list[tuple[int, bool]], bool]:
+    """Have one input, of shape (rows, *shape of x), be rows of the identity: ``eye @ W`` is W, so rows of it are W's.
 
-    ``eye @ W`` is W. (Where W holds infinities, an eager product gives NaN there.)
+    For each product with an input W, or its transpose, a further input stands for the rows of W. (Where W holds
+    infinities, an eager product gives NaN there.)
 
     Returns:
-        Whether the input is still needed.
+        Of each further input the place of W among the others and whether it is transposed; whether the rows of the
+        identity are still needed.
     """
     graph = module.graph
-    eye = placeholders(graph)[place]
+    inputs = placeholders(graph)
+    eye, others = inputs[place], [node for i, node in enumerate(inputs) if i != place]
+    found: list[tuple[int, bool]] = []
+    last = inputs[-1]
     for node in list(graph.nodes):
-        if is_call(node, aten.mm.default) and node.args[0] is eye:
-            replace(node, node.args[1])
+        if not is_call(node, aten.mm.default) or _unviewed(node.args[0]) is not eye:
+            continue
+        if value(node.args[0]).shape != (rows, value(eye).numel() // rows):
+            continue
+        matrix: Any = node.args[1]
+        transposed = is_call(matrix, aten.permute.default)
+        base = matrix.args[0] if transposed else matrix
+        if base.op != "placeholder" or base is eye:
+            continue
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"rows_{len(found)}")
+        last.meta["val"] = value(node)
+        found.append((others.index(base), transposed))
+        replace(node, last)
     clean(module)
-    return bool(eye.users)
+    return found, bool(eye.users)
+
+
+def _unviewed(node: Any) -> Any:
+    return node.args[0] if is_call(node, aten.view.default) else node

@@ -16,6 +16,7 @@ from hograd_core.prepare import _inductor
 from hograd_core.prepare._graphs import aten, duplicate, output
 from hograd_core.prepare._merge import merge_products
 from hograd_core.prepare._passes import clean, own_result
+from hograd_core.prepare._peak import peak_bytes
 from hograd_core.prepare._trace import CannotPrepareError, Traced, trace
 
 PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
@@ -36,6 +37,7 @@ class Kernel:
         preparation: how it runs.
         reasons: why not as it was asked for.
         operations: of the graph that runs, by name, as far as there is one.
+        peak: the most bytes that it holds at once, its result included, as far as its graph tells.
         traced: the clean graph that it was made from, of which bound products are made.
     """
 
@@ -45,6 +47,7 @@ class Kernel:
     reasons: list[str] = field(default_factory=list)
     operations: Counter[str] = field(default_factory=Counter)
     traced: Traced | None = None
+    peak: int = 0
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Run it on inputs."""
@@ -182,6 +185,7 @@ def plain(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation
     """A function (*inputs) -> tensor as it is."""
     traced = clean_trace(function, inputs, preparation)
     module = finished(duplicate(traced.graph), preparation)
-    operations = counted(module)
+    kernel = Kernel(None, traced.lifted, preparation, [], counted(module), traced, peak_bytes(module))
     run = ready(module, [*inputs, *traced.lifted], preparation)
-    return Kernel(lambda given: run(given)[0], traced.lifted, preparation, operations=operations, traced=traced)
+    kernel.run = lambda given: run(given)[0]
+    return kernel

@@ -81,6 +81,16 @@ class Prepared:
         return "eager" if self._entry is None else self._entry.kernel.preparation
 
     @property
+    def operations(self) -> dict[str, int] | None:
+        """Operations of the graph of the latest kind of inputs, by name; None: there is none."""
+        return None if self._entry is None else dict(self._entry.kernel.operations) or None
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most bytes that its values take at once, its result included, as the graph tells; None: no graph."""
+        return None if self._entry is None or not self._entry.kernel.operations else self._entry.kernel.peak
+
+    @property
     def reason(self) -> str | None:
         """Why it does not run as it was asked for; None: it does."""
         return None if self._entry is None else "; ".join(self._entry.kernel.reasons) or None
@@ -155,7 +165,9 @@ class Prepared:
         started = time.perf_counter()
         moved, args = tensors[: len(tensors) - count], tensors[len(tensors) - count :]
         # Outside of everything that is caught: what f itself does wrong, and what the operator refuses, is raised.
-        self._task.eager(*nearby(moved), *args)
+        at = nearby(moved)
+        witness = self._task.product if self._task.is_hessian else self._task
+        witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_hessian else []), *args)
         self.traces += 1
         if self.traces > _MOST_TRACES + len(self._entries):
             kernel = Kernel(reasons=[f"what f refers to changed {_MOST_TRACES} times: each change needs a new trace"])
@@ -165,7 +177,7 @@ class Prepared:
             kernel = build(
                 maker(self._task, tensors),
                 ladder(self._asked, tensors[0].device.type),
-                lambda run: disagreement(self._task.eager, run, moved, args),
+                lambda run: disagreement(self._task, run, moved, args),
             )
         with _entrance.entered():
             entry = Entry(kernel, tensors, State(self._task.f))

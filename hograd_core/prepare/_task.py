@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from hograd_core._checks import check_positive
 from hograd_core._registry import Operator, arguments_of, resolve
 from hograd_core.hazards._modes import Repairing
 
@@ -21,11 +22,26 @@ class Task:
         operator: the operator.
         f: (x, *args) -> a 0-dimensional tensor.
         options: order, method, repair and the method's own options.
+        chunk_size, memory: of a Hessian: rows at a time, and bytes that it may take, itself included.
     """
 
     operator: Operator[..., Tensor]
     f: Callable[..., Tensor]
     options: Mapping[str, Any]
+    chunk_size: int | None = None
+    memory: int | None = None
+
+    @property
+    def is_hessian(self) -> bool:
+        """Whether it is a Hessian by rows of a reverse sweep each: that of prepared kernels has two stages."""
+        rows = self.options.get("method", "rows") in ("rows", "batched_rows")
+        return self.operator.name == "derivative_tensor" and self.options["order"] == 2 and rows
+
+    @property
+    def product(self) -> Task:
+        """Of a Hessian: its product with a direction."""
+        options = {name: option for name, option in self.options.items() if name != "method"}
+        return replace(self, operator=resolve("hvp")[0], options=options)
 
     @property
     def directions(self) -> int:
@@ -100,7 +116,16 @@ def task(operator: Any, f: Callable[..., Tensor], how: Mapping[str, Any]) -> Tas
     for name in ("verify", "strict"):
         if options.pop(name, False):
             raise TypeError(f"{name}: not an option of prepared kernels; a kernel is compared when it is made")
-    return Task(record, f, options)
+    made = Task(record, f, options)
+    if made.is_hessian:
+        chunk, memory = (options.pop(name, None) for name in ("chunk_size", "memory"))
+        for name, number in (("chunk_size", chunk), ("memory", memory)):
+            if number is not None:
+                check_positive(number, name)
+        made = Task(record, f, options, chunk, memory)
+    elif "memory" in options:
+        raise TypeError("memory: an option of hessian by rows")
+    return made
 
 
 def _default_order(record: Operator[..., Any]) -> Any:
