@@ -28,6 +28,7 @@ from hograd_core.derivatives.derivative_vector_product import derivative_vector_
 from hograd_core.derivatives.directional_derivative import directional_derivative
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.module import from_module
+from hograd_core.prepare import prepare
 from hograd_core.solvers import _cubic_truth  # noqa: F401 (registers its truth)
 from hograd_core.solvers import _truth as _solvers_truth  # noqa: F401 (registers its truths)
 from hograd_core.solvers._newton_cg import newton_cg_step
@@ -65,6 +66,8 @@ __all__ = [  # noqa: RUF022 (in groups)
     "critic_training_step", "meta_training_step", "natural_training_step", "newton_training_step", "pinn_training_step",
     # module: an nn.Module and its loss as a function of one vector
     "from_module",
+    # prepare: an operator made ready for many calls
+    "prepare",
     # verification: whether derivatives are right
     "verify", "Verification",
     # errors and warnings
