@@ -1,12 +1,12 @@
-"""The command `hograd`, also as `python -m hograd_bench`: says what to install where the suite's packages are not there."""
+"""The command `hograd`, also as `python -m hograd_bench`: says which extra it lacks."""
 
 from __future__ import annotations
 
 import sys
 
 BENCH = (
-    "jinja2", "matplotlib", "numpy", "pandas", "psutil", "pyarrow", "pynvml", "pytest", "pytest_benchmark", "rich", "scipy",
-    "seaborn", "tomli", "typer",
+    "jinja2", "matplotlib", "numpy", "pandas", "psutil", "pyarrow", "pynvml", "pytest", "pytest_benchmark", "rich",
+    "scipy", "seaborn", "tomli", "typer",
 )  # fmt: skip
 """What the extra ``bench`` brings, as it is imported."""
 NOT_INSTALLED = 2
