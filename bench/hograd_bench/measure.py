@@ -6,8 +6,7 @@ import datetime
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from hograd_bench import metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics import _torch_state as torch_state
+from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -35,17 +35,6 @@ DETERMINISTIC = tuple(
 )
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Pin torch's intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
