@@ -137,9 +137,11 @@ def _several(name: str, inner: str) -> None:
     declared: dict[str, Any] = {"mode": record.mode, "amounts_to": ((inner, 2),)}
 
     def at_once(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """All products by vmap, or by a backward pass with a leading axis."""
         return hograd_core.hvp(f, x, directions, method=inner, in_dims=(None, 0))
 
     def loop(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """A product after the other."""
         return torch.stack([hograd_core.hvp(f, x, v, method=inner) for v in directions])
 
     source = f"hograd_core.hvp(in_dims=(None, 0)), {inner}"

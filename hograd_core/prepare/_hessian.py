@@ -1,7 +1,7 @@
 """Hessians in two stages: a product with one direction is traced and cleaned, then made one with the whole identity.
 
 Where a network multiplies x by a matrix, the product of the identity with that matrix is the matrix, so that no
-identity is made. Where the last step is a product A B, it is computed in blocks on and below the diagonal, and mirrored.
+identity is made. Where the last step is a product A B, blocks on and below the diagonal are computed, and mirrored.
 """
 
 from __future__ import annotations
