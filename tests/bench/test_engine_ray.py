@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 from engine_fakes import log, suite, tasks
-from hograd_bench import environment, measure, metrics, store
+from hograd_bench import environment, measure, metrics, run, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.cli import app
 from hograd_bench.engine import EngineError, Event, Host, Limits, Local, Task
 from hograd_bench.engine import ray as engine
 from hograd_bench.engine._crew import Shared
 from hograd_bench.engine._site import Actor, salvage
+from hograd_bench.plan import Planned
 from typer.testing import CliRunner
 
 TIMED = ("time",)
@@ -132,6 +133,49 @@ def test_an_address_needs_ray() -> None:
     assert said.exit_code == 2
     assert "add it, or leave the address out" in said.output
     assert "expected local or ray" in CliRunner().invoke(app, ["run", "--on", "slurm"]).output
+
+
+class Machines:
+    """A cluster of kinds of machine that settle every cell as told."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def machines(self, packages: Any) -> list[Any]:
+        return [Machine(name) for name in self.names]
+
+
+class Machine:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def environment(self, packages: Any = ()) -> dict[str, Any]:
+        return {**environment.record(packages), "machine": self.name}
+
+    def ceilings(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, given: Any, wanted: Any) -> Iterator[Event]:
+        for task in given:
+            yield Event(task)
+            yield Event(task, schema.row(task.cell, "ok", metrics={"peak_bytes": len(self.name)}))
+
+
+def test_each_kind_of_machine_has_a_run_of_all_cells(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plans = [Planned(Cell("derivative_vector_product", "double_backward", "quadratic", n), ("memory",)) for n in (2, 3)]
+    record = {"asked": {"on": "ray", "only": "quadratic"}}
+    outcomes = run.everywhere(plans, tmp_path, Machines("big", "small"), record=record)  # type: ignore[arg-type]
+    assert [outcome.path.parent.name for outcome in outcomes] == ["big", "small"]
+    rows = store.load(tmp_path, strict=True).rows
+    found = {(row["machine"], row["n"], row["peak_bytes"]) for row in rows.to_dict("records")}
+    assert found == {("big", 2, 3), ("big", 3, 3), ("small", 2, 5), ("small", 3, 5)}
+    assert all(line.startswith(("looking", "big:", "small:")) for line in capfd.readouterr().err.splitlines())
+    assert run.recorded(tmp_path, "ray")["asked"] == record["asked"]
+    with pytest.raises(run.RunError, match="no run of this machine"):
+        run.recorded(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(run.RunError, match="--resume --on ray: no such run"):
+        run.recorded(tmp_path / "empty", "ray")
 
 
 # With Ray.
