@@ -223,7 +223,8 @@ def run(
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome = Outcome(opened.path)
-    alone = _timing_alone() if any("time" in p.families for p in plans) else None
+    here_timed = isinstance(engine, Local) and any("time" in p.families for p in plans)
+    alone = _timing_alone() if here_timed else None
     if alone is False:
         console.print(
             "hograd: another run is taking times on this machine: each disturbs the other's; exact figures are safe",
@@ -264,14 +265,27 @@ def run(
     return outcome
 
 
-def recorded(results: Path) -> dict[str, Any]:
-    """How the newest run of this machine was asked for, {} where it does not say.
+def recorded(results: Path, on: str = "local") -> dict[str, Any]:
+    """How the newest run was asked for, {} where it does not say: of this machine, or of those on Ray, wherever.
 
     Raises:
-        RunError: there is no run of this machine.
+        RunError: there is none.
     """
-    plan_of: dict[str, Any] = store.environment_of(_newest(results, environment.record())).get("plan", {})
-    return plan_of
+    if on == "local":
+        plan_of: dict[str, Any] = store.environment_of(_newest(results, environment.record())).get("plan", {})
+        return plan_of
+    try:
+        plans = [store.environment_of(folder).get("plan", {}) for folder in _by_time(results)]
+    except store.StoreError as error:
+        raise RunError(f"--resume: {error}") from None
+    there = [plan for plan in plans if plan.get("asked", {}).get("on") == on]
+    if not there:
+        raise RunError(f"--resume --on {on}: no such run in {results}; start one without --resume")
+    return dict(there[-1])
+
+
+def _by_time(results: Path) -> list[Path]:
+    return sorted(store.run_folders(results), key=lambda folder: folder.name)
 
 
 def _newest(results: Path, here: dict[str, Any]) -> Path:

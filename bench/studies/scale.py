@@ -1,6 +1,6 @@
-"""What sweeps on Ray gain and cost, for docs/scale.md: ``python -m studies.scale``, on an idle machine.
+"""What sweeps on Ray gain and cost, for docs/scale.md: ``python -m studies.scale``, on a machine that is idle.
 
-The same untimed cells through ``Local(1)``, and through nodes of one CPU each here, 1 and 2 of them, in turns.
+The same untimed cells through ``Local(1)``, and through nodes of one CPU each on this machine, 1 and 2, in turns.
 Speed-up is 1 node's time over 2 nodes'; overhead, 1 node's over Local's. The best of the repetitions of each counts.
 """
 

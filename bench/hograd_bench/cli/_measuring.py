@@ -171,7 +171,7 @@ def run(
     given = {name: value for name, value in context.params.items() if name in (*_SELECTING, *_LIMITING)}
     try:
         if resume:
-            given = _as_recorded(context, running.recorded(results).get("asked"), given)
+            given = _as_recorded(context, running.recorded(results, given["on"]).get("asked"), given)
         checked = _checked(given)
         load_problem_files(checked["problem_file"])
         asked = _asked(checked)

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -69,8 +70,11 @@ class Cluster:
         import ray
 
         ray.shutdown()
-        if self._folder is not None:
+        for _ in range(100):  # its processes may be at their last words
+            if self._folder is None or not os.path.exists(self._folder):
+                break
             shutil.rmtree(self._folder, ignore_errors=True)
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """Let every run on this cluster raise KeyboardInterrupt."""
