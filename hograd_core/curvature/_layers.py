@@ -161,8 +161,8 @@ def _summed_squares(rows: Tensor, columns: Tensor) -> Tensor:
 def _agree(rows: Tensor, columns: Tensor, gradient: Tensor) -> bool:
     """Whether the sum of g a^T is the gradient, seen along two random vectors."""
     rows, columns, gradient = (t.flatten(0, 1) if t.dim() == 3 else t for t in map(widened, (rows, columns, gradient)))
-    source = torch.Generator().manual_seed(0)
-    u, v = (torch.randn(size, generator=source).to(gradient) for size in gradient.shape)
+    source = torch.Generator("cpu").manual_seed(0)
+    u, v = (torch.randn(size, generator=source, device="cpu").to(gradient) for size in gradient.shape)
     terms = (rows @ u) * (columns @ v)
     scale = (rows.abs() @ u.abs()) @ (columns.abs() @ v.abs())
     eps = torch.finfo(rows.dtype).eps

@@ -15,6 +15,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from hograd_core._checks import check_chunk_size
 from hograd_core._entrance import kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
@@ -156,7 +157,6 @@ def diagonal_loop(model: Model) -> Tensor:
     "layers",
     mode="reverse, to the layers' outputs",
     source="Goodfellow 2015, §5 (squares of g aᵀ are products of squares); Dangel, Kunstner & Hennig 2020",
-    in_parts=True,
 )
 def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Squares of per-sample gradients without these gradients, where layers are linear or convolutions.
@@ -165,6 +165,7 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     layer with several positions forms its samples' gradients, some at a time. Parameters of other layers, and of those
     that are called more than once, go by ``per_sample_vmap``, ``chunk_size`` samples at a time.
     """
+    chunk_size = check_chunk_size(chunk_size)
     if kept():  # what is recorded at layers is detached
         return diagonal_vmap(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
     # grad s_n is, sample by sample, that of L divided by R; its square enters times R.

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_chunk_size, check_positive
 from hograd_core._entrance import entrance, kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
@@ -151,7 +151,6 @@ def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tens
     "layers",
     mode="reverse, an outcome at a time, to the layers' outputs",
     source="Martens 2020, eq. 6; Dangel, Kunstner & Hennig 2020 (BackPACK's DiagGGNExact)",
-    in_parts=True,
 )
 def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """As ``expectation``, without gradients of samples where layers are linear or convolutions.
@@ -159,6 +158,7 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     Time: one forward pass and K backward passes of the batch; memory: inputs and output gradients of the layers.
     Parameters of other layers go by ``expectation``, ``chunk_size`` samples at a time.
     """
+    chunk_size = check_chunk_size(chunk_size)
     if kept():  # what is recorded at layers is detached
         return diagonal_expectation(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
     sums, known = squared_gradients(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hograd_core.sparse._sets import Sets
+from hograd_core.sparse._sets import Sets, numbers
 
 _MOST_STEPS = 2**24
 """Sum of squared degrees above which no colouring is looked for: some ten seconds."""
@@ -43,7 +43,7 @@ def colouring(pattern: Sets) -> Colouring:
     """Colours for a symmetric pattern, and the plan by which entries are recovered."""
     n = pattern.n
     rows, columns = pattern.rows, pattern.members
-    colours = torch.tensor(_colours(pattern, rows, columns), dtype=torch.int64)
+    colours = torch.tensor(_colours(pattern, rows, columns), device="cpu")
     # h_ij is alone in row i of the product of j's colour, or in row j of the product of i's.
     here = rows * n + colours[columns]
     _, which, counts = here.unique(return_inverse=True, return_counts=True)
@@ -62,9 +62,9 @@ def _colours(pattern: Sets, rows: Tensor, columns: Tensor) -> list[int]:
     degrees = torch.bincount(rows[off], minlength=n)
     # With the k largest rows taken out, the others need at least as many colours as their largest degree and one.
     largest, order = degrees.sort(descending=True, stable=True)
-    needed = torch.arange(n) + largest + 1
+    needed = numbers(n) + largest + 1
     dense = order[: int(needed.argmin())]
-    left = torch.ones(n, dtype=torch.bool)
+    left = torch.ones(n, dtype=torch.bool, device="cpu")
     left[dense] = False
     inside = off & left[rows] & left[columns]
     if int(needed.min()) >= n or float(torch.bincount(rows[inside], minlength=n).double().square().sum()) > _MOST_STEPS:

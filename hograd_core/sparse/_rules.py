@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hograd_core.arguments import _tree
-from hograd_core.sparse._sets import Sets, empty, stacked, united
+from hograd_core.sparse._sets import Sets, empty, numbers, stacked, united
 
 
 class Call:
@@ -129,10 +129,10 @@ def empty_like(call: Call) -> list[Sets | None]:
 def everything(call: Call) -> list[Sets | None]:
     """Of an operation that nothing is known of: each result depends on all that goes in, and all of it interacts."""
     trace = call.trace
-    parts = [s.grouped(torch.zeros(s.m, dtype=torch.int64), 1) for _, s in call.tracked()]
+    parts = [s.grouped(torch.zeros(s.m, dtype=torch.int64, device="cpu"), 1) for _, s in call.tracked()]
     whole = united(parts) if parts else empty(1, trace.n)
     trace.interact(whole, whole)
-    return [whole.taken(torch.zeros(t.numel(), dtype=torch.int64)) for t in results_of(call)]
+    return [whole.taken(torch.zeros(t.numel(), dtype=torch.int64, device="cpu")) for t in results_of(call)]
 
 
 def _broadcast(call: Call, argument: Any) -> Sets | None:
@@ -182,7 +182,7 @@ def _groups(call: Call, curved: bool) -> tuple[Sets, list[int], list[int]]:
     dims = _dims(call, len(shape))
     kept = [1 if d in dims else size for d, size in enumerate(shape)]
     m = math.prod(kept)
-    group = torch.arange(m).reshape(kept).expand(shape).reshape(-1)
+    group = numbers(m).reshape(kept).expand(shape).reshape(-1)
     whole = united([s.spread(t.shape, shape).grouped(group, m) for t, s in tracked])
     if curved:
         call.trace.interact(whole, whole)
@@ -212,10 +212,10 @@ def _moved(call: Call) -> list[Sets | None]:
             return value
         found = trace.sets_of(value)
         if found is None:
-            return torch.zeros(value.shape, dtype=torch.int64)
+            return torch.zeros(value.shape, dtype=torch.int64, device="cpu")
         start = sum(p.m for p in parts)
         parts.append(found)
-        return torch.arange(start, start + found.m).reshape(value.shape)
+        return numbers(start, start + found.m).reshape(value.shape)
 
     scalars = {a.name for a in call.func._schema.arguments if str(a.type) in ("number", "Scalar")}
     given = {
@@ -246,7 +246,7 @@ def _on_numbers(func: Any, given: dict[str, Any]) -> Any:
 def _accumulated(call: Call, index: str, source: str) -> Sets:
     """What is there, and what is added to it at positions that are data."""
     out = results_of(call)[0]
-    target = torch.arange(out.numel()).reshape(out.shape)
+    target = numbers(out.numel()).reshape(out.shape)
     at = call.argument(index)
     src: Tensor = call.argument(source)
     if index == "indices":
@@ -277,14 +277,14 @@ def _product(call: Call, *, before: int) -> Sets:
     trace = call.trace
     deps = [trace.sets_of(t) for t in (left, right)]
     batch, i, k, j = *a.shape, b.shape[-1]
-    rows_of = torch.arange(batch * i)  # of a, and of the result
-    columns_of = torch.arange(batch)[:, None, None] * j + torch.arange(j)
+    rows_of = numbers(batch * i)  # of a, and of the result
+    columns_of = numbers(batch)[:, None, None] * j + numbers(j)
     parts: list[Sets] = []
     if deps[0] is not None and deps[1] is not None:
-        inner = torch.arange(batch * k).reshape(batch, 1, k).expand(batch, i, k).reshape(-1)
+        inner = numbers(batch * k).reshape(batch, 1, k).expand(batch, i, k).reshape(-1)
         trace.interact(
             deps[0].grouped(inner, batch * k),
-            deps[1].grouped(torch.arange(batch * k)[:, None].expand(-1, j).reshape(-1), batch * k),
+            deps[1].grouped(numbers(batch * k)[:, None].expand(-1, j).reshape(-1), batch * k),
         )
     if deps[0] is not None:
         linked = None if deps[1] is not None else _linked(deps[0], a, b)
@@ -295,10 +295,10 @@ def _product(call: Call, *, before: int) -> Sets:
     if deps[1] is not None:
         linked = None
         if deps[0] is None:
-            turned = deps[1].taken(torch.arange(batch * k * j).reshape(b.shape).mT.reshape(-1))
+            turned = deps[1].taken(numbers(batch * k * j).reshape(b.shape).mT.reshape(-1))
             linked = _linked(turned, b.mT, a.mT)
             if linked is not None:
-                linked = linked.taken(torch.arange(batch * i * j).reshape(batch, j, i).mT.reshape(-1))
+                linked = linked.taken(numbers(batch * i * j).reshape(batch, j, i).mT.reshape(-1))
         if linked is None:
             whole = deps[1].grouped(columns_of.expand(batch, k, j).reshape(-1), batch * j)
             linked = whole.taken(columns_of.expand(batch, i, j).reshape(-1))
@@ -316,7 +316,7 @@ def _linked(found: Sets, a: Tensor, b: Tensor) -> Sets | None:
     columns = b.shape[-1]
     if number.numel() == b.numel() or number.numel() * rows > _MOST_LINKS:
         return None
-    i = torch.arange(rows)[:, None]
+    i = numbers(rows)[:, None]
     source = ((number * rows + i) * inner + k).reshape(-1)
     target = ((number * rows + i) * columns + j).reshape(-1)
     return found.taken(source).grouped(target, batch * rows * columns)
@@ -329,7 +329,7 @@ def _diagonal_of_sums(call: Call) -> Sets | None:
     each = united([s.spread(t.shape, shape) for t, s in parts])
     call.trace.interact(each, each)
     out = results_of(call)[0]
-    return each if out.shape == shape else each.grouped(torch.zeros(each.m, dtype=torch.int64), 1)
+    return each if out.shape == shape else each.grouped(torch.zeros(each.m, dtype=torch.int64, device="cpu"), 1)
 
 
 _ELSE: dict[str, Rule] = {

@@ -12,6 +12,11 @@ _MOST_AT_ONCE = 2**22
 """Pairs that are written out at a time, 32 MiB of them."""
 
 
+def numbers(*bounds: int) -> Tensor:
+    """``torch.arange`` on the CPU, whatever the default device."""
+    return torch.arange(*bounds, device="cpu")
+
+
 class TooManyError(Exception):
     """Sets or pairs grew beyond what a sparse pattern is worth."""
 
@@ -42,16 +47,16 @@ class Sets:
     @property
     def rows(self) -> Tensor:
         """Which set each member is in."""
-        return torch.repeat_interleave(torch.arange(self.m), self.sizes)
+        return torch.repeat_interleave(numbers(self.m), self.sizes)
 
     def taken(self, index: Tensor) -> Sets:
         """Sets by position, (any number,); -1: an empty one."""
         empty = index < 0
         index = index.clamp_min(0)
         sizes = self.sizes[index].masked_fill(empty, 0)
-        starts = _starts(sizes)
+        starts = starts_of(sizes)
         _bounded(int(starts[-1]), self.n)
-        within = torch.arange(int(starts[-1])) - torch.repeat_interleave(starts[:-1], sizes)
+        within = numbers(int(starts[-1])) - torch.repeat_interleave(starts[:-1], sizes)
         return Sets(starts, self.members[torch.repeat_interleave(self.starts[:-1][index], sizes) + within], self.n)
 
     def grouped(self, group: Tensor, m: int) -> Sets:
@@ -64,10 +69,11 @@ class Sets:
         """The sets of a tensor of ``shape`` broadcast to another shape."""
         if tuple(shape) == tuple(to):
             return self
-        return self.taken(torch.arange(self.m).reshape(tuple(shape)).expand(tuple(to)).reshape(-1))
+        return self.taken(numbers(self.m).reshape(tuple(shape)).expand(tuple(to)).reshape(-1))
 
 
-def _starts(sizes: Tensor) -> Tensor:
+def starts_of(sizes: Tensor) -> Tensor:
+    """Where sets of these sizes begin, one after the other, and where the last ends."""
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
 
@@ -80,13 +86,13 @@ def _bounded(count: int, n: int) -> None:
 def sets(rows: Tensor, members: Tensor, m: int, n: int) -> Sets:
     """m sets from pairs (set, member) in any order, repeated or not."""
     keys = (rows * n + members).unique()
-    starts = _starts(torch.bincount(keys // n, minlength=m))
+    starts = starts_of(torch.bincount(keys // n, minlength=m))
     return Sets(starts, keys % n, n)
 
 
 def empty(m: int, n: int) -> Sets:
     """m empty sets."""
-    return Sets(torch.zeros(m + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), n)
+    return Sets(torch.zeros(m + 1, dtype=torch.int64, device="cpu"), torch.zeros(0, dtype=torch.int64, device="cpu"), n)
 
 
 def united(parts: Sequence[Sets]) -> Sets:
@@ -99,7 +105,7 @@ def united(parts: Sequence[Sets]) -> Sets:
 
 def stacked(parts: Sequence[Sets]) -> Sets:
     """The sets of all parts one after the other."""
-    starts = _starts(torch.cat([p.sizes for p in parts]))
+    starts = starts_of(torch.cat([p.sizes for p in parts]))
     return Sets(starts, torch.cat([p.members for p in parts]), parts[0].n)
 
 
@@ -113,7 +119,7 @@ class Pairs:
 
     def __init__(self, n: int, steps: int) -> None:
         self.n = n
-        self._keys = torch.zeros(0, dtype=torch.int64)
+        self._keys = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._left = steps
 
     def join(self, a: Sets, b: Sets) -> None:
@@ -136,9 +142,9 @@ class Pairs:
 
     def _add(self, a: Sets, b: Sets, part: slice, counts: Tensor) -> None:
         sizes = counts[part]
-        first = _starts(sizes)
-        within = torch.arange(int(first[-1])) - torch.repeat_interleave(first[:-1], sizes)
-        row = torch.repeat_interleave(torch.arange(part.start, part.stop), sizes)
+        first = starts_of(sizes)
+        within = numbers(int(first[-1])) - torch.repeat_interleave(first[:-1], sizes)
+        row = torch.repeat_interleave(numbers(part.start, part.stop), sizes)
         width = b.sizes[row]
         i = a.members[a.starts[row] + within // width]
         j = b.members[b.starts[row] + within % width]

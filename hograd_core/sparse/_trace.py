@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hograd_core.arguments import _tree
 from hograd_core.sparse._rules import Call, everything, rule_of
-from hograd_core.sparse._sets import Pairs, Sets, TooManyError, empty, sets, stacked
+from hograd_core.sparse._sets import Pairs, Sets, TooManyError, empty, numbers, sets, stacked
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -37,15 +37,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.full = False
         self._pairs = Pairs(self.n, steps=min(max(2**22, 4 * self.n**2), 2**28))
         self._known: dict[int, tuple[Any, int, Sets]] = {}
-        every = torch.arange(self.n)
+        every = numbers(self.n)
         self.assign(x, sets(every, every, self.n, self.n))
 
     def pattern(self) -> Sets:
         """Of each element of x those that it may have a second derivative with that is not zero; symmetric."""
         if not self.full:
             return self._pairs.pattern()
-        every = torch.arange(self.n)
-        return Sets(torch.arange(self.n + 1) * self.n, every.repeat(self.n), self.n)
+        every = numbers(self.n)
+        return Sets(numbers(self.n + 1) * self.n, every.repeat(self.n), self.n)
 
     def interact(self, a: Sets, b: Sets) -> None:
         """Note that, set by set, members of a have a second derivative with members of b."""
@@ -74,8 +74,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         m = storage.nbytes() // size
         if not _whole(tensor, m):
             before = empty(m, self.n) if known is None else known[2]
-            row = torch.arange(m)
-            row[_positions(tensor, m)] = torch.arange(m, m + found.m)
+            row = numbers(m)
+            row[_positions(tensor, m)] = numbers(m, m + found.m)
             found = stacked([before, found]).taken(row)
         self._known[storage._cdata] = (storage, size, found)  # the storage itself, so that its address is not reused
 
@@ -157,5 +157,5 @@ def _whole(tensor: Tensor, m: int) -> bool:
 
 def _positions(tensor: Tensor, m: int) -> Tensor:
     """Where in a storage of m elements those of a tensor lie, row-major."""
-    every = torch.arange(m)
+    every = numbers(m)
     return every.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).reshape(-1)

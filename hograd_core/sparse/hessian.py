@@ -19,6 +19,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_tra
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 from hograd_core.hazards import _graph, guarded
 from hograd_core.sparse._colouring import Colouring, colouring
+from hograd_core.sparse._sets import numbers, starts_of
 from hograd_core.sparse._trace import Trace
 
 SOURCE = "Coleman & Moré 1984; Gebremedhin, Manne & Pothen 2005, §6; pattern by tracing, cf. Walther 2008"
@@ -165,7 +166,7 @@ def _found(at: Callable[[bool], _Products], plan: Colouring | None) -> tuple[Col
         made += products.made
         if fits:
             return use, entries, made
-    every = torch.arange(n)
+    every = numbers(n)
     rows, columns = every.repeat_interleave(n), every.repeat(n)
     full = Colouring(every, n, rows, columns, columns, rows)  # product i is row i, symmetric or not
     return full, products.entries(full), products.made + n
@@ -187,7 +188,9 @@ def _spread(plan: Colouring, entries: Tensor) -> Tensor:
 
 def _compressed(plan: Colouring, entries: Tensor) -> Tensor:
     n = plan.colours.numel()
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(plan.rows, minlength=n).cumsum(0)])
+    starts = torch.cat(
+        [torch.zeros(1, dtype=torch.int64, device="cpu"), torch.bincount(plan.rows, minlength=n).cumsum(0)]
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
         return torch.sparse_csr_tensor(

@@ -301,3 +301,11 @@ def test_refusals_name_what_was_wrong() -> None:
 
 def test_verify_holds_a_sparse_result_against_differences() -> None:
     hograd_core.sparse_hessian(rosenbrock, point(5), verify=True)
+
+
+def test_a_default_device_other_than_that_of_x_changes_nothing() -> None:
+    x = point(9)
+    true = hograd_core.hessian(rosenbrock, x)
+    with torch.device("meta"):
+        found = hograd_core.hessian(rosenbrock, x, method="coloured")
+    torch.testing.assert_close(found, true)
