@@ -27,7 +27,7 @@ def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int
         place: of the input that there are several of.
         rows: how many.
     """
-    simpler = table("compiled", vectorised=True)
+    simpler = table("compiled")
     simple = make_fx(module, decomposition_table=simpler)(*inputs)
     propagate(simple, inputs)
     clean(simple)

@@ -63,18 +63,14 @@ def ladder(preparation: str, device: str) -> tuple[str, ...]:
     return {"compiled": ("compiled", "graph"), "cudagraph": ("cudagraph", "graph"), "graph": ("graph",)}[preparation]
 
 
-def table(preparation: str, *, vectorised: bool = False) -> dict[Any, Any]:
+def table(preparation: str) -> dict[Any, Any]:
     """Decompositions: what each preparation takes apart before it looks for what is shared.
 
     Op by op an operation costs a call, so that few large ones are best; a compiler fuses small ones, and cannot see
     into large ones.
-
-    Args:
-        preparation: "graph", "compiled" or "cudagraph".
-        vectorised: for vmap, which has rules for the simplest operations, and not for some that inductor prefers.
     """
-    found = dict(_inductor.decompositions()) if vectorised or preparation != "graph" else {}
-    if vectorised:
+    found = dict(_inductor.decompositions()) if preparation != "graph" else {}
+    if found:  # inductor's own of this one has no batching rule, which bound products and Hessians need
         softmax = aten._softmax_backward_data.default
         found[softmax] = torch._decomp.decomposition_table[softmax]
     for kept in (aten.dot.default, aten.vdot.default, aten.slice_scatter.default, aten.select_scatter.default):
@@ -88,7 +84,8 @@ def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _addmv(bias: Tensor, matrix: Tensor, vector: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    return beta * bias + alpha * _mv(matrix, vector)
+    scaled: Tensor = beta * bias + alpha * _mv(matrix, vector)
+    return scaled
 
 
 def counted(module: GraphModule) -> Counter[str]:
@@ -128,7 +125,7 @@ class CudaGraph:
     def __init__(self, run: Outputs, inputs: Sequence[Tensor]) -> None:
         self._inputs = [t.detach().clone() for t in inputs]
         self._lock = threading.Lock()
-        stream = torch.cuda.Stream(self._inputs[0].device)
+        stream: Any = torch.cuda.Stream(self._inputs[0].device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
             for _ in range(3):  # libraries choose kernels and take workspaces at their first calls

@@ -75,19 +75,22 @@ def placeholders(graph: Graph) -> list[Node]:
 
 def output(graph: Graph) -> Node:
     """The node that returns."""
-    return next(node for node in reversed(graph.nodes) if node.op == "output")
+    found: Node = next(node for node in reversed(graph.nodes) if node.op == "output")
+    return found
 
 
 def result(graph: Graph) -> Node:
     """The one node whose value a graph returns."""
     (returned,) = output(graph).all_input_nodes
-    return returned
+    found: Node = returned
+    return found
 
 
 def duplicate(module: GraphModule) -> GraphModule:
     """A copy, to be changed."""
     graph = Graph()
-    returned = graph.graph_copy(module.graph, known := {})
+    known: dict[Node, Node] = {}
+    returned = graph.graph_copy(module.graph, known)
     graph.output(returned)
     for old, new in known.items():
         new.meta = dict(old.meta)

@@ -1,7 +1,7 @@
 """Hessians in two stages: a product with one direction is traced and cleaned, then made one with the whole identity.
 
 Where a network multiplies x by a matrix, the product of the identity with that matrix is the matrix, so that no
-identity is made. Where the last step is a product A B, blocks on and below the diagonal are computed, and mirrored.
+identity is made. Where the last step is a product A B, it is computed in blocks on and below the diagonal, mirrored.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ def _take_last_product(module: GraphModule, inputs: Sequence[Tensor], rows: int,
         base = base.args[0]
     if base.op != "placeholder":
         return None
-    graph, known = Graph(), {}
+    graph = Graph()
+    known: dict[Node, Node] = {}
     for node in placeholders(module.graph)[: len(inputs)]:
         known[node] = graph.node_copy(node, known.__getitem__)
 

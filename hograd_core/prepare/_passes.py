@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -124,6 +124,9 @@ def _on_rows(node: Node) -> None:
     rows = {vector: row for vector in vectors if (row := _row(vector)) is not None}
     if len(shape) != 1 or not rows or any(value(v).shape not in (shape, ()) for v in vectors):
         return
+    for vector in vectors:  # of one shape, which some backward formulas insist on
+        if vector not in rows and value(vector).shape == shape:
+            rows[vector] = insert(node, aten.view.default, vector, [1, *shape])
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: rows.get(n, n))
     wide = insert(node, node.target, *args, **kwargs)  # type: ignore[arg-type]
     if value(wide).shape == (1, *shape) and value(wide).is_contiguous() and value(wide).dtype == value(node).dtype:
@@ -203,37 +206,33 @@ def _power(node: Node) -> None:
 
 def _backward_of_slice(node: Node) -> None:
     """A slice laid into zeros is a pad."""
-    if not is_call(node, aten.slice_scatter.default) or filling(node.args[0]) != 0:
+    arguments: dict[str, Any] = {
+        **dict(zip(("into", "source", "dim", "start", "end", "step"), node.args, strict=False)), **node.kwargs
+    }  # fmt: skip
+    source = arguments["source"]
+    if filling(arguments["into"]) != 0 or value(source).dtype != value(node).dtype:
         return
-    source: Any = node.args[1]
-    dim, start, step = ([*node.args[2:], *[None] * 4][i] for i in (0, 1, 3))
-    d = int(node.kwargs.get("dim", dim or 0)) % value(node).dim()  # type: ignore[call-overload]
-    start = node.kwargs.get("start", start) or 0
-    if node.kwargs.get("step", step) not in (None, 1) or value(source).dtype != value(node).dtype:
+    if arguments.get("step") not in (None, 1):
         return
-    length, part = value(node).shape[d], value(source).shape[d]
-    start = min(max(start + length if start < 0 else start, 0), length)  # type: ignore[type-var,operator]
-    replace(
-        node,
-        insert(
-            node, aten.constant_pad_nd.default, source, _padding(value(node).dim(), d, start, length - start - part)
-        ),
-    )  # type: ignore[operator]
+    dims = value(node).dim()
+    d = int(arguments.get("dim", 0)) % dims
+    length, part, start = value(node).shape[d], value(source).shape[d], int(arguments.get("start") or 0)
+    start = min(max(start + length if start < 0 else start, 0), length)
+    pad = _padding(dims, d, start, length - start - part)
+    replace(node, insert(node, aten.constant_pad_nd.default, source, pad))
 
 
 def _backward_of_select(node: Node) -> None:
-    if filling(node.args[0]) != 0:
+    """A row laid into zeros is a pad."""
+    into, source, d, index = cast("Any", node.args)
+    if filling(into) != 0 or value(source).dtype != value(node).dtype:
         return
-    source, d, index = node.args[1:4]
-    d %= value(node).dim()  # type: ignore[operator,assignment]
-    length = value(node).shape[d]  # type: ignore[index]
-    if value(source).dtype != value(node).dtype:
-        return
-    index %= length  # type: ignore[operator,assignment]
+    dims = value(node).dim()
+    d %= dims
+    length = value(node).shape[d]
+    index %= length
     row = insert(node, aten.unsqueeze.default, source, d)
-    replace(
-        node, insert(node, aten.constant_pad_nd.default, row, _padding(value(node).dim(), d, index, length - index - 1))
-    )  # type: ignore[arg-type,operator]
+    replace(node, insert(node, aten.constant_pad_nd.default, row, _padding(dims, d, index, length - index - 1)))
 
 
 def _padding(dims: int, d: int, before: int, after: int) -> list[int]:

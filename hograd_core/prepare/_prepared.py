@@ -301,7 +301,7 @@ def prepare(
     if check_every is not None and (type(check_every) is not int or check_every < 1):
         raise ValueError(f"check_every: got {check_every!r}, expected an int >= 1, or None")
     made = Prepared(task(operator, f, how), preparation, check_every)
-    with _entrance.entered():
-        direction = [torch.ones_like(x)] if isinstance(x, Tensor) else [x]
-    made.entry_for([x, *direction * made._task.directions], args)
+    given: Any = x  # what it is not is said by the operator's own guard
+    direction = torch.ones_like(given) if isinstance(given, Tensor) else given
+    made.entry_for([given, *[direction] * made._task.directions], args)
     return made

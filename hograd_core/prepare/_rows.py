@@ -7,7 +7,7 @@ as an operation ``hograd::rows``: contiguous A (rows x k), contiguous W (k x n, 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 
 MOST_ROWS = 4
-_LIBRARY = torch.library.Library("hograd", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("rows(Tensor a, Tensor w, bool transposed) -> Tensor")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
@@ -132,9 +132,10 @@ def _register() -> None:
             super().__init__("hograd_rows", [a, w], layout, 1)
             self.transposed = transposed
 
-        def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
-            a, w = self.input_nodes
-            y = self.output_node if template_buffer_node is None else template_buffer_node
+        def render(self, **given: Any) -> str:
+            kernel, y = given["kernel"], given.get("template_buffer_node")
+            a, w = cast("list[Any]", self.input_nodes)
+            y = self.output_node if y is None else y
             rows, k, n = (int(s) for s in (*a.get_size(), y.get_size()[1]))
             threads = max(1, min(parallel_num_threads(), k * n // _WORTH_A_THREAD))
             text: str = self._template_from_string(_SOURCE).render(
@@ -147,6 +148,6 @@ def _register() -> None:
         a, w = (ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(t)) for t in (a, w))
         n = w.get_size()[0 if transposed else 1]
         layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], n])
-        return Rows(a, w, layout, transposed).generate().output_node()
+        return Rows(a, w, layout, transposed).generate().output_node()  # type: ignore[no-untyped-call]
 
     register_lowering(torch.ops.hograd.rows.default, type_promotion_kind=None)(lower)

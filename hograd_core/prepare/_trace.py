@@ -58,7 +58,7 @@ class _NoReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Repeatable(TorchDispatchMode):
+class _Repeatable(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses what another call could do otherwise, wherever in PyTorch it is called from."""
 
     def __torch_dispatch__(
@@ -89,7 +89,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     """
     fresh = [t.detach().clone() for t in inputs]
     try:
-        with _NoReads(), _Repeatable():
+        with _NoReads(), _Repeatable():  # type: ignore[no-untyped-call]
             first = make_fx(function)(*fresh)
     except RuntimeError as error:
         if "get value out of a tracing tensor" in str(error):
