@@ -1,7 +1,8 @@
 """pytest plugin: feeds planned cells to the sweep and pytest-benchmark's rounds to the rows.
 
-A sweep is a ``bench_*`` function that takes the fixtures ``planned`` and ``measured``. Its cells are a preset's, or
-those of a :class:`Batch` that the engine brings.
+A sweep is a ``bench_*`` function that takes the fixtures ``hograd_planned`` and ``hograd_measured``. Its cells are a
+preset's, or those of a :class:`Batch` that the engine brings. pytest loads this file into every project's tests where
+hograd is installed, so each fixture, option and mark begins with hograd.
 """
 
 from __future__ import annotations
@@ -55,17 +56,19 @@ def _batch(config: pytest.Config) -> Batch:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a planned cell."""
-    if "planned" in metafunc.fixturenames:
+    if "hograd_planned" in metafunc.fixturenames:
         plans = _batch(metafunc.config).plans
-        metafunc.parametrize("number, planned", plans, ids=[planned.cell.id for _, planned in plans])
+        metafunc.parametrize("hograd_number, hograd_planned", plans, ids=[planned.cell.id for _, planned in plans])
 
 
 @pytest.fixture
-def measured(benchmark: Any, number: int, planned: Any, request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
+def hograd_measured(
+    benchmark: Any, hograd_number: int, hograd_planned: Any, request: pytest.FixtureRequest
+) -> Callable[[], dict[str, Any]]:
     """A call that measures the planned cell and returns its row."""
     from hograd_bench import measure
 
-    batch = _batch(request.config)
+    batch, planned = _batch(request.config), hograd_planned
     benchmark.group = f"{planned.cell.operator} {planned.cell.problem} n={planned.cell.n} k={planned.cell.order}"
 
     def timer(call: Callable[[], object]) -> list[float]:
@@ -75,7 +78,7 @@ def measured(benchmark: Any, number: int, planned: Any, request: pytest.FixtureR
         return list(benchmark.stats.stats.data)
 
     def run() -> dict[str, Any]:
-        if not batch.ask(number):
+        if not batch.ask(hograd_number):
             pytest.skip("another process has it, or it is no longer wanted")
         timed = "time" in planned.families and benchmark.enabled
         row = measure.measure(planned.cell, planned.families, timer if timed else None)
