@@ -88,13 +88,16 @@ def measure(
             subject = Subject(cell)
             before = time.perf_counter()
             subject.call()
+            subject.wait()
             first_call = time.perf_counter() - before
             disagreement = accuracy.verdict(subject)
             if disagreement is not None:
                 status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
-                more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
+                more: dict[str, dict[str, Any]] = {"gpu": {"timed": timer is not None}}
+                if timer is not None:
+                    more["time"] = {"timer": timer, "first_call_seconds": first_call}
                 _take(taken, subject, families, more)
                 if taken.wrong:
                     status, reason = "wrong", taken.wrong
