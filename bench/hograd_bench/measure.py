@@ -15,6 +15,7 @@ import torch
 from hograd_bench import metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
+from hograd_bench.metrics import _torch_state as torch_state
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -63,6 +64,8 @@ def measure(
     cell: Cell,
     families: Sequence[str] = ALL,
     timer: Timer | None = None,
+    *,
+    in_child: bool = False,
 ) -> dict[str, Any]:
     """Measure one cell; never raises for what the cell itself does.
 
@@ -70,29 +73,36 @@ def measure(
         cell: what to measure.
         families: names of metric families; accuracy is always first and always taken.
         timer: takes a call and returns seconds per round; without one, time is missing with that reason.
+        in_child: whether this is an engine's process, which Ctrl-C does not reach: KeyboardInterrupt is the cell's.
 
     Returns:
         The row (see docs/architecture.md), whatever happened: its status says what.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C is the person's, not the cell's.
+        KeyboardInterrupt: Ctrl-C is the person's, unless ``in_child``.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
     clock = time.perf_counter()
     taken = Readings()
     subject: Subject | None = None
     status, reason = "ok", ""
-    with warnings.catch_warnings(record=True) as caught, threads(cell.threads):
+    with warnings.catch_warnings(record=True) as caught, threads(cell.threads), torch_state.kept() as changed:
         warnings.simplefilter("always")
         try:
             subject = Subject(cell)
             before = time.perf_counter()
-            subject.call()
+            _, seeded = torch_state.seeds(subject.call)
             subject.wait()
             first_call = time.perf_counter() - before
+            if seeded:
+                taken.details["changed"] = ["seeded torch's generator"]
             disagreement = accuracy.verdict(subject)
-            if disagreement is not None:
-                status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
+            if accuracy.judge(subject).unknown is not None:
+                # No method can be held against it: what is exact is measured, and how far the methods agree.
+                status, reason = "unverified", disagreement or ""
+                _take(taken, subject, [name for name in families if name in DETERMINISTIC], {})
+            elif disagreement is not None:
+                status, reason = "wrong", disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
                 more: dict[str, dict[str, Any]] = {"gpu": {"timed": timer is not None}}
@@ -103,12 +113,19 @@ def measure(
                     status, reason = "wrong", taken.wrong
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason
+        except (SystemExit, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and not in_child:
+                raise
+            status = "failed"
+            reason = f"{describe(error)}: the problem ended the program; have f return, or raise an error"
         except Exception as error:
             status, reason = ("oom" if is_out_of_memory(error) else "failed"), describe(error)
             taken.details["traceback"] = traceback.format_exc(limit=-6)
     said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
     if said:
         taken.details["warnings"] = said[:5]
+    if changed:
+        taken.details["changed"] = [*taken.details.get("changed", []), *changed][:5]
     numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}
     missing = {name: value.reason for name, value in taken.values.items() if isinstance(value, Missing)}
     return schema.row(

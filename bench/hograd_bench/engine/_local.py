@@ -17,6 +17,7 @@ from hograd_bench import schema
 from hograd_bench.engine import child
 from hograd_bench.engine._interface import FATAL, EngineError, Event, Host, Limits, Task
 from hograd_bench.engine._process import Child, LostError
+from hograd_bench.scratch import scratch
 
 NOT_THERE = "not on this host: "
 """How the reason of a skipped cell begins that the host's suite does not have."""
@@ -43,8 +44,8 @@ class Local:
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = lambda task: True) -> Iterator[Event]:
         """See :meth:`hograd_bench.engine.Engine.run`."""
         ordered = tasks if self.workers == 1 else sorted(tasks, key=lambda task: task.timed)
-        with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
-            yield from _Session(self.workers, self.limits, dict(enumerate(ordered)), wanted, Path(folder)).events()
+        with scratch() as folder:
+            yield from _Session(self.workers, self.limits, dict(enumerate(ordered)), wanted, folder).events()
 
 
 @dataclass
@@ -76,6 +77,8 @@ class _Worker:
         assert self.asks is not None
         self.passed, self.asks, self.running = self.asks, None, task
         self.deadline = time.monotonic() + seconds
+        if task is not None:
+            self.child.mark()
         self.child.send(task is not None)
 
 
@@ -202,9 +205,9 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> 
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
-    with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
+    with scratch() as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
-        with _start(host, given, Path(folder)) as started:
+        with _start(host, given, folder) as started:
             try:
                 return started.receive(_START_SECONDS + seconds)["result"]
             except LostError as error:

@@ -57,6 +57,10 @@ class Subject:
             return self.peer.call()
         return self.operator.unguarded(*self.arguments, **self._keywords)
 
+    def by(self, method: str) -> Any:
+        """The same operator by another of hograd's methods."""
+        return self.operator.unguarded(*self.arguments, **{**self._keywords, "method": method})
+
     def tensors(self, result: Any) -> Any:
         """What :meth:`call` returned, in the form that hograd's own methods return."""
         return result if self.peer is None else self.peer.tensors(result)

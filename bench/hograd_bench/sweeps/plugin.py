@@ -32,6 +32,10 @@ class Batch:
         config.stash[BATCH] = self
 
 
+def _always(number: int) -> bool:
+    return True
+
+
 BATCH = pytest.StashKey[Batch]()
 
 
@@ -50,7 +54,7 @@ def _batch(config: pytest.Config) -> Batch:
         for path in config.getoption("--hograd-problems"):
             problems.load_file(path)
         plans = [p for p in plan.preset(config.getoption("--hograd-preset")) if p.skip is None]
-        config.stash[BATCH] = Batch(list(enumerate(plans)), lambda number: True, lambda row: None)
+        config.stash[BATCH] = Batch(list(enumerate(plans)), _always, lambda row: None)
     return config.stash[BATCH]
 
 
@@ -81,7 +85,9 @@ def hograd_measured(
         if not batch.ask(hograd_number):
             pytest.skip("another process has it, or it is no longer wanted")
         timed = "time" in planned.families and benchmark.enabled
-        row = measure.measure(planned.cell, planned.families, timer if timed else None)
+        row = measure.measure(
+            planned.cell, planned.families, timer if timed else None, in_child=batch.ask is not _always
+        )
         benchmark.extra_info.update(status=row["status"], peak_bytes=row["metrics"].get("peak_bytes"))
         batch.emit(row)
         return row
