@@ -153,7 +153,11 @@ class _Session:
 
     def _take(self, worker: _Worker, message: dict[str, Any]) -> Iterator[Event]:
         if "ask" in message:
+            left, worker.running = worker.running, None
             worker.asks, worker.deadline = worker.keys[message["ask"]], math.inf
+            if left is not None:
+                why = f"it left no row: {worker.child.tail(1)}"
+                yield Event(left, schema.row(left.cell, status="failed", reason=why))
             return
         task, worker.running, worker.settled = worker.running, None, True
         assert task is not None
