@@ -41,12 +41,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(sign in _said(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # of somebody else's exception
+        return "it cannot say why"
 
 
 def describe(error: BaseException) -> str:
     """``Type: first line`` of an exception, for a reason."""
-    lines = str(error).strip().splitlines()
+    lines = _said(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -82,6 +89,7 @@ def measure(
             subject = Subject(cell)
             before = time.perf_counter()
             _, seeded = torch_state.seeds(subject.call)
+            subject.wait()
             first_call = time.perf_counter() - before
             if seeded:
                 taken.details["changed"] = ["seeded torch's generator"]
@@ -94,25 +102,29 @@ def measure(
                 status, reason = "wrong", disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
-                more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
+                more: dict[str, dict[str, Any]] = {"gpu": {"timed": timer is not None}}
+                if timer is not None:
+                    more["time"] = {"timer": timer, "first_call_seconds": first_call}
                 _take(taken, subject, families, more)
                 if taken.wrong:
                     status, reason = "wrong", taken.wrong
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason
-        except (SystemExit, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) and not in_child:
-                raise
-            status = "failed"
-            reason = f"{describe(error)}: the problem ended the program; have f return, or raise an error"
         except Exception as error:
             status, reason = ("oom" if is_out_of_memory(error) else "failed"), describe(error)
             taken.details["traceback"] = traceback.format_exc(limit=-6)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not in_child:
+                raise
+            status = "failed"
+            reason = f"{describe(error)}: the problem ended the program; have f return, or raise an Exception"
     said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
     if said:
         taken.details["warnings"] = said[:5]
     if changed:
         taken.details["changed"] = [*taken.details.get("changed", []), *changed][:5]
+        if status != "ok":  # which may well be why
+            reason += f"; meanwhile the problem {', '.join(changed[:5])}"
     numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}
     missing = {name: value.reason for name, value in taken.values.items() if isinstance(value, Missing)}
     return schema.row(

@@ -212,7 +212,11 @@ class Session:
                 self._drop(worker)
             return
         if "ask" in message:
+            left, worker.running = worker.running, None
             worker.asks, worker.deadline = worker.keys[message["ask"]], math.inf
+            if left is not None:
+                why = f"it left no row: {worker.child.tail(1)}"
+                yield Event(left, schema.row(left.cell, status="failed", reason=why))
             return
         task, worker.running, worker.settled = worker.running, None, True
         assert task is not None

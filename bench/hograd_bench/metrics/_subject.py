@@ -105,6 +105,11 @@ class Subject:
         exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
         return self.peer.value(), peers.value_of(exact)
 
+    def wait(self) -> None:
+        """Return once the device has done what it was given; a GPU only queues what a call asks of it."""
+        if self.cell.device != "cpu":
+            torch.cuda.synchronize()
+
     def guarded_call(self) -> Any:
         """The same as a user calls it."""
         return self.call() if self.prepared is not None else self.operator(*self.arguments, **self._keywords)

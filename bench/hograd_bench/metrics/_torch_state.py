@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 _NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, torch.nn.functional, torch.autograd, torch.linalg)
 _SEED = 20_071
+_TORCH = Path(torch.__file__).parent
 
 
 @contextmanager
@@ -17,6 +20,7 @@ def kept() -> Iterator[list[str]]:
     """Have the block leave torch as it found it; what it changed is in the list at the end, in words."""
     changed: list[str] = []
     settings = (torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device())
+    folder = os.getcwd()
     grad, deterministic = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
     before = [dict(vars(namespace)) for namespace in _NAMESPACES]
     try:
@@ -32,6 +36,9 @@ def kept() -> Iterator[list[str]]:
         if torch.get_default_device() != device:
             changed.append(f"set the default device to {torch.get_default_device()}")
             torch.set_default_device(device)
+        if os.getcwd() != folder:
+            changed.append(f"changed the working folder to {os.getcwd()}")
+            os.chdir(folder)
         if torch.is_grad_enabled() != grad:
             changed.append("switched gradients off")
             torch.set_grad_enabled(grad)
@@ -41,10 +48,18 @@ def kept() -> Iterator[list[str]]:
         for namespace, then in zip(_NAMESPACES, before, strict=True):
             now = vars(namespace)
             for name in [name for name in then if callable(then[name]) and now.get(name) is not then[name]]:
-                if str(getattr(now.get(name), "__module__", "")).startswith("torch._"):
+                if _is_torch(now.get(name)):
                     continue  # torch wraps some of its own when parts of it are first loaded
                 changed.append(f"replaced {getattr(namespace, '__name__', namespace)}.{name}")
                 setattr(namespace, name, then[name])
+
+
+def _is_torch(found: Any) -> bool:
+    """Whether torch wrote it; a wrapper of somebody else's may carry the name of what it wraps, but not its file."""
+    code = getattr(found, "__code__", None)
+    if code is not None:
+        return Path(code.co_filename).is_relative_to(_TORCH)
+    return str(getattr(found, "__module__", "")).partition(".")[0] == "torch"
 
 
 def seeds(call: Any) -> tuple[Any, bool]:

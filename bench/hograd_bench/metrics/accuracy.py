@@ -135,6 +135,8 @@ def _judge(subject: Subject) -> Judgement:
         truth = _truth(subject)
     except reference.TruthError as error:
         return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
+    if not _is_finite(truth):
+        return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
     error = reference.relative_error(result, truth.value, truth.scale)
     if not error <= allowed:
         _refuse_if_it_changes(subject)
@@ -160,6 +162,10 @@ def _refuse_if_it_changes(subject: Subject) -> None:
 
     again = subject.problem.instance(subject.spec, subject.dtype, subject.cell.device)
     exact = subject.problem.instance(subject.spec, subject.dtype, "cpu", precise=True)
+    passed = again.x.detach().clone()
+    again.f(passed)
+    if not torch.equal(passed.nan_to_num(), again.x.detach().nan_to_num()):
+        raise ProblemError(f"{subject.problem.name}: f changes x in place; write x + 1, say, and not x.add_(1)")
     x = subject.instance.x.detach().to("cpu", torch.float64)
     same = torch.equal(again.x, subject.instance.x) and x.shape == exact.x.shape and torch.equal(x, exact.x.detach())
     values = [torch.as_tensor(built.f(built.x.detach())).detach() for built in (subject.instance, again)]
@@ -208,10 +214,6 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
     Returns:
         A sentence, "" where the result is right; None where no truth is known (none at all, in doubt, not finite).
     """
-    import torch
-    from torch import Tensor
-    from torch.utils._pytree import tree_leaves
-
     from hograd_core import reference
 
     if not reference.has_truth(subject.operator.name):
@@ -221,10 +223,18 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
         truth = _truth(subject, exact, where)
     except (reference.TruthError, RuntimeError):
         return None
-    if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)):
+    if not _is_finite(truth):
         return None
     error = reference.relative_error(result, truth.value, truth.scale)
     return _excess(error, reference.tolerance(subject.method, subject.dtype, order), subject) or ""
+
+
+def _is_finite(truth: Truth) -> bool:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    leaves = [leaf for leaf in tree_leaves(truth.value) if isinstance(leaf, torch.Tensor | float)]
+    return all(bool(torch.as_tensor(leaf).isfinite().all()) for leaf in leaves)
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:
