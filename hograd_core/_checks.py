@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._entrance import callback, kept
+from hograd_core.arguments import Budget
 
 ScalarFunction = Callable[[Tensor], Tensor]
 """What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
@@ -110,6 +111,16 @@ def check_positive(value: Any, name: str) -> int:
     if checked < 1:
         raise ValueError(f"{name}: got {value}, expected an int >= 1")
     return checked
+
+
+def check_chunk_size(value: Any) -> int | Budget | None:
+    """Return ``chunk_size`` after checking that it is an integer >= 1, None (all at once) or a limit of memory.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1.
+    """
+    return value if value is None or isinstance(value, Budget) else check_positive(value, "chunk_size")
 
 
 def check_number(value: Any, name: str, *, minimum: float | None = None, positive: bool = False) -> float:

@@ -7,7 +7,7 @@ def slope(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor: ...
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from typing_extensions import Unpack as Unpack  # torch itself requires it; typi
 
 
 class How(TypedDict, total=False):
-    """Keyword arguments of a call. The first four are every operator's, the rest options of methods.
+    """Keyword arguments of a call. Down to ``memory`` they are every operator's, the rest options of methods.
 
     A method's option with a new name has its line here, or callers who check types cannot give it.
 
@@ -24,12 +24,24 @@ class How(TypedDict, total=False):
         repair: compute what PyTorch differentiates wrongly by exact substitutes instead of refusing it.
         verify: hold the result against differences of gradients before it is returned.
         strict: a result that is not finite, where f and its gradient are, is an error instead of a warning.
+        args: what f takes after x, not differentiated: ``f(x, *args)``.
+        in_dims: as of ``torch.vmap``, for x, v where there is one, and each of ``args``: the axes that count points;
+            results have the points as their first axis. ``chunk_size`` then counts points at a time.
+        flat: results over all elements of x laid end to end, not in its structure.
+        create_graph: leave the result on the graph, to be differentiated further.
+        memory: most bytes that the call may take beyond what is alive, its result included: a number, a text like
+            ``"2GiB"``, or ``"free"``.
     """
 
     method: str | None
     repair: bool
     verify: bool
     strict: bool
+    args: tuple[Any, ...]
+    in_dims: Any
+    flat: bool
+    create_graph: bool
+    memory: int | str | None
 
     chunk_size: int | None
     distribution: str
@@ -40,6 +52,7 @@ class How(TypedDict, total=False):
     hvp_method: str
     max_iterations: int | None
     max_steps: int | None
+    out: Tensor | None
     preconditioner: Callable[[Tensor], Tensor] | None
     probes: int
     products: int

@@ -26,14 +26,15 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, cast
 
 import torch
+from torch import Tensor
 from typing_extensions import ParamSpec, TypeVar
 
+from hograd_core._call import Call
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, released, repair, unguarded, watched_by
-from hograd_core._finite import check_finite_result
+from hograd_core._entrance import entered, unguarded
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
-from hograd_core.hazards import guard
+from hograd_core.arguments import ASKED, Asked, taking
 
 P = ParamSpec("P", default=...)  # a bare Operator is one of any arguments and result
 R = TypeVar("R", default=Any)
@@ -45,6 +46,8 @@ _ALWAYS = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, default, annotation in (
         ("method", None, "str | None"), ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
+        ("args", (), "tuple[Any, ...]"), ("in_dims", None, "Any"), ("flat", False, "bool"),
+        ("create_graph", False, "bool"), ("memory", None, "int | str | None"),
     )
 )  # fmt: skip
 
@@ -62,6 +65,8 @@ class Method:
         min_order, max_order: derivative orders it supports (max None: unbounded).
         exact: False where the result carries truncation or sampling error by design.
         functorch: True where it runs under torch.func transforms (saved-tensor hooks are barred there).
+        in_parts: True where ``chunk_size`` bounds what it holds and goes through ``arguments.slices``, so that a limit
+            of memory can choose it.
         tolerance: relative error allowed against float64 truth, or None for the suite's rule by
             dtype and order; a function (eps, order) -> float where an approximation sets the scale.
     """
@@ -75,6 +80,7 @@ class Method:
     max_order: int | None = None
     exact: bool = True
     functorch: bool = False
+    in_parts: bool = False
     tolerance: Callable[[float, int], float] | None = None
     amounts_to: tuple[tuple[str, int], ...] = ()
 
@@ -130,6 +136,8 @@ class Operator(Generic[P, R]):
     __signature__: inspect.Signature = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.taking = taking(self.inputs)
+        self.point = self.taking.point
         self.sign()
 
     def sign(self) -> None:
@@ -185,13 +193,15 @@ class Operator(Generic[P, R]):
         """
         how = cast("dict[str, Any]", keywords)
         method = how.pop("method", None)
-        chosen = self.method(self.default if method is None else method)
         signature = arguments_of(self.guard)
+        asked = None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
         given = {name: how.pop(name, False) for name in ("repair", "verify", "strict")}
         options = {k: how.pop(k) for k in list(how) if k not in signature.parameters}
+        chosen = self.method(self._chosen(asked) if method is None else method)
+        chunk_size = options.pop("chunk_size", None) if asked and asked.in_dims is not None else None
         unknown = sorted(set(options) - set(chosen.options))
         if unknown:
-            allowed = ", ".join((*chosen.options, *given))
+            allowed = ", ".join((*chosen.options, *given, *ASKED))
             raise TypeError(f"{unknown[0]}: not an option of {self.name}[{chosen.name}]; its options: {allowed}")
         if given["verify"] and self.verification is None:
             raise TypeError(
@@ -210,21 +220,15 @@ class Operator(Generic[P, R]):
                     f"from {chosen.min_order}{top}; choose another method"
                 )
         _load_forward_mode()
-        where = f"{self.name}[{chosen.name}]"
+        call = Call(self, chosen, order, options, given["repair"], given["verify"], given["strict"])
         try:
             with entered():
-                amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
-                if given["repair"]:
-                    repair()
-                watch = guard(where, amounts, constant=chosen.through_forward)
-                watched_by(watch)
-                checked = self.guard(*bound.args, **bound.kwargs)
-                result: R = released(chosen.function(*checked, **options))
-                if watch is not None or given["strict"]:
-                    of = order if self.takes_order else None
-                    check_finite_result(where, result, checked, of, strict=given["strict"])
-                if given["verify"] and self.verification is not None:
-                    self.verification(where, result, checked, order)
+                result: R
+                if asked is None and (self.point is None or isinstance(bound.arguments[self.point], Tensor)):
+                    result = call.computed(bound.arguments)
+                else:
+                    other = self.methods[self.default] if method is None and not options else chosen
+                    result = call.arranged(bound.arguments, asked or Asked(), chunk_size, other)
                 return result
         except UnsupportedError:
             raise
@@ -232,7 +236,15 @@ class Operator(Generic[P, R]):
             reason = pytorch_limit(error)
             if reason is None:
                 raise
-            raise UnsupportedError(where, reason) from error
+            raise UnsupportedError(call.where, reason) from error
+
+    def _chosen(self, asked: Asked | None) -> str:
+        """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""
+        if asked is not None and asked.in_dims is not None:
+            return next((m.name for m in self.methods.values() if m.functorch and m.exact), self.default)
+        if asked is not None and asked.memory is not None:
+            return next((m.name for m in self.methods.values() if m.in_parts), self.default)
+        return self.default
 
 
 @functools.cache

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from hograd_core._checks import ScalarFunction, check_order, check_point, scalar_function
 from hograd_core._differences import VerificationError, probe, slope
 from hograd_core._entrance import entrance, unguarded
 from hograd_core._registry import resolve
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.arguments import _tree
 
 _FIRST = (("reverse", "gradient", "autograd"), ("forward", "directional_derivative", "nested_jvp"))
 _HIGHER = (
@@ -146,7 +146,7 @@ class _Recorder(TorchFunctionMode):
 
     def keep(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a call with the values it meets."""
-        if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves((args, kwargs))):
+        if any(isinstance(t, Tensor) and t.requires_grad for t in _tree.leaves((args, kwargs))):
             self.calls.append((name, function, args, kwargs))
 
     def __torch_function__(
@@ -203,7 +203,7 @@ def _alone(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], bend: Callable[[Tensor], Tensor]
 ) -> tuple[ScalarFunction, Tensor]:
     """One call as a scalar function of all its tensors that depend on x, and the point it was made at."""
-    leaves, structure = tree_flatten((args, kwargs))
+    leaves, structure = _tree.flatten((args, kwargs))
     moving = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.requires_grad]
     fixed = [t.detach().clone() if isinstance(t, Tensor) else t for t in leaves]
     shapes = [fixed[i].shape for i in moving]
@@ -213,8 +213,8 @@ def _alone(
         values = [*fixed]
         for i, part, shape in zip(moving, parts, shapes, strict=True):
             values[i] = part.reshape(shape)
-        called, named = tree_unflatten(values, structure)
-        outputs = [t for t in tree_leaves(function(*called, **named)) if isinstance(t, Tensor)]
+        called, named = _tree.unflatten(values, structure)
+        outputs = [t for t in _tree.leaves(function(*called, **named)) if isinstance(t, Tensor)]
         real = [torch.view_as_real(t) if t.is_complex() else t for t in outputs]
         return torch.stack([(bend(t) * probe(t, 3)).sum() for t in real if t.is_floating_point()]).sum()
 

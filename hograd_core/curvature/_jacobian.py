@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_chunk_size
 from hograd_core._entrance import entrance, released
 from hograd_core._forward import jvp
 from hograd_core._unsupported import refused_under_vmap
+from hograd_core.arguments import in_chunks, slices
 from hograd_core.curvature._likelihood import output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
-from hograd_core.curvature.linear_operator import OperatorBase
+from hograd_core.curvature.linear_operator import OperatorBase, unit_rows
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.hazards import guarded
 
@@ -120,14 +121,13 @@ class JacobianProductOperator(OperatorBase):
 
 def full_jacobian(model: Model, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """(outputs, J): J of shape (*outputs.shape, P), row by row in reverse mode, vectorised over rows."""
-    if chunk_size is not None:
-        chunk_size = check_positive(chunk_size, "chunk_size")
+    outputs, pullback = torch.func.vjp(model.outputs, model.point)
 
-    def twice(flat: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = model.outputs(flat)
-        return outputs, outputs
+    def rows(part: slice) -> Tensor:
+        found: Tensor = torch.func.vmap(pullback)(unit_rows(part, outputs).reshape(-1, *outputs.shape))[0]
+        return found
 
-    jacobian, outputs = torch.func.jacrev(twice, has_aux=True, chunk_size=chunk_size)(model.point)
+    jacobian = in_chunks(rows, outputs.numel(), check_chunk_size(chunk_size)).reshape(*outputs.shape, -1)
     return released(outputs), released(jacobian)
 
 
@@ -173,7 +173,6 @@ def over_samples(function: Callable[..., Any], *arguments: Any) -> Any:
         return torch.func.vmap(function)(*arguments)
 
 
-def sample_chunks(model: Model, chunk_size: int | None) -> list[slice]:
+def sample_chunks(model: Model, chunk_size: int | None) -> Iterator[slice]:
     """The batch in slices of at most ``chunk_size`` samples."""
-    step = model.batch if chunk_size is None else check_positive(chunk_size, "chunk_size")
-    return [slice(start, min(start + step, model.batch)) for start in range(0, model.batch, step)]
+    return slices(model.batch, check_chunk_size(chunk_size))

@@ -73,6 +73,7 @@ def empirical_fisher_matrix(
     "per_sample_vmap",
     mode="reverse, vectorised over samples",
     source="Kunstner, Hennig & Balles 2019, eq. 3; torch.func.vmap of torch.func.grad",
+    in_parts=True,
 )
 def matrix_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Outer products of per-sample gradients. Time: one vectorised backward pass, O(N P²); memory: P² + chunk P."""
@@ -125,6 +126,7 @@ def empirical_fisher_diagonal(
     "per_sample_vmap",
     mode="reverse, vectorised over samples",
     source="Kunstner, Hennig & Balles 2019, eq. 3, entries i = j; torch.func.vmap of torch.func.grad",
+    in_parts=True,
 )
 def diagonal_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Weighted sum of squares of per-sample gradients. Time: one vectorised backward pass; memory: chunk_size P."""

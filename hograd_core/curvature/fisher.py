@@ -66,6 +66,7 @@ def fisher_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor
     "expectation",
     mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6; the expectation over the targets summed exactly",
+    in_parts=True,
 )
 def matrix_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Sum of outer products of the scores of every outcome, weighted by its probability.
@@ -80,6 +81,7 @@ def matrix_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor
     "jacobian",
     mode="reverse by rows of J, vectorised; the outputs' Fisher in closed form",
     source="Martens 2020, eq. 7: F = E[J^T F_R J]; torch.func.jacrev",
+    in_parts=True,
 )
 def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """J^T (Lambda J) from the explicit Jacobian. Time: M backward passes for M outputs; memory: 2 M P + P²."""
@@ -130,6 +132,7 @@ def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tens
     "expectation",
     mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6, entries i = j; the expectation over the targets summed exactly",
+    in_parts=True,
 )
 def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Sum of squared scores of every outcome. Time: K backward passes a sample; memory: chunk_size K P."""

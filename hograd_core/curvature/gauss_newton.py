@@ -134,6 +134,7 @@ def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: 
     "jacobian",
     mode="reverse by rows of J, vectorised; reverse over reverse on the loss",
     source="Schraudolph 2002, eq. 9; torch.func.jacrev",
+    in_parts=True,
 )
 def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """J^T (H_L J) from the explicit Jacobian. Time: M backward passes for M outputs, O(M P²); memory: 2 M P + P²."""

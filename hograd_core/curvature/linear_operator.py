@@ -269,6 +269,16 @@ def unit_vector(operator: SymmetricOperator, i: int) -> Tensor:
     return e
 
 
+def unit_rows(part: slice, like: Tensor) -> Tensor:
+    """Some rows of the identity over the elements of ``like``, in its dtype and on its device."""
+    n = like.numel()
+    if part == slice(0, n):
+        return torch.eye(n, dtype=like.dtype, device=like.device)
+    rows = torch.zeros(part.stop - part.start, n, dtype=like.dtype, device=like.device)
+    rows.diagonal(part.start).fill_(1)
+    return rows
+
+
 class ArrayOperator(OperatorBase):
     """A symmetric operator in the protocol of ``scipy.sparse.linalg.aslinearoperator``.
 

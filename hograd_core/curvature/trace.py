@@ -52,6 +52,7 @@ def trace_columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2; torch.func.jvp",
     functorch=True,
+    in_parts=True,
     amounts_to=(("nested_jvp", 2),),
 )
 def trace_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:

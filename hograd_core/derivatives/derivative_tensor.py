@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
+from hograd_core._checks import ScalarFunction, check_chunk_size, check_point, scalar_function, zeros_for
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jacfwd
 from hograd_core._how import How, Unpack
 from hograd_core._registry import alias, method, operator, to_method
+from hograd_core.arguments import in_chunks
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
@@ -60,6 +61,27 @@ def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
         UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
     """
     return derivative_tensor(f, x, 2, **how)
+
+
+def _entries(out: Tensor | None, x: Tensor, order: int) -> Tensor:
+    """Where the nᵏ entries go, flat: ``out``, or new memory.
+
+    Raises:
+        TypeError: ``out`` is no tensor in the dtype of x, or the result is differentiated further.
+        ValueError: its shape, strides or device are others.
+    """
+    shape = x.shape * order
+    if out is None:
+        return torch.empty(shape.numel(), dtype=x.dtype, device=x.device)
+    if not isinstance(out, Tensor) or out.dtype != x.dtype or out.requires_grad or kept():
+        got = f"{out.dtype}, requires_grad={out.requires_grad}" if isinstance(out, Tensor) else type(out).__name__
+        raise TypeError(f"out: got {got}, expected a detached tensor of {x.dtype}, for a result that is detached too")
+    if out.shape != shape or out.device != x.device or not out.is_contiguous():
+        raise ValueError(
+            f"out: got shape {tuple(out.shape)} on {out.device}, expected {tuple(shape)} on {x.device}, contiguous; "
+            "of a structure x: (n, n) of its n elements"
+        )
+    return out.view(-1)
 
 
 def _functional(f: ScalarFunction, x: Tensor, order: int, vectorize: bool) -> Tensor:
@@ -133,14 +155,14 @@ def _stacked(s: Tensor, point: Tensor, order: int) -> Tensor:
     mode="reverse over reverse, a sweep an entry",
     source="differentiate each component of the gradient, the graph retained until the last",
 )
-def rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+def rows(f: ScalarFunction, x: Tensor, *, order: int, out: Tensor | None = None) -> Tensor:
     """Manual rows: 1 + n + … + nᵏ⁻¹ reverse sweeps; one graph a level alive, never n of them."""
     point = leaf(x)
-    if kept():
+    if kept() and out is None:
         return _stacked(f(point), point, order).view(x.shape * order)
-    out = torch.empty(x.numel() ** order, dtype=x.dtype, device=x.device)
-    _descend(f(point), point, out, order, True)
-    return out.view(x.shape * order)
+    entries = _entries(out, x, order)
+    _descend(f(point), point, entries, order, True)
+    return entries.view(x.shape * order) if out is None else out
 
 
 @method(
@@ -210,11 +232,19 @@ def _contracted(f: ScalarFunction, x: Tensor, order: int, index: Tensor) -> Tens
     mode="forward over reverse, forward nested k-1 deep, vectorised over index tuples",
     source="torch.func.vmap over torch.func.jvp of torch.func.grad",
     functorch=True,
+    in_parts=True,
 )
-def vmap_hvp(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None) -> Tensor:
+def vmap_hvp(
+    f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None, out: Tensor | None = None
+) -> Tensor:
     """nᵏ⁻¹ products with unit vectors, ``chunk_size`` of them at a time (None: all at once)."""
-    if chunk_size is not None:
-        check_positive(chunk_size, "chunk_size")
-    indices = torch.arange(x.numel() ** (order - 1), device=x.device)
-    entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
-    return entries.to(x.dtype).reshape(x.shape * order)
+    items = x.numel() ** (order - 1)
+    rows = None if out is None else _entries(out, x, order).view(items, *x.shape)
+
+    def piece(part: slice) -> Tensor:
+        indices = torch.arange(part.start, part.stop, device=x.device)
+        entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order))(indices)
+        return entries.to(x.dtype)
+
+    found: Tensor = in_chunks(piece, items, check_chunk_size(chunk_size), rows)
+    return found.reshape(x.shape * order) if out is None else out
