@@ -194,7 +194,9 @@ class Operator(Generic[P, R]):
         how = cast("dict[str, Any]", keywords)
         method = how.pop("method", None)
         signature = arguments_of(self.guard)
-        asked = None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
+        asked = (
+            None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
+        )
         given = {name: how.pop(name, False) for name in ("repair", "verify", "strict")}
         options = {k: how.pop(k) for k in list(how) if k not in signature.parameters}
         chosen = self.method(self._chosen(asked) if method is None else method)

@@ -190,7 +190,7 @@ def _start(host: Host, given: dict[str, Any], folder: Path, memory: int | None =
     )
 
 
-def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> Any:
+def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None) -> Any:
     """What a function of the host's suite returns there, as JSON.
 
     Args:
@@ -198,14 +198,16 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> 
         function: ``module:name``.
         arguments: JSON-ready.
         seconds: limit, the start of the process aside.
+        memory: limit on the process's private memory in bytes, or None.
 
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
     with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
-        with _start(host, given, Path(folder)) as started:
+        with _start(host, given, Path(folder), memory) as started:
             try:
-                return started.receive(_START_SECONDS + seconds)["result"]
+                started.receive(_START_SECONDS)  # it is ready
+                return started.receive(seconds)["result"]
             except LostError as error:
                 raise LostError(error.status, f"{function}: {error}") from None

@@ -4,7 +4,8 @@ A batch is JSON. ``python -m hograd_bench.engine`` runs this with the interprete
 another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
-{"unknown": "why"} where this host's suite has no such cell. A batch with "call" is answered by {"result": ...}.
+{"unknown": "why"} where this host's suite has no such cell. A batch with "call" is answered by {"ready": true} once
+what it needs is loaded, and {"result": ...}.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def main() -> None:
     # What libraries print must not mix with the messages, and pytest puts its own in the place of stdin.
     requests, answers = os.dup(0), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    os.register_at_fork(after_in_child=lambda: _silence(requests, answers.fileno()))
 
     def emit(message: dict[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
@@ -110,6 +112,16 @@ def main() -> None:
     if "call" in given:
         load(given)
         module, _, name = given["call"].partition(":")
-        emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
+        function = getattr(importlib.import_module(module), name)
+        emit({"ready": True})
+        emit({"result": function(*given["arguments"])})
     else:
         work(given, ask, emit)
+
+
+def _silence(*pipes: int) -> None:
+    """A process that measured code forks has no say here: it would ask and answer beside this one."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for pipe in pipes:
+        os.dup2(nothing, pipe)
+    os.close(nothing)

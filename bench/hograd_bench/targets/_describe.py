@@ -1,0 +1,116 @@
+"""What must be known of a target before cells of it can be planned; a function of a child process."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings as python_warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import hograd_core
+from hograd_bench.metrics.time import fastest
+from hograd_bench.targets import _signs
+from hograd_bench.targets._load import Loaded, Request, Target, TargetError, load
+from hograd_core.arguments import as_bytes
+
+_SECONDS = 0.05
+"""How long a call is repeated for its time, which only plans go by."""
+
+
+def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seconds: float = 10.0) -> dict[str, Any]:
+    """Load a target and look at it.
+
+    Args:
+        given: what :meth:`Request.to_json` made, or the target itself.
+        memory: the limit that advice has to keep to; "free": what is free on the device of x.
+        seconds: after which nothing more is looked for.
+
+    Returns:
+        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, in which case nothing else
+        is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
+        "module", and whether it is made by a call (``called``); ``parameter`` and ``n``, its size, and ``scalable``;
+        ``gradient_seconds``, ``hvp_seconds`` (None: not to be had); ``memory`` in bytes; ``operators`` with their
+        methods; ``signs``, what a reader should know.
+    """
+    request = given.request if isinstance(given, Target) else Request.from_json(given)
+    try:
+        return _described(given if isinstance(given, Target) else load(request), memory, time.monotonic() + seconds)
+    except Exception as error:  # whatever somebody else's code raises
+        told = str(error) if isinstance(error, TargetError) else _told(request, error)
+        return {"error": told, "traceback": traceback.format_exc(limit=-8)}
+
+
+def _told(request: Request, error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return f"{request.target} cannot be differentiated: {type(error).__name__}: {said[0] if said else 'no message'}"
+
+
+def _described(target: Target, memory: str | int, deadline: float) -> dict[str, Any]:
+    n = target.size
+    made = target.at(n)
+    hograd_core.gradient(made.f, made.x)  # f must at least have one; an error of f is f's own
+    gradient = fastest(lambda: hograd_core.gradient.unguarded(made.f, made.x), _SECONDS, least=2)
+    return {
+        "numel": made.x.numel(), "shape": list(made.x.shape), "leaves": list(made.leaves), "form": made.form,
+        "called": callable(target.named) and made.form != "f",
+        "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type,
+        "parameter": target.parameter, "n": n,
+        "scalable": _scalable(target, n, made.x.numel()), "gradient_seconds": gradient,
+        "hvp_seconds": _seconds_of_hvp(made), "memory": as_bytes(memory, made.x.device), "torch": torch.__version__,
+        "operators": {o.name: _operator(o) for o in hograd_core.operators().values()},
+        "signs": [sign.to_json() for sign in _signs.signs(made, deadline)],
+    }  # fmt: skip
+
+
+def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
+    return {
+        "default": operator.default, "order": operator.order, "inputs": list(operator.inputs),
+        "aliases": dict(operator.aliases), "result": operator.result,
+        "methods": [
+            {"name": m.name, "mode": m.mode, "exact": m.exact, "min_order": m.min_order, "max_order": m.max_order,
+             "options": list(m.options)}
+            for m in operator.methods.values()
+        ],
+    }  # fmt: skip
+
+
+def _scalable(target: Target, n: int, numel: int) -> bool:
+    """Whether the target exists at another size; small ones are tried, for they cost least."""
+    if target.parameter is None:
+        return False
+    for other in (max(2, n // 2), n + 1):
+        try:
+            made = target.at(other)
+            hograd_core.gradient(made.f, made.x)
+        except Exception:
+            return False
+        if other == n or made.x.numel() <= 0:
+            return False
+    return True
+
+
+def _seconds_of_hvp(made: Loaded) -> float | None:
+    """Of the first way there is."""
+    v = torch.ones_like(made.x)
+    for method in ("double_backward", "jvp_of_grad"):
+        call = _quietly(made, v, method)
+        if call is not None:
+            return fastest(call, _SECONDS, least=2)
+    return None
+
+
+def _quietly(made: Loaded, v: Tensor, method: str) -> Callable[[], Any] | None:
+    def call() -> Any:
+        return hograd_core.hvp(made.f, made.x, v, method=method)
+
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")
+        try:
+            call()
+        except (RuntimeError, ValueError, TypeError, ArithmeticError):
+            return None
+    return call
