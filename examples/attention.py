@@ -1,8 +1,8 @@
 """One attention layer with PyTorch's fused kernel, whose CPU and GPU forms have no second derivative."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 
 class Attention(nn.Module):
@@ -17,7 +17,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.view(batch, length, self.heads, -1).transpose(1, 2) for part in self.project(tokens).chunk(3, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 

@@ -11,6 +11,5 @@ from hograd_bench.advise._asking import QUICK as QUICK
 from hograd_bench.advise._asking import SECONDS as SECONDS
 from hograd_bench.advise._asking import advise as advise
 from hograd_bench.advise._asking import advise_by_name as advise_by_name
-from hograd_bench.advise._page import page as page
 from hograd_bench.advise._plan import NEEDS as NEEDS
 from hograd_bench.advise._terminal import show as show

@@ -92,6 +92,12 @@ class Advice:
             }
         )  # fmt: skip
 
+    def to_html(self) -> str:
+        """One self-contained page."""
+        from hograd_bench.advise import _page
+
+        return _page.page(self)
+
     def _repr_html_(self) -> str:
         from hograd_bench.advise import _page
 
@@ -119,7 +125,8 @@ def _signs_of_rows(frame: pd.DataFrame, described: Mapping[str, Any]) -> list[di
     if len(reverse):
         found.append(
             {
-                "name": "memory kept", "says": f"a gradient leaves {int(reverse['retained_bytes'].max()):,} bytes behind",
+                "name": "memory kept",
+                "says": f"a gradient leaves {int(reverse['retained_bytes'].max()):,} bytes behind",
                 "remedy": "f keeps tensors, or their graph, in a list, an attribute or a cache: detach what is kept",
             }
         )  # fmt: skip

@@ -83,7 +83,10 @@ def advise_by_name(
 
     Args:
         request: the target.
-        operators, order, memory, seconds: as in :func:`advise`.
+        operators: as in :func:`advise`.
+        order: likewise.
+        memory: likewise.
+        seconds: likewise.
         sizes: values of its size parameter to foretell at; none: eight times its size.
         progress: hears what is done.
 

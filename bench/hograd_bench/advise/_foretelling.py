@@ -61,7 +61,7 @@ def foretell(
     Returns:
         By need and size; of a need without a law only what follows from the shape of its result.
     """
-    if not described["scalable"]:
+    if not described["law_sizes"]:
         return []
     found: list[Foretold] = []
     memory = int(described["memory"])

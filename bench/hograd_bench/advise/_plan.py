@@ -15,10 +15,10 @@ NEEDS = ("gradient", "hvp", "hessian_diagonal", "hessian")
 FULL = ("accuracy", "guarded", "memory", "time")
 COUNTED = ("accuracy", "memory")
 """Metric families of a cell that is ranked, and of one that a law is made of."""
+FORETOLD = "not measured: "
+"""How the reason of a skipped cell begins that was not begun."""
 CALLS = 14
 """How often a measured cell calls its method: warm-up, truth, instruments that slow it, and five rounds."""
-LAW_SIZES = 6
-"""Sizes that a law of degree 3 is solved for, and held out."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,3 @@ def seconds(described: Mapping[str, Any], need: Need, n: int | None = None) -> f
     product = described["hvp_seconds"] or 5 * described["gradient_seconds"]
     one = described["gradient_seconds"] if need.order == 1 else product * 3.0 ** (need.order - 2)
     return float(CALLS * one * max(scale, 0.1) * need.calls(max(1, round(described["numel"] * scale))))
-
-
-def law_sizes(n: int) -> list[int]:
-    """Sizes that laws are solved on and held out from: small, evenly spaced, and even, so that parity is not in them."""
-    step = max(2, min(n // 8, 8 + n // 64, 32) // 2 * 2)
-    return [(i + 2) * step for i in range(LAW_SIZES)]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hograd_bench.advise import _remedies
-from hograd_bench.advise._plan import Need, methods
+from hograd_bench.advise._plan import FORETOLD, Need, methods
 
 TIE = 1.05
 """Times within this ratio, or within each other's spread, are the same: the one that takes less memory is taken."""
@@ -112,8 +112,8 @@ def _ranked(row: Mapping[Any, Any], exact: bool, memory: float) -> Ranked:
         status, reason = "refused", str(row["details"].get("refused", "hograd's guard refuses it"))
     elif status == "ok" and not math.isfinite(number["seconds_min"]):
         status, reason = "failed", str(missing.get("seconds_min", "it was not timed"))
-    elif status == "skipped" and reason.startswith("foretold"):
-        status = "foretold"
+    elif status == "skipped" and reason.startswith(FORETOLD):
+        status, reason = "not measured", reason.removeprefix(FORETOLD)
     fits = number["peak_bytes"] <= memory if math.isfinite(number["peak_bytes"]) else None
     return Ranked(
         str(row["method"]), str(row["preparation"]), status, exact, fits, *number.values(), reason=reason,

@@ -41,7 +41,7 @@ _BY_STATUS = {
     "refused": "repair=True computes what PyTorch gets wrong by exact substitutes",
     "timeout": "a larger --seconds, or another method",
     "oom": "another method, or a smaller size",
-    "foretold": "a larger --seconds measures it",
+    "not measured": "more --seconds, or a smaller size",
 }
 
 

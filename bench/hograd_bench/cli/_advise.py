@@ -74,7 +74,7 @@ def advise(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if html is not None:
-        html.write_text(advising.page(advice), encoding="utf-8")
+        html.write_text(advice.to_html(), encoding="utf-8")
     if as_json:
         print_json(advice.to_json())
     else:

@@ -207,7 +207,7 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, mem
         given = {**child.batch(host), "call": function, "arguments": arguments}
         with _start(host, given, Path(folder), memory) as started:
             try:
-                started.receive(_START_SECONDS)  # it is ready
-                return started.receive(seconds)["result"]
+                answer = started.receive(_START_SECONDS + seconds)
+                return (started.receive(seconds) if "ready" in answer else answer)["result"]
             except LostError as error:
                 raise LostError(error.status, f"{function}: {error}") from None

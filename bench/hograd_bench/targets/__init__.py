@@ -4,13 +4,27 @@ A target is named, ``path/to/file.py:name`` or ``package.module:name``, or given
 any other (:func:`declare`), so that cells, metrics, laws and the engine need to know nothing of it.
 """
 
-from hograd_bench.targets._describe import describe as describe
-from hograd_bench.targets._load import Example as Example
-from hograd_bench.targets._load import Loaded as Loaded
-from hograd_bench.targets._load import Request as Request
-from hograd_bench.targets._load import Target as Target
-from hograd_bench.targets._load import TargetError as TargetError
-from hograd_bench.targets._problem import PROBLEM as PROBLEM
-from hograd_bench.targets._problem import declare as declare
-from hograd_bench.targets._problem import declared as declared
-from hograd_bench.targets._wide import wide as wide
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hograd_bench.targets._request import Request as Request
+
+if TYPE_CHECKING:
+    from hograd_bench.targets._describe import describe as describe
+    from hograd_bench.targets._load import Example as Example
+    from hograd_bench.targets._load import Target as Target
+    from hograd_bench.targets._load import TargetError as TargetError
+    from hograd_bench.targets._problem import declare as declare
+    from hograd_bench.targets._problem import declared as declared
+
+_WHERE = {
+    "describe": "_describe", "Example": "_load", "Target": "_load", "TargetError": "_load", "declare": "_problem",
+    "declared": "_problem",
+}  # fmt: skip
+"""What takes torch, which whoever names a target does without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

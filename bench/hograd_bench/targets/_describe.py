@@ -14,9 +14,12 @@ from torch import Tensor
 import hograd_core
 from hograd_bench.metrics.time import fastest
 from hograd_bench.targets import _signs
-from hograd_bench.targets._load import Loaded, Request, Target, TargetError, load
+from hograd_bench.targets._load import Loaded, Target, TargetError, load
+from hograd_bench.targets._request import Request
 from hograd_core.arguments import as_bytes
 
+_LAW_SIZES = 6
+"""Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
 _SECONDS = 0.05
 """How long a call is repeated for its time, which only plans go by."""
 
@@ -32,7 +35,7 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
     Returns:
         JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, in which case nothing else
         is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
-        "module", and whether it is made by a call (``called``); ``parameter`` and ``n``, its size, and ``scalable``;
+        "module", and whether it is made by a call (``called``); ``parameter`` and ``n``, its size, and ``law_sizes``;
         ``gradient_seconds``, ``hvp_seconds`` (None: not to be had); ``memory`` in bytes; ``operators`` with their
         methods; ``signs``, what a reader should know.
     """
@@ -59,7 +62,7 @@ def _described(target: Target, memory: str | int, deadline: float) -> dict[str, 
         "called": callable(target.named) and made.form != "f",
         "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type,
         "parameter": target.parameter, "n": n,
-        "scalable": _scalable(target, n, made.x.numel()), "gradient_seconds": gradient,
+        "law_sizes": _law_sizes(target, n), "gradient_seconds": gradient,
         "hvp_seconds": _seconds_of_hvp(made), "memory": as_bytes(memory, made.x.device), "torch": torch.__version__,
         "operators": {o.name: _operator(o) for o in hograd_core.operators().values()},
         "signs": [sign.to_json() for sign in _signs.signs(made, deadline)],
@@ -78,19 +81,24 @@ def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _scalable(target: Target, n: int, numel: int) -> bool:
-    """Whether the target exists at another size; small ones are tried, for they cost least."""
+def law_sizes(n: int) -> list[int]:
+    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it."""
+    step = max(2, min(n // 8, 8 + n // 64, 32) // 2 * 2)
+    return [(i + 2) * step for i in range(_LAW_SIZES)]
+
+
+def _law_sizes(target: Target, n: int) -> list[int]:
+    """Those at which the target exists; none where it has no size, or the first two do not work."""
     if target.parameter is None:
-        return False
-    for other in (max(2, n // 2), n + 1):
+        return []
+    sizes = law_sizes(n)
+    for size in sizes[:2]:
         try:
-            made = target.at(other)
+            made = target.at(size)
             hograd_core.gradient(made.f, made.x)
-        except Exception:
-            return False
-        if other == n or made.x.numel() <= 0:
-            return False
-    return True
+        except Exception:  # whatever somebody else's code raises
+            return []
+    return sizes
 
 
 def _seconds_of_hvp(made: Loaded) -> float | None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from hograd_bench.problems import Draw, Instance, Spec, problem
-from hograd_bench.targets._load import Loaded, Request, Target, TargetError, load
+from hograd_bench.targets._load import Loaded, Target, TargetError, load
+from hograd_bench.targets._request import Request
 from hograd_bench.targets._wide import wide
 from hograd_core import from_module
 

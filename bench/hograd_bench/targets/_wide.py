@@ -43,7 +43,7 @@ class _Wide(TorchFunctionMode):
     ) -> Any:
         named = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        if func is _DTYPE:  # layers compare the dtypes of input and weights
+        if func == _DTYPE:  # layers compare the dtypes of input and weights
             return _widened(func(*args))
         if name in ("__get__", "__set__", "__delete__"):
             return func(*args, **named)
