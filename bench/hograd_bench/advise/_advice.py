@@ -88,7 +88,7 @@ class Advice:
                     for r in self.rankings
                 ],
                 "foretold": [{**asdict(f), "text": f.text} for f in self.foretold],
-                "rows": json.loads(self.frame.drop(columns=["details", "missing"], errors="ignore").to_json(orient="records")),
+                "rows": json.loads(self.frame.drop(columns=["details", "missing"]).to_json(orient="records")),
             }
         )  # fmt: skip
 
