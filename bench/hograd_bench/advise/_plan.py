@@ -17,6 +17,8 @@ COUNTED = ("accuracy", "memory")
 """Metric families of a cell that is ranked, and of one that a law is made of."""
 FORETOLD = "not measured: "
 """How the reason of a skipped cell begins that was not begun."""
+_TRUTH = 2.0
+"""Products that an entry of the truth takes: it is computed in float64, one after another."""
 CALLS = 14
 """How often a measured cell calls its method: warm-up, truth, instruments that slow it, and five rounds."""
 
@@ -114,15 +116,22 @@ def result_bytes(described: Mapping[str, Any], need: Need) -> int:
     return need.entries(described["numel"]) * ITEMSIZE[described["dtype"]]
 
 
-def seconds(described: Mapping[str, Any], need: Need, n: int | None = None) -> float:
-    """About what measuring one method of a need takes: a pessimist's guess, from the gradient and the HVP.
+def seconds(
+    described: Mapping[str, Any], need: Need, method: str, n: int | None = None, *, truth: bool = True
+) -> float:
+    """About what measuring a method of a need takes, from the time of a gradient and of an HVP.
 
     Args:
         described: of the target.
         need: what is computed.
+        method: by which; one that vectorises is taken to make a product in a quarter of the time.
         n: another size than the target's, where x and f are taken to grow in proportion.
+        truth: whether the float64 truth is still to be computed, entry by entry.
     """
     scale = (n or described["n"]) / described["n"]
     product = described["hvp_seconds"] or 5 * described["gradient_seconds"]
     one = described["gradient_seconds"] if need.order == 1 else product * 3.0 ** (need.order - 2)
-    return float(CALLS * one * max(scale, 0.1) * need.calls(max(1, round(described["numel"] * scale))))
+    calls = need.calls(max(1, round(described["numel"] * scale)))
+    mode = next(m["mode"] for m in described["operators"][need.operator]["methods"] if m["name"] == method)
+    mine = max(1.0, calls / 4) if "vectorised" in mode else calls
+    return float(max(scale, 0.1) * one * (CALLS * mine + _TRUTH * calls * truth))

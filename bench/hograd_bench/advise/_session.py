@@ -155,13 +155,16 @@ class Session:
         """Why a cell is not begun, or None."""
         if law:
             best = _fastest(self.rows, cell.operator, cell.order)[:2]
-            affordable = _plan.seconds(self.described, need, cell.n) < _SHARE * self.left
+            affordable = _plan.seconds(self.described, need, cell.method, cell.n) < _SHARE * self.left
             return None if affordable and cell.method in best else "no law of it is wanted"
         if _plan.result_bytes(self.described, need) > self.described["memory"]:
             return "its result alone is over the memory budget"
-        expected = _plan.seconds(self.described, need)
         # One method of each need is measured however late it is: processes start slowly on a busy machine.
-        first = not any((row["operator"], row["order"]) == (cell.operator, cell.order) for row in self.rows)
+        first = not any(
+            (row["operator"], row["order"]) == (cell.operator, cell.order) and row["status"] != "skipped"
+            for row in self.rows
+        )
+        expected = _plan.seconds(self.described, need, cell.method, truth=first)
         share = _SHARE * max(self.left, first * _AT_LEAST * self.seconds)
         if expected > share:
             return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"
