@@ -15,6 +15,7 @@ from hograd_core.applications.gradient_penalty import gradient_penalty, lipschit
 from hograd_core.applications.maml import meta_gradient
 from hograd_core.applications.pinn import bilaplacian, laplacian, partial_derivatives, residual_loss
 from hograd_core.applications.skewness import directional_skewness
+from hograd_core.arguments import MemoryBudgetError
 from hograd_core.curvature import _truth as _curvature_truth  # noqa: F401 (registers its truths)
 from hograd_core.curvature.diagonal import hessian_diagonal
 from hograd_core.curvature.empirical_fisher import empirical_fisher_diagonal, empirical_fisher_matrix
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022 (in groups)
     "verify", "Verification",
     # errors and warnings
     "UnsupportedError", "MissingRuleError", "VerificationError", "NotVerifiedWarning", "NotFiniteWarning",
+    "MemoryBudgetError",
     # records: operators and methods, to query
     "Operator", "Method", "operators", "resolve",
 ]  # fmt: skip

@@ -13,9 +13,11 @@ from hograd_core._checks import check_positive
 from hograd_core._entrance import keep, kept, released, repair, watched_by
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core.arguments import (
+    Arranged,
     Asked,
     Batch,
     Budget,
+    WeightedSum,
     _tree,
     arranged,
     as_bytes,
@@ -117,18 +119,35 @@ class Call:
             if asked.in_dims is None:
                 if budget is not None:
                     self.options["chunk_size"] = budget
-                here = arranged(arguments, roles, asked)
-                return here.shaped(self.computed(here.given), self.operator.result, self.order, asked.flat)
+                if self.operator.linear and isinstance(arguments[roles.function], WeightedSum):
+                    return self._of_terms(arguments, asked)
+                here = self._one(arguments, asked)
+                return here.shaped(self.computed(here.given), self.operator.result, self.order)
             if chunk_size is not None:
                 chunk_size = check_positive(chunk_size, "chunk_size")
             batched = batch(arguments, roles, asked)
             self.points = batched.size
             result = self._of_batch(batched, budget or chunk_size, other)
-            first = arranged(*self._point(batched, 0))
-            return first.shaped(result, self.operator.result, self.order, asked.flat, leading=1)
+            first = self._one(*batched.point(0))
+            return first.shaped(result, self.operator.result, self.order, leading=1)
         finally:
             if budget is not None:
                 budget.stop()
+
+    def _of_terms(self, arguments: Mapping[str, Any], asked: Asked) -> Any:
+        """The result for a sum of functions, one at a time."""
+        if asked.memory is not None:
+            raise TypeError("memory: f is over batches, and takes the memory of one; give smaller ones, or chunk_size")
+        out = self.options.pop("out", None)
+        name, last = self.operator.taking.function, []
+
+        def of_term(f: Any) -> Any:
+            last[:] = [self._one({**arguments, name: f}, asked)]
+            return self.computed(last[0].given)
+
+        result = arguments[name].combined(of_term)
+        result = result if out is None else out.copy_(result)
+        return last[0].shaped(result, self.operator.result, self.order)
 
     def _refuse_meaningless(self, asked: Asked) -> None:
         if self.operator.taking.function is None and (asked.args or asked.in_dims is not None):
@@ -136,6 +155,8 @@ class Call:
                 f"{'args' if asked.args else 'in_dims'}: {self.operator.name} is no operator of a function at a "
                 "point; its data are arguments of their own"
             )
+        if asked.parameters is not None and self.operator.taking.module is None:
+            raise TypeError(f"parameters: {self.operator.name} takes no module; choose what x holds, args the rest")
         if asked.in_dims is not None and not self.operator.taking.structured:
             raise TypeError(f"in_dims: {self.operator.name} takes a batch of points as it is; leave in_dims out")
 
@@ -156,16 +177,19 @@ class Call:
         device = tensors[0].device if tensors else torch.device("cpu")
         return Budget(as_bytes(asked.memory, device), self.where)
 
-    def _point(self, batched: Batch, i: int) -> tuple[Mapping[str, Any], Any, Asked]:
-        given, asked = batched.point(i)
-        return given, batched.roles, asked
+    def _one(self, given: Mapping[str, Any], asked: Asked) -> Arranged:
+        """The arguments of one point as methods take them."""
+        found = arranged(given, self.operator.taking, asked)
+        if found.packing is not None and (self.verify or "differences" in self.method.mode):
+            found.packing.refuse_mixed("verify" if self.verify else "method")  # a step of differences has one precision
+        return found
 
     def _of_batch(self, batched: Batch, chunk_size: Any, other: Any) -> Any:
         """Results at all points along a first axis: vectorised where method and f can be, else one by one."""
         if self.method.functorch:
 
             def one(given: Mapping[str, Any], asked: Asked) -> Any:
-                return self.computed(arranged(given, batched.roles, asked).given, look=False)
+                return self.computed(self._one(given, asked).given, look=False)
 
             try:
                 result = in_chunks(lambda part: vectorised(one, batched, part), batched.size, chunk_size)
@@ -179,7 +203,7 @@ class Call:
         call = replace(self, method=other)
 
         def each(part: slice) -> Any:
-            return stacked(call.computed(arranged(*self._point(batched, part.start)).given))
+            return stacked(call.computed(call._one(*batched.point(part.start)).given))
 
         return in_chunks(each, batched.size, 1)
 
@@ -190,4 +214,4 @@ class Call:
         unsound = isinstance(result, Tensor) and (self.strict or result.is_cpu) and not is_finite(result)
         for i in range(batched.size) if unsound or self.verify else ():
             at = _tree.mapped(lambda t, i=i: t[i], result)
-            self._look_at(at, self.operator.guard(**arranged(*self._point(batched, i)).given))
+            self._look_at(at, self.operator.guard(**self._one(*batched.point(i)).given))

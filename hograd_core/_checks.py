@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hograd_core._entrance import callback, kept
-from hograd_core.arguments import Budget
+from hograd_core.arguments import Budget, WeightedSum
 
 ScalarFunction = Callable[[Tensor], Tensor]
 """What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
@@ -46,7 +47,10 @@ def _own(tensor: Tensor) -> Tensor:
     """
     if not kept():
         tensor = tensor.detach()
-    if tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1:
+    physical = tensor
+    while is_functorch_wrapped_tensor(physical):  # of which vmap's cannot be asked
+        physical = get_unwrapped(physical)
+    if tensor.is_inference() or torch._debug_has_internal_overlap(physical) == 1:
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
 
@@ -174,6 +178,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         TypeError: ``f`` is not callable; later, when called: f's result is not a real floating tensor.
         ValueError: later, when called: f's result is not 0-dimensional.
     """
+    if isinstance(f, WeightedSum):
+        return f.mapped(scalar_function)
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")
     evaluate = callback(f)
@@ -190,7 +196,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         if y.dim() != 0:
             raise ValueError(
                 f"f: returned shape {tuple(y.shape)}, expected a 0-dimensional tensor; "
-                "reduce it with .sum() or .mean(), or .squeeze() a single element"
+                "reduce it with .sum() or .mean(), .squeeze() a single element, or have f take one sample and ask for "
+                "the derivatives of each by in_dims"
             )
         return y
 

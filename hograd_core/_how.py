@@ -6,7 +6,7 @@ def slope(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor: ...
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -27,10 +27,12 @@ class How(TypedDict, total=False):
         args: what f takes after x, not differentiated: ``f(x, *args)``.
         in_dims: as of ``torch.vmap``, for x, v where there is one, and each of ``args``: the axes that count points;
             results have the points as their first axis. ``chunk_size`` then counts points at a time.
-        flat: results over all elements of x laid end to end, not in its structure.
+        flat: results over all elements of x laid end to end, not in its structure; of an operator of models, whose
+            results are flat where v is: False for structures by the parameters' names.
         create_graph: leave the result on the graph, to be differentiated further.
         memory: most bytes that the call may take beyond what is alive, its result included: a number, a text like
             ``"2GiB"``, or ``"free"``.
+        parameters: which parameters of a model count, by names or patterns of names; the others are constants.
     """
 
     method: str | None
@@ -39,9 +41,10 @@ class How(TypedDict, total=False):
     strict: bool
     args: tuple[Any, ...]
     in_dims: Any
-    flat: bool
+    flat: bool | None
     create_graph: bool
     memory: int | str | None
+    parameters: str | Sequence[str] | None
 
     chunk_size: int | None
     distribution: str

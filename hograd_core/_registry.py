@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, cast
 
@@ -31,10 +31,10 @@ from typing_extensions import ParamSpec, TypeVar
 
 from hograd_core._call import Call
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, unguarded
+from hograd_core._entrance import entered, in_transform, unguarded
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
-from hograd_core.arguments import ASKED, Asked, taking
+from hograd_core.arguments import ASKED, Asked, WeightedSum, taking
 
 P = ParamSpec("P", default=...)  # a bare Operator is one of any arguments and result
 R = TypeVar("R", default=Any)
@@ -46,8 +46,9 @@ _ALWAYS = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, default, annotation in (
         ("method", None, "str | None"), ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
-        ("args", (), "tuple[Any, ...]"), ("in_dims", None, "Any"), ("flat", False, "bool"),
+        ("args", (), "tuple[Any, ...]"), ("in_dims", None, "Any"), ("flat", None, "bool | None"),
         ("create_graph", False, "bool"), ("memory", None, "int | str | None"),
+        ("parameters", None, "str | Sequence[str] | None"),
     )
 )  # fmt: skip
 
@@ -118,6 +119,7 @@ class Operator(Generic[P, R]):
         order: the derivative order of an operator that takes no ``order`` argument, else None.
         verification: (where, result, arguments, order) -> None, raising where the result is not the derivative by a
             definition that shares nothing with the methods; None: ``verify=True`` is refused.
+        linear: whether the result of a sum of functions is the sum of results.
         listed: whether it is among :func:`operators`; others are found by name only.
         methods: its methods by name, in order of declaration.
         aliases: names for fixed orders, e.g. {"hvp": 2}, and in ``functions`` what they call.
@@ -130,6 +132,7 @@ class Operator(Generic[P, R]):
     order: int | None
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None
     listed: bool = True
+    linear: bool = False
     methods: dict[str, Method] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     functions: list[Callable[..., Any]] = field(default_factory=list)
@@ -137,7 +140,6 @@ class Operator(Generic[P, R]):
 
     def __post_init__(self) -> None:
         self.taking = taking(self.inputs)
-        self.point = self.taking.point
         self.sign()
 
     def sign(self) -> None:
@@ -226,7 +228,7 @@ class Operator(Generic[P, R]):
         try:
             with entered():
                 result: R
-                if asked is None and (self.point is None or isinstance(bound.arguments[self.point], Tensor)):
+                if asked is None and self._plain(bound.arguments):
                     result = call.computed(bound.arguments)
                 else:
                     other = self.methods[self.default] if method is None and not options else chosen
@@ -238,7 +240,16 @@ class Operator(Generic[P, R]):
             reason = pytorch_limit(error)
             if reason is None:
                 raise
-            raise UnsupportedError(call.where, reason) from error
+            able = [m.name for m in self.methods.values() if m.functorch and not chosen.functorch and in_transform()]
+            remedy = f"; inside torch.func use {' or '.join(able)}, or in_dims outside" if able else ""
+            raise UnsupportedError(call.where, reason + remedy) from error
+
+    def _plain(self, arguments: dict[str, Any]) -> bool:
+        """Whether methods can take the arguments as they are."""
+        function, point = self.taking.function, self.taking.point
+        if function is None or point is None:
+            return not any(isinstance(arguments[name], Mapping) for name in self.taking.directions)
+        return isinstance(arguments[point], Tensor) and type(arguments[function]) is not WeightedSum
 
     def _chosen(self, asked: Asked | None) -> str:
         """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""
@@ -283,6 +294,7 @@ def operator(
     order: int | None = None,
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None,
     listed: bool = True,
+    linear: bool = False,
 ) -> Callable[[Callable[Taken, Given]], Operator[Taken, Given]]:
     """Declare an operator by its argument guard; see :class:`Operator` for the arguments."""
 
@@ -292,7 +304,7 @@ def operator(
             raise ValueError(f"operator: {name!r} is declared twice")
         if (order is None) != ("order" in inspect.signature(guard).parameters):
             raise ValueError(f"operator: {name!r} must either take an `order` argument or declare order=")
-        record = Operator(name, guard, result, default, order, verification, listed)
+        record = Operator(name, guard, result, default, order, verification, listed, linear)
         functools.update_wrapper(record, guard)
         _OPERATORS[name] = record
         return record

@@ -21,7 +21,7 @@ from hograd_core._differences import VerificationError, probe, slope
 from hograd_core._entrance import entrance, unguarded
 from hograd_core._registry import resolve
 from hograd_core._unsupported import UnsupportedError
-from hograd_core.arguments import _tree
+from hograd_core.arguments import _tree, point_of
 
 _FIRST = (("reverse", "gradient", "autograd"), ("forward", "directional_derivative", "nested_jvp"))
 _HIGHER = (
@@ -79,16 +79,19 @@ class Verification:
 
 
 @entrance
-def verify(f: ScalarFunction, x: Tensor, order: int = 2, *, check: bool = True) -> Verification:
+def verify(
+    f: Callable[..., Tensor], x: Any, order: int = 2, *, args: tuple[Any, ...] = (), check: bool = True
+) -> Verification:
     """Hold the derivatives of f, up to an order and in every mode, against differences of the order below.
 
     Where a mode is wrong, every operator of f is tried by itself on the values it met, so that the ones at fault are
     named. Differences are taken in float64 where f takes float64.
 
     Args:
-        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
-        x: the point, any shape, a real floating dtype, any device; f should be smooth there.
+        f: function of x and ``args``, returning a 0-dimensional tensor.
+        x: the point, a tensor or a structure of tensors of one real floating dtype; f should be smooth there.
         order: the highest order, >= 1; at most 3, beyond which differences say too little.
+        args: what f takes after x, not differentiated.
         check: raise where something is wrong; False: only report.
 
     Returns:
@@ -100,6 +103,9 @@ def verify(f: ScalarFunction, x: Tensor, order: int = 2, *, check: bool = True) 
         TypeError, ValueError: an argument is wrong; the message names it.
     """
     order = check_order(order, maximum=3)
+    f, x, packed = point_of(f, x, args)
+    if packed is not None:
+        packed.refuse_mixed("verify")
     g, point = scalar_function(f), check_point(x)
     findings = []
     with unguarded():

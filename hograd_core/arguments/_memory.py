@@ -1,14 +1,13 @@
 """A limit of memory, and the chunk of what is vectorised that keeps to it.
 
-What a chunk of c items takes at its peak grows affinely in c as long as one phase of the computation holds the peak,
-and convexly over all. So every chunk is measured as it is computed: one item, which takes what stays until the end as
-well, then one and two, and from there by the line through the two largest, at most four times the one before. Nothing
-is computed twice.
+What a chunk of c items takes at its peak, beyond what stays, is the largest of some a + b c, one for each phase of the
+computation, so that r c of them take at most r times as much. Chunks are measured as they are computed: one item, which
+takes what stays until the end as well, one more, and then as many as that bound allows, until it allows hardly more
+than before. Nothing is computed twice, and the limit is kept to on the way. The allocator is read by the profiler.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -166,10 +165,12 @@ class Budget:
             MemoryBudgetError: not even one item at a time does.
         """
         self.stop()
-        size, done, measured = 1, 0, {}
+        size, done, staying, settled = 1, 0, 0, False
         while done < total:
-            stop = min(done + size, total)
-            self._start()
+            stop, before = min(done + size, total), self.held
+            peak = 0
+            if not settled:
+                self._start()
             try:
                 yield slice(done, stop)
             finally:
@@ -178,18 +179,14 @@ class Budget:
                 remedy = "raise the limit, use a method that holds less, or products with vectors in place of a matrix"
                 there_is = f"the limit is {in_words(self.limit)}"
                 raise MemoryBudgetError(self.where, peak, there_is, self.limit, remedy)
-            if done:  # the first takes what stays until the end
-                measured[stop - done] = peak
-                size = self._next(measured)
+            if not done:  # the first takes what stays until the end
+                staying = self.held
+            elif not settled:  # what a chunk leaves behind is there while the next is computed
+                needed = peak - before + max(self.held - staying, 0)
+                larger = max(1, size * (self.limit - staying) // max(needed, 1))
+                settled = larger <= 1.25 * size
+                size = larger
             done = stop
-
-    def _next(self, measured: dict[int, int]) -> int:
-        """The next size, by the line through the two largest that were measured."""
-        *before, last = sorted(measured)
-        if not before:
-            return 2
-        slope = max((measured[last] - measured[before[-1]]) / (last - before[-1]), 1.0)
-        return max(1, min(4 * last, last + math.floor((self.limit - measured[last]) / slope)))
 
 
 def slices(total: int, chunk_size: int | Budget | None) -> Iterator[slice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,16 +19,21 @@ class Packing:
 
     Attributes:
         structure: of the leaves.
-        names: of the leaves, as one writes them: ``x['weight']``.
+        name: of the point, ``x``.
         like: the leaves, whose shapes, dtypes and devices those of results are.
         dtype: the widest of the leaves'; device: the first one's.
     """
 
     structure: _tree.Structure
-    names: tuple[str, ...]
+    name: str
     like: tuple[Tensor, ...]
     dtype: torch.dtype
     device: torch.device
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Where the leaves lie, as one writes it: ``x['weight']``."""
+        return tuple(self.name + path for path in _tree.paths(_tree.unflatten(self.like, self.structure)))
 
     @functools.cached_property
     def shapes(self) -> tuple[torch.Size, ...]:
@@ -40,10 +45,23 @@ class Packing:
         """Numbers of elements of the leaves."""
         return tuple(shape.numel() for shape in self.shapes)
 
-    @property
+    @functools.cached_property
     def uniform(self) -> bool:
         """Whether all leaves have one dtype and one device."""
         return len({(leaf.dtype, leaf.device) for leaf in self.like}) <= 1
+
+    def refuse_mixed(self, what: str) -> None:
+        """Raise where leaves differ in dtype or device, for what works with one tensor.
+
+        Raises:
+            ValueError: they do.
+        """
+        if not self.uniform:
+            kinds = sorted({f"{leaf.dtype} on {leaf.device}" for leaf in self.like})
+            raise ValueError(
+                f"{what}: got leaves of {len(kinds)} kinds ({', '.join(kinds)}), expected one dtype on one device; "
+                f"convert the leaves, or leave {what} out"
+            )
 
     def pack(self, tree: Any, name: str) -> Tensor:
         """Leaves of this structure and these shapes, end to end.
@@ -54,20 +72,23 @@ class Packing:
         """
         found, structure = _tree.flatten(tree)
         if structure != self.structure:
+            mine = _outline([at.removeprefix(self.name) for at in self.names])
             raise ValueError(
-                f"{name}: got {_outline(tree)}, expected the structure of x, {_outline_of(self)}; "
-                f"give it the same containers and keys"
+                f"{name}: got {_outline(_tree.paths(tree))}, expected the structure of {self.name}, {mine}; "
+                "give it the same containers and keys"
             )
-        for leaf, like, at in zip(found, self.like, self.names, strict=True):
-            where = name + at[1:]
+        for i, (leaf, like) in enumerate(zip(found, self.like, strict=True)):
+            if isinstance(leaf, Tensor) and _kind(leaf) == _kind(like):
+                continue
+            at = self.names[i]
+            where = name + at.removeprefix(self.name)
             if not isinstance(leaf, Tensor):
                 raise TypeError(f"{where}: got {type(leaf).__name__}, expected a torch.Tensor like {at}")
             if leaf.shape != like.shape:
                 raise ValueError(f"{where}: got shape {tuple(leaf.shape)}, expected {tuple(like.shape)} like {at}")
             if leaf.dtype != like.dtype:
                 raise TypeError(f"{where}: got dtype {leaf.dtype}, expected {like.dtype} like {at}; convert it")
-            if leaf.device != like.device:
-                raise ValueError(f"{where}: got device {leaf.device}, expected {like.device} like {at}; move it")
+            raise ValueError(f"{where}: got device {leaf.device}, expected {like.device} like {at}; move it")
         return self.laid(found)
 
     def laid(self, leaves: list[Tensor]) -> Tensor:
@@ -75,13 +96,14 @@ class Packing:
         return torch.cat([leaf.to(self.device, self.dtype).reshape(-1) for leaf in leaves])
 
     def unpack(self, flat: Tensor) -> Any:
-        """A structure of a flat tensor of n elements; leaves of one dtype and device are views of it."""
+        """A structure of a flat tensor of n elements; leaves of one dtype and device are views of it.
+
+        Of one in another dtype, float64 for verification say, the leaves are in that, where they are in one elsewhere.
+        """
+        dtype = flat.dtype if flat.dtype != self.dtype and self.uniform else None
+        pairs = zip(flat.split_with_sizes(self.sizes), self.like, strict=True)
         return _tree.unflatten(
-            [
-                part.reshape(like.shape).to(like.device, like.dtype)
-                for part, like in zip(flat.split_with_sizes(self.sizes), self.like, strict=True)
-            ],
-            self.structure,
+            [part.reshape(like.shape).to(like.device, dtype or like.dtype) for part, like in pairs], self.structure
         )
 
     def shaped(self, result: Tensor, order: int, leading: int = 0, *, inner: bool = False) -> Any:
@@ -122,32 +144,34 @@ def packing(tree: Any, name: str = "x") -> Packing:
         ValueError: there is no element.
     """
     found, structure = _tree.flatten(tree)
-    names = tuple(name + path for path in _tree.paths(tree))
     if not any(isinstance(leaf, Tensor) for leaf in found):
         raise TypeError(
             f"{name}: got {type(tree).__name__}, expected a torch.Tensor or a structure of tensors; "
             "wrap numbers in torch.tensor(...)"
         )
-    for leaf, at in zip(found, names, strict=True):
+    packed = Packing(structure, name, tuple(found), torch.float32, torch.device("cpu"))
+    for i, leaf in enumerate(found):
+        if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point and leaf.layout is torch.strided:
+            continue
+        at = packed.names[i]
         if not isinstance(leaf, Tensor):
             raise TypeError(
                 f"{at}: got {type(leaf).__name__}, expected a torch.Tensor; what is not differentiated belongs in args"
             )
-        if not leaf.dtype.is_floating_point or leaf.layout is not torch.strided:
-            got = f"dtype {leaf.dtype}" if leaf.layout is torch.strided else f"layout {leaf.layout}"
-            raise TypeError(
-                f"{at}: got {got}, expected a dense tensor of a real floating dtype; convert it, or pass it in args"
-            )
+        got = f"dtype {leaf.dtype}" if leaf.layout is torch.strided else f"layout {leaf.layout}"
+        raise TypeError(
+            f"{at}: got {got}, expected a dense tensor of a real floating dtype; convert it, or pass it in args"
+        )
     if not sum(leaf.numel() for leaf in found):
         raise ValueError(f"{name}: got a structure of {len(found)} tensors without an element, expected at least one")
     dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in found))
-    return Packing(structure, names, tuple(found), dtype, found[0].device)
+    return replace(packed, dtype=dtype, device=found[0].device)
 
 
-def _outline(tree: Any) -> str:
+def _kind(leaf: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return leaf.shape, leaf.dtype, leaf.device
+
+
+def _outline(paths: list[str]) -> str:
     """Containers and keys of a structure."""
-    return ", ".join(_tree.paths(tree)[:6]) + (", …" if len(_tree.paths(tree)) > 6 else "") or "an empty structure"
-
-
-def _outline_of(packed: Packing) -> str:
-    return ", ".join(name[1:] for name in packed.names[:6]) + (", …" if len(packed.names) > 6 else "")
+    return ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "") or "an empty structure"

@@ -49,7 +49,10 @@ def detached(tree: Any) -> Any:
 
 def paths(tree: Any) -> list[str]:
     """Where each leaf lies, as one would write it after the structure's name: ``['weight'][0]``."""
-    return [_pytree.keystr(path) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]
+    try:
+        return [_pytree.keystr(path) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]
+    except ValueError:  # a class that was registered without names of its parts
+        return [f".leaves[{i}]" for i in range(len(leaves(tree)))]
 
 
 def broadcast(prefix: Any, structure: Structure) -> list[Any] | None:

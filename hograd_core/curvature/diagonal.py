@@ -17,7 +17,7 @@ from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, u
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
-@operator(result="x", default="columns", order=2)
+@operator(result="x", linear=True, default="columns", order=2)
 def hessian_diagonal(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The second derivatives d²f/dx_i² at x: the diagonal of the Hessian, n numbers.
 

@@ -14,7 +14,7 @@ from hograd_core.curvature.diagonal import columns, forward_over_forward
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 
 
-@operator(result="scalar", default="columns", order=2)
+@operator(result="scalar", linear=True, default="columns", order=2)
 def hessian_trace(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The trace of the Hessian of f at x, sum of d²f/dx_i².
 

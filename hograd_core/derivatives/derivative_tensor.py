@@ -21,6 +21,7 @@ from hograd_core.derivatives.derivative_vector_product import TensorFunction, pu
 
 @operator(
     result="x * order",
+    linear=True,
     default="rows",
     verification=functools.partial(check_derivative, slots=None),
 )

@@ -20,7 +20,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(result="x", default="double_backward", verification=functools.partial(check_derivative, slots=1))
+@operator(result="x", linear=True, default="double_backward", verification=functools.partial(check_derivative, slots=1))
 def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 

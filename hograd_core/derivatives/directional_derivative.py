@@ -18,7 +18,9 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_d
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
-@operator(result="scalar", default="nested_grad", verification=functools.partial(check_derivative, slots=0))
+@operator(
+    result="scalar", linear=True, default="nested_grad", verification=functools.partial(check_derivative, slots=0)
+)
 def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 

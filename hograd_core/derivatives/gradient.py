@@ -14,7 +14,9 @@ from hograd_core._registry import method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 
-@operator(result="x", default="autograd", order=1, verification=functools.partial(check_derivative, slots=None))
+@operator(
+    result="x", linear=True, default="autograd", order=1, verification=functools.partial(check_derivative, slots=None)
+)
 def gradient(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     """The gradient of f at x.
 
