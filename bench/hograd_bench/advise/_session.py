@@ -154,7 +154,7 @@ class Session:
     def _why_not(self, cell: Cell, need: _plan.Need, *, law: bool) -> str | None:
         """Why a cell is not begun, or None."""
         if law:
-            best = _fastest(self.rows, cell.operator, cell.order)[:2]
+            best = _fastest(self.rows, cell.operator, cell.order, self.described["n"])[:2]
             affordable = _plan.seconds(self.described, need, cell.method, cell.n) < _SHARE * self.left
             return None if affordable and cell.method in best else "no law of it is wanted"
         if _plan.result_bytes(self.described, need) > self.described["memory"]:
@@ -177,12 +177,12 @@ class Session:
                     yield need, _plan.cell(self.described, problem, need, method["name"], n)
 
 
-def _fastest(rows: Sequence[dict[str, Any]], operator: str, order: int) -> list[str]:
-    """The methods that came out right, by time."""
+def _fastest(rows: Sequence[dict[str, Any]], operator: str, order: int, n: int) -> list[str]:
+    """The methods that came out right at size n, by time."""
     timed = [
         (row["metrics"]["seconds_min"], row["method"])
         for row in rows
-        if (row["operator"], row["order"], row["status"]) == (operator, order, "ok")
+        if (row["operator"], row["order"], row["n"], row["status"]) == (operator, order, n, "ok")
         and row["metrics"].get("seconds_min") is not None
     ]
     return [method for _, method in sorted(timed)]

@@ -31,7 +31,7 @@ def program(request: Mapping[str, Any], described: Mapping[str, Any], chosen: Se
 def _call(described: Mapping[str, Any], need: Need, best: Ranked) -> str:
     operator = described["operators"][need.operator]
     order = "" if need.name in operator["aliases"] or operator["order"] is not None else f", {need.order}"
-    args = ", args=args" if described["form"] == "example" else ""
+    args = ", args=args" if described["has_args"] else ""
     inputs = operator["inputs"]
     result = _NAMES.get(need.name, need.name)
     return f'{result} = hograd_core.{need.name}({", ".join(inputs)}{order}{args}, method="{best.method}")'
@@ -69,11 +69,12 @@ def _made(request: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]
         return [*seeded, f"module, loss, inputs, targets = {made}", *_from_module(form)]
     if form == "pair":
         return [*seeded, f"f, x = {made}"]
-    return [*seeded, f"example = {made}", "f, x, args = example.f, example.x, example.args"]
+    args = ["args = example.args"] if described["has_args"] else []
+    return [*seeded, f"example = {made}", "f, x = example.f, example.x", *args]
 
 
 def _from_module(form: str) -> list[str]:
-    return ["f, x = hograd_core.from_module(module, loss, inputs, targets)"]
+    return ["f, x = hograd_core.from_module(module, loss, (inputs, targets))"]
 
 
 def _given(request: Mapping[str, Any], described: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from hograd_bench.targets import _signs
 from hograd_bench.targets._load import Loaded, Target, TargetError, load
 from hograd_bench.targets._request import Request
 from hograd_core.arguments import as_bytes
+from hograd_core.auto import identity
 
 _LAW_SIZES = 6
 """Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
@@ -35,9 +36,10 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
     Returns:
         JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, in which case nothing else
         is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
-        "module", and whether it is made by a call (``called``); ``parameter`` and ``n``, its size, and ``law_sizes``;
-        ``gradient_seconds``, ``hvp_seconds`` (None: not to be had); ``memory`` in bytes; ``operators`` with their
-        methods; ``signs``, what a reader should know.
+        "module", whether it is made by a call (``called``) and whether f takes more than x (``has_args``);
+        ``parameter`` and ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be
+        had); ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
+        reader should know.
     """
     request = given.request if isinstance(given, Target) else Request.from_json(given)
     try:
@@ -58,12 +60,12 @@ def _described(target: Target, memory: str | int, deadline: float) -> dict[str, 
     hograd_core.gradient(made.f, made.x)  # f must at least have one; an error of f is f's own
     gradient = fastest(lambda: hograd_core.gradient.unguarded(made.f, made.x), _SECONDS, least=2)
     return {
-        "numel": made.x.numel(), "shape": list(made.x.shape), "leaves": list(made.leaves), "form": made.form,
-        "called": callable(target.named) and made.form != "f",
-        "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type,
-        "parameter": target.parameter, "n": n,
-        "law_sizes": _law_sizes(target, n), "gradient_seconds": gradient,
+        "numel": made.x.numel(), "shape": list(made.x.shape), "leaves": list(made.leaves),
+        "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type, "form": made.form,
+        "has_args": made.has_args, "called": callable(target.named) and made.form != "f",
+        "parameter": target.parameter, "n": n, "law_sizes": _law_sizes(target, n), "gradient_seconds": gradient,
         "hvp_seconds": _seconds_of_hvp(made), "memory": as_bytes(memory, made.x.device), "torch": torch.__version__,
+        "function": identity(made.f if made.extras else made.owner), "threads": 1,
         "operators": {o.name: _operator(o) for o in hograd_core.operators().values()},
         "signs": [sign.to_json() for sign in _signs.signs(made, deadline)],
     }  # fmt: skip

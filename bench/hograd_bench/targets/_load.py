@@ -53,6 +53,7 @@ class Loaded:
         extras: of a model its ``module``, ``loss``, ``inputs``, ``targets``.
         owner: what code of the target's own is looked for in: the module, or f as it was given.
         form: what the target is: "f", "pair", "example" or "module".
+        has_args: whether f takes more than x.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -61,6 +62,7 @@ class Loaded:
     extras: Mapping[str, Any]
     owner: Any
     form: str
+    has_args: bool = False
 
 
 @dataclass
@@ -187,7 +189,7 @@ def _loaded(made: Any, request: Request) -> Loaded:
     """f and x of what a factory returned."""
     if isinstance(made, tuple) and len(made) == 4 and isinstance(made[0], nn.Module):
         module, loss, inputs, targets = made
-        f, x = from_module(module, loss, inputs, targets)
+        f, x = from_module(module, loss, (inputs, targets))
         return Loaded(
             f, x, (), {"module": module, "loss": loss, "inputs": inputs, "targets": targets}, module, "module"
         )
@@ -201,9 +203,11 @@ def _loaded(made: Any, request: Request) -> Loaded:
     f, args = made.f, made.args
     with_args = (lambda x: f(x, *args)) if args else f
     if isinstance(made.x, Tensor):
-        return Loaded(with_args, made.x.detach(), (), {}, f, form)
+        return Loaded(with_args, made.x.detach(), (), {}, f, form, bool(args))
     laid = packing(made.x)
-    return Loaded(lambda flat: with_args(laid.unpack(flat)), laid.pack(made.x, "x").detach(), laid.names, {}, f, form)
+    return Loaded(
+        lambda flat: with_args(laid.unpack(flat)), laid.pack(made.x, "x").detach(), laid.names, {}, f, form, bool(args)
+    )
 
 
 def _parameters(named: Any) -> dict[str, inspect.Parameter]:

@@ -17,6 +17,7 @@ from hograd_bench.targets._load import Loaded, Target, TargetError, load
 from hograd_bench.targets._request import Request
 from hograd_bench.targets._wide import wide
 from hograd_core import from_module
+from hograd_core.reference import TruthError
 
 PROBLEM = "target"
 """What the problem is called in cells, in processes that hold one target."""
@@ -56,7 +57,9 @@ def declare(request: Request | Mapping[str, Any], name: str = PROBLEM, held: lis
     def build(spec: Spec, draw: Draw) -> Instance:
         here = loaded(spec.n)
         if draw.precise:
-            return _precise(here)
+            precise = _precise(here)
+            _check_same(here, precise)
+            return precise
         if here.x.dtype != draw.dtype:
             raise TargetError(f"dtype: got a cell of {draw.dtype}, but x is {here.x.dtype}")
         return Instance(here.f, here.x, extras=here.extras)
@@ -82,8 +85,29 @@ def _precise(made: Loaded) -> Instance:
     module: nn.Module = copy.deepcopy(made.extras["module"]).to("cpu", torch.float64)
     inputs, targets = tree_map(_precisely, (made.extras["inputs"], made.extras["targets"]))
     loss = made.extras["loss"]
-    f, _ = from_module(module, loss, inputs, targets)
+    f, _ = from_module(module, loss, (inputs, targets))
     return Instance(wide(f), x, extras={"module": module, "loss": loss, "inputs": inputs, "targets": targets})
+
+
+def _check_same(made: Loaded, precise: Instance) -> None:
+    """Hold the value in float64 against the value that f gives.
+
+    Raises:
+        TruthError: they are of different functions.
+    """
+    value = made.f(made.x).detach().double().cpu()
+    point = precise.x.requires_grad_()
+    exact = precise.f(point)
+    (slope,) = torch.autograd.grad(exact, point, allow_unused=True, materialize_grads=True)
+    # What cancels in f is of the size of its terms, of which x times the gradient tells.
+    scale = exact.detach().abs() + (slope * point.detach()).abs().sum()
+    precise.x = point.detach()
+    allowed = torch.finfo(made.x.dtype).eps ** 0.5 * scale
+    if bool((value - exact.detach()).abs() > allowed):
+        raise TruthError(
+            f"f is {value.item():.6g} in {made.x.dtype} and {exact.item():.6g} in float64: it depends on the dtype, "
+            "on state, or on chance"
+        )
 
 
 def _precisely(value: Any) -> Any:

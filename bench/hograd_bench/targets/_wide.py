@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
 _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
+_ABOUT = ("__get__", "__set__", "__delete__", "grad", "backward", "register_hook", "retain_grad")
+"""Of tensors themselves, not of their values: a widened one would be another, of which no graph knows."""
 _IN_PLACE = ("__setitem__", "copy_", "fill_")
 
 
@@ -45,7 +47,7 @@ class _Wide(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if func == _DTYPE:  # layers compare the dtypes of input and weights
             return _widened(func(*args))
-        if name in ("__get__", "__set__", "__delete__"):
+        if name in _ABOUT:
             return func(*args, **named)
         if func in _NARROWING:
             return args[0].double()
