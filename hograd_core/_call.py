@@ -139,7 +139,8 @@ class Call:
         if asked.memory is not None:
             raise TypeError("memory: f is over batches, and takes the memory of one; give smaller ones, or chunk_size")
         out = self.options.pop("out", None)
-        name, last = self.operator.taking.function, []
+        name = self.operator.taking.function
+        last: list[Arranged] = []
 
         def of_term(f: Any) -> Any:
             last[:] = [self._one({**arguments, name: f}, asked)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,16 @@ from hograd_core._entrance import callback, kept
 from hograd_core.arguments import Budget, WeightedSum
 
 ScalarFunction = Callable[[Tensor], Tensor]
-"""What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
+"""What methods differentiate."""
+T = TypeVar("T")
+"""A point, directions and what else has its shape: a tensor, or a structure of tensors."""
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
+
+class Function(Protocol[_T_contra]):
+    """What callers have differentiated: a function of a point, and of further arguments, to a 0-dimensional tensor."""
+
+    def __call__(self, x: _T_contra, /, *args: Any, **kwargs: Any) -> Tensor: ...
 
 
 def check_point(x: Any, name: str = "x") -> Tensor:

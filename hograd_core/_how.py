@@ -1,7 +1,7 @@
 """What every operator takes beside its own arguments: which method, with which options. Written once.
 
 @operator(result="x", default="plain", order=1)
-def slope(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor: ...
+def slope(f: Function[T], x: T, **how: Unpack[How]) -> T: ...
 """
 
 from __future__ import annotations

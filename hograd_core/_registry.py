@@ -3,11 +3,11 @@
 An operator is declared by decorating its argument guard; a method by decorating a kernel:
 
     @operator(result="x", default="double_backward")       # checks, and hands on what methods receive
-    def derivative_vector_product(f: Function, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+    def derivative_vector_product(f: Function[T], x: T, v: T, order: int = 2, **how: Unpack[How]) -> T:
         return to_method(scalar_function(f), check_point(x), check_direction(v, x))
 
     @alias(derivative_vector_product, order=2)
-    def hvp(f: Function, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor: ...
+    def hvp(f: Function[T], x: T, v: T, **how: Unpack[How]) -> T: ...
 
     @method(derivative_vector_product, "double_backward", mode="reverse over reverse", source="...")
     def double_backward(f, x, v, *, order): ...

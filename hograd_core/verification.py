@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from hograd_core._checks import ScalarFunction, check_order, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, check_order, check_point, scalar_function
 from hograd_core._differences import VerificationError, probe, slope
 from hograd_core._entrance import entrance, unguarded
 from hograd_core._registry import resolve
@@ -79,9 +79,7 @@ class Verification:
 
 
 @entrance
-def verify(
-    f: Callable[..., Tensor], x: Any, order: int = 2, *, args: tuple[Any, ...] = (), check: bool = True
-) -> Verification:
+def verify(f: Function[Any], x: Any, order: int = 2, *, args: tuple[Any, ...] = (), check: bool = True) -> Verification:
     """Hold the derivatives of f, up to an order and in every mode, against differences of the order below.
 
     Where a mode is wrong, every operator of f is tried by itself on the values it met, so that the ones at fault are

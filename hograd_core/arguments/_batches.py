@@ -42,16 +42,13 @@ class Batch:
 
     def point(self, i: int) -> tuple[dict[str, Any], Asked]:
         """The arguments of one point."""
-        return self.of(
-            tuple(
-                leaf if dim is None else leaf.select(dim, i) for leaf, dim in zip(self.leaves, self.dims, strict=True)
-            )
-        )
+        pairs = zip(self.leaves, self.dims, strict=True)
+        return self.of(tuple(leaf if dim is None else leaf.select(dim, i) for leaf, dim in pairs))
 
     def of(self, leaves: tuple[Any, ...]) -> tuple[dict[str, Any], Asked]:
         """The arguments of one point, from its leaves."""
         points, args = _tree.unflatten(leaves, self.structure)
-        names = (self.roles.point, *self.roles.directions)
+        names = (str(self.roles.point), *self.roles.directions)
         return {**self.given, **dict(zip(names, points, strict=True))}, Asked(tuple(args))
 
 
@@ -62,12 +59,12 @@ def batch(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Batch:
         TypeError: an axis is no int, or counts points of what is no tensor.
         ValueError: ``in_dims`` does not match the arguments, an axis does not exist, or sizes differ.
     """
-    names = (roles.point, *roles.directions)
-    points = [given[name] for name in names if name is not None]
+    names = tuple(name for name in (roles.point, *roles.directions) if name is not None)
+    points = [given[name] for name in names]
     flat, structure = _tree.flatten((points, list(asked.args)))
     labels = [f"{n}{p}" for n, v in zip(names, points, strict=True) for p in _tree.paths(v)]
     labels += [f"args[{i}]{p}" for i, v in enumerate(asked.args) for p in _tree.paths(v)]
-    expected = ", ".join([*(str(n) for n in names), *(f"args[{i}]" for i in range(len(asked.args)))])
+    expected = ", ".join([*names, *(f"args[{i}]" for i in range(len(asked.args)))])
     dims = _spread(asked.in_dims, [*points, *asked.args], expected)
     sizes: dict[str, int] = {}
     found: list[int | None] = []

@@ -124,7 +124,7 @@ class Budget:
     def __init__(self, limit: int, where: str) -> None:
         self.limit, self.where = limit, where
         self.held = 0
-        self._profile: profile | None = None
+        self._profile: Any = None
         self._start()
 
     def _start(self) -> None:

@@ -72,6 +72,8 @@ class Packing:
         """
         found, structure = _tree.flatten(tree)
         if structure != self.structure:
+            found, structure = _tree.flatten(_tree.in_order(tree, _tree.unflatten(self.like, self.structure)))
+        if structure != self.structure:
             mine = _outline([at.removeprefix(self.name) for at in self.names])
             raise ValueError(
                 f"{name}: got {_outline(_tree.paths(tree))}, expected the structure of {self.name}, {mine}; "

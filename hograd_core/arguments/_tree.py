@@ -55,6 +55,27 @@ def paths(tree: Any) -> list[str]:
         return [f".leaves[{i}]" for i in range(len(leaves(tree)))]
 
 
+def in_order(tree: Any, like: Any) -> Any:
+    """The structure with the keys of its dicts in the order of those of another, where they are the same keys."""
+    if type(tree) is not type(like):
+        return tree
+    if type(tree) is dict and tree.keys() == like.keys():
+        return {key: in_order(tree[key], like[key]) for key in like}
+    if type(tree) in (list, tuple) and len(tree) == len(like):
+        return type(tree)(in_order(part, of) for part, of in zip(tree, like, strict=True))
+    return tree
+
+
+def names(tree: Any) -> list[str]:
+    """Dotted names of the leaves, ``layers.0.weight``, as modules name their parameters."""
+    try:
+        found = _pytree.tree_flatten_with_path(tree)[0]
+    except ValueError:  # a class that was registered without names of its parts
+        return [str(i) for i in range(len(leaves(tree)))]
+    parts = ("key", "idx", "name")
+    return [".".join(str(getattr(k, a)) for k in path for a in parts if hasattr(k, a)) for path, _ in found]
+
+
 def broadcast(prefix: Any, structure: Structure) -> list[Any] | None:
     """A value for each leaf, from a structure of which parts may be left out at the bottom; None: they do not match."""
     found: list[Any] | None = _pytree._broadcast_to_and_flatten(prefix, structure)

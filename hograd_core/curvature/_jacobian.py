@@ -121,7 +121,7 @@ class JacobianProductOperator(OperatorBase):
 
 def full_jacobian(model: Model, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """(outputs, J): J of shape (*outputs.shape, P), row by row in reverse mode, vectorised over rows."""
-    outputs, pullback = torch.func.vjp(model.outputs, model.point)
+    outputs, pullback = torch.func.vjp(model.outputs, model.point)[:2]
 
     def rows(part: slice) -> Tensor:
         found: Tensor = torch.func.vmap(pullback)(unit_rows(part, outputs).reshape(-1, *outputs.shape))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_chunk_size, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_chunk_size, check_point, scalar_function
 from hograd_core._entrance import released
 from hograd_core._forward import jvp
 from hograd_core._how import How, Unpack
@@ -18,7 +18,7 @@ from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
 @operator(result="x", linear=True, default="columns", order=2)
-def hessian_diagonal(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+def hessian_diagonal(f: Function[T], x: T, **how: Unpack[How]) -> T:
     """The second derivatives d²f/dx_i² at x: the diagonal of the Hessian, n numbers.
 
     Reverse mode has no shortcut to it: for a general f it takes n Hessian-vector products (Martens, Sutskever &

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_point, scalar_function
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature import _estimators
@@ -15,7 +15,7 @@ from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 
 
 @operator(result="scalar", linear=True, default="columns", order=2)
-def hessian_trace(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+def hessian_trace(f: Function[T], x: T, **how: Unpack[How]) -> Tensor:
     """The trace of the Hessian of f at x, sum of d²f/dx_i².
 
     Args:

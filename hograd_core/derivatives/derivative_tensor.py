@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_chunk_size, check_point, scalar_function, zeros_for
+from hograd_core._checks import Function, ScalarFunction, check_chunk_size, check_point, scalar_function, zeros_for
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jacfwd
@@ -26,7 +26,7 @@ from hograd_core.derivatives.derivative_vector_product import TensorFunction, pu
     default="rows",
     verification=functools.partial(check_derivative, slots=None),
 )
-def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+def derivative_tensor(f: Function[Any], x: Any, order: int = 2, **how: Unpack[How]) -> Tensor:
     """All entries of the derivative of ``order``.
 
     Args:
@@ -45,8 +45,12 @@ def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2, **how: Unpac
     return to_method(scalar_function(f), check_point(x))
 
 
+@overload
+def hessian(f: Function[Tensor], x: Tensor, **how: Unpack[How]) -> Tensor: ...
+@overload
+def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Any: ...
 @alias(derivative_tensor, order=2)
-def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Tensor:
     """The Hessian ∇²f(x), all n² entries.
 
     Args:
@@ -65,7 +69,7 @@ def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
     return derivative_tensor(f, x, 2, **how)
 
 
-def _entries(out: Tensor | None, x: Tensor, order: int) -> Tensor:
+def _entries(out: Any, x: Tensor, order: int) -> Tensor:
     """Where the nᵏ entries go, flat: ``out``, or new memory.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_finite, check_point, scalar_function
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import Method, method, operator, to_method
@@ -27,7 +27,7 @@ from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (its pro
 
 @entrance
 def newton_cg(
-    f: ScalarFunction,
+    f: Function[Any],
     x: Any,
     *,
     args: tuple[Any, ...] = (),
@@ -76,7 +76,7 @@ def newton_cg(
 
 
 @operator(result="x", default=LINEARISED, order=2)
-def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0, **how: Unpack[How]) -> Tensor:
+def newton_cg_step(f: Function[T], x: T, damping: float = 0.0, **how: Unpack[How]) -> T:
     """The step p with (H + damping I) p = -g, for the gradient g and Hessian H of f at x.
 
     A method other than ``dense`` is conjugate gradients with that Hessian-vector product (``linearised``: the

@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_number, check_point, check_positive, scalar_function
+from hograd_core._checks import (
+    Function,
+    ScalarFunction,
+    T,
+    check_finite,
+    check_number,
+    check_point,
+    check_positive,
+    scalar_function,
+)
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
@@ -51,7 +60,7 @@ class CubicStep(NamedTuple):
 
 
 @operator(result="step shaped like x, multiplier, decrease", default="dense", order=2)
-def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0, **how: Unpack[How]) -> CubicStep:
+def cubic_newton_step(f: Function[T], x: T, regularisation: float = 1.0, **how: Unpack[How]) -> CubicStep:
     """The step of cubically regularised Newton: argmin gᵀs + sᵀHs/2 + (M/6) ‖s‖³.
 
     Args:
@@ -194,7 +203,7 @@ class CubicResult:
 
 @entrance
 def minimize_cubic_newton(
-    f: ScalarFunction,
+    f: Function[Any],
     x0: Any,
     *,
     args: tuple[Any, ...] = (),

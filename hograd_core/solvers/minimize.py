@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_number, check_point, check_positive, scalar_function
+from hograd_core._checks import Function, check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import callback as enter
 from hograd_core._entrance import entrance, unguarded
 from hograd_core.arguments import Packing, point_of
@@ -73,7 +73,7 @@ class NewtonResult:
 
 @entrance
 def minimize_newton(
-    f: ScalarFunction,
+    f: Function[Any],
     x0: Any,
     *,
     args: tuple[Any, ...] = (),

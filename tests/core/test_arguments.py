@@ -177,6 +177,19 @@ def test_errors_name_the_leaf(case: str) -> None:
         h.hvp(lambda p: p["w"].sum(), x, v)
 
 
+def test_keys_may_come_in_another_order() -> None:
+    x = {"w": W, "b": {"one": B, "two": [B]}}
+
+    def f(p: dict[str, Any]) -> Tensor:
+        return loss(p["w"], p["b"]["one"] + 0.5 * p["b"]["two"][0], DATA)
+
+    v = {"w": V, "b": {"one": U, "two": [2 * U]}}
+    turned = {"b": {"two": [2 * U], "one": U}, "w": V}
+    found = h.hvp(f, x, turned)
+    assert list(found) == ["w", "b"]
+    torch.testing.assert_close(found, h.hvp(f, x, v))
+
+
 def test_further_arguments_are_constants() -> None:
     weights = DATA.clone().requires_grad_()
     found = h.gradient(
