@@ -5,6 +5,7 @@ What becomes of each cell is driver.py's; here are the beginning, the end, and g
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from hograd_bench import (
     claims,
     driver,
     environment,
+    known,
     measure,
     metrics,
     peers,
@@ -182,6 +184,8 @@ def run(
         except (EngineError, store.StoreError) as error:
             raise RunError(str(error)) from None
     outcome.seconds = time.monotonic() - started
+    if os.environ.get(known.CACHE):
+        known.remember(f"run-{opened.path.name}", store.load(opened.path, details=False).rows)
     return outcome
 
 

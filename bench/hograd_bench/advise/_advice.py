@@ -71,7 +71,7 @@ class Advice:
 
     def to_json(self) -> dict[str, Any]:
         """All of it in plain types, NaN as null; the rows as records."""
-        return _tidy(
+        tidied: dict[str, Any] = _tidy(
             {
                 "format": FORMAT,
                 "target": dict(self.request),
@@ -91,6 +91,7 @@ class Advice:
                 "rows": json.loads(self.frame.drop(columns=["details", "missing"]).to_json(orient="records")),
             }
         )  # fmt: skip
+        return tidied
 
     def to_html(self) -> str:
         """One self-contained page."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hograd_bench import known
 from hograd_bench.advise import _plan
 from hograd_bench.advise._advice import Advice, frame_of
 from hograd_bench.advise._session import LostTargetError, Progress, Session
@@ -47,6 +48,8 @@ def advise(
         memory: limit in bytes, as text such as ``"8GiB"``, or what is free on the device of x.
         seconds: budget of wall time.
         quick: a budget of 10 s.
+
+    With the environment variable HOGRAD_CACHE, a folder, what was measured is left there for ``method="auto"``.
 
     Returns:
         The advice; ``_repr_html_`` shows it in a notebook, ``frame`` has the rows, ``snippet("hessian")`` a call.
@@ -106,8 +109,11 @@ def _advice(session: Session, sizes: tuple[int, ...] = (), notes: tuple[str, ...
         return Advice(request, {}, frame_of([]), (), seconds=took, lost=str(error), lost_more=error.more, notes=notes)
     described = session.described
     needs = tuple(_plan.needs(described, session.wanted, session.order))
+    frame = frame_of(session.rows)
+    here = frame[frame["n"] == described["n"]]
+    known.remember(f"advise-{described['function']}", here, dict.fromkeys(here["problem"], described["function"]))
     return Advice(
-        request, described, frame_of(session.rows), needs, sizes or (8 * described["n"],),
+        request, described, frame, needs, sizes or (8 * described["n"],),
         time.monotonic() - began, notes=notes,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -92,6 +93,7 @@ def _law(frame: pd.DataFrame, ranking: Ranking) -> laws.ExactLaw | None:
 
 def _numel(frame: pd.DataFrame) -> laws.ExactLaw | None:
     """Elements of x by n."""
+    known: dict[tuple[int, ...], int | float | Fraction]
     known = {(int(n),): int(numel) for n, numel in zip(frame["n"], frame["numel"], strict=True) if numel == numel}
     found = laws.fit_exact(known, ("n",), metric="numel")
     return found if isinstance(found, laws.ExactLaw) else None

@@ -12,8 +12,8 @@ from hograd_bench.laws.frames import ITEMSIZE
 
 NEEDS = ("gradient", "hvp", "hessian_diagonal", "hessian")
 """What is advised on unless somebody asks for more, cheapest first."""
-FULL = ("accuracy", "guarded", "memory", "time")
-COUNTED = ("accuracy", "memory")
+FULL: tuple[str, ...] = ("accuracy", "guarded", "memory", "time")
+COUNTED: tuple[str, ...] = ("accuracy", "memory")
 """Metric families of a cell that is ranked, and of one that a law is made of."""
 FORETOLD = "not measured: "
 """How the reason of a skipped cell begins that was not begun."""

@@ -116,7 +116,9 @@ def _ranked(row: Mapping[Any, Any], exact: bool, memory: float) -> Ranked:
         status, reason = "not measured", reason.removeprefix(FORETOLD)
     fits = number["peak_bytes"] <= memory if math.isfinite(number["peak_bytes"]) else None
     return Ranked(
-        str(row["method"]), str(row["preparation"]), status, exact, fits, *number.values(), reason=reason,
+        method=str(row["method"]), preparation=str(row["preparation"]), status=status, exact=exact, fits=fits,
+        seconds=number["seconds_min"], spread=number["seconds_iqr"], gradients=number["gradient_equivalents"],
+        peak=number["peak_bytes"], error=number["relative_error"], reason=reason,
         remedy=_remedies.remedy(status, reason),
     )  # fmt: skip
 

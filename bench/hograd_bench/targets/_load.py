@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hograd_bench import own_files
 from hograd_bench.targets._request import Request
 from hograd_core import from_module
-from hograd_core.arguments import packing
+from hograd_core.arguments import Packing, packing
 
 _SIZE = "n"
 _FORMS = "(f, x), Example(f, x, args=...), or (module, loss, inputs, targets)"
@@ -201,10 +201,13 @@ def _loaded(made: Any, request: Request) -> Loaded:
         hint = "; for f itself give --shape" if isinstance(made, Tensor) else ""
         raise TargetError(f"{request.target}: the factory returned {got}, expected {_FORMS}{hint}")
     f, args = made.f, made.args
-    with_args = (lambda x: f(x, *args)) if args else f
+
+    def with_args(x: Any) -> Tensor:
+        return f(x, *args)
+
     if isinstance(made.x, Tensor):
-        return Loaded(with_args, made.x.detach(), (), {}, f, form, bool(args))
-    laid = packing(made.x)
+        return Loaded(with_args if args else f, made.x.detach(), (), {}, f, form, bool(args))
+    laid: Packing = packing(made.x)
     return Loaded(
         lambda flat: with_args(laid.unpack(flat)), laid.pack(made.x, "x").detach(), laid.names, {}, f, form, bool(args)
     )
