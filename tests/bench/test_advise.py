@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -317,3 +319,27 @@ def test_a_function_that_prints_forks_seeds_and_mutates_is_measured_all_the_same
     assert not found.lost, found.lost + found.lost_more
     assert [r.best is not None for r in found.rankings] == [True, True]
     assert "draws numbers" in {sign["name"] for sign in found.signs}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_of_the_page_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOGRAD_CACHE", raising=False)
+    page = (Path(__file__).parents[2] / "docs" / "advise.md").read_text(encoding="utf-8")
+    block = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
+    scope: dict[str, Any] = {"__name__": "page"}
+    exec(block, scope)
+    if number:
+        assert scope["H"].shape == (50, 50)
+    else:
+        assert scope["advice"].given
+        assert len(scope["rows"]) == 2
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    """Every option exists; what they do, others show."""
+    from hograd_bench.cli import app
+
+    page = (Path(__file__).parents[2] / "docs" / "advise.md").read_text(encoding="utf-8")
+    shown = CliRunner().invoke(app, ["advise", "--help"], env={"COLUMNS": "200"}).stdout
+    for option in re.findall(r"--[a-z]+", page.split("## `method")[0]):
+        assert option in shown, option
