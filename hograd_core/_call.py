@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_positive
-from hograd_core._entrance import keep, kept, released, repair, watched_by
+from hograd_core._entrance import keep, kept, released, repair, unwatched, watched_by
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core.arguments import (
     Arranged,
@@ -151,15 +151,13 @@ class Call:
         return last[0].shaped(result, self.operator.result, self.order)
 
     def _refuse_meaningless(self, asked: Asked) -> None:
-        if self.operator.taking.function is None and (asked.args or asked.in_dims is not None):
-            raise TypeError(
-                f"{'args' if asked.args else 'in_dims'}: {self.operator.name} is no operator of a function at a "
-                "point; its data are arguments of their own"
-            )
-        if asked.parameters is not None and self.operator.taking.module is None:
-            raise TypeError(f"parameters: {self.operator.name} takes no module; choose what x holds, args the rest")
-        if asked.in_dims is not None and not self.operator.taking.structured:
-            raise TypeError(f"in_dims: {self.operator.name} takes a batch of points as it is; leave in_dims out")
+        name, roles = self.operator.name, self.operator.taking
+        if asked.args and roles.function is None:
+            raise TypeError(f"args: {name} is no operator of a function at a point; give its own arguments")
+        if asked.parameters is not None and roles.module is None:
+            raise TypeError(f"parameters: {name} takes no module; choose what x holds, args the rest")
+        if asked.in_dims is not None and not roles.structured and not (roles.module and roles.directions):
+            raise TypeError(f"in_dims: {name} takes a batch as it is, or nothing like one; leave in_dims out")
 
     def _budget(self, arguments: Mapping[str, Any], asked: Asked, chunk_size: Any) -> Budget | None:
         if asked.memory is None:
@@ -204,15 +202,17 @@ class Call:
         call = replace(self, method=other)
 
         def each(part: slice) -> Any:
-            return stacked(call.computed(call._one(*batched.point(part.start)).given))
+            found = [stacked(call.computed(call._one(*batched.point(i)).given)) for i in range(part.start, part.stop)]
+            return found[0] if len(found) == 1 else _tree.mapped(lambda *ts: torch.cat(ts), *found)
 
-        return in_chunks(each, batched.size, 1)
+        return in_chunks(each, batched.size, chunk_size if isinstance(chunk_size, Budget) else 1)
 
     def _look_at_batch(self, result: Any, batched: Batch) -> None:
         """The same of every point that one call looks at, where there is something to see."""
         if kept() and not self.own_graph:
             return
-        unsound = isinstance(result, Tensor) and (self.strict or result.is_cpu) and not is_finite(result)
+        seen = isinstance(result, Tensor) and (self.strict or (result.is_cpu and not unwatched()))
+        unsound = seen and not is_finite(result)
         for i in range(batched.size) if unsound or self.verify else ():
             at = _tree.mapped(lambda t, i=i: t[i], result)
             self._look_at(at, self.operator.guard(**self._one(*batched.point(i)).given))

@@ -253,7 +253,8 @@ class Operator(Generic[P, R]):
                 if asked is None and self._plain(bound.arguments):
                     result = call.computed(bound.arguments)
                 else:
-                    other = self.methods[self.default] if method is None and not options else chosen
+                    open_ = method is None and options.keys() <= {"order"}
+                    other = self.methods[self.default] if open_ else chosen
                     result = call.arranged(bound.arguments, asked or Asked(), chunk_size, other)
                 return result
         except UnsupportedError:

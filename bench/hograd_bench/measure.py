@@ -6,8 +6,7 @@ import datetime
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,8 @@ import torch
 from hograd_bench import metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
+from hograd_bench.metrics import _torch_state as torch_state
+from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -29,21 +30,11 @@ DETERMINISTIC = tuple(
     if name in ALL
     and not hasattr(family, "DEVICES")
     and not hasattr(family, "PEERS_ONLY")
+    and not hasattr(family, "PREPARED_ONLY")
     and any(metric.deterministic for metric in family.METRICS)
 )
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Pin torch's intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -63,6 +54,8 @@ def measure(
     cell: Cell,
     families: Sequence[str] = ALL,
     timer: Timer | None = None,
+    *,
+    in_child: bool = False,
 ) -> dict[str, Any]:
     """Measure one cell; never raises for what the cell itself does.
 
@@ -70,28 +63,35 @@ def measure(
         cell: what to measure.
         families: names of metric families; accuracy is always first and always taken.
         timer: takes a call and returns seconds per round; without one, time is missing with that reason.
+        in_child: whether this is an engine's process, which Ctrl-C does not reach: KeyboardInterrupt is the cell's.
 
     Returns:
         The row (see docs/architecture.md), whatever happened: its status says what.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C is the person's, not the cell's.
+        KeyboardInterrupt: Ctrl-C is the person's, unless ``in_child``.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
     clock = time.perf_counter()
     taken = Readings()
     subject: Subject | None = None
     status, reason = "ok", ""
-    with warnings.catch_warnings(record=True) as caught, threads(cell.threads):
+    with warnings.catch_warnings(record=True) as caught, threads(cell.threads), torch_state.kept() as changed:
         warnings.simplefilter("always")
         try:
             subject = Subject(cell)
             before = time.perf_counter()
-            subject.call()
+            _, seeded = torch_state.seeds(subject.call)
             first_call = time.perf_counter() - before
+            if seeded:
+                taken.details["changed"] = ["seeded torch's generator"]
             disagreement = accuracy.verdict(subject)
-            if disagreement is not None:
-                status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
+            if accuracy.judge(subject).unknown is not None:
+                # No method can be held against it: what is exact is measured, and how far the methods agree.
+                status, reason = "unverified", disagreement or ""
+                _take(taken, subject, [name for name in families if name in DETERMINISTIC], {})
+            elif disagreement is not None:
+                status, reason = "wrong", disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
                 more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
@@ -100,12 +100,19 @@ def measure(
                     status, reason = "wrong", taken.wrong
         except UnsupportedError as error:
             status, reason = "unsupported", error.reason
+        except (SystemExit, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and not in_child:
+                raise
+            status = "failed"
+            reason = f"{describe(error)}: the problem ended the program; have f return, or raise an error"
         except Exception as error:
             status, reason = ("oom" if is_out_of_memory(error) else "failed"), describe(error)
             taken.details["traceback"] = traceback.format_exc(limit=-6)
     said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
     if said:
         taken.details["warnings"] = said[:5]
+    if changed:
+        taken.details["changed"] = [*taken.details.get("changed", []), *changed][:5]
     numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}
     missing = {name: value.reason for name, value in taken.values.items() if isinstance(value, Missing)}
     return schema.row(
@@ -127,6 +134,8 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
         if subject.cell.device not in getattr(family, "DEVICES", (subject.cell.device,)):
             continue
         if subject.peer is None and hasattr(family, "PEERS_ONLY"):
+            continue
+        if subject.prepared is None and hasattr(family, "PREPARED_ONLY"):
             continue
         if name not in families:
             taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,8 +48,10 @@ class Batch:
     def of(self, leaves: tuple[Any, ...]) -> tuple[dict[str, Any], Asked]:
         """The arguments of one point, from its leaves."""
         points, args = _tree.unflatten(leaves, self.structure)
-        names = (str(self.roles.point), *self.roles.directions)
-        return {**self.given, **dict(zip(names, points, strict=True))}, Asked(tuple(args))
+        names = _names(self.roles)
+        return {**self.given, **dict(zip(names, points, strict=True))}, replace(
+            self.asked, args=tuple(args), in_dims=None
+        )
 
 
 def batch(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Batch:
@@ -59,7 +61,7 @@ def batch(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Batch:
         TypeError: an axis is no int, or counts points of what is no tensor.
         ValueError: ``in_dims`` does not match the arguments, an axis does not exist, or sizes differ.
     """
-    names = tuple(name for name in (roles.point, *roles.directions) if name is not None)
+    names = _names(roles)
     points = [given[name] for name in names]
     flat, structure = _tree.flatten((points, list(asked.args)))
     labels = [f"{n}{p}" for n, v in zip(names, points, strict=True) for p in _tree.paths(v)]
@@ -85,6 +87,11 @@ def batch(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Batch:
             "give None for what all points share"
         )
     return Batch(next(iter(sizes.values())), tuple(flat), tuple(found), structure, given, roles, asked)
+
+
+def _names(roles: Taking) -> tuple[str, ...]:
+    """Of the arguments that may have an axis of points; of a model, whose parameters are the point, the directions."""
+    return roles.directions if roles.point is None else (roles.point, *roles.directions)
 
 
 def _spread(in_dims: Any, arguments: list[Any], expected: str) -> list[Any]:

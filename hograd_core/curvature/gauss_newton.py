@@ -24,6 +24,8 @@ from hograd_core.curvature._jacobian import (
     loss_hessian_product,
     pull,
     pushed_and_pulled,
+    transformed,
+    transformed_loss_hessian,
 )
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
@@ -95,6 +97,18 @@ def gauss_newton_vector_product(
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents), one backward pass, one HVP of the loss by the outputs."""
     return pushed_and_pulled(model, loss_hessian_product, v)
+
+
+@method(
+    gauss_newton_vector_product,
+    "func",
+    mode="forward, then reverse over reverse on the loss, then reverse",
+    source="Schraudolph 2002, §4.2; torch.func.jvp, .vjp and .grad alone",
+    functorch=True,
+)
+def product_func(model: Model, v: Tensor) -> Tensor:
+    """Two forward passes (one with tangents), one backward pass, one HVP of the loss; several v at once by in_dims."""
+    return transformed(model, transformed_loss_hessian, v)
 
 
 @method(

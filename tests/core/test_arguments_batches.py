@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import UnsupportedError
@@ -116,6 +116,24 @@ def test_what_cannot_be_vectorised_goes_one_by_one() -> None:
         torch.testing.assert_close(found, 24 * xs**3)
 
 
+def test_what_has_no_forward_formula_goes_by_the_default() -> None:
+    """Where no method was named: mse_loss has no forward-over-reverse derivative in PyTorch."""
+    xs = draw(4, 3)
+    found = h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), xs, in_dims=0)
+    true = torch.stack([h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), x) for x in xs])
+    torch.testing.assert_close(found, true)
+
+
+def test_what_is_wrong_for_one_is_refused_for_a_batch() -> None:
+    def f(x: Tensor) -> Tensor:
+        return (nn.functional.batch_norm(x, None, None, training=True) ** 3).sum()
+
+    for how in ({"in_dims": 0}, {}):
+        x = draw(2, 4, 3) if how else draw(4, 3)
+        with pytest.raises(UnsupportedError, match="wrong derivative"):
+            h.hvp(f, x, x, method="grad_of_jvp", **how)
+
+
 def test_a_batch_is_verified_and_looked_at_point_by_point() -> None:
     class Wrong(torch.autograd.Function):
         generate_vmap_rule = True
@@ -156,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no such axis": (lambda: h.gradient(fit, X, in_dims=1), ValueError, r"got 1 for x of shape \(3,\)"),
     "text": (lambda: h.gradient(fit, X, in_dims=("0",)), TypeError, "got '0' for x, Tensor, expected an int"),
     "of no tensor": (lambda: h.gradient(fit, X, args=(3, 4), in_dims=(None, 0, 0)), TypeError, r"for args\[0\], int"),
-    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "takes a batch of points as"),
+    "of a field": (lambda: h.laplacian(lambda p: p.sum(1), DATA, in_dims=0), TypeError, "takes a batch as it is"),
     "chunk": (lambda: h.gradient(fit, X[None], in_dims=0, chunk_size=0), ValueError, "chunk_size: got 0"),
 }  # fmt: skip
 
@@ -254,3 +272,33 @@ def test_a_batch_with_a_graph() -> None:
         found = h.hvp(lambda z: (z**4).sum(), xs, torch.ones_like(xs), in_dims=0, method=method, create_graph=True)
         (slope,) = torch.autograd.grad(found.sum(), xs)
         torch.testing.assert_close(slope, 24 * xs.detach())
+
+
+@pytest.mark.parametrize("name", ["gauss_newton_vector_product", "fisher_vector_product"])
+def test_several_directions_of_a_model(name: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    loss, labels = nn.CrossEntropyLoss(), torch.arange(5) % 3
+    operator = h.operators()[name]
+    matrix = h.operators()[name.replace("_vector_product", "_matrix")](module, loss, DATA, labels)
+    directions = draw(4, 31, seed=7)
+    for method in (None, *operator.methods):
+        if method is None or operator.methods[method].exact:
+            found = operator(module, loss, DATA, labels, directions, in_dims=0, method=method)
+            torch.testing.assert_close(found, directions @ matrix)
+    by_name = {"2.bias": directions[:, :3].T}
+    part = operator(module, loss, DATA, labels, by_name, in_dims=1, parameters="2.bias")
+    torch.testing.assert_close(part["2.bias"], directions[:, :3] @ matrix[28:, 28:])
+    with pytest.raises(TypeError, match="in_dims: fisher_matrix takes a batch as it is"):
+        h.fisher_matrix(module, loss, DATA, labels, in_dims=0)
+
+
+def test_one_evaluation_of_a_module_serves_all_directions() -> None:
+    calls = []
+    module = nn.Sequential(nn.Linear(3, 3)).double()
+    module.register_forward_hook(lambda *_: calls.append(1))
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(7, 12), in_dims=0)
+    few = len(calls)
+    calls.clear()
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(70, 12), in_dims=0)
+    assert len(calls) == few

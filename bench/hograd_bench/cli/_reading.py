@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json, table
+from hograd_bench.schema import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,12 +133,8 @@ def claims(
         for verdict in verdicts:
             out.print(judging.explain(verdict), markup=False)
         return
-    table = Table("claim", "verdict", "in words", "cells", title="Claims")
-    for verdict in verdicts:
-        table.add_row(
-            f"{verdict.claim.id} {verdict.claim.title}", verdict.outcome, verdict.sentence, str(verdict.cells)
-        )
-    out.print(table)
+    rows_of = ((f"{v.claim.id} {v.claim.title}", v.outcome, v.sentence, str(v.cells)) for v in verdicts)
+    out.print(table("claim", "verdict", "in words", "cells", title="Claims", rows=rows_of))
     if any(verdict.outcome == judging.INSUFFICIENT for verdict in verdicts):
         out.print("what is missing measures `hograd claims --run`")
 
@@ -244,16 +240,20 @@ def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
     except store.StoreError as error:
         raise fail(str(error), 1) from None
     for warning in loaded.warnings[:5]:
-        err.print(f"warning: {warning}", markup=False)
+        err.print(f"warning: {visible(str(warning))}", markup=False)
+    if len(loaded.warnings) > 5:
+        err.print(f"warning: and {len(loaded.warnings) - 5} more", markup=False)
+    if loaded.rows.empty and loaded.warnings:
+        raise fail(f"{results}: none of its rows can be read, {len(loaded.warnings)} lines or files are damaged", 1)
     return loaded, store.newest(loaded.rows)
 
 
 def _print_frame(frame: pd.DataFrame, title: str, most: int = 40) -> None:
     if frame.empty:
         return
-    table = Table(*map(str, frame.columns), title=title)
-    for row in frame.head(most).itertuples(index=False):
-        table.add_row(*(f"{v:g}" if isinstance(v, float) else str(v) for v in row))
-    out.print(table)
+    shown = (
+        [f"{v:g}" if isinstance(v, float) else str(v) for v in r] for r in frame.head(most).itertuples(index=False)
+    )
+    out.print(table(*map(str, frame.columns), title=title, rows=shown))
     if len(frame) > most:
         out.print(f"and {len(frame) - most} more; --json prints all")

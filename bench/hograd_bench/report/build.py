@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,10 @@ def build(
     except store.StoreError as error:
         raise ReportError(str(error)) from None
     if loaded.rows.empty:
-        raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
+        remedy = "measure some with `hograd run`"
+        if loaded.warnings:
+            remedy = f"{len(loaded.warnings)} lines or files cannot be read, the first: {loaded.warnings[0]}"
+        raise ReportError(f"{results}: no rows to report on; {remedy}")
     rows = (run_diff.earlier(loaded.rows), store.newest(loaded.rows))
     earlier, verdicts = (claims.adjudicate(r) if len(r) else [] for r in rows)
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
@@ -83,14 +87,17 @@ def build(
     said = summary.summarise(what, verdicts, earlier)
     words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)
-    write(reports / "rows.csv", lambda staging: export.csv(table, staging))
-    write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
     html = page.render(what, said, warnings, results.as_posix())
     path = reports / "index.html"
-    write(path, lambda staging: _text(staging, html))
-    write(reports / "summary.md", lambda staging: _text(staging, words))
+    files: dict[Path, Callable[[Path], None]] = {
+        reports / "rows.csv": lambda staging: export.csv(table, staging),
+        reports / "rows.parquet": lambda staging: export.parquet(table, staging),
+        path: lambda staging: _text(staging, html),
+        reports / "summary.md": lambda staging: _text(staging, words),
+    }
     if markdown is not None:
-        write(markdown, lambda staging: _text(staging, words))
+        files[markdown] = lambda staging: _text(staging, words)
+    write(files)
     return Built(path, said, warnings)
 
 
@@ -120,21 +127,23 @@ def build_comparison(
     names = [folder.resolve().name for folder in folders]
     html = comparison.render(loaded[0], loaded[1], names[0], names[1], records)
     path = reports / f"compare-{export.file_name(names[0])}-{export.file_name(names[1])}.html"
-    write(path, lambda staging: _text(staging, html))
+    write({path: lambda staging: _text(staging, html)})
     warnings = [str(w) for one in loaded for w in one.warnings]
     return Built(path, warnings=[*comparing.doubts(*folders), *warnings])
 
 
-def write(path: Path, fill: Callable[[Path], None]) -> None:
-    """Write a file beside and move it over: a full disk leaves the last good one.
+def write(files: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Write files beside and move all over at the end: a full disk leaves the last good ones.
 
     Raises:
-        ReportError: it cannot be written.
+        ReportError: one cannot be written; the message names it.
     """
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.replacing(path) as staging:
-            fill(staging)
+        with contextlib.ExitStack() as stack:
+            for path, fill in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fill(stack.enter_context(store.replacing(path)))
     except OSError as error:
         raise ReportError(
             f"{path}: cannot write: {error.strerror or error}; choose another folder with --reports"
