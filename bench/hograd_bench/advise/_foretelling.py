@@ -77,13 +77,14 @@ def foretell(
 
 
 def _law(frame: pd.DataFrame, ranking: Ranking) -> laws.ExactLaw | None:
-    if ranking.best is None:
+    best = ranking.at_once
+    if best is None:
         return None
     series = frame[
         (frame["operator"] == ranking.need.operator)
         & (frame["order"] == ranking.need.order)
-        & (frame["method"] == ranking.best.method)
-        & (frame["preparation"] == ranking.best.preparation)
+        & (frame["method"] == best.method)
+        & (frame["preparation"] == "eager")
     ]
     if "peak_bytes" not in series or series.empty:
         return None
@@ -100,12 +101,13 @@ def _numel(frame: pd.DataFrame) -> laws.ExactLaw | None:
 
 
 def _peak(ranking: Ranking, law: laws.ExactLaw | None, n: int, memory: int) -> Iterator[Foretold]:
-    if law is None or ranking.best is None:
+    best = ranking.at_once
+    if law is None or best is None:
         return
     needed = _at(law, n)
     if needed is not None:
         largest = _largest(lambda size: _at(law, size), memory, max(law.step.get("n", 1), 1), law.start.get("n", 1))
-        yield Foretold(ranking.need.name, ranking.best.method, n, needed, law.text, largest, needed <= memory)
+        yield Foretold(ranking.need.name, best.method, n, needed, law.text, largest, needed <= memory)
 
 
 def _result(need: Need, numel: laws.ExactLaw, dtype: str, n: int, memory: int) -> Iterator[Foretold]:

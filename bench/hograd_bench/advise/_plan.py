@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hograd_bench.cells import Cell
@@ -15,6 +15,9 @@ NEEDS = ("gradient", "hvp", "hessian_diagonal", "hessian")
 FULL: tuple[str, ...] = ("accuracy", "guarded", "memory", "time")
 COUNTED: tuple[str, ...] = ("accuracy", "memory")
 """Metric families of a cell that is ranked, and of one that a law is made of."""
+PREPARED = (*FULL, "preparation")
+PREPARATIONS = {"graph": 1.0, "compiled": 15.0}
+"""What is done once before many calls, and about how many seconds it takes, a check against truth included."""
 FORETOLD = "not measured: "
 """How the reason of a skipped cell begins that was not begun."""
 _TRUTH = 2.0
@@ -109,6 +112,16 @@ def ranked(described: Mapping[str, Any], problem: str, wanted: Sequence[Need]) -
     turns = itertools.zip_longest(*([(need, m["name"]) for m in methods(described, need)] for need in wanted))
     for need, method in filter(None, itertools.chain.from_iterable(turns)):
         yield need, cell(described, problem, need, method)
+
+
+def prepared(described: Mapping[str, Any], problem: str, wanted: Sequence[Need]) -> Iterator[tuple[Need, Cell]]:
+    """The same methods made ready for many calls, where x is one tensor and f a function of it alone."""
+    if described["leaves"] or described["has_args"]:
+        return
+    for need, planned in ranked(described, problem, wanted):
+        if set(described["operators"][need.operator]["inputs"]) <= {"f", "x", "v"}:
+            for preparation in PREPARATIONS:
+                yield need, replace(planned, preparation=preparation)
 
 
 def result_bytes(described: Mapping[str, Any], need: Need) -> int:

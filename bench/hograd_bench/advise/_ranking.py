@@ -29,6 +29,7 @@ class Ranked:
         gradients: the same in gradients of the same function.
         peak: bytes, exactly; NaN where not known.
         error: relative error against float64 truth.
+        pays_after: calls after which what was done once has paid for itself; NaN where nothing was, or it never does.
         reason, remedy: why there are no figures, and what to do about it.
     """
 
@@ -42,13 +43,15 @@ class Ranked:
     gradients: float
     peak: float
     error: float
+    pays_after: float = math.nan
     reason: str = ""
     remedy: str = ""
 
     @property
     def usable(self) -> bool:
-        """Whether it was measured, is right, is exact and fits."""
-        return self.status == "ok" and self.exact and self.fits is True and math.isfinite(self.seconds)
+        """Whether it was measured, is right, is exact, fits, and pays where something was done once."""
+        paid = self.preparation == "eager" or math.isfinite(self.pays_after)
+        return paid and self.status == "ok" and self.exact and self.fits is True and math.isfinite(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Ranking:
     need: Need
     ranked: tuple[Ranked, ...]
     best: Ranked | None
+
+    @property
+    def at_once(self) -> Ranked | None:
+        """The best of those that need nothing done before."""
+        return _best([r for r in self.ranked if r.usable and r.preparation == "eager"])
 
     @property
     def why(self) -> str:
@@ -118,9 +126,10 @@ def _ranked(row: Mapping[Any, Any], exact: bool, memory: float) -> Ranked:
     return Ranked(
         method=str(row["method"]), preparation=str(row["preparation"]), status=status, exact=exact, fits=fits,
         seconds=number["seconds_min"], spread=number["seconds_iqr"], gradients=number["gradient_equivalents"],
-        peak=number["peak_bytes"], error=number["relative_error"], reason=reason,
+        peak=number["peak_bytes"], error=number["relative_error"],
+        pays_after=number["breakeven_calls"], reason=reason,
         remedy=_remedies.remedy(status, reason),
     )  # fmt: skip
 
 
-_FIGURES = ("seconds_min", "seconds_iqr", "gradient_equivalents", "peak_bytes", "relative_error")
+_FIGURES = ("seconds_min", "seconds_iqr", "gradient_equivalents", "peak_bytes", "relative_error", "breakeven_calls")

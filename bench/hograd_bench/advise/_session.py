@@ -25,6 +25,8 @@ declare(json.loads({given!r}), {problem!r})
 """
 _SHARE = 0.35
 """Of the time that is left, what one method may be expected to take: more, and it is foretold instead."""
+_FIRST_LOOK = 30.0
+"""Seconds within which a target must have given what plans go by, whatever the budget: a first call may load much."""
 _AT_LEAST = 0.1
 """Of the budget, what the first method of each need may take although no time is left."""
 _INTERPRETER = 2 * 2**30
@@ -114,7 +116,7 @@ class Session:
             self._measure(problem, Host(), Here())
 
     def _describe(self, host: Host) -> dict[str, Any]:
-        seconds = max(5.0, self.seconds / 3)
+        seconds = max(_FIRST_LOOK, self.seconds / 3)
         try:
             found: dict[str, Any] = call(
                 host, "hograd_bench.targets:describe", self.request.to_json(), self.memory, seconds / 2, seconds=seconds
@@ -130,6 +132,8 @@ class Session:
     def _measure(self, problem: str, host: Host, engine: Engine) -> None:
         needs = _plan.needs(self.described, self.wanted, self.order)
         planned = {cell.id: (need, _plan.FULL) for need, cell in _plan.ranked(self.described, problem, needs)}
+        ready = {cell.id: (need, _plan.PREPARED) for need, cell in _plan.prepared(self.described, problem, needs)}
+        planned |= ready
         cells = self._law_cells(problem, needs)
         laws = {cell.id: (need, _plan.COUNTED) for need, cell in cells if cell.id not in planned}
         planned |= laws
@@ -140,7 +144,7 @@ class Session:
             why = self._why_not(task.cell, need, law=task.cell.id in laws)
             if why is not None and task.cell.id not in done:
                 done.add(task.cell.id)
-                if task.cell.id not in laws:
+                if task.cell.id not in laws and task.cell.id not in ready:
                     self.rows.append(schema.row(task.cell, status="skipped", reason=f"{_plan.FORETOLD}{why}"))
             return why is None
 
@@ -153,10 +157,11 @@ class Session:
 
     def _why_not(self, cell: Cell, need: _plan.Need, *, law: bool) -> str | None:
         """Why a cell is not begun, or None."""
-        if law:
+        if law or cell.preparation != "eager":
             best = _fastest(self.rows, cell.operator, cell.order, self.described["n"])[:2]
-            affordable = _plan.seconds(self.described, need, cell.method, cell.n) < _SHARE * self.left
-            return None if affordable and cell.method in best else "no law of it is wanted"
+            takes = _plan.seconds(self.described, need, cell.method, cell.n, truth=law)
+            takes += 2 * _plan.PREPARATIONS.get(cell.preparation, 0.0)  # it is prepared twice, to tell what is kept
+            return None if takes < _SHARE * self.left and cell.method in best else "it is not among the best"
         if _plan.result_bytes(self.described, need) > self.described["memory"]:
             return "its result alone is over the memory budget"
         # One method of each need is measured however late it is: processes start slowly on a busy machine.
@@ -183,6 +188,7 @@ def _fastest(rows: Sequence[dict[str, Any]], operator: str, order: int, n: int) 
         (row["metrics"]["seconds_min"], row["method"])
         for row in rows
         if (row["operator"], row["order"], row["n"], row["status"]) == (operator, order, n, "ok")
+        and row["preparation"] == "eager"
         and row["metrics"].get("seconds_min") is not None
     ]
     return [method for _, method in sorted(timed)]

@@ -30,10 +30,16 @@ def program(request: Mapping[str, Any], described: Mapping[str, Any], chosen: Se
 
 def _call(described: Mapping[str, Any], need: Need, best: Ranked) -> str:
     operator = described["operators"][need.operator]
-    order = "" if need.name in operator["aliases"] or operator["order"] is not None else f", {need.order}"
+    inputs, result = operator["inputs"], _NAMES.get(need.name, need.name)
+    named = need.name in operator["aliases"] or operator["order"] is not None
+    if best.preparation != "eager":
+        order = "" if named else f", order={need.order}"
+        made = f'hograd_core.prepare(hograd_core.{need.name}, f, x{order}, method="{best.method}", '
+        after = f"  # pays after {best.pays_after:,.0f} calls"
+        call = f"{result} = prepared_{result}({', '.join(inputs[1:])})"
+        return f'prepared_{result} = {made}preparation="{best.preparation}"){after}\n{call}'
+    order = "" if named else f", {need.order}"
     args = ", args=args" if described["has_args"] else ""
-    inputs = operator["inputs"]
-    result = _NAMES.get(need.name, need.name)
     return f'{result} = hograd_core.{need.name}({", ".join(inputs)}{order}{args}, method="{best.method}")'
 
 

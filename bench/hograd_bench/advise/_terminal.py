@@ -81,6 +81,8 @@ def cells(ranked: Ranked) -> tuple[str, ...]:
 def named(ranked: Ranked) -> str:
     """The method with its preparation."""
     plain = ranked.method if ranked.preparation == "eager" else f"{ranked.method}, {ranked.preparation}"
+    if math.isfinite(ranked.pays_after):
+        plain += f", pays after {ranked.pays_after:,.0f} calls"
     return plain if ranked.exact else f"{plain} (estimate)"
 
 
