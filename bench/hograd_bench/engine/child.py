@@ -5,7 +5,8 @@ another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
 {"unknown": "why"} where this host's suite has no such cell; {"more": true} after the last, which waits for a list of
-further tasks. A batch with "call" is answered by {"result": ...}.
+further tasks. A batch with "call" is answered by {"ready": true} once what it needs is
+loaded, and {"result": ...}.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ def main() -> None:
     if "call" in given:
         load(given)
         module, _, name = given["call"].partition(":")
-        emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
+        function = getattr(importlib.import_module(module), name)
+        emit({"ready": True})
+        emit({"result": function(*given["arguments"])})
     else:
         work(given, ask, emit, more)
