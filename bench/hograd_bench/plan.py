@@ -268,7 +268,7 @@ def changed(sweep: Sweep, on: Sequence[str] = (), **axes: tuple[Any, ...]) -> Sw
         on: names of problems; none: those of the sweep.
         axes: fields of a sweep with what to put there; nothing: what it has.
     """
-    given = {name: values for name, values in axes.items() if values}
+    given: dict[str, Any] = {name: values for name, values in axes.items() if values}
     if on:
         operator, _ = hograd_core.resolve(sweep.operator)
         needs = set(operator.inputs) - {"f", "x", "v"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -38,10 +39,8 @@ from hograd_bench.driver import Event, Isolation
 from hograd_bench.engine import FATAL, Cluster, Engine, EngineError, Host, Local, LostError, call
 from hograd_bench.plan import Planned
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 _TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
 _CENSUS_SECONDS = 30.0
@@ -300,7 +299,7 @@ def _newest(results: Path, here: dict[str, Any]) -> Path:
 
 def _timing_alone() -> IO[bytes] | Literal[False] | None:
     """A file whose lock says that this process takes times; False: another does; None: cannot be told."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     try:
         file = open(Path(tempfile.gettempdir()) / f"hograd-timing-{os.getuid()}.lock", "ab")  # noqa: SIM115 (returned)

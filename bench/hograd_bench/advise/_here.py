@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from hograd_bench import measure
-from hograd_bench.engine import Event, Task
+from hograd_bench.engine import Event, Local, Task
 
 _SECONDS, _ROUNDS = 0.05, 5
 
 
-class Here:
+class Here(Local):
     """See :class:`hograd_bench.engine.Engine`."""
 
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = lambda task: True) -> Iterator[Event]:
