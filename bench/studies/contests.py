@@ -88,7 +88,7 @@ def serve(name: str) -> None:
 
 def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
     """The least time of a call of each side, in nanoseconds; None: the side cannot, and says why on stderr."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     sides = [
         subprocess.Popen(
             [sys.executable, "-m", "studies.contests", "--side", name],

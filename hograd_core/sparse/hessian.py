@@ -19,7 +19,7 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_tra
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 from hograd_core.hazards import _graph, guarded
 from hograd_core.sparse._colouring import Colouring, colouring
-from hograd_core.sparse._sets import numbers, starts_of
+from hograd_core.sparse._sets import numbers
 from hograd_core.sparse._trace import Trace
 
 SOURCE = "Coleman & Moré 1984; Gebremedhin, Manne & Pothen 2005, §6; pattern by tracing, cf. Walther 2008"
