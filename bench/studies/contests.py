@@ -1,7 +1,7 @@
 """Contests timed in turns between processes: hograd's kernels beside another package's, on one core each.
 
-Run by the interpreter that has the packages: ``.nox/peers/bin/python -m studies.contests``. Each side is a process of its
-own with one thread; they take turns, and the least time of a call of each counts, whatever else the machine does.
+Run by the interpreter that has the packages: ``.nox/peers/bin/python -m studies.contests``. Each side is a process of
+its own with one thread; they take turns, and the least time of a call of each counts, whatever else the machine does.
 """
 
 from __future__ import annotations
