@@ -46,7 +46,7 @@ def colouring(pattern: Sets) -> Colouring:
     colours = torch.tensor(_colours(pattern, rows, columns), device="cpu")
     # h_ij is alone in row i of the product of j's colour, or in row j of the product of i's.
     here = rows * n + colours[columns]
-    _, which, counts = here.unique(return_inverse=True, return_counts=True)
+    _, which, counts = here.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
     alone = counts[which] == 1
     read_row = torch.where(alone, rows, columns)
     read_colour = torch.where(alone, colours[columns], colours[rows])

@@ -178,7 +178,7 @@ def _dims(call: Call, rank: int) -> list[int]:
 def _groups(call: Call, curved: bool) -> tuple[Sets, list[int], list[int]]:
     """The sets along the axes taken together, the shape of a first argument, and that shape with these axes 1."""
     tracked = call.tracked()
-    shape = list(max((t.shape for t, _ in tracked), key=len))
+    shape = max((list(t.shape) for t, _ in tracked), key=len)
     dims = _dims(call, len(shape))
     kept = [1 if d in dims else size for d, size in enumerate(shape)]
     m = math.prod(kept)
@@ -251,7 +251,7 @@ def _accumulated(call: Call, index: str, source: str) -> Sets:
     src: Tensor = call.argument(source)
     if index == "indices":
         where = target[tuple(slice(None) if i is None else i.cpu() for i in at)]
-        where = where.expand(torch.broadcast_shapes(where.shape, src.shape))
+        where = where.expand(torch.broadcast_shapes(where.shape, src.shape))  # type: ignore[no-untyped-call]
     else:
         dim = call.argument("dim") % max(out.dim(), 1)
         at = at.cpu()
@@ -276,7 +276,7 @@ def _product(call: Call, *, before: int) -> Sets:
     b = right.reshape(-1, *right.shape[-2:]) if right.dim() > 1 else right.reshape(1, -1, 1)
     trace = call.trace
     deps = [trace.sets_of(t) for t in (left, right)]
-    batch, i, k, j = *a.shape, b.shape[-1]
+    (batch, i, k), j = a.shape, b.shape[-1]
     rows_of = numbers(batch * i)  # of a, and of the result
     columns_of = numbers(batch)[:, None, None] * j + numbers(j)
     parts: list[Sets] = []
@@ -325,7 +325,7 @@ def _linked(found: Sets, a: Tensor, b: Tensor) -> Sets | None:
 def _diagonal_of_sums(call: Call) -> Sets | None:
     """Losses of two tensors, elementwise, then summed or not."""
     parts = call.tracked()
-    shape = torch.broadcast_shapes(*(t.shape for t in call.tensors()))
+    shape = torch.broadcast_shapes(*(t.shape for t in call.tensors()))  # type: ignore[no-untyped-call]
     each = united([s.spread(t.shape, shape) for t, s in parts])
     call.trace.interact(each, each)
     out = results_of(call)[0]

@@ -85,7 +85,7 @@ def _bounded(count: int, n: int) -> None:
 
 def sets(rows: Tensor, members: Tensor, m: int, n: int) -> Sets:
     """m sets from pairs (set, member) in any order, repeated or not."""
-    keys = (rows * n + members).unique()
+    keys = (rows * n + members).unique()  # type: ignore[no-untyped-call]
     starts = starts_of(torch.bincount(keys // n, minlength=m))
     return Sets(starts, keys % n, n)
 
@@ -148,7 +148,7 @@ class Pairs:
         width = b.sizes[row]
         i = a.members[a.starts[row] + within // width]
         j = b.members[b.starts[row] + within % width]
-        self._keys = torch.cat([self._keys, (i * self.n + j).unique()]).unique()
+        self._keys = torch.cat([self._keys, (i * self.n + j).unique()]).unique()  # type: ignore[no-untyped-call]
 
     def pattern(self) -> Sets:
         """The relation as sets: of each index those it is related to, in either order."""
