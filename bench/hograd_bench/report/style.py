@@ -94,11 +94,8 @@ def heading(axes: Axes, title: str) -> None:
 
 def points(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26) -> None:
     """A marker a row, each a link to the row's evidence (column ``anchor``, if there is one)."""
-    kept = [[c for c in (x, y, "anchor") if c in one.rows] for one in lines]
-    rows = pd.concat(
-        [one.rows[names].assign(look=place) for place, (one, names) in enumerate(zip(lines, kept, strict=True))],
-        ignore_index=True,
-    )
+    rows = pd.concat({place: one.rows.reindex(columns=[x, y, "anchor"]) for place, one in enumerate(lines)})
+    rows = rows.reset_index(level=0, names="look").reset_index(drop=True)
     sns.scatterplot(  # one call for all: of its time most is spent before the first point
         data=rows, x=x, y=y, hue="look", style="look", palette={i: one.look.colour for i, one in enumerate(lines)},
         markers={i: one.look.marker for i, one in enumerate(lines)}, s=size, linewidth=0, zorder=3, clip_on=False,
@@ -111,8 +108,7 @@ def points(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26
         part = copy.copy(drawn)
         part.set_paths([drawn.get_paths()[at[0]]])
         part.set(offsets=np.asarray(drawn.get_offsets())[at], facecolors=lines[place].look.colour)
-        if "anchor" in rows:
-            part.set_urls([f"#{a}" if a else None for a in rows["anchor"].iloc[at]])
+        part.set_urls([f"#{a}" if isinstance(a, str) and a else None for a in rows["anchor"].iloc[at]])
         axes.add_collection(part, autolim=False)
 
 
@@ -128,7 +124,7 @@ def series(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26
     sns.lineplot(  # the names in results are hostile: seaborn sees their places alone
         data=pd.concat(curves, ignore_index=True), x=x, y=y, hue="look",
         palette={place: one.look.colour for place, one in enumerate(lines)}, estimator=None, errorbar=None,
-        linewidth=1.3, zorder=2, legend=False, ax=axes,
+        sort=False, linewidth=1.3, zorder=2, legend=False, ax=axes,
     )  # fmt: skip
     joined = [one.law is None for one, curve in zip(lines, curves, strict=True) if len(curve)]
     for drawn, dotted in zip(axes.lines[-len(joined) :] if joined else (), joined, strict=True):
