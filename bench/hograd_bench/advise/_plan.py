@@ -89,14 +89,14 @@ def _need(described: Mapping[str, Any], name: str, order: int | None) -> Need:
 
 
 def methods(described: Mapping[str, Any], need: Need) -> list[Mapping[str, Any]]:
-    """The methods that are defined for a need; the default first, so that it is measured whatever time is left."""
+    """The methods that are defined for a need; what auto takes first, so that it is measured whatever time is left."""
     record = described["operators"][need.operator]
     fit = [
         m
         for m in record["methods"]
         if m["min_order"] <= need.order and (m["max_order"] is None or need.order <= m["max_order"])
     ]
-    return sorted(fit, key=lambda m: (m["name"] != record["default"], not m["exact"]))
+    return sorted(fit, key=lambda m: (m["name"] not in record["first"], not m["exact"]))
 
 
 def cell(described: Mapping[str, Any], problem: str, need: Need, method: str, n: int | None = None) -> Cell:

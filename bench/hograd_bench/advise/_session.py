@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hograd_bench import schema
 from hograd_bench.advise import _plan
 from hograd_bench.cells import Cell
-from hograd_bench.engine import Engine, Host, Limits, Local, LostError, Task, call
+from hograd_bench.engine import Event, Host, Limits, Local, LostError, Task, call
 
 if TYPE_CHECKING:
     from hograd_bench.targets import Request, Target
@@ -33,6 +33,14 @@ _INTERPRETER = 2 * 2**30
 """Bytes that a process takes for itself and its libraries, beside the memory budget."""
 _AT_LAST = 0.85
 """Of the budget, after which nothing new is begun: what runs then, ends within it."""
+
+
+class Runs(Protocol):
+    """What is asked of an engine here."""
+
+    def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = ...) -> Iterator[Event]:
+        """See :meth:`hograd_bench.engine.Engine.run`."""
+
 
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of the budget that is gone."""
@@ -129,7 +137,7 @@ class Session:
             raise LostTargetError(error.status, f"{self.request.target}: {what}", str(error)) from None
         return _not_lost(found)
 
-    def _measure(self, problem: str, host: Host, engine: Engine) -> None:
+    def _measure(self, problem: str, host: Host, engine: Runs) -> None:
         needs = _plan.needs(self.described, self.wanted, self.order)
         planned = {cell.id: (need, _plan.FULL) for need, cell in _plan.ranked(self.described, problem, needs)}
         ready = {cell.id: (need, _plan.PREPARED) for need, cell in _plan.prepared(self.described, problem, needs)}

@@ -17,7 +17,7 @@ from hograd_bench.targets import _signs
 from hograd_bench.targets._load import Loaded, Target, TargetError, load
 from hograd_bench.targets._request import Request
 from hograd_core.arguments import as_bytes
-from hograd_core.auto import identity
+from hograd_core.auto import choose, identity
 
 _LAW_SIZES = 6
 """Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
@@ -73,7 +73,7 @@ def _described(target: Target, memory: str | int, deadline: float) -> dict[str, 
 
 def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
     return {
-        "default": operator.default, "order": operator.order, "inputs": list(operator.inputs),
+        "first": [c.method for c in choose(operator, 2 if operator.takes_order else None).candidates], "order": operator.order, "inputs": list(operator.inputs),
         "aliases": dict(operator.aliases), "result": operator.result,
         "methods": [
             {"name": m.name, "mode": m.mode, "exact": m.exact, "min_order": m.min_order, "max_order": m.max_order,
