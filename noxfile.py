@@ -157,6 +157,19 @@ def tests(session: nox.Session) -> None:
     python(session, "-m", "pytest", *cores, *session.posargs)
 
 
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel; its tests, in an environment with the wheel and torch alone, then with the extra too."""
+    environment(session)
+    built = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(built, ignore_errors=True)
+    own = str(SCRIPTS / "python")
+    pip = (own, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "wheel", "--no-deps", "-w", str(built), ".", external=True)
+    (file,) = built.glob("hograd-*.whl")
+    session.run(own, "-m", "pytest", "-q", "tests/wheel", external=True, env={"HOGRAD_WHEEL": str(file)})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: check and format."""
