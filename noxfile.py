@@ -23,6 +23,7 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "hograd"
 PEERS = ROOT / ".nox" / "peers"
+RAY = ROOT / ".nox" / "ray"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -168,6 +169,26 @@ def wheel(session: nox.Session) -> None:
     session.run(*pip, "wheel", "--no-deps", "-w", str(built), ".", external=True)
     (file,) = built.glob("hograd-*.whl")
     session.run(own, "-m", "pytest", "-q", "tests/wheel", external=True, env={"HOGRAD_WHEEL": str(file)})
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """The tests of sweeps on Ray, in an environment that has Ray beside the shared one's packages. A minute or two."""
+    environment(session)
+    own = str(RAY / BIN / "python")
+    session.run(sys.executable, "-m", "venv", str(RAY), external=True)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    shared, here = (
+        subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
+        for python in (str(SCRIPTS / "python"), own)
+    )
+    # addsitedir, for the editable install is a .pth file itself.
+    Path(here, "shared.pth").write_text(f"import site; site.addsitedir({shared!r})\n")
+    session.run(
+        own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "ray>=2.60",
+        external=True,
+    )  # fmt: skip
+    session.run(own, "-m", "pytest", "-q", "tests/bench/test_engine_ray.py", *session.posargs, external=True)
 
 
 @nox.session

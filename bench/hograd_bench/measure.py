@@ -30,6 +30,7 @@ DETERMINISTIC = tuple(
     if name in ALL
     and not hasattr(family, "DEVICES")
     and not hasattr(family, "PEERS_ONLY")
+    and not hasattr(family, "PREPARED_ONLY")
     and any(metric.deterministic for metric in family.METRICS)
 )
 
@@ -133,6 +134,8 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
         if subject.cell.device not in getattr(family, "DEVICES", (subject.cell.device,)):
             continue
         if subject.peer is None and hasattr(family, "PEERS_ONLY"):
+            continue
+        if subject.prepared is None and hasattr(family, "PREPARED_ONLY"):
             continue
         if name not in families:
             taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,7 +21,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hograd_bench import (
-    ceilings,
     claim_cells,
     claims,
     driver,
@@ -34,7 +34,7 @@ from hograd_bench import (
 )
 from hograd_bench.cells import Cell
 from hograd_bench.driver import Event, Isolation
-from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local, LostError, call
+from hograd_bench.engine import FATAL, Cluster, Engine, EngineError, Host, Local, LostError, call
 from hograd_bench.plan import Planned
 
 try:
@@ -210,12 +210,14 @@ def run(
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
-    here = environment.record(peers.packages(p.cell for p in plans))
+    engine = engine or Local()
+    here = engine.environment(peers.packages(p.cell for p in plans))
     try:
         if resume:
             opened = _resumed(results, here)
         else:
-            opened = store.create_run(results, _complete(here, problem_files, plans, record or {}))
+            described = {**_complete(here, problem_files, plans, record or {}), "ceilings": engine.ceilings()}
+            opened = store.create_run(results, described)
         opened.hold()
         known_failures = _known_failures(results)
     except store.StoreError as error:
@@ -242,7 +244,7 @@ def run(
             driver.execute(
                 plans,
                 opened,
-                engine or Local(),
+                engine,
                 on_event,
                 isolate=isolate,
                 apart=measure.APART if resident else (),
@@ -297,16 +299,54 @@ def _timing_alone() -> IO[bytes] | Literal[False] | None:
     return file
 
 
+def everywhere(
+    plans: Sequence[Planned], results: Path, cluster: Cluster, *, console: Console | None = None, **options: Any
+) -> list[Outcome]:
+    """:func:`run` on each kind of machine in a cluster, on all at once; each is a run of its own.
+
+    Raises:
+        RunError: as of one of them; the others are finished first.
+    """
+    console = console or Console(stderr=True)
+    console.print("looking at the hosts of the cluster …", markup=False)
+    try:
+        machines = cluster.machines(peers.packages(p.cell for p in plans))
+    except EngineError as error:
+        raise RunError(str(error)) from None
+    if len(machines) == 1:
+        return [run(plans, results, machines[0], console=console, **options)]
+    with ThreadPoolExecutor(len(machines)) as pool:
+        begun = [
+            pool.submit(run, plans, results, each, console=_Labelled(each.environment()["machine"]), **options)
+            for each in machines
+        ]
+        try:
+            return [each.result() for each in begun]
+        except KeyboardInterrupt:
+            cluster.stop()
+            return [each.result() for each in begun]
+
+
+class _Labelled(Console):
+    """Lines, no bar, that say of which machine they are."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(stderr=True, highlight=False, force_terminal=False, soft_wrap=True)
+        self._machine = machine
+
+    def print(self, *what: Any, **how: Any) -> None:
+        super().print(f"{self._machine}:", *what, **how)
+
+
 def _complete(
     here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The environment with the machine's ceilings, and what it takes to measure a cell again and to read all."""
+    """The environment with what it takes to measure a cell again and to read all."""
     files = [str(file.resolve()) for file in problem_files]
     own = {"problem_files": files, "problems": problems.texts()} if files else {}
     return {
         **here,
         "plan": {"cells": len(plans), **own, **record},
-        "ceilings": ceilings.measure(),
         "metrics": metrics.as_json(),
         "facts": plan.facts(p.cell for p in plans),
     }

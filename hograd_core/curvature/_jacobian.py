@@ -14,7 +14,7 @@ from hograd_core._entrance import entrance, released
 from hograd_core._forward import jvp
 from hograd_core._unsupported import refused_under_vmap
 from hograd_core.arguments import in_chunks, slices
-from hograd_core.curvature._likelihood import output_fisher_product
+from hograd_core.curvature._likelihood import fisher_is_hessian, output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
 from hograd_core.curvature.linear_operator import OperatorBase, unit_rows
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
@@ -24,10 +24,13 @@ OutputCurvature = Callable[[Model, Tensor, Tensor], Tensor]
 
 
 def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: bool = False) -> Tensor:
-    """The Hessian of the loss by the outputs, applied to u (shaped like the outputs), by double backward.
+    """The Hessian of the loss by the outputs, applied to u (shaped like the outputs).
 
-    With ``batched``, u holds several such tensors along its first axis.
+    In closed form for the losses that :mod:`._likelihood` knows, else by double backward. With ``batched``, u holds
+    several such tensors along its first axis.
     """
+    if not batched and fisher_is_hessian(model, outputs):
+        return output_fisher_product(model, outputs, u)
     z = leaf(outputs)
     # The loss is differentiated twice, the module once.
     with guarded("Hessian of the loss", ("batched_rows" if batched else "double_backward", 2)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._checks import check_positive
-from hograd_core._entrance import entrance, released
+from hograd_core._entrance import entrance, kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._estimators import Estimate
@@ -27,6 +27,7 @@ from hograd_core.curvature._jacobian import (
     sample_rows,
     transformed,
 )
+from hograd_core.curvature._layers import squared_gradients
 from hograd_core.curvature._likelihood import (
     output_fisher_factor,
     output_fisher_product,
@@ -143,6 +144,29 @@ def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tens
         for rows in sample_rows(model, factor, part):
             diagonal += rows.square().sum(0)
     return diagonal
+
+
+@method(
+    fisher_diagonal,
+    "layers",
+    mode="reverse, an outcome at a time, to the layers' outputs",
+    source="Martens 2020, eq. 6; Dangel, Kunstner & Hennig 2020 (BackPACK's DiagGGNExact)",
+    in_parts=True,
+)
+def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
+    """As ``expectation``, without gradients of samples where layers are linear or convolutions.
+
+    Time: one forward pass and K backward passes of the batch; memory: inputs and output gradients of the layers.
+    Parameters of other layers go by ``expectation``, ``chunk_size`` samples at a time.
+    """
+    if kept():  # what is recorded at layers is detached
+        return diagonal_expectation(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
+    sums, known = squared_gradients(
+        model, lambda _, outputs: [(outputs, c) for c in output_fisher_factor(model, outputs.detach())]
+    )
+    if not bool(known.all()):
+        torch.where(known, sums, diagonal_expectation(model, chunk_size=chunk_size), out=sums)
+    return sums
 
 
 @entrance

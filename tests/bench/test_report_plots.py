@@ -246,7 +246,7 @@ def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "ORDER, TITLE, ABOUT = 15, 'A figure of mine', 'What it shows.'\n"
         "def draw(data):\n"
         "    figure, axes = style.canvas()\n"
-        "    style.points(axes, data.ok, 'n', 'depth', ordinal(0))\n"
+        "    style.points(axes, [style.Series(data.ok, ordinal(0))], 'n', 'depth')\n"
         "    yield Drawn('mine-0', 'Depth against n', {}, [panel(figure, 'mine-0-0', 'in words')])\n",
         encoding="utf-8",
     )
