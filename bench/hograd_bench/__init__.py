@@ -1,16 +1,25 @@
-"""hograd_bench: the suite that measures hograd_core. See docs/architecture.md."""
+"""hograd_bench: the suite that measures hograd_core. See docs/architecture.md.
 
+``hograd_bench.laws(frame)`` and ``@hograd_bench.method(...)`` are for interactive use and for other packages
+(docs/your_project.md).
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hograd_bench import laws as laws
     from hograd_bench.plugins import method as method
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "method":  # it takes torch, which readers of results do without
+    """What takes torch or pandas, which whoever imports the package need not have."""
+    if name == "method":
         from hograd_bench.plugins import method
 
         return method
+    if name == "laws":
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
