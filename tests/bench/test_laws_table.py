@@ -15,7 +15,8 @@ def frame() -> pd.DataFrame:
     rows = [
         {
             "operator": "derivative_tensor", "method": method, "problem": "p", "n": n, "depth": 1, "batch": 1,
-            "order": 2,            "dtype": "float64", "device": "cpu", "threads": 1, "preparation": "eager", "status": "ok",
+            "order": 2, "dtype": "float64", "device": "cpu", "threads": 1, "preparation": "eager",
+            "status": "ok",
             "peak_bytes": 8.0 * n**power, "aten_calls": 3.0 + n,
         }
         for method, power in (("rows", 1), ("batched_rows", 2))
