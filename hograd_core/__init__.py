@@ -8,7 +8,7 @@ gradients, minimisers) and ``hograd_core.applications``: ``pinn`` (equations, re
 
 from hograd_core._differences import NotVerifiedWarning, VerificationError
 from hograd_core._finite import NotFiniteWarning
-from hograd_core._registry import Method, Operator, operators, resolve
+from hograd_core._registry import Method, Operator, explain, operators, resolve
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications import _truth as _applications_truth  # noqa: F401 (registers its truths)
 from hograd_core.applications.gradient_penalty import gradient_penalty, lipschitz_penalty, r1_penalty
@@ -74,5 +74,5 @@ __all__ = [  # noqa: RUF022 (in groups)
     "UnsupportedError", "MissingRuleError", "VerificationError", "NotVerifiedWarning", "NotFiniteWarning",
     "MemoryBudgetError",
     # records: operators and methods, to query
-    "Operator", "Method", "operators", "resolve",
+    "Operator", "Method", "operators", "resolve", "explain",
 ]  # fmt: skip

@@ -20,7 +20,9 @@ class How(TypedDict, total=False):
     A method's option with a new name has its line here, or callers who check types cannot give it.
 
     Attributes:
-        method: name of a method; None: the operator's default.
+        method: name of a method; ``"auto"``: the one that is fastest by what is known (:mod:`hograd_core.auto`); None:
+            what auto takes where nothing is known.
+        probe: with ``"auto"``: time the candidates on f first, some calls of each.
         repair: compute what PyTorch differentiates wrongly by exact substitutes instead of refusing it.
         verify: hold the result against differences of gradients before it is returned.
         strict: a result that is not finite, where f and its gradient are, is an error instead of a warning.
@@ -36,6 +38,7 @@ class How(TypedDict, total=False):
     """
 
     method: str | None
+    probe: bool
     repair: bool
     verify: bool
     strict: bool

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from typing_extensions import ParamSpec, TypeVar
 
+from hograd_core import auto
 from hograd_core._call import Call
 from hograd_core._checks import check_order
 from hograd_core._entrance import entered, in_transform, unguarded
@@ -45,7 +46,8 @@ Given = TypeVar("Given")
 _ALWAYS = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, default, annotation in (
-        ("method", None, "str | None"), ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
+        ("method", None, "str | None"), ("probe", False, "bool"),
+        ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
         ("args", (), "tuple[Any, ...]"), ("in_dims", None, "Any"), ("flat", None, "bool | None"),
         ("create_graph", False, "bool"), ("memory", None, "int | str | None"),
         ("parameters", None, "str | Sequence[str] | None"),
@@ -194,8 +196,28 @@ class Operator(Generic[P, R]):
             FloatingPointError: with ``strict=True``, the result is not finite.
         """
         how = cast("dict[str, Any]", keywords)
+        if auto.decides(self, how):
+            result: R = auto.compute(self, arguments, how)
+            return result
+        return self._computed(arguments, how)
+
+    def explain(self, *arguments: P.args, **keywords: P.kwargs) -> auto.Choice:
+        """What a call with ``method="auto"`` and these arguments would do, as text and as data."""
+        return auto.chosen(self, arguments, {"method": "auto", **cast("dict[str, Any]", keywords)})
+
+    @property
+    def arguments(self) -> inspect.Signature:
+        """Signature of the operator's own arguments."""
+        return arguments_of(self.guard)
+
+    def _computed(self, arguments: tuple[Any, ...], how: dict[str, Any]) -> R:
+        """The result by the method that is named, or by one that what else is asked for needs."""
         method = how.pop("method", None)
-        signature = arguments_of(self.guard)
+        if how.pop("probe", False):
+            raise TypeError(f'probe: got method={method!r}, expected "auto", which alone has something to try')
+        if method == "auto":  # with in_dims
+            method = None
+        signature = self.arguments
         asked = (
             None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
         )
@@ -358,3 +380,21 @@ def resolve(name: str) -> tuple[Operator, int | None]:
             return record, record.aliases[name]
     known = sorted(operators()) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
     raise ValueError(f"operator: got {name!r}, expected one of {', '.join(known)}")
+
+
+def explain(operator: str, *arguments: Any, **how: Any) -> auto.Choice:
+    """Which methods ``method="auto"`` would try, in which order, and why; nothing is computed but a probe asked for.
+
+    Args:
+        operator: its name or an alias, ``"hessian"``.
+        *arguments: of the call.
+        **how: what else the call is given: ``memory``, ``probe``, ...; see :class:`hograd_core._how.How`.
+
+    Returns:
+        The choice: ``method``, ``candidates`` with reasons, ``source``; its text has a line a candidate.
+
+    Raises:
+        ValueError: no such operator.
+    """
+    record, order = resolve(operator)
+    return record.explain(*arguments, **({"order": order} if order is not None else {}), **how)

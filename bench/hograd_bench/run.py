@@ -25,6 +25,7 @@ from hograd_bench import (
     claims,
     driver,
     environment,
+    known,
     measure,
     metrics,
     peers,
@@ -261,6 +262,8 @@ def run(
             if alone is not None and alone is not False:
                 alone.close()
     outcome.seconds = time.monotonic() - started
+    if os.environ.get(known.CACHE):
+        known.remember(f"run-{opened.path.name}", store.load(opened.path, details=False).rows)
     return outcome
 
 

@@ -94,7 +94,7 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
 )
 def full(f: ScalarFunction, x: Tensor, *, hessian_method: str | None = None) -> Tensor:
     """Form the n x n matrix by ``derivative_tensor`` and read its diagonal. Memory: n² numbers."""
-    matrix: Tensor = derivative_tensor(f, x, 2, method=hessian_method)
+    matrix: Tensor = derivative_tensor(f, x, 2, method=hessian_method or "rows")
     return matrix.reshape(x.numel(), x.numel()).diagonal().clone().reshape(x.shape)
 
 

@@ -15,6 +15,7 @@ from hograd_core._forward import jacfwd
 from hograd_core._how import How, Unpack
 from hograd_core._registry import alias, method, operator, to_method
 from hograd_core.arguments import in_chunks
+from hograd_core.auto import Modest
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
@@ -175,18 +176,35 @@ def rows(f: ScalarFunction, x: Tensor, *, order: int, out: Tensor | None = None)
     "batched_rows",
     mode="reverse over reverse, vectorised over entries",
     source="torch.autograd.grad(is_grads_batched=True)",
+    in_parts=True,
 )
-def batched_rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
-    """All rows of a level in one vectorised sweep, from an identity of nʲ cotangents at level j: n²ʲ elements."""
+def batched_rows(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None) -> Tensor:
+    """All rows of a level in one vectorised sweep, from an identity of nʲ cotangents at level j: n²ʲ elements.
+
+    ``chunk_size`` of them at a time at the last level (None: all at once), with one graph for all.
+    """
     point = leaf(x)
     g = grad_or_zeros(f(point), point, create_graph=order > 1)
+    chosen = None if isinstance(chunk_size, Modest) else check_chunk_size(chunk_size)
     for level in range(2, order + 1):
         flat = g.reshape(-1)
         if not flat.requires_grad:
             return zeros_for(x, order)
-        identity = torch.eye(flat.numel(), dtype=x.dtype, device=x.device)
-        g = grad_or_zeros(flat, point, create_graph=level < order, grad_outputs=identity, batched=True)
+        last = level == order
+        size = chunk_size.over(flat) if isinstance(chunk_size, Modest) else chosen
+        if not last or size is None or (isinstance(size, int) and size >= flat.numel()):
+            identity = torch.eye(flat.numel(), dtype=x.dtype, device=x.device)
+            g = grad_or_zeros(flat, point, create_graph=not last, grad_outputs=identity, batched=True)
+            continue
+        g = in_chunks(functools.partial(_rows_of, flat, point), flat.numel(), size)
     return g.reshape(x.shape * order)
+
+
+def _rows_of(flat: Tensor, point: Tensor, part: slice) -> Tensor:
+    """Rows of the derivative of ``flat``, whose graph is kept."""
+    positions = torch.arange(part.start, part.stop, device=point.device)
+    cotangents = torch.nn.functional.one_hot(positions, flat.numel()).to(point.dtype)
+    return grad_or_zeros(flat, point, create_graph=False, retain_graph=True, grad_outputs=cotangents, batched=True)
 
 
 @method(

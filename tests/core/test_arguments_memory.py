@@ -76,9 +76,9 @@ def test_what_is_chosen_keeps_to_the_limit(name: str, sizes: list[int]) -> None:
 
 
 def test_the_least_that_is_too_much_is_told() -> None:
-    least = peak(lambda: h.hessian(f, X, method="vmap_hvp", chunk_size=1))
+    least = peak(lambda: h.hessian(f, X, method="batched_rows", chunk_size=1))
     with pytest.raises(
-        h.MemoryBudgetError, match=r"vmap_hvp\] needs .* KiB, the limit is .* KiB; raise the limit"
+        h.MemoryBudgetError, match=r"batched_rows\] needs .* KiB, the limit is .* KiB; raise the limit"
     ) as e:
         h.hessian(f, X, memory=least - 1024)
     assert e.value.budget == least - 1024 < e.value.needed
@@ -121,7 +121,7 @@ def test_sizes_as_people_write_them() -> None:
 
 
 def test_what_cannot_trade_time_says_so() -> None:
-    with pytest.raises(TypeError, match=r"rows\] computes nothing in parts.*use one of vmap_hvp"):
+    with pytest.raises(TypeError, match=r"rows\] computes nothing in parts.*use one of batched_rows, vmap_hvp"):
         h.hessian(f, X, method="rows", memory="1GiB")
     with pytest.raises(TypeError, match=r"memory: .*leave it out"):
         h.gradient(f, X, memory="1GiB")

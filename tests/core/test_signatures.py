@@ -35,7 +35,19 @@ CALLED: list[tuple[Operator, Callable[..., Any], int | None]] = [
 every = pytest.mark.parametrize(
     ("record", "called", "order"), CALLED, ids=[getattr(c, "__name__", "") for _, c, _ in CALLED]
 )
-EVERYONES = {"method", "repair", "verify", "strict", "args", "in_dims", "flat", "create_graph", "memory", "parameters"}
+EVERYONES = {
+    "method",
+    "probe",
+    "repair",
+    "verify",
+    "strict",
+    "args",
+    "in_dims",
+    "flat",
+    "create_graph",
+    "memory",
+    "parameters",
+}
 
 
 def kernels(record: Operator) -> list[hograd_core.Method]:

@@ -252,7 +252,7 @@ def _start(host: Host, given: dict[str, Any], folder: Path, memory: int | None =
     )
 
 
-def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> Any:
+def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None) -> Any:
     """What a function of the host's suite returns there, as JSON.
 
     Args:
@@ -260,14 +260,16 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> 
         function: ``module:name``.
         arguments: JSON-ready.
         seconds: limit, the start of the process aside.
+        memory: limit on the process's private memory in bytes, or None.
 
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
     with scratch() as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
-        with _start(host, given, folder) as started:
+        with _start(host, given, folder, memory) as started:
             try:
-                return started.receive(_START_SECONDS + seconds)["result"]
+                answer = started.receive(_START_SECONDS + seconds)
+                return (started.receive(seconds) if "ready" in answer else answer)["result"]
             except LostError as error:
                 raise LostError(error.status, f"{function}: {error}") from None

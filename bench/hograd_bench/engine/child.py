@@ -5,7 +5,8 @@ another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
 {"unknown": "why"} where this host's suite has no such cell; {"more": true} after the last, which waits for a list of
-further tasks. A batch with "call" is answered by {"result": ...}.
+further tasks. A batch with "call" is answered by {"ready": true} once what it needs is
+loaded, and {"result": ...}.
 """
 
 from __future__ import annotations
@@ -115,9 +116,20 @@ def known(task: dict[str, Any]) -> Any:
     return planned
 
 
+def _end_copy() -> None:
+    """In a copy of this process that a cell's function forked: end it, or it measures all that is left once more."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("multiprocessing", "subprocess", "concurrent"):
+            return  # these know what their copies do
+        frame = frame.f_back  # type: ignore[assignment]
+    os._exit(0)
+
+
 def main() -> None:
     """Read a batch from the file named, and talk through the pipes."""
     die_with_parent()
+    os.register_at_fork(after_in_child=_end_copy)
     # What libraries print must not mix with the messages, and pytest puts its own in the place of stdin.
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -137,6 +149,8 @@ def main() -> None:
     if "call" in given:
         load(given)
         module, _, name = given["call"].partition(":")
-        emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
+        function = getattr(importlib.import_module(module), name)
+        emit({"ready": True})
+        emit({"result": function(*given["arguments"])})
     else:
         work(given, ask, emit, more)
