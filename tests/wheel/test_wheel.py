@@ -140,7 +140,7 @@ def test_the_suite_measures_with_the_extra(full: Run) -> None:
 
 
 def test_tests_of_this_repository_pass_against_it(full: Run) -> None:
-    tests = ["core/test_registry.py", "core/test_signatures.py", "bench/test_installed.py", "bench/test_plugins.py"]
+    tests = ["core/test_registry.py", "core/test_public_names.py", "bench/test_plugins.py"]
     files = [str(ROOT / "tests" / name) for name in tests]
     ended = full("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), *files)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr

@@ -142,8 +142,8 @@ def table(frame: pd.DataFrame, metrics: Sequence[str] = ("peak_bytes", "aten_cal
 
     Returns:
         A row for each series and metric: the columns that tell series apart, as far as they take several values,
-        ``metric``, ``law`` (the formula with its range and evidence; or why there is none), ``kind`` ("exact", "fitted" or
-        "none").
+        ``metric``, ``law`` (the formula with its range and evidence; or why there is none), ``kind`` ("exact",
+        "fitted" or "none").
 
     Raises:
         ValueError: the frame has no such metric.

@@ -52,7 +52,6 @@ def declare(request: Request | Mapping[str, Any], name: str = PROBLEM, held: lis
         source="yours",
         family="application",
         sizes={"n": "size of the target"},
-        provides=("module", "loss", "inputs", "targets"),
     )
     def build(spec: Spec, draw: Draw) -> Instance:
         here = loaded(spec.n)
