@@ -159,6 +159,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel; its tests, in an environment with the wheel and torch alone, then with the extra too."""
+    environment(session)
+    built = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(built, ignore_errors=True)
+    own = str(SCRIPTS / "python")
+    pip = (own, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "wheel", "--no-deps", "-w", str(built), ".", external=True)
+    (file,) = built.glob("hograd-*.whl")
+    session.run(own, "-m", "pytest", "-q", "tests/wheel", external=True, env={"HOGRAD_WHEEL": str(file)})
+
+
+@nox.session(default=False)
 def ray(session: nox.Session) -> None:
     """The tests of sweeps on Ray, in an environment that has Ray beside the shared one's packages. A minute or two."""
     environment(session)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hograd_bench import metrics, schema
+from hograd_bench import called, metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics import _torch_state as torch_state
@@ -170,3 +170,6 @@ def _merge(into: Readings, more: Readings) -> None:
     into.values.update(more.values)
     into.details.update(more.details)
     into.wrong = into.wrong or more.wrong
+
+
+called.as_function(__name__, "hograd_bench.interactive:measure")
