@@ -165,7 +165,7 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     layer with several positions forms its samples' gradients, some at a time. Parameters of other layers, and of those
     that are called more than once, go by ``per_sample_vmap``, ``chunk_size`` samples at a time.
     """
-    chunk_size = check_chunk_size(chunk_size)
+    check_chunk_size(chunk_size)
     if kept():  # what is recorded at layers is detached
         return diagonal_vmap(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
     # grad s_n is, sample by sample, that of L divided by R; its square enters times R.

@@ -157,7 +157,7 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     Time: one forward pass and K backward passes of the batch; memory: inputs and output gradients of the layers.
     Parameters of other layers go by ``expectation``, ``chunk_size`` samples at a time.
     """
-    chunk_size = check_chunk_size(chunk_size)
+    check_chunk_size(chunk_size)
     if kept():  # what is recorded at layers is detached
         return diagonal_expectation(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
     sums, known = squared_gradients(
