@@ -154,7 +154,7 @@ def _summed_squares(rows: Tensor, columns: Tensor) -> Tensor:
     if columns.shape[2] == 1:
         return (rows.mT @ columns).square().sum(0)
     size = max(1, _MOST // (rows.shape[2] * columns.shape[2]))
-    parts = zip(rows.split(size), columns.split(size), strict=True)
+    parts = zip(rows.split(size), columns.split(size), strict=True)  # type: ignore[no-untyped-call]
     return torch.stack([(r.mT @ c).square().sum(0) for r, c in parts]).sum(0)
 
 
