@@ -73,7 +73,8 @@ def _described(target: Target, memory: str | int, deadline: float) -> dict[str, 
 
 def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
     return {
-        "first": [c.method for c in choose(operator, 2 if operator.takes_order else None).candidates], "order": operator.order, "inputs": list(operator.inputs),
+        "first": [c.method for c in choose(operator, 2 if operator.takes_order else None).candidates],
+        "order": operator.order, "inputs": list(operator.inputs),
         "aliases": dict(operator.aliases), "result": operator.result,
         "methods": [
             {"name": m.name, "mode": m.mode, "exact": m.exact, "min_order": m.min_order, "max_order": m.max_order,
