@@ -196,20 +196,9 @@ HAZARDS: tuple[Hazard, ...] = (
     Hazard(
         "a torch.autograd.Function with @once_differentiable",
         (_graph.CUSTOM,),
-        # On the tape PyTorch says so itself.
-        _from(
-            2,
-            (
-                "functional",
-                "functional_vectorized",
-                "functional_hvp",
-                "functional_vhp",
-                "jacrev_of_grad",
-                "vjp_of_grad",
-            ),
-            _FORWARD_OVER_REVERSE,
-        ),
-        "torch.func and torch.autograd.functional take its backward for a constant",
+        # On the tape PyTorch says so only where what comes into its backward requires grad; from a sum nothing does.
+        _from(2, _REVERSE_TWICE, _FORWARD_OVER_REVERSE),
+        "its backward is taken for a constant",
         TESTED,
         when=_once_differentiable,
         substitute=False,

@@ -150,6 +150,19 @@ def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
             assert all(hazard.concerns(*key) for key in refused), (hazard.operator, refused)
 
 
+@pytest.mark.parametrize("operator", [h.derivative_vector_product, h.derivative_tensor, h.directional_derivative])
+def test_a_function_that_is_once_differentiable_is_never_a_silent_zero(operator: Any) -> None:
+    """Where nothing that comes into its backward requires grad, PyTorch says nothing of it."""
+    x = normal(3)
+    arguments = (OnceSine.apply, x) if operator is h.derivative_tensor else (OnceSine.apply, x, x)
+    for method in operator.methods:
+        try:
+            result = operator(lambda z: arguments[0](z).sum(), *arguments[1:], 2, method=method)
+        except h.UnsupportedError:
+            continue
+        assert result.any(), method
+
+
 def test_masked_select_with_a_broadcast_mask() -> None:
     mask = torch.tensor([True, False, True])
     f = lambda z: weighted(torch.masked_select(z.reshape(2, 3), mask))  # noqa: E731
