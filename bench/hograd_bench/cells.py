@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-PREPARATIONS = ("eager",)
+PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 
 
 @dataclass(frozen=True, order=True)
@@ -18,7 +18,7 @@ class Cell:
         order: derivative order (an operator without an order argument has its own fixed one).
         device: "cpu" or "cuda".
         threads: intra-op threads of torch.
-        preparation: "eager" (called as is).
+        preparation: "eager" (called as is), or what ``hograd_core.prepare`` makes once before the calls.
     """
 
     operator: str

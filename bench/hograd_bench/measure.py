@@ -6,16 +6,16 @@ import datetime
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from hograd_bench import metrics, schema
+from hograd_bench import called, metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
 from hograd_bench.metrics import _torch_state as torch_state
+from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -30,21 +30,11 @@ DETERMINISTIC = tuple(
     if name in ALL
     and not hasattr(family, "DEVICES")
     and not hasattr(family, "PEERS_ONLY")
+    and not hasattr(family, "PREPARED_ONLY")
     and any(metric.deterministic for metric in family.METRICS)
 )
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Pin torch's intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -157,6 +147,8 @@ def _take(taken: Readings, subject: Subject, families: Sequence[str], more: Mapp
             continue
         if subject.peer is None and hasattr(family, "PEERS_ONLY"):
             continue
+        if subject.prepared is None and hasattr(family, "PREPARED_ONLY"):
+            continue
         if name not in families:
             taken.values.update({metric.name: Missing(schema.NOT_ASKED) for metric in family.METRICS})
         elif subject.unseen is not None and hasattr(family, "PYTORCH_ONLY"):
@@ -178,3 +170,6 @@ def _merge(into: Readings, more: Readings) -> None:
     into.values.update(more.values)
     into.details.update(more.details)
     into.wrong = into.wrong or more.wrong
+
+
+called.as_function(__name__, "hograd_bench.interactive:measure")

@@ -13,7 +13,7 @@ from typing import Any
 
 import hograd_core
 from hograd_bench import measure, peers, problems
-from hograd_bench.cells import DTYPES, Cell
+from hograd_bench.cells import DTYPES, PREPARATIONS, Cell
 from hograd_bench.facts import at
 
 if sys.version_info >= (3, 11):
@@ -112,7 +112,11 @@ def expand(sweep: Sweep) -> list[Planned]:
         fixed = operator.order
     orders = sweep.order if fixed is None else (fixed,)
     methods = list(dict.fromkeys(name for given in sweep.methods for name in _named(operator, given)))
-    for given, allowed, label in ((sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families")):
+    choices = (
+        (sweep.dtype, DTYPES, "dtype"), (sweep.families, FAMILIES, "families"),
+        (sweep.preparation, PREPARATIONS, "preparation"),
+    )  # fmt: skip
+    for given, allowed, label in choices:
         for value in given:
             if value not in allowed:
                 raise ValueError(f"{label}: got {value!r}, expected one of {', '.join(allowed)}")
@@ -127,7 +131,8 @@ def expand(sweep: Sweep) -> list[Planned]:
                     operator.name, name, problem.name, n, order, depth, batch, dtype, device, count, preparation
                 )  # fmt: skip
                 found = peers.find(operator, name, order)
-                cells[cell] = Planned(cell, sweep.families, _undefined(found, order) or _absent(found))
+                skip = _undefined(found, order) or _absent(found) or _by_itself(found, preparation)
+                cells[cell] = Planned(cell, sweep.families, skip)
     return list(cells.values())
 
 
@@ -161,6 +166,11 @@ def _undefined(method: hograd_core.Method, order: int) -> str | None:
 
 def _absent(method: hograd_core.Method) -> str | None:
     return method.peer.absence if isinstance(method, peers.PeerMethod) else None
+
+
+def _by_itself(method: hograd_core.Method, preparation: str) -> str | None:
+    """A peer's method is prepared by the peer, whatever the field says."""
+    return None if preparation == "eager" or not isinstance(method, peers.PeerMethod) else "a peer prepares by itself"
 
 
 def merge(plans: Iterable[Planned]) -> list[Planned]:
@@ -258,7 +268,7 @@ def changed(sweep: Sweep, on: Sequence[str] = (), **axes: tuple[Any, ...]) -> Sw
         on: names of problems; none: those of the sweep.
         axes: fields of a sweep with what to put there; nothing: what it has.
     """
-    given = {name: values for name, values in axes.items() if values}
+    given: dict[str, Any] = {name: values for name, values in axes.items() if values}
     if on:
         operator, _ = hograd_core.resolve(sweep.operator)
         needs = set(operator.inputs) - {"f", "x", "v"}

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,11 +22,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hograd_bench import (
-    ceilings,
     claim_cells,
     claims,
     driver,
     environment,
+    known,
     measure,
     metrics,
     peers,
@@ -34,13 +36,11 @@ from hograd_bench import (
 )
 from hograd_bench.cells import Cell
 from hograd_bench.driver import Event, Isolation
-from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local, LostError, call
+from hograd_bench.engine import FATAL, Cluster, Engine, EngineError, Host, Local, LostError, call
 from hograd_bench.plan import Planned
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 _TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
 _CENSUS_SECONDS = 30.0
@@ -210,18 +210,21 @@ def run(
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
-    here = environment.record(peers.packages(p.cell for p in plans))
+    engine = engine or Local()
+    here = engine.environment(peers.packages(p.cell for p in plans))
     try:
         if resume:
             opened = _resumed(results, here)
         else:
-            opened = store.create_run(results, _complete(here, problem_files, plans, record or {}))
+            described = {**_complete(here, problem_files, plans, record or {}), "ceilings": engine.ceilings()}
+            opened = store.create_run(results, described)
         opened.hold()
         known_failures = _known_failures(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome = Outcome(opened.path)
-    alone = _timing_alone() if any("time" in p.families for p in plans) else None
+    here_timed = isinstance(engine, Local) and any("time" in p.families for p in plans)
+    alone = _timing_alone() if here_timed else None
     if alone is False:
         console.print(
             "hograd: another run is taking times on this machine: each disturbs the other's; exact figures are safe",
@@ -242,7 +245,7 @@ def run(
             driver.execute(
                 plans,
                 opened,
-                engine or Local(),
+                engine,
                 on_event,
                 isolate=isolate,
                 apart=measure.APART if resident else (),
@@ -259,17 +262,32 @@ def run(
             if alone is not None and alone is not False:
                 alone.close()
     outcome.seconds = time.monotonic() - started
+    if os.environ.get(known.CACHE):
+        known.remember(f"run-{opened.path.name}", store.load(opened.path, details=False).rows)
     return outcome
 
 
-def recorded(results: Path) -> dict[str, Any]:
-    """How the newest run of this machine was asked for, {} where it does not say.
+def recorded(results: Path, on: str = "local") -> dict[str, Any]:
+    """How the newest run was asked for, {} where it does not say: of this machine, or of those on Ray, wherever.
 
     Raises:
-        RunError: there is no run of this machine.
+        RunError: there is none.
     """
-    plan_of: dict[str, Any] = store.environment_of(_newest(results, environment.record())).get("plan", {})
-    return plan_of
+    if on == "local":
+        plan_of: dict[str, Any] = store.environment_of(_newest(results, environment.record())).get("plan", {})
+        return plan_of
+    try:
+        plans = [store.environment_of(folder).get("plan", {}) for folder in _by_time(results)]
+    except store.StoreError as error:
+        raise RunError(f"--resume: {error}") from None
+    there = [plan for plan in plans if plan.get("asked", {}).get("on") == on]
+    if not there:
+        raise RunError(f"--resume --on {on}: no such run in {results}; start one without --resume")
+    return dict(there[-1])
+
+
+def _by_time(results: Path) -> list[Path]:
+    return sorted(store.run_folders(results), key=lambda folder: folder.name)
 
 
 def _newest(results: Path, here: dict[str, Any]) -> Path:
@@ -281,7 +299,7 @@ def _newest(results: Path, here: dict[str, Any]) -> Path:
 
 def _timing_alone() -> IO[bytes] | Literal[False] | None:
     """A file whose lock says that this process takes times; False: another does; None: cannot be told."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     try:
         file = open(Path(tempfile.gettempdir()) / f"hograd-timing-{os.getuid()}.lock", "ab")  # noqa: SIM115 (returned)
@@ -297,16 +315,54 @@ def _timing_alone() -> IO[bytes] | Literal[False] | None:
     return file
 
 
+def everywhere(
+    plans: Sequence[Planned], results: Path, cluster: Cluster, *, console: Console | None = None, **options: Any
+) -> list[Outcome]:
+    """:func:`run` on each kind of machine in a cluster, on all at once; each is a run of its own.
+
+    Raises:
+        RunError: as of one of them; the others are finished first.
+    """
+    console = console or Console(stderr=True)
+    console.print("looking at the hosts of the cluster …", markup=False)
+    try:
+        machines = cluster.machines(peers.packages(p.cell for p in plans))
+    except EngineError as error:
+        raise RunError(str(error)) from None
+    if len(machines) == 1:
+        return [run(plans, results, machines[0], console=console, **options)]
+    with ThreadPoolExecutor(len(machines)) as pool:
+        begun = [
+            pool.submit(run, plans, results, each, console=_Labelled(each.environment()["machine"]), **options)
+            for each in machines
+        ]
+        try:
+            return [each.result() for each in begun]
+        except KeyboardInterrupt:
+            cluster.stop()
+            return [each.result() for each in begun]
+
+
+class _Labelled(Console):
+    """Lines, no bar, that say of which machine they are."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(stderr=True, highlight=False, force_terminal=False, soft_wrap=True)
+        self._machine = machine
+
+    def print(self, *what: Any, **how: Any) -> None:
+        super().print(f"{self._machine}:", *what, **how)
+
+
 def _complete(
     here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The environment with the machine's ceilings, and what it takes to measure a cell again and to read all."""
+    """The environment with what it takes to measure a cell again and to read all."""
     files = [str(file.resolve()) for file in problem_files]
     own = {"problem_files": files, "problems": problems.texts()} if files else {}
     return {
         **here,
         "plan": {"cells": len(plans), **own, **record},
-        "ceilings": ceilings.measure(),
         "metrics": metrics.as_json(),
         "facts": plan.facts(p.cell for p in plans),
     }

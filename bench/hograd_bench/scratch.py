@@ -28,7 +28,7 @@ def scratch() -> Iterator[Path]:
 def clear_stale(folder: Path) -> list[Path]:
     """Remove the scratch folders in ``folder`` whose process is dead; returns them."""
     gone = []
-    for path in folder.glob(f"{PREFIX}*"):
+    for path in folder.glob(f"{PREFIX}*-*"):
         pid = path.name.removeprefix(PREFIX).split("-")[0]
         if pid.isdecimal() and path.is_dir() and not path.is_symlink() and not _alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)

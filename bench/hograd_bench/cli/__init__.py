@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from hograd_bench.cli import _measuring, _peers, _reading
+from hograd_bench.cli import _advise, _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
     """,
 )
+app.command("advise")(_advise.advise)
 app.command("list")(_measuring.list_)
 for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate, _peers.peers):
     app.command()(_command)

@@ -99,7 +99,7 @@ _SELECTING = (
     "memory_budget",
 )  # fmt: skip
 """Options that say what to measure."""
-_LIMITING = ("workers", "isolate", "cell_timeout", "memory_limit", "resident")
+_LIMITING = ("workers", "on", "address", "isolate", "cell_timeout", "memory_limit", "resident")
 """Options that say how; a resumed run may be given others."""
 
 
@@ -135,9 +135,17 @@ def run(
         bool, typer.Option("--resume", help="go on with the newest run of this machine, as it was asked for")
     ] = False,
     workers: Annotated[
-        int,
-        typer.Option(min=1, help="processes at once; cells that are timed run one at a time, beside no other"),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="processes at once (on Ray: on each host, else as many as it has CPUs); cells that are timed run one "
+            "at a time, beside no other",
+        ),
+    ] = None,
+    on: Annotated[str, typer.Option(help="where cells run: local, or ray (pip install 'hograd\\[ray]')")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="with --on ray: a running cluster, e.g. auto or 10.0.0.1:6379; else one here")
+    ] = None,
     isolate: Annotated[str, typer.Option(help="a process of its own for: auto (large cells), always, never")] = "auto",
     cell_timeout: Annotated[float, typer.Option(help="seconds after which a cell is stopped")] = 120.0,
     memory_limit: Annotated[float | None, typer.Option(help="GiB that a process may take (Linux)")] = None,
@@ -163,7 +171,7 @@ def run(
     given = {name: value for name, value in context.params.items() if name in (*_SELECTING, *_LIMITING)}
     try:
         if resume:
-            given = _as_recorded(context, running.recorded(results).get("asked"), given)
+            given = _as_recorded(context, running.recorded(results, given["on"]).get("asked"), given)
         checked = _checked(given)
         load_problem_files(checked["problem_file"])
         asked = _asked(checked)
@@ -178,27 +186,36 @@ def run(
         typer.echo("\n".join(p.cell.id for p in plans))
         return
     memory = int(checked["memory_limit"] * 2**30) if checked["memory_limit"] else None
-    local = engine.Local(checked["workers"], engine.Limits(checked["cell_timeout"], memory))
-    files = [Path(file) for file in checked["problem_file"]]
+    limits, workers = engine.Limits(checked["cell_timeout"], memory), checked["workers"]
+    options: dict[str, Any] = {
+        "isolate": checked["isolate"], "resident": checked["resident"], "resume": resume,
+        "problem_files": [Path(file) for file in checked["problem_file"]], "record": {"asked": _json_ready(given)},
+        "console": err,
+    }  # fmt: skip
     try:
-        outcome = running.run(
-            plans, results, local, isolate=checked["isolate"], resident=checked["resident"], resume=resume,
-            problem_files=files, record={"asked": _json_ready(given)}, console=err,
-        )  # fmt: skip
-    except running.RunError as error:
+        if checked["on"] == "ray":
+            with engine.Cluster(checked["address"], workers, limits) as cluster:
+                outcomes = running.everywhere(plans, results, cluster, **options)
+        else:
+            outcomes = [running.run(plans, results, engine.Local(workers or 1, limits), **options)]
+    except (running.RunError, engine.EngineError) as error:
         raise fail(str(error), 1) from None
     if as_json:
-        print_json(outcome.rows())
+        print_json([row for outcome in outcomes for row in outcome.rows()])
     else:
-        outcome.print(out)
-    if outcome.interrupted:
-        where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
-        err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run"
-                  f"{where} --resume", markup=False, soft_wrap=True)  # fmt: skip
+        for outcome in outcomes:
+            outcome.print(out)
+    for outcome in outcomes:
+        if outcome.interrupted:
+            where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+            err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run"
+                      f"{where} --resume", markup=False, soft_wrap=True)  # fmt: skip
+    if any(outcome.interrupted for outcome in outcomes):
         raise typer.Exit(INTERRUPTED)
     if report:
         build_report(results, reports)
-    if outcome.ended and "ok" not in outcome.ended.values():
+    ended = [status for outcome in outcomes for status in outcome.ended.values()]
+    if ended and "ok" not in ended:
         raise fail("no cell came out ok; the reasons are above and in the rows", 1)
 
 
@@ -244,6 +261,10 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     for name, unit in (("cell_timeout", "seconds"), ("memory_limit", "GiB"), ("memory_budget", "GiB")):
         if given[name] is not None and not (given[name] > 0 and math.isfinite(given[name])):
             raise ValueError(f"--{name.replace('_', '-')}: got {given[name]:g}, expected {unit} above 0")
+    if given["on"] not in ("local", "ray"):
+        raise ValueError(f"--on: got {given['on']!r}, expected local or ray")
+    if given["address"] is not None and given["on"] != "ray":
+        raise ValueError(f"--address: got {given['address']!r} without --on ray; add it, or leave the address out")
     if given["device"] not in (None, "cpu", "cuda"):
         raise ValueError(f"--device: got {given['device']!r}, expected cpu or cuda")
     return {**given, "problem_file": given["problem_file"] or []}

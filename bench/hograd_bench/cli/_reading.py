@@ -28,11 +28,14 @@ def report(
     ] = None,
     run: Annotated[list[str] | None, typer.Option(help="only this run; repeat for several; all where none")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the Markdown summary to this file")] = None,
+    benchmark_json: Annotated[
+        Path | None, typer.Option(help="also write the newest timed rows to this file, in pytest-benchmark's JSON")
+    ] = None,
 ) -> None:
     """Build reports/index.html, one self-contained file, from results/, with the data as CSV and Parquet beside it."""
-    if compare is not None and (run or markdown is not None):
-        raise fail("--compare: builds a page of its own, without --run and --markdown")
-    build_report(results, reports, compare=compare, runs=run or (), markdown=markdown)
+    if compare is not None and (run or markdown is not None or benchmark_json is not None):
+        raise fail("--compare: builds a page of its own, without --run, --markdown and --benchmark-json")
+    build_report(results, reports, compare=compare, runs=run or (), markdown=markdown, benchmark_json=benchmark_json)
 
 
 def build_report(
@@ -42,6 +45,7 @@ def build_report(
     compare: tuple[str, str] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
+    benchmark_json: Path | None = None,
 ) -> None:
     """Build the page and print where it is, and its headline tables."""
     from hograd_bench import report as reporting
@@ -50,7 +54,7 @@ def build_report(
         if compare is not None:
             built = reporting.build_comparison(results, reports, *compare)
         else:
-            built = reporting.build(results, reports, runs=runs, markdown=markdown)
+            built = reporting.build(results, reports, runs=runs, markdown=markdown, benchmark_json=benchmark_json)
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)

@@ -55,7 +55,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes alive at the peak that one operator took in one phase."""
+    """Bytes alive at a moment that one operator took in one phase."""
 
     phase: str
     op: str
@@ -77,6 +77,7 @@ class AllocationTrace:
         total_bytes: sum over all blocks taken.
         allocations: number of blocks taken.
         attribution: who took the bytes alive at the (first) peak, largest first; sums to peak_bytes.
+        left: who took what is still alive after all; sums to retained_bytes.
     """
 
     peak_bytes: int
@@ -87,6 +88,7 @@ class AllocationTrace:
     total_bytes: int
     allocations: int
     attribution: tuple[Held, ...]
+    left: tuple[Held, ...]
 
 
 @contextmanager
@@ -243,6 +245,7 @@ def _account(recorded: _Recorder, log: EngineLog, result_bytes: int) -> Allocati
         total_bytes=total,
         allocations=count,
         attribution=_attribute(recorded.events[: peak_at + 1] if peak else [], phases),
+        left=_attribute(recorded.events if now else [], phases),
     )
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 import hograd_core
 from hograd_bench import peers, problems
 from hograd_bench.cells import Cell
-from hograd_core import Method, Operator
+from hograd_core import Method, Operator, UnsupportedError
+from hograd_core.prepare import Prepared
 
 
 class Subject:
@@ -24,6 +25,7 @@ class Subject:
         instance: the problem built in the cell's dtype on its device.
         arguments: the operator's arguments, taken from the instance by name.
         peer: where the method is a peer's, that method made ready; else None.
+        prepared: where the cell's preparation is another than eager, hograd's method made ready; else None.
         prepare_seconds: what making it ready took.
     """
 
@@ -41,9 +43,12 @@ class Subject:
         if self.operator.takes_order:
             self._keywords["order"] = cell.order
         self.peer: peers.Prepared | None = None
+        self.prepared: Prepared | None = None
         started = time.perf_counter()
         if isinstance(self.method, peers.PeerMethod):
             self.peer = self.method.prepare(peers.Task(cell, self.instance))
+        elif cell.preparation != "eager":
+            self.prepared = self.prepare()
         self.prepare_seconds = time.perf_counter() - started
 
     def arguments_of(self, instance: problems.Instance) -> tuple[Any, ...]:
@@ -51,10 +56,31 @@ class Subject:
         known: Mapping[str, Any] = {"f": instance.f, "x": instance.x, "v": instance.v, **instance.extras}
         return tuple(known[name] for name in self.operator.inputs)
 
+    def prepare(self) -> Prepared:
+        """The method made ready as the cell says.
+
+        Raises:
+            UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
+        """
+        where = f"{self.operator.name}[{self.cell.method}]"
+        f, x, *_ = self.arguments
+        if tuple(self.operator.inputs[:2]) != ("f", "x"):
+            raise UnsupportedError(where, "prepared are operators of a function of x")
+        made = hograd_core.prepare(self.operator, f, x, preparation=self.cell.preparation, **self._keywords)
+        if made.preparation != self.cell.preparation:
+            raise UnsupportedError(where, f"not prepared so: {made.reason}")
+        return made
+
     def call(self) -> Any:
         """The operator by the cell's method: the thing that is measured, without hograd's guard."""
         if self.peer is not None:
             return self.peer.call()
+        if self.prepared is not None:
+            return self.prepared(*self.arguments[1:])
+        return self.eager_call()
+
+    def eager_call(self) -> Any:
+        """The operator by the cell's method, without preparation and without hograd's guard."""
         return self.operator.unguarded(*self.arguments, **self._keywords)
 
     def by(self, method: str) -> Any:
@@ -86,10 +112,15 @@ class Subject:
 
     def guarded_call(self) -> Any:
         """The same as a user calls it."""
-        return self.operator(*self.arguments, **self._keywords)
+        return self.call() if self.prepared is not None else self.operator(*self.arguments, **self._keywords)
 
     def call_with(self, f: Callable[[Tensor], Tensor]) -> Any:
-        """The same with f replaced (by a counting wrapper, say); only where the operator takes f."""
+        """The same with f replaced (by a counting wrapper, say); only where the operator takes f.
+
+        A prepared kernel does not call f again.
+        """
+        if self.prepared is not None:
+            return self.call()
         replaced = tuple(f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True))
         return self.operator.unguarded(*replaced, **self._keywords)
 

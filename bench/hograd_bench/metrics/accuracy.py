@@ -7,6 +7,7 @@ to the largest entry, or to the terms that sum up to the value where they cancel
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import weakref
@@ -133,8 +134,8 @@ def _judge(subject: Subject) -> Judgement:
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
         truth = _truth(subject)
-    except reference.TruthError as error:
-        return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
+    except reference.TruthError as doubt:
+        return Judgement(allowed, skew, unknown=f"truth is in doubt: {doubt}")
     if not _is_finite(truth):
         return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
     error = reference.relative_error(result, truth.value, truth.scale)
@@ -189,7 +190,7 @@ def _disagreement(subject: Subject) -> float | Missing:
     for method in subject.operator.methods.values():
         if method.exact and method.supports(order) and method.name not in results:
             try:
-                results[method.name] = repeatable(lambda name=method.name: subject.by(name))()
+                results[method.name] = repeatable(functools.partial(subject.by, method.name))()
             except Exception:  # that method's own row says why
                 results[method.name] = None
     own = subject.tensors(repeatable(subject.call)())

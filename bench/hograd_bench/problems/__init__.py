@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hograd_bench import own_files
+from hograd_bench import own_files, plugins
 from hograd_bench import patterns as patterns  # declares its operator, wherever cells are made
 from hograd_bench.problems._contract import ClosedForm as ClosedForm
 from hograd_bench.problems._contract import Draw as Draw
@@ -104,3 +104,6 @@ def texts() -> dict[str, str]:
     What such a file imports is not looked at.
     """
     return dict(_TEXTS)
+
+
+plugins.load()  # last, for what they import is this module; wherever cells are made

@@ -216,7 +216,8 @@ def problem(
         raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
         raise ValueError(f"problem: {name!r} is declared twice")
-    if not isinstance(family, str) or not family.isprintable() or not 0 < len(family.strip()) <= 40:
+    text = str(family)
+    if text != family or not text.isprintable() or not 0 < len(text.strip()) <= 40:
         raise ValueError(f"family: got {family!r}, expected a word or two, such as 'network'")
     if not set(sizes) <= {"n", "depth", "batch"}:
         raise ValueError(f"sizes: got {sorted(sizes)}, expected some of n, depth, batch")

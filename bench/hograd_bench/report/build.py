@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from hograd_bench import claims, store
 from hograd_bench import compare as comparing
 from hograd_bench.environment import MetricRecord
+from hograd_bench.report import benchmark_json as benchmarks
 from hograd_bench.report import comparison, export, page, run_diff, summary, terminal
 from hograd_bench.report.data import report_data
 from hograd_bench.report.summary import Summary
@@ -53,6 +56,7 @@ def build(
     records: Mapping[str, MetricRecord] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
+    benchmark_json: Path | None = None,
 ) -> Built:
     """Build ``reports/index.html`` and beside it rows.csv, rows.parquet and summary.md.
 
@@ -62,6 +66,7 @@ def build(
         records: metric records, by name; None: those installed, and those that came with the runs.
         runs: ids of the runs to report on; none: all.
         markdown: also write the Markdown summary here.
+        benchmark_json: also write the newest row of each cell here, in pytest-benchmark's JSON.
 
     Raises:
         ReportError: no results, or the folder cannot be written.
@@ -97,8 +102,22 @@ def build(
     }
     if markdown is not None:
         files[markdown] = lambda staging: _text(staging, words)
+    if benchmark_json is not None:
+        exported = _benchmarks(rows[1], loaded)
+        files[benchmark_json] = lambda staging: _text(staging, exported)
     write(files)
     return Built(path, said, warnings)
+
+
+def _benchmarks(rows: pd.DataFrame, loaded: store.Results) -> str:
+    machines = sorted(rows["machine"].unique())
+    if len(machines) > 1:
+        raise ReportError(
+            f"--benchmark-json: the rows are of {len(machines)} machines ({', '.join(machines)}), the file has one; "
+            "choose runs of one with --run"
+        )
+    environment = loaded.environment(machines[0], max(rows["run"]))
+    return json.dumps(benchmarks.document(rows, environment), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
 def build_comparison(

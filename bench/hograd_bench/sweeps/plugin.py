@@ -7,10 +7,14 @@ hograd is installed, so each fixture, option and mark begins with hograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
+
+# Registered, not imported: it is a room of its own. The entry point stays this one, so that an environment in which
+# hograd is installed runs the suite of older revisions too, as the gate does.
+pytest_plugins = ("hograd_bench.limits.plugin",)
 
 
 class Batch:
@@ -20,16 +24,34 @@ class Batch:
         plans: numbers and planned cells.
         ask: called before each cell with its number; False: leave it.
         emit: takes the row of each.
+        more: further cells, measured in the same session: to start another takes longer than many a cell.
     """
 
     def __init__(
-        self, plans: Sequence[tuple[int, Any]], ask: Callable[[int], bool], emit: Callable[[dict[str, Any]], None]
+        self,
+        plans: Sequence[tuple[int, Any]],
+        ask: Callable[[int], bool],
+        emit: Callable[[dict[str, Any]], None],
+        more: Iterable[Sequence[tuple[int, Any]]] = (),
     ) -> None:
-        self.plans, self.ask, self.emit = plans, ask, emit
+        self.plans, self.ask, self.emit, self.more = plans, ask, emit, more
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Let the sweep find it."""
         config.stash[BATCH] = self
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Measure what was collected, then collect more."""
+        more = iter(self.more)
+        while True:
+            for item, following in zip(session.items, [*session.items[1:], None], strict=False):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            plans = next(more, None)
+            if plans is None:
+                return True
+            self.plans = plans
+            session.perform_collect()
 
 
 def _always(number: int) -> bool:

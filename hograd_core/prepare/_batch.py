@@ -1,0 +1,76 @@
+"""A graph of one direction as a graph of many, and many as the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from hograd_core.prepare._build import table
+from hograd_core.prepare._graphs import aten, is_call, placeholders, propagate, replace, value
+from hograd_core.prepare._passes import clean
+
+
+def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int) -> GraphModule:
+    """The same function with ``rows`` values of one input along a new dimension 0, and so of its result.
+
+    Operations are taken apart before they are vectorised: many backward formulas have no batching rule of their own,
+    and vmap would run them one row at a time.
+
+    Args:
+        module: a clean graph.
+        inputs: tensors such as it is called with.
+        place: of the input that there are several of.
+        rows: how many.
+    """
+    simpler = table("compiled")
+    simple = make_fx(module, decomposition_table=simpler)(*inputs)
+    propagate(simple, inputs)
+    clean(simple)
+    several = [t.expand(rows, *t.shape).clone() if i == place else t for i, t in enumerate(inputs)]
+    in_dims = tuple(0 if i == place else None for i in range(len(inputs)))
+    many = make_fx(torch.func.vmap(simple, in_dims=in_dims), decomposition_table=simpler)(*several)
+    propagate(many, several)
+    return clean(many)
+
+
+def identity_rows(module: GraphModule, place: int, rows: int) -> tuple[list[tuple[int, bool]], bool]:
+    """Have one input, of shape (rows, *shape of x), be rows of the identity: ``eye @ W`` is W, so rows of it are W's.
+
+    For each product with an input W, or its transpose, a further input stands for the rows of W. (Where W holds
+    infinities, an eager product gives NaN there.)
+
+    Returns:
+        Of each further input the place of W among the others and whether it is transposed; whether the rows of the
+        identity are still needed.
+    """
+    graph = module.graph
+    inputs = placeholders(graph)
+    eye, others = inputs[place], [node for i, node in enumerate(inputs) if i != place]
+    found: list[tuple[int, bool]] = []
+    last = inputs[-1]
+    for node in list(graph.nodes):
+        if not is_call(node, aten.mm.default) or _unviewed(node.args[0]) is not eye:
+            continue
+        if value(node.args[0]).shape != (rows, value(eye).numel() // rows):
+            continue
+        matrix: Any = node.args[1]
+        transposed = is_call(matrix, aten.permute.default)
+        base = matrix.args[0] if transposed else matrix
+        if base.op != "placeholder" or base is eye:
+            continue
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"rows_{len(found)}")
+        last.meta["val"] = value(node)
+        found.append((others.index(base), transposed))
+        replace(node, last)
+    clean(module)
+    return found, bool(eye.users)
+
+
+def _unviewed(node: Any) -> Any:
+    return node.args[0] if is_call(node, aten.view.default) else node

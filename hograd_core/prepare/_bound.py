@@ -1,0 +1,174 @@
+"""A product at one point, for many directions: what depends on the point alone is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hograd_core import _entrance
+from hograd_core.prepare import _inductor
+from hograd_core.prepare._agreement import differs, nearby, response, tolerance
+from hograd_core.prepare._batch import batched
+from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready
+from hograd_core.prepare._graphs import duplicate
+from hograd_core.prepare._split import split
+from hograd_core.prepare._task import Task
+
+if TYPE_CHECKING:
+    from hograd_core.prepare._prepared import Entry, Prepared
+
+_MOST_BATCHES = 8
+
+
+class Halves:
+    """The two halves of a kernel: x to residuals, directions and residuals to products; for a number of rows.
+
+    Attributes:
+        first: [x, *args, *lifted] -> residuals.
+        second: [v, x, *args, *lifted, *residuals] -> product.
+    """
+
+    def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
+        assert kernel.traced is not None
+        x, v, *rest = [*tensors, *kernel.lifted]
+        parts = split(duplicate(kernel.traced.graph), [1])
+        fixed = [x, *rest]
+        with torch.no_grad():
+            residuals = parts.first(*fixed)
+        inputs = [v, *fixed, *residuals]
+        second = parts.second
+        if rows is not None:
+            second = batched(second, inputs, 0, rows)
+            inputs[0] = v.expand(rows, *v.shape).contiguous()
+        self.first: Outputs = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
+        self.second: Outputs = ready(finished(second, kernel.preparation), inputs, kernel.preparation)
+        with torch.no_grad():
+            self.matches = _inductor.tensor_guard(inputs[: 1 + len(fixed)])
+
+
+class Bound:
+    """v -> the product at the point that was bound; made by :meth:`Prepared.bind`.
+
+    It refers to x and args: where they, or tensors of f, were updated, what depends on them is computed anew.
+    """
+
+    def __init__(self, prepared: Prepared, task: Task, x: Tensor, args: tuple[Tensor, ...]) -> None:
+        self._prepared, self._task = prepared, task
+        self._x, self._args = x, args
+        self._bindings: dict[int | None, _Binding | None] = {}
+
+    def __call__(self, v: Tensor, *, in_dims: int | None = None) -> Tensor:
+        """The product with v, shaped like x; with ``in_dims=0`` with each of V along dimension 0, as many rows.
+
+        Raises:
+            RuntimeError: the prepared kernel was closed.
+            TypeError, ValueError: v does not pair with x.
+        """
+        if in_dims not in (None, 0):
+            raise ValueError(f"in_dims: got {in_dims!r}, expected None, or 0 for directions along dimension 0")
+        rows = None if in_dims is None else _rows(v, self._x)
+        if rows == 0:
+            return torch.zeros_like(v)
+        if not _entrance._STATE.evaluating:
+            binding = self._bindings.get(rows)
+            if binding is not None:
+                result = binding.quickly(v)
+                if result is not None:
+                    return result
+            if not _entrance.in_transform():
+                binding = self._bound(v if rows is None else v[0], rows)
+                if binding is not None:
+                    with _entrance.entered():
+                        return binding.run(v.clone() if v.is_inference() else v.detach().contiguous())
+        if rows is None:
+            return self._prepared(self._x, v, args=self._args)
+        return torch.stack([self._prepared(self._x, row, args=self._args) for row in v])
+
+    def _bound(self, v: Tensor, rows: int | None) -> _Binding | None:
+        """What runs for so many rows, with residuals of x as it is now; None: only the whole kernel does."""
+        tensors, entry = self._prepared.entry_for([self._x, v], self._args)
+        halves = self._prepared.halves(entry, tensors, rows)
+        binding = None if halves is None else _Binding(self, halves, entry, tensors)
+        if len(self._bindings) >= _MOST_BATCHES:
+            self._bindings.clear()
+        self._bindings[rows] = binding
+        return binding
+
+
+class _Binding:
+    """Residuals of a point, and what they are of."""
+
+    def __init__(self, bound: Bound, halves: Halves, entry: Entry, tensors: Sequence[Tensor]) -> None:
+        x, _, *args = tensors
+        self._open = bound._prepared.is_open
+        self._entry, self._second, self._matches = entry, halves.second, halves.matches
+        self._fixed = [x, *args, *entry.lifted]
+        self._watched = [t for t in (bound._x, *bound._args, *entry.lifted) if not t.is_inference()]
+        self._then = self._now()
+        with _entrance.entered(), torch.no_grad():
+            self._rest = [*self._fixed, *halves.first(list(self._fixed))]
+
+    def _now(self) -> list[int]:
+        return [number for t in self._watched for number in (t._version, t.data_ptr())]
+
+    def run(self, v: Tensor) -> Tensor:
+        """The product, with residuals that were just computed."""
+        with torch.no_grad():
+            return self._second([v, *self._rest])[0]
+
+    def quickly(self, v: Tensor) -> Tensor | None:
+        """The product; None where something is not as it was."""
+        grad = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            if self._matches(v, *self._fixed) and self._now() == self._then and self._entry.state.holds():
+                return self._second([v, *self._rest])[0] if self._open() else None
+        except TypeError:
+            pass
+        finally:
+            torch._C._set_grad_enabled(grad)
+        return None
+
+
+def _rows(v: Any, x: Tensor) -> int:
+    if not isinstance(v, Tensor) or v.dim() != x.dim() + 1 or v.shape[1:] != x.shape:
+        got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+        raise ValueError(f"V: got {got}, expected directions along dimension 0: (rows, {', '.join(map(str, x.shape))})")
+    return int(v.shape[0])
+
+
+def halves_of(task: Task, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> Halves | None:
+    """The halves of a kernel after they were held against the eager method; None where they cannot be had."""
+    made: list[Halves] = []
+
+    def make(_: str) -> Kernel:
+        halves = Halves(kernel, tensors, rows)
+        made.append(halves)
+
+        def run(given: list[Tensor]) -> Tensor:
+            x, v, *args = given
+            residuals = halves.first([x, *args, *kernel.lifted])
+            return halves.second([v, x, *args, *kernel.lifted, *residuals])[0]
+
+        return Kernel(run)
+
+    x, v, *args = tensors
+    several = v if rows is None else v.expand(rows, *v.shape)
+    moved = nearby([x, several])
+
+    def agrees(run: Callable[..., Tensor]) -> str | None:
+        result = run(*moved, *args)
+        picked = [None] if rows is None else list(dict.fromkeys((0, rows // 2, rows - 1)))
+        for i in picked:
+            at = moved if i is None else [moved[0], moved[1][i]]
+            reference, again = response(task.eager, at, args)
+            why = differs(reference, result if i is None else result[i], tolerance(reference, again))
+            if why is not None:
+                return why
+        return None
+
+    found = build(make, [kernel.preparation], agrees)
+    return made[-1] if found.run is not None else None

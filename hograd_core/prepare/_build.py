@@ -1,0 +1,188 @@
+"""From a function of tensors to something that runs quickly: trace, clean, compile, hold against the eager method."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from hograd_core.prepare import _inductor
+from hograd_core.prepare._graphs import aten, duplicate, output
+from hograd_core.prepare._merge import merge_products
+from hograd_core.prepare._passes import clean, own_result
+from hograd_core.prepare._peak import peak_bytes
+from hograd_core.prepare._trace import CannotPrepareError, Traced, trace
+
+PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
+Run = Callable[[list[Tensor]], Tensor]
+Outputs = Callable[[list[Tensor]], Sequence[Tensor]]
+
+_HEAVY = 2**16
+"""Elements of a matrix from which reading it costs more than the calls that put rows together."""
+
+
+@dataclass
+class Kernel:
+    """Something that runs, and what it was made from.
+
+    Attributes:
+        run: [*inputs, *lifted] -> the result; None: only the eager method does.
+        lifted: tensors that f refers to, its last inputs.
+        preparation: how it runs.
+        reasons: why not as it was asked for.
+        operations: of the graph that runs, by name, as far as there is one.
+        peak: the most bytes that it holds at once, its result included, as far as its graph tells.
+        traced: the clean graph that it was made from, of which bound products are made.
+    """
+
+    run: Run | None = None
+    lifted: list[Tensor] = field(default_factory=list)
+    preparation: str = "eager"
+    reasons: list[str] = field(default_factory=list)
+    operations: Counter[str] = field(default_factory=Counter)
+    traced: Traced | None = None
+    peak: int = 0
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Run it on inputs."""
+        assert self.run is not None
+        with torch.no_grad():
+            return self.run([*inputs, *self.lifted])
+
+
+def ladder(preparation: str, device: str) -> tuple[str, ...]:
+    """What is tried, in order, before the eager method."""
+    if preparation == "auto":
+        preparation = "compiled" if device == "cpu" else "cudagraph"
+    return {"compiled": ("compiled", "graph"), "cudagraph": ("cudagraph", "graph"), "graph": ("graph",)}[preparation]
+
+
+def table(preparation: str) -> dict[Any, Any]:
+    """Decompositions: what each preparation takes apart before it looks for what is shared.
+
+    Op by op an operation costs a call, so that few large ones are best; a compiler fuses small ones, and cannot see
+    into large ones.
+    """
+    found = dict(_inductor.decompositions()) if preparation != "graph" else {}
+    if found:  # inductor's own of this one has no batching rule, which bound products and Hessians need
+        softmax = aten._softmax_backward_data.default
+        found[softmax] = torch._decomp.decomposition_table[softmax]
+    for kept in (aten.dot.default, aten.vdot.default, aten.slice_scatter.default, aten.select_scatter.default):
+        found.pop(kept, None)
+    return {**found, aten.mv.default: _mv, aten.addmv.default: _addmv}
+
+
+def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
+    """As a product of one row, which can be merged with others."""
+    return torch.mm(vector.unsqueeze(0), matrix.t()).squeeze(0)
+
+
+def _addmv(bias: Tensor, matrix: Tensor, vector: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    scaled: Tensor = beta * bias + alpha * _mv(matrix, vector)
+    return scaled
+
+
+def counted(module: GraphModule) -> Counter[str]:
+    """Operations that a graph dispatches, by name."""
+    return Counter(str(node.target) for node in module.graph.nodes if node.op == "call_function")
+
+
+def finished(module: GraphModule, preparation: str) -> GraphModule:
+    """The last passes over a clean graph: merge, clean what that left, return memory of its own."""
+    clean(merge_products(module, least=_HEAVY if preparation == "graph" else 0))
+    own_result(module.graph)
+    module.recompile()
+    return module
+
+
+def ready(module: GraphModule, inputs: Sequence[Tensor], preparation: str) -> Outputs:
+    """Something that runs a finished graph: [*inputs] -> a sequence of its results."""
+    device = inputs[0].device.type
+    if preparation == "graph":
+        forward, single = module.forward, not isinstance(output(module.graph).args[0], tuple | list)
+        return (lambda given: (forward(*given),)) if single else (lambda given: forward(*given))
+    if preparation == "cudagraph" and device != "cuda":
+        raise CannotPrepareError(f"CUDA graphs are of GPUs, and x is on the {device}")
+    why = _inductor.unavailable(device)
+    if preparation == "compiled" and why is not None:
+        raise CannotPrepareError(why)
+    run = ready(module, inputs, "graph") if why is not None else _inductor.compiled(module, inputs, device)
+    return run if preparation == "compiled" else CudaGraph(run, inputs)
+
+
+class CudaGraph:
+    """A function of tensors recorded once as a CUDA graph and replayed: one launch for all kernels.
+
+    Inputs are copied to where they were when it was recorded, the result is copied away: calls take turns.
+    """
+
+    def __init__(self, run: Outputs, inputs: Sequence[Tensor]) -> None:
+        self._inputs = [t.detach().clone() for t in inputs]
+        self._lock = threading.Lock()
+        stream: Any = torch.cuda.Stream(self._inputs[0].device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.no_grad(), torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose kernels and take workspaces at their first calls
+                run(list(self._inputs))
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(self._graph):
+            self._results = run(list(self._inputs))
+
+    def __call__(self, given: list[Tensor]) -> list[Tensor]:
+        """Replay with other values."""
+        with self._lock:
+            torch._foreach_copy_(self._inputs, given)
+            self._graph.replay()
+            return [result.clone() for result in self._results]
+
+
+def build(
+    make: Callable[[str], Kernel],
+    preparations: Sequence[str],
+    agrees: Callable[[Callable[..., Tensor]], str | None],
+) -> Kernel:
+    """The first of several preparations that can be made and computes what the eager method computes.
+
+    Args:
+        make: makes the kernel of a preparation.
+        preparations: see :func:`ladder`.
+        agrees: why a candidate (*inputs) -> tensor is not the function; None: it is.
+    """
+    reasons: list[str] = []
+    for candidate in preparations:
+        try:
+            kernel = make(candidate)
+            why = agrees(kernel)
+        except CannotPrepareError as error:
+            why = str(error)
+        except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
+            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+        if why is None:
+            kernel.reasons = reasons
+            return kernel
+        reasons.append(f"{candidate}: {why}")
+    return Kernel(reasons=reasons)
+
+
+def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Traced:
+    """A function as a clean graph."""
+    traced = trace(function, inputs, table(preparation))
+    clean(traced.graph)
+    return traced
+
+
+def plain(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Kernel:
+    """A function (*inputs) -> tensor as it is."""
+    traced = clean_trace(function, inputs, preparation)
+    module = finished(duplicate(traced.graph), preparation)
+    kernel = Kernel(None, traced.lifted, preparation, [], counted(module), traced, peak_bytes(module))
+    run = ready(module, [*inputs, *traced.lifted], preparation)
+    kernel.run = lambda given: run(given)[0]
+    return kernel

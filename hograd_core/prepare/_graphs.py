@@ -1,0 +1,125 @@
+"""What the passes over a graph share: kinds of nodes, what each holds (as a fake tensor), replacing and inserting."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+aten = torch.ops.aten
+
+
+def propagate(module: GraphModule, inputs: Sequence[Tensor]) -> FakeTensorMode:
+    """Note in ``meta["val"]`` what each node holds: a tensor without data that has shape, strides, dtype and device."""
+    # Inductor's cache on disk is passed over for graphs whose mode has no ShapeEnv.
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+    given = iter(inputs)
+    with mode, torch.no_grad():
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                node.meta["val"] = mode.from_tensor(next(given).detach(), static_shapes=True)
+            elif node.op == "get_attr":
+                node.meta["val"] = mode.from_tensor(getattr(module, str(node.target)).detach(), static_shapes=True)
+            elif node.op == "call_function":
+                node.meta["val"] = _evaluate(node)
+    return mode
+
+
+def _evaluate(node: Node) -> Any:
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def value(node: Any) -> Tensor:
+    """What a node holds, as a fake tensor."""
+    held: Tensor = node.meta["val"]
+    return held
+
+
+def is_call(node: Any, *targets: Any) -> bool:
+    """Whether a node calls one of these operations, or any where none is named."""
+    return isinstance(node, Node) and node.op == "call_function" and (not targets or node.target in targets)
+
+
+def layout(tensor: Tensor) -> tuple[Any, ...]:
+    """What of a tensor other operations can tell."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def insert(before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+    """A new call before a node."""
+    with before.graph.inserting_before(before):
+        made = before.graph.call_function(target, args, kwargs)
+    tensors = [value(n) for n in made.all_input_nodes] or [value(before)]
+    with tensors[0].fake_mode, torch.no_grad():  # type: ignore[attr-defined]
+        made.meta["val"] = _evaluate(made)
+    return made
+
+
+def replace(node: Node, by: Node) -> None:
+    """Put one node in the place of another, which goes."""
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+
+
+def placeholders(graph: Graph) -> list[Node]:
+    """The inputs of a graph, in order."""
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+def output(graph: Graph) -> Node:
+    """The node that returns."""
+    found: Node = next(node for node in reversed(graph.nodes) if node.op == "output")
+    return found
+
+
+def result(graph: Graph) -> Node:
+    """The one node whose value a graph returns."""
+    (returned,) = output(graph).all_input_nodes
+    found: Node = returned
+    return found
+
+
+def duplicate(module: GraphModule) -> GraphModule:
+    """A copy, to be changed."""
+    graph = Graph()
+    known: dict[Node, Node] = {}
+    returned = graph.graph_copy(module.graph, known)
+    graph.output(returned)
+    for old, new in known.items():
+        new.meta = dict(old.meta)
+    return GraphModule(module, graph)
+
+
+def copied(nodes: Sequence[Node], into: Graph, known: dict[Node, Node]) -> None:
+    """Copy nodes, in order, into another graph, with what they hold; ``known``: those that are there already."""
+    for node in nodes:
+        if node not in known:
+            known[node] = into.node_copy(node, known.__getitem__)
+
+
+def sort(graph: Graph) -> None:
+    """Put nodes in an order in which each follows what it reads, and as near to the present one as can be."""
+    nodes = list(graph.nodes)
+    place = {node: i for i, node in enumerate(nodes)}
+    waiting = {node: len(node.all_input_nodes) for node in nodes}
+    ready = [place[node] for node in nodes if not waiting[node] and node.op != "output"]
+    heapq.heapify(ready)
+    last: Node | None = None
+    while ready:
+        node = nodes[heapq.heappop(ready)]
+        if last is not None:
+            last.append(node)
+        last = node
+        for user in node.users:
+            waiting[user] -= 1
+            if not waiting[user] and user.op != "output":
+                heapq.heappush(ready, place[user])
+    if last is not None:
+        last.append(output(graph))

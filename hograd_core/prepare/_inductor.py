@@ -1,0 +1,115 @@
+"""Private interfaces of torch that prepared kernels use, all of them here. Tested with torch 2.13.0 and 2.14.1 on CPUs.
+
+Where one of them is gone or fails, the graph is run without it, and the reason says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from hograd_core.prepare._graphs import output, placeholders, propagate, value
+from hograd_core.prepare._rows import use_rows
+
+Run = Callable[[list[Tensor]], Any]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch deprecates of its own, as it is imported, from being an error of our caller's under -W error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+@functools.cache
+def decompositions() -> Mapping[Any, Any]:
+    """Inductor's table of operations as sums of simpler ones."""
+    with _quiet():
+        from torch._inductor.decomposition import select_decomp_table
+
+        return dict(select_decomp_table())
+
+
+@functools.cache
+def unavailable(device: str) -> str | None:
+    """Why nothing can be compiled for a kind of device; None: it can."""
+    with _quiet():
+        try:
+            from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config  # noqa: F401
+            from torch._inductor.cpp_builder import get_cpp_compiler
+            from torch.utils._triton import has_triton
+        except ImportError as error:
+            return f"this torch ({torch.__version__}) has another inductor: {error}"
+        if device != "cpu":
+            return None if has_triton() else "inductor needs Triton for a GPU; pip install triton"
+        try:
+            get_cpp_compiler()
+        except RuntimeError as error:
+            return f"no C++ compiler for inductor ({str(error).strip().splitlines()[0]}); install g++, or set CXX"
+    return None
+
+
+def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
+    """Compile a graph of aten operations for inputs such as these.
+
+    Args:
+        module: (*inputs) -> one tensor, or a tuple of different ones; changed.
+        inputs: the tensors, for their shapes, strides, dtypes and devices.
+        device: "cpu" (through inductor's C++ wrapper, without which a call costs 20 us more) or "cuda".
+
+    Returns:
+        (list of tensors) -> a sequence of tensors. Thread-safe: buffers belong to the call.
+    """
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config
+
+    if device == "cpu":
+        propagate(module, inputs)
+        use_rows(module)
+    returned = output(module.graph)
+    returned.args = (tuple(returned.all_input_nodes),)
+    module.recompile()
+    mode = propagate(module, inputs)
+    fakes = [value(node) for node in placeholders(module.graph)]
+    wrapper = device == "cpu"
+    # A template of ours takes no epilogues: fused into it they would be lost.
+    settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
+    with _quiet(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
+        made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)
+    run: Run = made.current_callable
+    return run
+
+
+def tensor_guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+    """A quick check that tensors are of the same kinds as these, under the same modes: in C++ where torch has it."""
+    try:
+        from torch._C._dynamo.guards import TensorGuards
+
+        check: Callable[..., bool] = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    except (ImportError, TypeError):
+        kinds = [_kind(t) for t in tensors]
+
+        def check(*given: Tensor) -> bool:
+            return len(given) == len(kinds) and [_kind(t) for t in given] == kinds
+
+    return check
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    modes = (
+        torch.is_inference_mode_enabled(), torch.is_autocast_enabled(tensor.device.type),
+        torch._C._functorch.peek_interpreter_stack() is None,
+    )  # fmt: skip
+    return (
+        type(tensor), tensor.shape, tensor.stride(), tensor.dtype, tensor.device,
+        tensor.is_inference(), tensor.requires_grad and torch.is_grad_enabled(), modes,
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""Products of few rows, ``A @ W`` with at most 4 rows of A: W is streamed once, in the order it lies in memory.
+
+A matrix library packs W before it multiplies, which for few rows costs more than the product. Registered with inductor
+as an operation ``hograd::rows``: contiguous A (rows x k), contiguous W (k x n, or n x k where ``transposed``).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
+
+MOST_ROWS = 4
+_LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("rows(Tensor a, Tensor w, bool transposed) -> Tensor")
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+def _product(a: Tensor, w: Tensor, transposed: bool) -> Tensor:
+    return torch.mm(a, w.t() if transposed else w)
+
+
+_LIBRARY.impl("rows", _product, "CompositeExplicitAutograd")
+
+# y = a W: each row of W, times an entry of a, is added to y; several rows of W at a time, so that y is read less often.
+# y = a Wᵀ: each row of W with a is a dot product.
+_SOURCE = r"""
+#include <torch/csrc/inductor/cpp_prefix.h>
+#ifndef HOGRAD_ROWS
+#define HOGRAD_ROWS
+template <typename T, int R>
+static inline void hograd_rows(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long from, long to, long N) {
+  using V = at::vec::Vectorized<T>;
+  constexpr long L = V::size();
+  constexpr int Q = R <= 2 ? 8 : 4;
+  for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] = 0;
+  long i = 0;
+  for (; i + Q <= K; i += Q) {
+    V x[R][Q];
+    for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) x[r][q] = V(a[r*K+i+q]);
+    const T* row = w + i*N;
+    long j = from;
+    for (; j + L <= to; j += L) {
+      V sum[R];
+      for (int r = 0; r < R; r++) sum[r] = V::loadu(y + r*N + j);
+      for (int q = 0; q < Q; q++) {
+        V m = V::loadu(row + q*N + j);
+        for (int r = 0; r < R; r++) sum[r] = at::vec::fmadd(x[r][q], m, sum[r]);
+      }
+      for (int r = 0; r < R; r++) sum[r].store(y + r*N + j);
+    }
+    for (; j < to; j++) for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) y[r*N+j] += a[r*K+i+q] * row[q*N+j];
+  }
+  for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
+}
+template <typename T, int R>
+static inline void hograd_rows_transposed(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long from, long to, long N) {
+  using V = at::vec::Vectorized<T>;
+  constexpr long L = V::size();
+  constexpr int Q = 4;
+  for (long i = from; i < to; i += Q) {
+    const int q_end = to - i < Q ? to - i : Q;
+    V sum[R][Q];
+    for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q] = V(T(0));
+    long j = 0;
+    if (q_end == Q) {
+      for (; j + L <= K; j += L) {
+        V x[R];
+        for (int r = 0; r < R; r++) x[r] = V::loadu(a + r*K + j);
+        for (int q = 0; q < Q; q++) {
+          V m = V::loadu(w + (i+q)*K + j);
+          for (int r = 0; r < R; r++) sum[r][q] = at::vec::fmadd(x[r], m, sum[r][q]);
+        }
+      }
+    }
+    for (int q = 0; q < q_end; q++) for (int r = 0; r < R; r++) {
+      T part[L];
+      sum[r][q].store(part);
+      T s = 0;
+      for (int l = 0; l < L; l++) s += part[l];
+      for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
+      y[r*N+i+q] = s;
+    }
+  }
+}
+#endif
+extern "C"
+{{kernel.def_kernel(inputs={"A": A, "W": W}, outputs={"Y": Y})}}
+{
+  #pragma omp parallel for num_threads({{threads}}) if({{threads}} > 1)
+  for (long t = 0; t < {{threads}}; t++)
+    {{name}}<{{type}}, {{rows}}>(A, W, Y, {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
+}
+"""
+_WORTH_A_THREAD = 2**16
+
+
+def use_rows(module: GraphModule) -> None:
+    """Put the operation in the place of the products that it serves, and teach inductor what it is; in place."""
+    found = False
+    for node in list(module.graph.nodes):
+        if not is_call(node, aten.mm.default) or value(node).shape[0] > MOST_ROWS or value(node).dtype not in _TYPES:
+            continue
+        a, w = node.args
+        turned = is_call(w, aten.permute.default) and w.args[1] == [1, 0]
+        base = w.args[0] if turned else w
+        if value(base).is_contiguous() and value(base).device.type == "cpu" and value(base).numel() > 0:
+            replace(node, insert(node, torch.ops.hograd.rows.default, a, base, turned))
+            found = True
+    if found:
+        _register()
+        module.graph.eliminate_dead_code()
+        module.recompile()
+
+
+@functools.cache
+def _register() -> None:
+    from torch._inductor import ir
+    from torch._inductor.codegen.cpp_template import CppTemplate
+    from torch._inductor.lowering import register_lowering
+    from torch._inductor.utils import parallel_num_threads
+
+    class Rows(CppTemplate):
+        def __init__(self, a: Any, w: Any, layout: Any, transposed: bool) -> None:
+            super().__init__("hograd_rows", [a, w], layout, 1)
+            self.transposed = transposed
+
+        def render(self, **given: Any) -> str:
+            kernel, y = given["kernel"], given.get("template_buffer_node")
+            a, w = cast("list[Any]", self.input_nodes)
+            y = self.output_node if y is None else y
+            rows, k, n = (int(s) for s in (*a.get_size(), y.get_size()[1]))
+            threads = max(1, min(parallel_num_threads(), k * n // _WORTH_A_THREAD))
+            text: str = self._template_from_string(_SOURCE).render(
+                kernel=kernel, A=a, W=w, Y=y, rows=rows, k=k, n=n, threads=threads, type=_TYPES[a.get_dtype()],
+                name="hograd_rows_transposed" if self.transposed else "hograd_rows",
+            )  # fmt: skip
+            return text
+
+    def lower(a: Any, w: Any, transposed: bool) -> Any:
+        a, w = (ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(t)) for t in (a, w))
+        n = w.get_size()[0 if transposed else 1]
+        layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], n])
+        return Rows(a, w, layout, transposed).generate().output_node()  # type: ignore[no-untyped-call]
+
+    register_lowering(torch.ops.hograd.rows.default, type_promotion_kind=None)(lower)

@@ -1,0 +1,141 @@
+"""What f refers to in Python, as it was when f was traced: a change of it makes a new trace necessary.
+
+Watched are the variables that f closes over, the global names it reads, defaults, what bound methods and partials hold,
+entries of lists and dictionaries, attributes of objects and modules (``training`` among them), and so on through all
+of these; tensors by their identity, since their values are inputs of a graph. What lies deeper than that, or in a file,
+or behind C, cannot be seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MOST = 512
+_PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, tuple)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class State:
+    """A snapshot.
+
+    Attributes:
+        whole: whether all that was found is watched; very large structures are watched in part.
+    """
+
+    __slots__ = ("_default", "_looks", "_seen", "_then", "whole")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._looks: list[Callable[[], Any]] = []
+        self._seen: dict[int, Any] = {}  # the objects themselves, so that no id is used again
+        self.whole = True
+        self._default = torch.get_default_dtype()
+        self._visit(function)
+        self._then = [look() for look in self._looks]
+
+    def holds(self) -> bool:
+        """Whether all of it still is what it was."""
+        if torch.get_default_dtype() is not self._default:
+            return False
+        try:
+            for look, then in zip(self._looks, self._then, strict=True):
+                now = look()
+                if now is not then and not _same(now, then):
+                    return False
+        except (KeyError, ValueError):  # an attribute or a variable is gone
+            return False
+        return True
+
+    def _look(self, look: Callable[[], Any], values: Iterable[Any]) -> None:
+        self._looks.append(look)
+        for value in values:
+            self._visit(value)
+
+    def _mapping(self, mapping: Mapping[Any, Any], names: list[Any] | None = None) -> None:
+        """Watch values of a dictionary: all of them and that there are no others, or those of these names."""
+        if names is None:
+            self._look(functools.partial(_values, mapping), list(mapping.values()))
+        elif names:
+            self._look(functools.partial(operator.itemgetter(*names), mapping), [mapping[name] for name in names])
+
+    def _visit(self, value: Any) -> None:
+        if isinstance(value, _PLAIN) and not isinstance(value, tuple):
+            return
+        if isinstance(value, Tensor | ModuleType | type) or id(value) in self._seen:
+            return
+        if len(self._seen) >= _MOST:
+            self.whole = False
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, FunctionType):
+            self._function(value)
+        elif isinstance(value, MethodType):
+            self._visit(value.__func__)
+            self._visit(value.__self__)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, value.args, value.keywords):
+                self._visit(part)
+        elif isinstance(value, dict):
+            self._mapping(value)
+        elif isinstance(value, list):
+            self._look(functools.partial(tuple, value), list(value))
+        elif isinstance(value, tuple):
+            for item in value:
+                self._visit(item)
+        elif isinstance(value, nn.Module):
+            self._module(value)
+        elif isinstance(getattr(value, "__dict__", None), dict) and not _of_library(type(value)):
+            self._mapping(value.__dict__)
+            self._visit(vars(type(value)).get("__call__"))
+
+    def _module(self, module: nn.Module) -> None:
+        state = module.__dict__
+        self._mapping(state, [name for name, v in state.items() if not (name.startswith("_") and isinstance(v, dict))])
+        for name in ("_parameters", "_buffers", "_modules", *_HOOKS):
+            self._mapping(state[name])
+        if not _of_library(type(module)):
+            self._visit(type(module).forward)
+
+    def _function(self, function: FunctionType) -> None:
+        if _of_library(function):
+            return
+        for cell in function.__closure__ or ():
+            try:
+                self._look(functools.partial(getattr, cell, "cell_contents"), [cell.cell_contents])
+            except ValueError:  # a variable without a value yet
+                self.whole = False
+        names = [name for name in _names(function.__code__) if name in function.__globals__]
+        self._mapping(function.__globals__, names)
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._visit(default)
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(code: CodeType) -> tuple[str, ...]:
+    """Names that code may read from its module, that of functions within it too."""
+    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
+    return tuple(dict.fromkeys((*code.co_names, *inner)))
+
+
+def _values(mapping: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(mapping.values())
+
+
+def _of_library(value: Any) -> bool:
+    """Whether a function or class is torch's or Python's own: these change with their version only."""
+    return (getattr(value, "__module__", None) or "builtins").partition(".")[0] in ("torch", "builtins", "math")
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Whether two values are one object, or equal numbers or texts."""
+    if now is then:
+        return True
+    if type(now) is tuple and type(then) is tuple:
+        return len(now) == len(then) and all(map(_same, now, then))
+    return type(now) is type(then) and isinstance(now, _PLAIN) and bool(now == then)

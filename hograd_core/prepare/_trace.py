@@ -1,0 +1,151 @@
+"""A derivative as a graph of aten operations: traced, functionalised, its outside tensors made inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hograd_core.prepare._graphs import aten, propagate
+
+_READS = {
+    *(getattr(Tensor, name) for name in (
+        "item", "tolist", "numpy", "is_nonzero", "equal", "allclose", "data_ptr", "untyped_storage", "__bool__",
+        "__float__", "__int__", "__index__", "__complex__", "__array__", "__contains__", "__dlpack__",
+    )),
+    torch.equal, torch.allclose, torch.is_nonzero,
+}  # fmt: skip
+"""What gives Python a tensor's values: a trace would hold on to the branch or the number they led to."""
+
+_REASONS = {
+    torch.Tag.data_dependent_output: "reads values of a tensor ({}), on which what it computes may depend",
+    torch.Tag.dynamic_output_shape: "makes a shape out of values ({})",
+    torch.Tag.nondeterministic_seeded: "draws random numbers ({})",
+}
+
+
+class CannotPrepareError(Exception):
+    """A function of which no graph holds for all calls; the message says why."""
+
+
+class Traced(NamedTuple):
+    """A graph and the tensors that f refers to, which are its last inputs.
+
+    Attributes:
+        graph: (*inputs, *lifted) -> one tensor; aten operations only, none of which writes.
+        lifted: what f refers to outside, each once, by identity: an update in place is seen by the next call.
+    """
+
+    graph: GraphModule
+    lifted: list[Tensor]
+
+
+class _NoReads(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _READS:
+            raise CannotPrepareError(
+                f"f reads values of a tensor (Tensor.{func.__name__}), as data-dependent code does"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class _Repeatable(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what another call could do otherwise, wherever in PyTorch it is called from."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for tag, reason in _REASONS.items():
+            if tag in func.tags:
+                raise CannotPrepareError("f " + reason.format(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
+    return [None if t.is_inference() else t._version for t in tensors]
+
+
+def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict[Any, Any]) -> Traced:
+    """Trace a function of tensors.
+
+    Args:
+        function: (*inputs) -> one tensor; may close over others.
+        inputs: tensors of the shapes, dtypes and devices that the graph is for. Clones are traced, so that an input
+            that f also refers to outside is told apart.
+        table: operation -> its decomposition.
+
+    Raises:
+        CannotPrepareError: no graph can stand for the function; the message says why.
+        Exception: what the function itself raises.
+    """
+    fresh = [t.detach().clone() for t in inputs]
+    try:
+        with _NoReads(), _Repeatable():  # type: ignore[no-untyped-call]
+            first = make_fx(function)(*fresh)
+    except RuntimeError as error:
+        if "get value out of a tracing tensor" in str(error):
+            raise CannotPrepareError("f reads values of a tensor, as data-dependent code does") from error
+        raise
+    outside = _outside(first)
+    before = _versions(outside)
+    function(*[t.clone() for t in fresh])
+    if _versions(outside) != before:
+        raise CannotPrepareError("f writes into a tensor that it refers to (running statistics, a counter, a cache)")
+    # Before anything is shared or removed: until then an operation may write to what another one reads.
+    with torch.no_grad():
+        pure = make_fx(torch.func.functionalize(first, remove="mutations"), decomposition_table=table)(*fresh)
+    lifted = _lift(pure)
+    propagate(pure, [*fresh, *lifted])
+    return Traced(pure, lifted)
+
+
+def _attributes(graph: GraphModule) -> list[Node]:
+    return [node for node in graph.graph.nodes if node.op == "get_attr"]
+
+
+def _is_fresh(node: Node) -> bool:
+    """Whether a tensor is made anew in each call (``torch.tensor(2.0)``), so that it is a constant."""
+    return all(user.target in (aten.lift_fresh_copy.default, aten.lift_fresh.default) for user in node.users)
+
+
+def _outside(graph: GraphModule) -> list[Tensor]:
+    return [getattr(graph, str(node.target)) for node in _attributes(graph) if not _is_fresh(node)]
+
+
+def _lift(module: GraphModule) -> list[Tensor]:
+    """Turn tensors from outside into further inputs; return them in the order of the inputs."""
+    graph = module.graph
+    inputs: dict[int, Node] = {}
+    lifted: list[Tensor] = []
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in _attributes(module):
+        if _is_fresh(node):
+            continue
+        tensor = getattr(module, str(node.target))
+        if type(tensor) not in (Tensor, torch.nn.Parameter):
+            raise CannotPrepareError(f"f refers to a {type(tensor).__name__}, a subclass of Tensor")
+        if id(tensor) not in inputs:
+            with graph.inserting_after(last):
+                last = inputs[id(tensor)] = graph.placeholder(f"outside_{len(lifted)}")
+            lifted.append(tensor)
+        node.replace_all_uses_with(inputs[id(tensor)])
+        graph.erase_node(node)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            for tag, reason in _REASONS.items():
+                if tag in getattr(node.target, "tags", ()):
+                    raise CannotPrepareError("f " + reason.format(node.target))
+    results = tree_leaves([node.args[0] for node in graph.nodes if node.op == "output"])
+    if len(results) != 1:
+        raise CannotPrepareError("the result is not one tensor")
+    module.recompile()
+    return lifted
