@@ -40,8 +40,7 @@ def test_foreign_fixtures_of_any_name_are_theirs(tmp_path: Path) -> None:
 
 
 def test_every_fixture_and_option_begins_with_hograd(request: pytest.FixtureRequest) -> None:
-    known = request.session._fixturemanager._arg2fixturedefs
-    fixtures = {n for n, defined in known.items() if any(d.func.__module__ == plugin.__name__ for d in defined)}
+    fixtures = {name for name, value in vars(plugin).items() if isinstance(value, type(plugin.hograd_measured))}
     options = {name for each in request.config._parser.getgroup("hograd").options for name in each.names()}
     assert "hograd_measured" in fixtures
     assert "--hograd-preset" in options
