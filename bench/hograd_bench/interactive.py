@@ -69,7 +69,7 @@ def measure(
     with targets.declared(target) as problem:
         for size in sizes:
             made = target.at(size)
-            place = {
+            place: dict[str, Any] = {
                 "dtype": str(made.x.dtype).removeprefix("torch."),
                 "device": made.x.device.type,
                 "threads": threads,
@@ -83,7 +83,8 @@ def measure(
                 for method in _methods(operator, of, methods)
             ]
             rows += [event.row for event in Here().run(tasks) if event.row is not None]
-    return store.frame_of(list(enumerate(rows))).assign(problem=name)
+    frame: pd.DataFrame = store.frame_of(list(enumerate(rows))).assign(problem=name)
+    return frame
 
 
 def _wanted(names: Sequence[str], order: int, given: set[str]) -> list[tuple[str, int]]:

@@ -40,7 +40,7 @@ def _benchmark(row: Mapping[Any, Any], metrics: list[str]) -> dict[str, Any] | N
     samples = row["details"].get("samples_seconds") if row["status"] == "ok" else None
     if not samples:
         return None
-    stats = Stats()
+    stats: Any = Stats()  # type: ignore[no-untyped-call]
     for seconds in samples:
         stats.update(seconds)
     known = {name: row[name] for name in metrics if pd.notna(row[name])}
