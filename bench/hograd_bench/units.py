@@ -51,8 +51,8 @@ def to_bytes(size: int | str) -> int:
         raise ValueError(f'got {size!r}, expected bytes >= 0, or text such as "40 MiB"')
     prefix = (found[2] or "").lower()
     power = " kmgt".index(prefix[:1] or " ")
-    scale: int = (1024 if prefix.endswith("i") else 1000) ** power
-    return round(float(found[1]) * scale)
+    unit: int = (1024 if prefix.endswith("i") else 1000) ** power
+    return round(float(found[1]) * unit)
 
 
 def plain(value: float) -> str:

@@ -165,8 +165,8 @@ def table(frame: pd.DataFrame, metrics: Sequence[str] = ("peak_bytes", "aten_cal
             rows.append({**dict(zip(columns, key, strict=True)), "metric": metric, "law": text, "kind": kind})
     made: pd.DataFrame = pd.DataFrame(rows, columns=[*columns, "metric", "law", "kind"])
     shown = [c for c in made.columns if c in ("operator", "method", "metric", "law", "kind") or made[c].nunique() > 1]
-    seen: pd.DataFrame = made[shown]
-    return seen
+    told: pd.DataFrame = made[shown]
+    return told
 
 
 def single_series(frame: pd.DataFrame, variables: Sequence[str]) -> None:

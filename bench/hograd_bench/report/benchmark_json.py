@@ -40,13 +40,12 @@ def _benchmark(row: Mapping[Any, Any], metrics: list[str]) -> dict[str, Any] | N
     samples = row["details"].get("samples_seconds") if row["status"] == "ok" else None
     if not samples:
         return None
-    stats = Stats()  # type: ignore[no-untyped-call]
+    stats: Any = Stats()  # type: ignore[no-untyped-call]
     for seconds in samples:
-        stats.update(seconds)  # type: ignore[no-untyped-call]
+        stats.update(seconds)
     known = {name: row[name] for name in metrics if pd.notna(row[name])}
     cell = Cell.parse(row["cell"])
-    summary: dict[str, Any] = stats.as_dict()  # type: ignore[no-untyped-call]
-    taken = {**summary, "data": samples, "iterations": 1}
+    taken = {**stats.as_dict(), "data": samples, "iterations": 1}
     taken |= {"min": known["seconds_min"], "median": known["seconds_median"], "rounds": int(known["rounds"])}
     return {
         "group": cell.id.replace(f"/{cell.method}/", "/", 1),
