@@ -23,6 +23,7 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "hograd"
 PEERS = ROOT / ".nox" / "peers"
+RAY = ROOT / ".nox" / "ray"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -135,7 +136,8 @@ def peers(session: nox.Session) -> None:
     """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)
     own = str(PEERS / BIN / "python")
-    session.run(own, "-m", "pytest", "-q", "tests/bench/test_peers_installed.py", external=True)
+    files = ("tests/bench/test_peers_installed.py", "tests/bench/test_arguments_jax.py")
+    session.run(own, "-m", "pytest", "-q", *files, external=True)
     session.run(own, "-m", "hograd_bench", "run", "--preset", "peers", *session.posargs, external=True)
 
 
@@ -154,6 +156,39 @@ def tests(session: nox.Session) -> None:
     # Files stay whole: their tests share fixtures that take seconds.
     cores = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
     python(session, "-m", "pytest", *cores, *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel; its tests, in an environment with the wheel and torch alone, then with the extra too."""
+    environment(session)
+    built = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(built, ignore_errors=True)
+    own = str(SCRIPTS / "python")
+    pip = (own, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "wheel", "--no-deps", "-w", str(built), ".", external=True)
+    (file,) = built.glob("hograd-*.whl")
+    session.run(own, "-m", "pytest", "-q", "tests/wheel", external=True, env={"HOGRAD_WHEEL": str(file)})
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """The tests of sweeps on Ray, in an environment that has Ray beside the shared one's packages. A minute or two."""
+    environment(session)
+    own = str(RAY / BIN / "python")
+    session.run(sys.executable, "-m", "venv", str(RAY), external=True)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    shared, here = (
+        subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
+        for python in (str(SCRIPTS / "python"), own)
+    )
+    # addsitedir, for the editable install is a .pth file itself.
+    Path(here, "shared.pth").write_text(f"import site; site.addsitedir({shared!r})\n")
+    session.run(
+        own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "ray>=2.60",
+        external=True,
+    )  # fmt: skip
+    session.run(own, "-m", "pytest", "-q", "tests/bench/test_engine_ray.py", *session.posargs, external=True)
 
 
 @nox.session

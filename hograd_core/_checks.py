@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hograd_core._entrance import callback, kept
+from hograd_core.arguments import Budget, WeightedSum
 
 ScalarFunction = Callable[[Tensor], Tensor]
-"""What is differentiated. Its point x, directions v and what has their shape are of one type: for now a tensor."""
+"""What methods differentiate."""
+T = TypeVar("T")
+"""A point, directions and what else has its shape: a tensor, or a structure of tensors."""
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
+
+class Function(Protocol[_T_contra]):
+    """What callers have differentiated: a function of a point, and of further arguments, to a 0-dimensional tensor."""
+
+    def __call__(self, x: _T_contra, /, *args: Any, **kwargs: Any) -> Tensor: ...
 
 
 def check_point(x: Any, name: str = "x") -> Tensor:
@@ -45,7 +56,10 @@ def _own(tensor: Tensor) -> Tensor:
     """
     if not kept():
         tensor = tensor.detach()
-    if tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1:
+    physical = tensor
+    while is_functorch_wrapped_tensor(physical):  # of which vmap's cannot be asked
+        physical = get_unwrapped(physical)
+    if tensor.is_inference() or torch._debug_has_internal_overlap(physical) == 1:
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
 
@@ -112,6 +126,16 @@ def check_positive(value: Any, name: str) -> int:
     return checked
 
 
+def check_chunk_size(value: Any) -> int | Budget | None:
+    """Return ``chunk_size`` after checking that it is an integer >= 1, None (all at once) or a limit of memory.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1.
+    """
+    return value if value is None or isinstance(value, Budget) else check_positive(value, "chunk_size")
+
+
 def check_number(value: Any, name: str, *, minimum: float | None = None, positive: bool = False) -> float:
     """Return ``value`` as a float after checking that it is a finite number, at least ``minimum`` or > 0 if asked for.
 
@@ -163,6 +187,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         TypeError: ``f`` is not callable; later, when called: f's result is not a real floating tensor.
         ValueError: later, when called: f's result is not 0-dimensional.
     """
+    if isinstance(f, WeightedSum):
+        return f.mapped(scalar_function)
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")
     evaluate = callback(f)
@@ -179,7 +205,8 @@ def scalar_function(f: Any) -> ScalarFunction:
         if y.dim() != 0:
             raise ValueError(
                 f"f: returned shape {tuple(y.shape)}, expected a 0-dimensional tensor; "
-                "reduce it with .sum() or .mean(), or .squeeze() a single element"
+                "reduce it with .sum() or .mean(), .squeeze() a single element, or have f take one sample and ask for "
+                "the derivatives of each by in_dims"
             )
         return y
 

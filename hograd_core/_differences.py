@@ -38,7 +38,7 @@ class NotVerifiedWarning(UserWarning):
 
 def probe(x: Tensor, seed: int) -> Tensor:
     """A random direction like x, the same for the same seed."""
-    drawn = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     return drawn.to(x.device, x.dtype)
 
 

@@ -196,6 +196,13 @@ def repair() -> None:
     _STATE.repairing = True
 
 
+def keep(graph: bool = True) -> None:
+    """Have the public function under way leave its result on the graph, to be differentiated again; or no longer."""
+    _STATE.kept = graph
+    if graph:
+        _STATE.enclosing = max(_STATE.enclosing, 1)
+
+
 def watched_by(watch: Watch | None) -> None:
     """Have ``watch`` look at callbacks until the public function under way ends; None: leave things as they are."""
     if watch is not None:

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from hograd_core._entrance import unwatched
 from hograd_core._reach import Copier
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.arguments import _tree
 from hograd_core.hazards import _graph
 
 Values = Mapping[str, Tensor]
@@ -166,11 +166,11 @@ class Functional:
                 body(*self._bound(values, {}))
         if live:
             self._seen.add(what)
-        return result if recorded else tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, result)
+        return result if recorded else _tree.detached(result)
 
     def _refuse_own(self, result: Any, values: Values, inputs: Any) -> set[Any]:
         """Raise where a result hangs on a parameter that was to be replaced; return the nodes of its graph."""
-        given = [t for t in tree_leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
+        given = [t for t in _tree.leaves((list(values.values()), inputs)) if isinstance(t, Tensor)]
         behind = set(_graph.recorded(given))
         replaced = {id(self._original(name)): name for name in values}
         for t in given:
@@ -210,7 +210,7 @@ class _Checkpoints(TorchFunctionMode):
 
 def ordinary(value: Any) -> Any:
     """The same nested arguments with tensors made in inference mode cloned, so that autograd may save them."""
-    return tree_map(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, value)
+    return _tree.mapped(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, value)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """What every operator takes beside its own arguments: which method, with which options. Written once.
 
 @operator(result="x", default="plain", order=1)
-def slope(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor: ...
+def slope(f: Function[T], x: T, **how: Unpack[How]) -> T: ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,21 +15,39 @@ from typing_extensions import Unpack as Unpack  # torch itself requires it; typi
 
 
 class How(TypedDict, total=False):
-    """Keyword arguments of a call. The first four are every operator's, the rest options of methods.
+    """Keyword arguments of a call. Down to ``memory`` they are every operator's, the rest options of methods.
 
     A method's option with a new name has its line here, or callers who check types cannot give it.
 
     Attributes:
-        method: name of a method; None: the operator's default.
+        method: name of a method; ``"auto"``: the one that is fastest by what is known (:mod:`hograd_core.auto`); None:
+            what auto takes where nothing is known.
+        probe: with ``"auto"``: time the candidates on f first, some calls of each.
         repair: compute what PyTorch differentiates wrongly by exact substitutes instead of refusing it.
         verify: hold the result against differences of gradients before it is returned.
         strict: a result that is not finite, where f and its gradient are, is an error instead of a warning.
+        args: what f takes after x, not differentiated: ``f(x, *args)``.
+        in_dims: as of ``torch.vmap``, for x, v where there is one, and each of ``args``: the axes that count points;
+            results have the points as their first axis. ``chunk_size`` then counts points at a time.
+        flat: results over all elements of x laid end to end, not in its structure; of an operator of models, whose
+            results are flat where v is: False for structures by the parameters' names.
+        create_graph: leave the result on the graph, to be differentiated further.
+        memory: most bytes that the call may take beyond what is alive, its result included: a number, a text like
+            ``"2GiB"``, or ``"free"``.
+        parameters: which parameters of a model count, by names or patterns of names; the others are constants.
     """
 
     method: str | None
+    probe: bool
     repair: bool
     verify: bool
     strict: bool
+    args: tuple[Any, ...]
+    in_dims: Any
+    flat: bool | None
+    create_graph: bool
+    memory: int | str | None
+    parameters: str | Sequence[str] | None
 
     chunk_size: int | None
     distribution: str
@@ -40,6 +58,7 @@ class How(TypedDict, total=False):
     hvp_method: str
     max_iterations: int | None
     max_steps: int | None
+    out: Tensor | None
     preconditioner: Callable[[Tensor], Tensor] | None
     probes: int
     products: int

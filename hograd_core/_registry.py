@@ -3,11 +3,11 @@
 An operator is declared by decorating its argument guard; a method by decorating a kernel:
 
     @operator(result="x", default="double_backward")       # checks, and hands on what methods receive
-    def derivative_vector_product(f: Function, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+    def derivative_vector_product(f: Function[T], x: T, v: T, order: int = 2, **how: Unpack[How]) -> T:
         return to_method(scalar_function(f), check_point(x), check_direction(v, x))
 
     @alias(derivative_vector_product, order=2)
-    def hvp(f: Function, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor: ...
+    def hvp(f: Function[T], x: T, v: T, **how: Unpack[How]) -> T: ...
 
     @method(derivative_vector_product, "double_backward", mode="reverse over reverse", source="...")
     def double_backward(f, x, v, *, order): ...
@@ -21,19 +21,21 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, cast
 
 import torch
+from torch import Tensor
 from typing_extensions import ParamSpec, TypeVar
 
+from hograd_core import auto
+from hograd_core._call import Call
 from hograd_core._checks import check_order
-from hograd_core._entrance import entered, released, repair, unguarded, watched_by
-from hograd_core._finite import check_finite_result
+from hograd_core._entrance import entered, in_transform, unguarded
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
-from hograd_core.hazards import guard
+from hograd_core.arguments import ASKED, Asked, WeightedSum, taking
 
 P = ParamSpec("P", default=...)  # a bare Operator is one of any arguments and result
 R = TypeVar("R", default=Any)
@@ -44,7 +46,11 @@ Given = TypeVar("Given")
 _ALWAYS = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, default, annotation in (
-        ("method", None, "str | None"), ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
+        ("method", None, "str | None"), ("probe", False, "bool"),
+        ("repair", False, "bool"), ("verify", False, "bool"), ("strict", False, "bool"),
+        ("args", (), "tuple[Any, ...]"), ("in_dims", None, "Any"), ("flat", None, "bool | None"),
+        ("create_graph", False, "bool"), ("memory", None, "int | str | None"),
+        ("parameters", None, "str | Sequence[str] | None"),
     )
 )  # fmt: skip
 
@@ -62,6 +68,8 @@ class Method:
         min_order, max_order: derivative orders it supports (max None: unbounded).
         exact: False where the result carries truncation or sampling error by design.
         functorch: True where it runs under torch.func transforms (saved-tensor hooks are barred there).
+        in_parts: True where ``chunk_size`` bounds what it holds and goes through ``arguments.slices``, so that a limit
+            of memory can choose it.
         tolerance: relative error allowed against float64 truth, or None for the suite's rule by
             dtype and order; a function (eps, order) -> float where an approximation sets the scale.
     """
@@ -75,6 +83,7 @@ class Method:
     max_order: int | None = None
     exact: bool = True
     functorch: bool = False
+    in_parts: bool = False
     tolerance: Callable[[float, int], float] | None = None
     amounts_to: tuple[tuple[str, int], ...] = ()
 
@@ -87,7 +96,7 @@ class Method:
         """Whether forward or Taylor mode goes through f; forward mode that is emulated is reverse mode."""
         return "forward" in self.mode.replace("forward emulated", "") or "Taylor" in self.mode
 
-    @property
+    @functools.cached_property
     def options(self) -> tuple[str, ...]:
         """Keyword options of the kernel beyond the order (``chunk_size``, ...)."""
         parameters = inspect.signature(self.function).parameters.values()
@@ -112,6 +121,7 @@ class Operator(Generic[P, R]):
         order: the derivative order of an operator that takes no ``order`` argument, else None.
         verification: (where, result, arguments, order) -> None, raising where the result is not the derivative by a
             definition that shares nothing with the methods; None: ``verify=True`` is refused.
+        linear: whether the result of a sum of functions is the sum of results.
         listed: whether it is among :func:`operators`; others are found by name only.
         methods: its methods by name, in order of declaration.
         aliases: names for fixed orders, e.g. {"hvp": 2}, and in ``functions`` what they call.
@@ -124,12 +134,14 @@ class Operator(Generic[P, R]):
     order: int | None
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None
     listed: bool = True
+    linear: bool = False
     methods: dict[str, Method] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     functions: list[Callable[..., Any]] = field(default_factory=list)
     __signature__: inspect.Signature = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.taking = taking(self.inputs)
         self.sign()
 
     def sign(self) -> None:
@@ -184,14 +196,38 @@ class Operator(Generic[P, R]):
             FloatingPointError: with ``strict=True``, the result is not finite.
         """
         how = cast("dict[str, Any]", keywords)
+        if auto.decides(self, how):
+            result: R = auto.compute(self, arguments, how)
+            return result
+        return self._computed(arguments, how)
+
+    def explain(self, *arguments: P.args, **keywords: P.kwargs) -> auto.Choice:
+        """What a call with ``method="auto"`` and these arguments would do, as text and as data."""
+        return auto.chosen(self, arguments, {"method": "auto", **cast("dict[str, Any]", keywords)})
+
+    @property
+    def arguments(self) -> inspect.Signature:
+        """Signature of the operator's own arguments."""
+        return arguments_of(self.guard)
+
+    def _computed(self, arguments: tuple[Any, ...], how: dict[str, Any]) -> R:
+        """The result by the method that is named, or by one that what else is asked for needs."""
         method = how.pop("method", None)
-        chosen = self.method(self.default if method is None else method)
-        signature = arguments_of(self.guard)
+        if how.pop("probe", False):
+            raise TypeError(f'probe: got method={method!r}, expected "auto", which alone has something to try')
+        if method == "auto":  # with in_dims
+            method = None
+        signature = self.arguments
+        asked = (
+            None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
+        )
         given = {name: how.pop(name, False) for name in ("repair", "verify", "strict")}
         options = {k: how.pop(k) for k in list(how) if k not in signature.parameters}
+        chosen = self.method(self._chosen(asked) if method is None else method)
+        chunk_size = options.pop("chunk_size", None) if asked and asked.in_dims is not None else None
         unknown = sorted(set(options) - set(chosen.options))
         if unknown:
-            allowed = ", ".join((*chosen.options, *given))
+            allowed = ", ".join((*chosen.options, *given, *ASKED))
             raise TypeError(f"{unknown[0]}: not an option of {self.name}[{chosen.name}]; its options: {allowed}")
         if given["verify"] and self.verification is None:
             raise TypeError(
@@ -210,21 +246,16 @@ class Operator(Generic[P, R]):
                     f"from {chosen.min_order}{top}; choose another method"
                 )
         _load_forward_mode()
-        where = f"{self.name}[{chosen.name}]"
+        call = Call(self, chosen, order, options, given["repair"], given["verify"], given["strict"])
         try:
             with entered():
-                amounts = chosen.amounts(order) if self.takes_order or chosen.amounts_to else ()
-                if given["repair"]:
-                    repair()
-                watch = guard(where, amounts, constant=chosen.through_forward)
-                watched_by(watch)
-                checked = self.guard(*bound.args, **bound.kwargs)
-                result: R = released(chosen.function(*checked, **options))
-                if watch is not None or given["strict"]:
-                    of = order if self.takes_order else None
-                    check_finite_result(where, result, checked, of, strict=given["strict"])
-                if given["verify"] and self.verification is not None:
-                    self.verification(where, result, checked, order)
+                result: R
+                if asked is None and self._plain(bound.arguments):
+                    result = call.computed(bound.arguments)
+                else:
+                    open_ = method is None and options.keys() <= {"order"}
+                    other = self.methods[self.default] if open_ else chosen
+                    result = call.arranged(bound.arguments, asked or Asked(), chunk_size, other)
                 return result
         except UnsupportedError:
             raise
@@ -232,7 +263,24 @@ class Operator(Generic[P, R]):
             reason = pytorch_limit(error)
             if reason is None:
                 raise
-            raise UnsupportedError(where, reason) from error
+            able = [m.name for m in self.methods.values() if m.functorch and not chosen.functorch and in_transform()]
+            remedy = f"; inside torch.func use {' or '.join(able)}, or in_dims outside" if able else ""
+            raise UnsupportedError(call.where, reason + remedy) from error
+
+    def _plain(self, arguments: dict[str, Any]) -> bool:
+        """Whether methods can take the arguments as they are."""
+        function, point = self.taking.function, self.taking.point
+        if function is None or point is None:
+            return not any(isinstance(arguments[name], Mapping) for name in self.taking.directions)
+        return isinstance(arguments[point], Tensor) and type(arguments[function]) is not WeightedSum
+
+    def _chosen(self, asked: Asked | None) -> str:
+        """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""
+        if asked is not None and asked.in_dims is not None:
+            return next((m.name for m in self.methods.values() if m.functorch and m.exact), self.default)
+        if asked is not None and asked.memory is not None:
+            return next((m.name for m in self.methods.values() if m.in_parts), self.default)
+        return self.default
 
 
 @functools.cache
@@ -269,6 +317,7 @@ def operator(
     order: int | None = None,
     verification: Callable[[str, Any, tuple[Any, ...], int | None], None] | None = None,
     listed: bool = True,
+    linear: bool = False,
 ) -> Callable[[Callable[Taken, Given]], Operator[Taken, Given]]:
     """Declare an operator by its argument guard; see :class:`Operator` for the arguments."""
 
@@ -278,7 +327,7 @@ def operator(
             raise ValueError(f"operator: {name!r} is declared twice")
         if (order is None) != ("order" in inspect.signature(guard).parameters):
             raise ValueError(f"operator: {name!r} must either take an `order` argument or declare order=")
-        record = Operator(name, guard, result, default, order, verification, listed)
+        record = Operator(name, guard, result, default, order, verification, listed, linear)
         functools.update_wrapper(record, guard)
         _OPERATORS[name] = record
         return record
@@ -331,3 +380,21 @@ def resolve(name: str) -> tuple[Operator, int | None]:
             return record, record.aliases[name]
     known = sorted(operators()) + sorted(a for r in _OPERATORS.values() for a in r.aliases)
     raise ValueError(f"operator: got {name!r}, expected one of {', '.join(known)}")
+
+
+def explain(operator: str, *arguments: Any, **how: Any) -> auto.Choice:
+    """Which methods ``method="auto"`` would try, in which order, and why; nothing is computed but a probe asked for.
+
+    Args:
+        operator: its name or an alias, ``"hessian"``.
+        *arguments: of the call.
+        **how: what else the call is given: ``memory``, ``probe``, ...; see :class:`hograd_core._how.How`.
+
+    Returns:
+        The choice: ``method``, ``candidates`` with reasons, ``source``; its text has a line a candidate.
+
+    Raises:
+        ValueError: no such operator.
+    """
+    record, order = resolve(operator)
+    return record.explain(*arguments, **({"order": order} if order is not None else {}), **how)

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from hograd_core._checks import ScalarFunction, check_order, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, check_order, check_point, scalar_function
 from hograd_core._differences import VerificationError, probe, slope
 from hograd_core._entrance import entrance, unguarded
 from hograd_core._registry import resolve
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.arguments import _tree, point_of
 
 _FIRST = (("reverse", "gradient", "autograd"), ("forward", "directional_derivative", "nested_jvp"))
 _HIGHER = (
@@ -79,16 +79,17 @@ class Verification:
 
 
 @entrance
-def verify(f: ScalarFunction, x: Tensor, order: int = 2, *, check: bool = True) -> Verification:
+def verify(f: Function[Any], x: Any, order: int = 2, *, args: tuple[Any, ...] = (), check: bool = True) -> Verification:
     """Hold the derivatives of f, up to an order and in every mode, against differences of the order below.
 
     Where a mode is wrong, every operator of f is tried by itself on the values it met, so that the ones at fault are
     named. Differences are taken in float64 where f takes float64.
 
     Args:
-        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
-        x: the point, any shape, a real floating dtype, any device; f should be smooth there.
+        f: function of x and ``args``, returning a 0-dimensional tensor.
+        x: the point, a tensor or a structure of tensors of one real floating dtype; f should be smooth there.
         order: the highest order, >= 1; at most 3, beyond which differences say too little.
+        args: what f takes after x, not differentiated.
         check: raise where something is wrong; False: only report.
 
     Returns:
@@ -100,6 +101,9 @@ def verify(f: ScalarFunction, x: Tensor, order: int = 2, *, check: bool = True) 
         TypeError, ValueError: an argument is wrong; the message names it.
     """
     order = check_order(order, maximum=3)
+    f, x, packed = point_of(f, x, args)
+    if packed is not None:
+        packed.refuse_mixed("verify")
     g, point = scalar_function(f), check_point(x)
     findings = []
     with unguarded():
@@ -146,7 +150,7 @@ class _Recorder(TorchFunctionMode):
 
     def keep(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a call with the values it meets."""
-        if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves((args, kwargs))):
+        if any(isinstance(t, Tensor) and t.requires_grad for t in _tree.leaves((args, kwargs))):
             self.calls.append((name, function, args, kwargs))
 
     def __torch_function__(
@@ -203,7 +207,7 @@ def _alone(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], bend: Callable[[Tensor], Tensor]
 ) -> tuple[ScalarFunction, Tensor]:
     """One call as a scalar function of all its tensors that depend on x, and the point it was made at."""
-    leaves, structure = tree_flatten((args, kwargs))
+    leaves, structure = _tree.flatten((args, kwargs))
     moving = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.requires_grad]
     fixed = [t.detach().clone() if isinstance(t, Tensor) else t for t in leaves]
     shapes = [fixed[i].shape for i in moving]
@@ -213,8 +217,8 @@ def _alone(
         values = [*fixed]
         for i, part, shape in zip(moving, parts, shapes, strict=True):
             values[i] = part.reshape(shape)
-        called, named = tree_unflatten(values, structure)
-        outputs = [t for t in tree_leaves(function(*called, **named)) if isinstance(t, Tensor)]
+        called, named = _tree.unflatten(values, structure)
+        outputs = [t for t in _tree.leaves(function(*called, **named)) if isinstance(t, Tensor)]
         real = [torch.view_as_real(t) if t.is_complex() else t for t in outputs]
         return torch.stack([(bend(t) * probe(t, 3)).sum() for t in real if t.is_floating_point()]).sum()
 

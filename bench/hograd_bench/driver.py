@@ -129,7 +129,7 @@ def _tasks(
 
     def is_alone(planned: Planned) -> bool:
         if isolate == "auto":
-            return planned.cell.id in known_failures or plan.predicted_bytes(planned.cell) > ISOLATE_ABOVE
+            return planned.cell.id in known_failures or plan.predicted_bytes(planned) > ISOLATE_ABOVE
         return isolate == "always"
 
     def peer(planned: Planned) -> str:

@@ -6,15 +6,16 @@ import datetime
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from hograd_bench import metrics, schema
+from hograd_bench import called, metrics, schema
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
+from hograd_bench.metrics import _torch_state as torch_state
+from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
 from hograd_core import UnsupportedError
 
@@ -36,27 +37,23 @@ DETERMINISTIC = tuple(
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Pin torch's intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(sign in _said(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # of somebody else's exception
+        return "it cannot say why"
 
 
 def describe(error: BaseException) -> str:
     """``Type: first line`` of an exception, for a reason."""
-    lines = str(error).strip().splitlines()
+    lines = _said(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -64,6 +61,8 @@ def measure(
     cell: Cell,
     families: Sequence[str] = ALL,
     timer: Timer | None = None,
+    *,
+    in_child: bool = False,
 ) -> dict[str, Any]:
     """Measure one cell; never raises for what the cell itself does.
 
@@ -71,31 +70,41 @@ def measure(
         cell: what to measure.
         families: names of metric families; accuracy is always first and always taken.
         timer: takes a call and returns seconds per round; without one, time is missing with that reason.
+        in_child: whether this is an engine's process, which Ctrl-C does not reach: KeyboardInterrupt is the cell's.
 
     Returns:
         The row (see docs/architecture.md), whatever happened: its status says what.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C is the person's, not the cell's.
+        KeyboardInterrupt: Ctrl-C is the person's, unless ``in_child``.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
     clock = time.perf_counter()
     taken = Readings()
     subject: Subject | None = None
     status, reason = "ok", ""
-    with warnings.catch_warnings(record=True) as caught, threads(cell.threads):
+    with warnings.catch_warnings(record=True) as caught, threads(cell.threads), torch_state.kept() as changed:
         warnings.simplefilter("always")
         try:
             subject = Subject(cell)
             before = time.perf_counter()
-            subject.call()
+            _, seeded = torch_state.seeds(subject.call)
+            subject.wait()
             first_call = time.perf_counter() - before
+            if seeded:
+                taken.details["changed"] = ["seeded torch's generator"]
             disagreement = accuracy.verdict(subject)
-            if disagreement is not None:
-                status, reason = ("failed" if accuracy.judge(subject).unknown else "wrong"), disagreement
+            if accuracy.judge(subject).unknown is not None:
+                # No method can be held against it: what is exact is measured, and how far the methods agree.
+                status, reason = "unverified", disagreement or ""
+                _take(taken, subject, [name for name in families if name in DETERMINISTIC], {})
+            elif disagreement is not None:
+                status, reason = "wrong", disagreement
                 _merge(taken, accuracy.measure(subject))
             else:
-                more = {"time": {"timer": timer, "first_call_seconds": first_call}} if timer is not None else {}
+                more: dict[str, dict[str, Any]] = {"gpu": {"timed": timer is not None}}
+                if timer is not None:
+                    more["time"] = {"timer": timer, "first_call_seconds": first_call}
                 _take(taken, subject, families, more)
                 if taken.wrong:
                     status, reason = "wrong", taken.wrong
@@ -104,9 +113,18 @@ def measure(
         except Exception as error:
             status, reason = ("oom" if is_out_of_memory(error) else "failed"), describe(error)
             taken.details["traceback"] = traceback.format_exc(limit=-6)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not in_child:
+                raise
+            status = "failed"
+            reason = f"{describe(error)}: the problem ended the program; have f return, or raise an Exception"
     said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
     if said:
         taken.details["warnings"] = said[:5]
+    if changed:
+        taken.details["changed"] = [*taken.details.get("changed", []), *changed][:5]
+        if status != "ok":  # which may well be why
+            reason += f"; meanwhile the problem {', '.join(changed[:5])}"
     numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}
     missing = {name: value.reason for name, value in taken.values.items() if isinstance(value, Missing)}
     return schema.row(
@@ -152,3 +170,6 @@ def _merge(into: Readings, more: Readings) -> None:
     into.values.update(more.values)
     into.details.update(more.details)
     into.wrong = into.wrong or more.wrong
+
+
+called.as_function(__name__, "hograd_bench.interactive:measure")

@@ -14,7 +14,7 @@ from torch import Tensor
 import hograd_core
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
-from hograd_core.reference import true_value, truth
+from hograd_core.reference import Truth, true_value, truth
 
 
 @operator(result="x", default="grad_create_graph", order=1)
@@ -98,3 +98,56 @@ def _backward(f: Any, point: Tensor) -> Tensor:
             warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True", UserWarning)
             value.backward(create_graph=True, inputs=[point])
     return torch.zeros_like(point) if point.grad is None else point.grad
+
+
+DIRECTIONS = 8
+"""Products that are made at a point: as many as a block method or an estimator of a trace asks for at once."""
+
+
+@operator(result="(8, n)", default="at_once", order=2, listed=False)
+def several_products(f: Any, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor:
+    """Hessian-vector products with 8 directions, v with its elements shifted: at once by ``in_dims``, or in a loop.
+
+    Args:
+        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
+        x: the point, any shape, a real floating dtype, any device.
+        v: the first direction: shape, dtype and device of x.
+
+    Returns:
+        A detached tensor of shape (8, *x.shape).
+
+    Raises:
+        TypeError, ValueError: as `hograd_core.hvp`.
+        UnsupportedError: PyTorch has no formula for a step of f by this method.
+    """
+    point, first = hograd_core.derivative_vector_product.guard(f, x, v)[1:]
+    return to_method(f, point, torch.stack([first.roll(i) for i in range(DIRECTIONS)]))
+
+
+@truth(several_products)
+def _true_products(f: Any, x: Tensor, v: Tensor) -> Any:
+    each: list[Any] = [true_value("derivative_vector_product", f, x, v.roll(i), order=2) for i in range(DIRECTIONS)]
+    scales = [t.scale for t in each if t.scale is not None]
+    return Truth(torch.stack([t.value for t in each]), max(scales, default=None))
+
+
+def _several(name: str, inner: str) -> None:
+    """The products by one method, at once and in a loop."""
+    record = hograd_core.derivative_vector_product.methods[inner]
+    declared: dict[str, Any] = {"mode": record.mode, "amounts_to": ((inner, 2),)}
+
+    def at_once(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """All by one vmap: what does not depend on the direction is computed once."""
+        return hograd_core.hvp(f, x, directions, method=inner, in_dims=(None, 0))
+
+    def loop(f: Any, x: Tensor, directions: Tensor) -> Tensor:
+        """One product after another."""
+        return torch.stack([hograd_core.hvp(f, x, v, method=inner) for v in directions])
+
+    source = f"hograd_core.hvp(in_dims=(None, 0)), {inner}"
+    method(several_products, f"at_once{name}", source=source, **declared)(at_once)
+    method(several_products, f"loop{name}", source=f"hograd_core.hvp in a loop, {inner}", **declared)(loop)
+
+
+_several("", "vjp_of_grad")
+_several("_forward", "jvp_of_grad")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,24 @@ MEMORY_BUDGET = 2**30
 """Bytes that a cell may be predicted to need before it is skipped; `hograd run --memory-budget` changes it."""
 
 _ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-_SIZES = ("n", "depth", "batch")
+SIZES = ("n", "depth", "batch")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with the metric families wanted of it; ``skip`` says why it is not attempted, where it is not."""
+    """A cell with the metric families wanted of it.
+
+    Attributes:
+        cell: what to measure.
+        families: names of metric families.
+        skip: why it is not attempted; None: it is.
+        numel: entries of x; None where nobody asked, or the problem could not say.
+    """
 
     cell: Cell
     families: tuple[str, ...] = FAMILIES
     skip: str | None = None
+    numel: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_json` reads it back."""
@@ -113,7 +122,7 @@ def expand(sweep: Sweep) -> list[Planned]:
                 raise ValueError(f"{label}: got {value!r}, expected one of {', '.join(allowed)}")
     cells: dict[Cell, Planned] = {}
     for problem in _fitting(operator, sweep.problems):
-        axes = [getattr(sweep, size) if size in problem.sizes else (1,) for size in _SIZES]
+        axes = [getattr(sweep, size) if size in problem.sizes else (1,) for size in SIZES]
         for n, depth, batch in itertools.product(*axes):
             for order, dtype, device, count, preparation, name in itertools.product(
                 orders, sweep.dtype, sweep.device, sweep.threads, sweep.preparation, methods
@@ -176,28 +185,54 @@ def merge(plans: Iterable[Planned]) -> list[Planned]:
     return list(merged.values())
 
 
+Sized = tuple[str, int, int, int]
+"""An instance: problem, n, depth, batch."""
+Census = Callable[[Sequence[Sized]], Sequence[int | None]]
+"""Entries of x, of each; None where a problem does not say."""
+
+
 @functools.cache
-def _numel(problem: str, spec: problems.Spec) -> int:
-    return problems.get(problem).instance(spec).x.numel()
+def _numel(at: Sized) -> int | None:
+    return problems.numels([at])[0]
 
 
-def predicted_bytes(cell: Cell) -> int:
+def census_here(instances: Sequence[Sized]) -> list[int | None]:
+    """By calling the factories in this process, once each."""
+    return [_numel(at) for at in instances]
+
+
+def _instance(cell: Cell) -> Sized:
+    return cell.problem, cell.n, cell.depth, cell.batch
+
+
+def predicted_bytes(planned: Planned) -> int:
     """A lower bound on the bytes that the cell's result takes: numel^order entries for a full tensor, else numel.
 
-    Deliberately only what is certain before anything ran; peaks of earlier runs know more (`run.py` asks them).
+    Deliberately only what is certain before anything ran (0 where x is not known); peaks of earlier runs know more
+    (`run.py` asks them).
     """
-    numel = _numel(cell.problem, problems.Spec(cell.n, cell.depth, cell.batch))
+    cell = planned.cell
     operator, _ = hograd_core.resolve(cell.operator)
     exponent = cell.order if operator.result == "x * order" else 1
-    return int(numel**exponent) * _ITEMSIZE[cell.dtype]
+    return int((planned.numel or 0) ** exponent) * _ITEMSIZE[cell.dtype]
 
 
-def within_budget(plans: Iterable[Planned], budget: int = MEMORY_BUDGET) -> list[Planned]:
-    """The same plans; those whose result alone is predicted to exceed ``budget`` bytes carry that as ``skip``."""
+def within_budget(plans: Iterable[Planned], budget: int = MEMORY_BUDGET, census: Census = census_here) -> list[Planned]:
+    """The same plans with what is known of x; those whose result alone exceeds ``budget`` bytes carry that as ``skip``.
+
+    Args:
+        plans: the cells.
+        budget: bytes.
+        census: says how many entries x has.
+    """
+    plans = list(plans)
+    instances = sorted({_instance(p.cell) for p in plans if p.skip is None and p.numel is None})
+    known = dict(zip(instances, census(instances), strict=True))
     checked = []
     for planned in plans:
         if planned.skip is None:
-            need = predicted_bytes(planned.cell)
+            planned = replace(planned, numel=planned.numel or known[_instance(planned.cell)])
+            need = predicted_bytes(planned)
             if need > budget:
                 planned = replace(
                     planned, skip=f"the result alone needs {need:,} B, over the memory budget of {budget:,} B"
@@ -212,13 +247,8 @@ def load_presets(path: Path = PRESETS) -> dict[str, dict[str, Any]]:
         return dict(tomllib.load(file))
 
 
-def preset(name: str, budget: int = MEMORY_BUDGET, on: Sequence[str] = ()) -> list[Planned]:
-    """The plan of a preset.
-
-    Args:
-        name: its name.
-        budget: bytes that a cell's result may take.
-        on: names of problems to sweep instead of the preset's own, where they fit the operator.
+def sweeps(name: str) -> list[Sweep]:
+    """The sweeps of a preset.
 
     Raises:
         ValueError: no such preset; the message lists those that exist.
@@ -227,16 +257,60 @@ def preset(name: str, budget: int = MEMORY_BUDGET, on: Sequence[str] = ()) -> li
     if name not in known:
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(known)}")
     tables = known[name]["sweep"]
-    sweeps = [Sweep.from_table(t, f"presets.toml [{name}] sweep {i + 1}") for i, t in enumerate(tables)]
+    return [Sweep.from_table(t, f"presets.toml [{name}] sweep {i + 1}") for i, t in enumerate(tables)]
+
+
+def changed(sweep: Sweep, on: Sequence[str] = (), **axes: tuple[Any, ...]) -> Sweep | None:
+    """A sweep over other problems, where they fit its operator, and other sizes; None where no problem fits.
+
+    Args:
+        sweep: the one to change.
+        on: names of problems; none: those of the sweep.
+        axes: fields of a sweep with what to put there; nothing: what it has.
+    """
+    given: dict[str, Any] = {name: values for name, values in axes.items() if values}
     if on:
-        sweeps = [replace(sweep, problems=fitting) for sweep in sweeps if (fitting := _fitting_names(sweep, on))]
-    return within_budget(merge(itertools.chain.from_iterable(expand(s) for s in sweeps)), budget)
+        operator, _ = hograd_core.resolve(sweep.operator)
+        needs = set(operator.inputs) - {"f", "x", "v"}
+        given["problems"] = tuple(name for name in on if needs <= set(problems.get(name).provides))
+        if not given["problems"]:
+            return None
+    return replace(sweep, **given)
 
 
-def _fitting_names(sweep: Sweep, names: Sequence[str]) -> tuple[str, ...]:
-    operator, _ = hograd_core.resolve(sweep.operator)
-    needs = set(operator.inputs) - {"f", "x", "v"}
-    return tuple(name for name in names if needs <= set(problems.get(name).provides))
+def of_cell(cell: Cell) -> Sweep:
+    """A sweep of one cell."""
+    return Sweep(
+        cell.operator, (cell.method,), (cell.problem,), (cell.n,), (cell.depth,), (cell.batch,), (cell.order,),
+        (cell.dtype,), (cell.device,), (cell.threads,), (cell.preparation,),
+    )  # fmt: skip
+
+
+def cells_of(sweeps: Iterable[Sweep | None]) -> list[Planned]:
+    """The cells of sweeps, each once."""
+    return merge(itertools.chain.from_iterable(expand(sweep) for sweep in sweeps if sweep is not None))
+
+
+def preset(name: str, budget: int = MEMORY_BUDGET) -> list[Planned]:
+    """The plan of a preset.
+
+    Args:
+        name: its name.
+        budget: bytes that a cell's result may take.
+
+    Raises:
+        ValueError: no such preset; the message lists those that exist.
+    """
+    return within_budget(cells_of(sweeps(name)), budget)
+
+
+def selected(plans: Iterable[Planned], text: str) -> list[Planned]:
+    """The plans that a text means: the cells of an operator or alias of that name, or those whose id contains it."""
+    try:
+        operator, order = hograd_core.resolve(text)
+    except ValueError:
+        return [p for p in plans if text in p.cell.id]
+    return [p for p in plans if p.cell.operator == operator.name and order in (None, p.cell.order)]
 
 
 def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
@@ -248,6 +322,8 @@ def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     for name, n, depth, batch in sorted({(c.problem, c.n, c.depth, c.batch) for c in cells}):
         record = problems.problems().get(name)
         if record is not None and record.operations is not None:
-            operations[at(name, n, depth, batch)] = sum(record.operations(problems.Spec(n, depth, batch)).values())
+            with contextlib.suppress(Exception):  # of somebody else's problem: then nobody has counted
+                counted = record.operations(problems.Spec(n, depth, batch))
+                operations[at(name, n, depth, batch)] = sum(map(int, counted.values()))
     theirs = peers.facts(cells)
     return {"operators": operators, "operations": operations, **({"peers": theirs} if theirs else {})}

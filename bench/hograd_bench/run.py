@@ -5,22 +5,28 @@ What becomes of each cell is driver.py's; here are the beginning, the end, and g
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hograd_bench import (
-    ceilings,
     claim_cells,
     claims,
     driver,
     environment,
+    known,
     measure,
     metrics,
     peers,
@@ -30,10 +36,14 @@ from hograd_bench import (
 )
 from hograd_bench.cells import Cell
 from hograd_bench.driver import Event, Isolation
-from hograd_bench.engine import FATAL, Engine, EngineError, Host, Local
+from hograd_bench.engine import FATAL, Cluster, Engine, EngineError, Host, Local, LostError, call
 from hograd_bench.plan import Planned
 
+if sys.platform != "win32":
+    import fcntl
+
 _TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
+_CENSUS_SECONDS = 30.0
 _SAY_EVERY = 10.0  # seconds between lines where no progress bar can be drawn
 
 
@@ -50,6 +60,7 @@ class Outcome:
         statuses: number of rows by status, of this call.
         seconds: wall time of this call.
         interrupted: whether Ctrl-C ended it.
+        ended: cell -> status, of all rows of the run, those of earlier calls among them.
     """
 
     path: Path
@@ -57,6 +68,7 @@ class Outcome:
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     interrupted: bool = False
+    ended: dict[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -80,41 +92,89 @@ class Outcome:
         console.print(f"rows: {self.path / 'rows.jsonl'}", markup=False)
 
 
-def planned(
-    preset: str, cells: Sequence[str], on: Sequence[str], only: str, device: str | None, budget: int
-) -> list[Planned]:
-    """The plan that the arguments ask for.
+@dataclass(frozen=True)
+class Asked:
+    """Which cells a person asks for.
 
-    Args:
-        preset: name of a preset, used where ``cells`` is empty.
-        on: problems to sweep instead of the preset's own.
-        cells: ids of cells.
-        only: keep ids that contain this text.
+    Attributes:
+        preset: name of a preset: its sweeps, where neither ``cells`` nor ``operators`` say otherwise.
+        cells: ids of cells, instead.
+        operators: names or aliases to sweep instead of the preset's.
+        methods: of these operators; none: all.
+        problems: to sweep instead of the preset's own.
+        problem_files: files that declare problems.
+        axes: sizes, orders, dtypes and so on to sweep instead of the preset's, by their names in a sweep.
+        only: keep what this text selects; see :func:`hograd_bench.plan.selected`.
         device: move every cell there.
         budget: bytes that a cell's result may take.
+        timed: whether times are taken too.
+    """
+
+    preset: str = "default"
+    cells: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    problem_files: tuple[str, ...] = ()
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    only: str = ""
+    device: str | None = None
+    budget: int = plan.MEMORY_BUDGET
+    timed: bool = True
+
+
+def planned(asked: Asked) -> list[Planned]:
+    """The plan for what is asked.
 
     Raises:
-        ValueError: an unknown preset, a malformed id, or an id that names nothing.
+        ValueError: an unknown name, a malformed id, or a size that none of the problems has.
     """
-    if cells:
-        plans = []
-        for text in cells:
-            cell = Cell.parse(text)
-            sweep = plan.Sweep(
-                cell.operator, (cell.method,), (cell.problem,), (cell.n,), (cell.depth,), (cell.batch,), (cell.order,),
-                (cell.dtype,), (cell.device,), (cell.threads,), (cell.preparation,),
-            )  # fmt: skip
-            plans += plan.expand(sweep)
-        plans = plan.within_budget(plan.merge(plans), budget)
+    plans = plan.merge(_cells(asked))
+    if asked.device is not None:
+        plans = [replace(p, cell=replace(p.cell, device=asked.device)) for p in plans]
+    if not asked.timed:
+        plans = [replace(p, families=tuple(name for name in p.families if name != "time")) for p in plans]
+    plans = plan.selected(plans, asked.only) if asked.only else plans
+    return plan.within_budget(plans, asked.budget, functools.partial(_census, asked.problem_files))
+
+
+def _cells(asked: Asked) -> list[Planned]:
+    on = asked.problems
+    if asked.cells:
+        return plan.cells_of(plan.of_cell(Cell.parse(text)) for text in asked.cells)
+    if asked.operators:
+        methods = {"methods": asked.methods or ("*",)}
+        sweeps = [plan.changed(plan.Sweep(name), on, **methods, **asked.axes) for name in asked.operators]
+        for name, sweep in zip(asked.operators, sweeps, strict=True):
+            if sweep is None:
+                raise ValueError(f"operator: none of the problems {', '.join(on)} provides what {name} needs")
     else:
-        plans = plan.preset(preset, budget, on)
-        wanted = plan.load_presets()[preset].get("claims", ())
-        if wanted and not on:
-            needed = claim_cells.planned([claim for claim in claims.load() if claim.id in wanted])
-            plans = plan.within_budget(plan.merge([*needed, *plans]), budget)
-    if device is not None:
-        plans = [replace(p, cell=replace(p.cell, device=device)) for p in plans]
-    return [p for p in plans if only in p.cell.id]
+        sweeps = [plan.changed(sweep, on, methods=asked.methods, **asked.axes) for sweep in plan.sweeps(asked.preset)]
+    plans = plan.cells_of(sweeps)
+    for size in plan.SIZES:
+        wanted = asked.axes.get(size)
+        if wanted and not any(getattr(p.cell, size) in wanted for p in plans):
+            raise ValueError(f"{size}: got {', '.join(map(str, wanted))}, but none of the problems has this size")
+    claimed = plan.load_presets().get(asked.preset, {}).get("claims", ())
+    if claimed and not (on or asked.operators or asked.axes or asked.methods):
+        needed = claim_cells.planned([claim for claim in claims.load() if claim.id in claimed])
+        plans = plan.merge([*needed, *plans])
+    return plans
+
+
+def _census(files: Sequence[str], instances: Sequence[plan.Sized]) -> list[int | None]:
+    """Entries of x of each; those of problem files are asked in a process, which they may hang or end."""
+    own = problems.texts()
+    apart = [each for each in instances if each[0] in own]
+    known: dict[plan.Sized, int | None] = {}
+    if apart:
+        with contextlib.suppress(LostError):  # then the cells' own processes will say
+            host = Host(problem_files=tuple(files))
+            answers = call(host, "hograd_bench.problems:numels", apart, seconds=_CENSUS_SECONDS)
+            known = dict(zip(apart, answers, strict=True))
+    here = [each for each in instances if each[0] not in own]
+    known.update(zip(here, plan.census_here(here), strict=True))
+    return [known.get(each) for each in instances]
 
 
 def run(
@@ -126,6 +186,7 @@ def run(
     resident: bool = False,
     resume: bool = False,
     problem_files: Sequence[Path] = (),
+    record: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Measure the plan into a new run of ``results``, or go on with the newest one of this machine.
@@ -138,6 +199,7 @@ def run(
         resident: also measure each cell's peak of resident memory, in a further process.
         resume: go on with the newest run of this machine instead of starting one.
         problem_files: files that declare further problems.
+        record: what else the run should say of how it was asked for, JSON-ready; :func:`recorded` reads it back.
         console: where progress goes.
 
     Returns:
@@ -148,13 +210,26 @@ def run(
     """
     console = console or Console(stderr=True)
     console.print("recording the environment and the machine's ceilings …", markup=False)
-    here = environment.record(peers.packages(p.cell for p in plans))
+    engine = engine or Local()
+    here = engine.environment(peers.packages(p.cell for p in plans))
     try:
-        opened = _resumed(results, here) if resume else store.create_run(results, _complete(here, problem_files, plans))
+        if resume:
+            opened = _resumed(results, here)
+        else:
+            described = {**_complete(here, problem_files, plans, record or {}), "ceilings": engine.ceilings()}
+            opened = store.create_run(results, described)
+        opened.hold()
         known_failures = _known_failures(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome = Outcome(opened.path)
+    here_timed = isinstance(engine, Local) and any("time" in p.families for p in plans)
+    alone = _timing_alone() if here_timed else None
+    if alone is False:
+        console.print(
+            "hograd: another run is taking times on this machine: each disturbs the other's; exact figures are safe",
+            style="yellow", markup=False,
+        )  # fmt: skip
     done = opened.finished_cells()
     left = [p for p in plans if p.cell.id not in done]
     started = time.monotonic()
@@ -170,29 +245,124 @@ def run(
             driver.execute(
                 plans,
                 opened,
-                engine or Local(),
+                engine,
                 on_event,
                 isolate=isolate,
                 apart=measure.APART if resident else (),
                 known_failures=known_failures,
-                host=Host(problem_files=tuple(str(path) for path in problem_files)),
+                host=Host(problem_files=tuple(str(path.resolve()) for path in problem_files)),
             )
         except KeyboardInterrupt:
             outcome.interrupted = True
         except (EngineError, store.StoreError) as error:
             raise RunError(str(error)) from None
+        finally:
+            outcome.ended = opened.finished_cells()
+            opened.close()
+            if alone is not None and alone is not False:
+                alone.close()
     outcome.seconds = time.monotonic() - started
+    if os.environ.get(known.CACHE):
+        known.remember(f"run-{opened.path.name}", store.load(opened.path, details=False).rows)
     return outcome
 
 
-def _complete(here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned]) -> dict[str, Any]:
-    """The environment with the machine's ceilings, and what it takes to measure a cell again and to read all."""
-    files = [str(file) for file in problem_files]
+def recorded(results: Path, on: str = "local") -> dict[str, Any]:
+    """How the newest run was asked for, {} where it does not say: of this machine, or of those on Ray, wherever.
+
+    Raises:
+        RunError: there is none.
+    """
+    if on == "local":
+        plan_of: dict[str, Any] = store.environment_of(_newest(results, environment.record())).get("plan", {})
+        return plan_of
+    try:
+        plans = [store.environment_of(folder).get("plan", {}) for folder in _by_time(results)]
+    except store.StoreError as error:
+        raise RunError(f"--resume: {error}") from None
+    there = [plan for plan in plans if plan.get("asked", {}).get("on") == on]
+    if not there:
+        raise RunError(f"--resume --on {on}: no such run in {results}; start one without --resume")
+    return dict(there[-1])
+
+
+def _by_time(results: Path) -> list[Path]:
+    return sorted(store.run_folders(results), key=lambda folder: folder.name)
+
+
+def _newest(results: Path, here: dict[str, Any]) -> Path:
+    try:
+        return store.find_run(results / environment.machine_slug(here), "latest")
+    except store.StoreError:
+        raise RunError(f"--resume: no run of this machine in {results}; start one without --resume") from None
+
+
+def _timing_alone() -> IO[bytes] | Literal[False] | None:
+    """A file whose lock says that this process takes times; False: another does; None: cannot be told."""
+    if sys.platform == "win32":
+        return None
+    try:
+        file = open(Path(tempfile.gettempdir()) / f"hograd-timing-{os.getuid()}.lock", "ab")  # noqa: SIM115 (returned)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    except OSError:
+        pass
+    return file
+
+
+def everywhere(
+    plans: Sequence[Planned], results: Path, cluster: Cluster, *, console: Console | None = None, **options: Any
+) -> list[Outcome]:
+    """:func:`run` on each kind of machine in a cluster, on all at once; each is a run of its own.
+
+    Raises:
+        RunError: as of one of them; the others are finished first.
+    """
+    console = console or Console(stderr=True)
+    console.print("looking at the hosts of the cluster …", markup=False)
+    try:
+        machines = cluster.machines(peers.packages(p.cell for p in plans))
+    except EngineError as error:
+        raise RunError(str(error)) from None
+    if len(machines) == 1:
+        return [run(plans, results, machines[0], console=console, **options)]
+    with ThreadPoolExecutor(len(machines)) as pool:
+        begun = [
+            pool.submit(run, plans, results, each, console=_Labelled(each.environment()["machine"]), **options)
+            for each in machines
+        ]
+        try:
+            return [each.result() for each in begun]
+        except KeyboardInterrupt:
+            cluster.stop()
+            return [each.result() for each in begun]
+
+
+class _Labelled(Console):
+    """Lines, no bar, that say of which machine they are."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(stderr=True, highlight=False, force_terminal=False, soft_wrap=True)
+        self._machine = machine
+
+    def print(self, *what: Any, **how: Any) -> None:
+        super().print(f"{self._machine}:", *what, **how)
+
+
+def _complete(
+    here: dict[str, Any], problem_files: Sequence[Path], plans: Sequence[Planned], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The environment with what it takes to measure a cell again and to read all."""
+    files = [str(file.resolve()) for file in problem_files]
     own = {"problem_files": files, "problems": problems.texts()} if files else {}
     return {
         **here,
-        "plan": {"cells": len(plans), **own},
-        "ceilings": ceilings.measure(),
+        "plan": {"cells": len(plans), **own, **record},
         "metrics": metrics.as_json(),
         "facts": plan.facts(p.cell for p in plans),
     }
@@ -200,10 +370,7 @@ def _complete(here: dict[str, Any], problem_files: Sequence[Path], plans: Sequen
 
 def _resumed(results: Path, here: dict[str, Any]) -> store.Run:
     """The newest run of this machine, if what it measured can be continued in this environment."""
-    try:
-        newest = store.find_run(results / environment.machine_slug(here), "latest")
-    except store.StoreError:
-        raise RunError(f"--resume: no run of this machine in {results}; start one without --resume") from None
+    newest = _newest(results, here)
     opened = store.open_run(newest)
     verdict = environment.comparable(opened.environment, here)
     if verdict.level != "full":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from hograd_bench.metrics import record
@@ -29,6 +30,29 @@ def binary(value: float) -> str:
         if abs(value) >= scale:
             return f"{figures(value / scale)} {unit}"
     return f"{figures(value / 2**10)} KiB"
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B\s*", re.IGNORECASE)
+
+
+def to_bytes(size: int | str) -> int:
+    """A number of bytes as people write it: ``4096``, ``"40 MiB"``, ``"1.5 GB"``.
+
+    Raises:
+        TypeError: neither a whole number nor text.
+        ValueError: negative, or text that says no size.
+    """
+    if isinstance(size, bool) or not isinstance(size, int | str):
+        raise TypeError(f'got {size!r}, expected bytes as a whole number, or text such as "40 MiB"')
+    found = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    if isinstance(size, int) and size >= 0:
+        return size
+    if found is None:
+        raise ValueError(f'got {size!r}, expected bytes >= 0, or text such as "40 MiB"')
+    prefix = (found[2] or "").lower()
+    power = " kmgt".index(prefix[:1] or " ")
+    scale: int = (1024 if prefix.endswith("i") else 1000) ** power
+    return round(float(found[1]) * scale)
 
 
 def plain(value: float) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hograd_core._functional import Functional
 from hograd_core._unsupported import UnsupportedError
-from hograd_core.curvature._model import check_dtype, check_modes
+from hograd_core.curvature._model import check_dtype
+from hograd_core.module import check_modes
 
 Parameters = dict[str, Tensor]
 

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_chunk_size, check_positive
 from hograd_core._entrance import in_transform
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._polarisation import Direction, Index, expand
+from hograd_core.arguments import in_chunks, slices
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.taylor import propagate
 
@@ -82,7 +83,13 @@ def _vectorised(
     def one(chosen: Tensor) -> Tensor:
         return functools.reduce(lambda g, v: _forward(g, points, v), chosen.unbind(0), h)(points)
 
-    result: Tensor = torch.func.vmap(one, chunk_size=chunk_size)(directions)
+    m = len(indices)
+
+    def piece(part: slice) -> Tensor:
+        found: Tensor = torch.func.vmap(one)(directions if part == slice(0, m) else directions[part])
+        return found
+
+    result: Tensor = in_chunks(piece, m, check_chunk_size(chunk_size))
     # Nested forward mode takes some constants to float64.
     return result.to(points.dtype)
 
@@ -174,9 +181,8 @@ def taylor(
     coefficients: dict[Direction, list[Tensor]] = {}
     for order in sorted(set(needed.values())):
         group = [direction for direction, highest in needed.items() if highest == order]
-        size = len(group) if chunk_size is None else check_positive(chunk_size, "chunk_size")
-        for start in range(0, len(group), size):
-            part = group[start : start + size]
+        for chunk in slices(len(group), check_chunk_size(chunk_size)):
+            part = group[chunk]
             series = series_along(u, points, torch.tensor(part, dtype=points.dtype, device=points.device), order)
             for row, direction in enumerate(part):
                 coefficients[direction] = [c[row] for c in series]

@@ -24,9 +24,10 @@ from hograd_core._registry import method, operator, to_method
 from hograd_core._unsupported import UnsupportedError, refused_under_vmap
 from hograd_core.applications._calls import watched_call
 from hograd_core.applications._modules import Parameters, check_module, detached, gradient_of, trainable
-from hograd_core.curvature._model import check_dtype, check_modes, scalar_loss
+from hograd_core.curvature._model import check_dtype, scalar_loss
 from hograd_core.curvature._precision import unbounded
 from hograd_core.derivatives._autograd import leaf
+from hograd_core.module import check_modes
 
 __all__ = ["MetaGradient", "Task", "adapt", "meta_gradient"]
 

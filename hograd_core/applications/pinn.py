@@ -8,6 +8,7 @@ values; :func:`field_derivatives` and :func:`residual` compute the same with a g
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -207,6 +208,7 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
 def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool) -> None:
     """Make a kernel a method of the four operators."""
     declared: dict[str, Any] = {"mode": mode, "source": source, "functorch": functorch}
+    declared["in_parts"] = "chunk_size" in inspect.signature(kernel).parameters
 
     @functools.wraps(kernel)
     def rows_of(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_direction, check_point, scalar_function
 from hograd_core._entrance import released
 from hograd_core._forward import jvp
 from hograd_core._how import How, Unpack
@@ -44,7 +44,7 @@ def _ratio(second: Tensor, third: Tensor) -> Skewness:
 
 
 @operator(result="scalar, with second and third derivative", default="taylor", order=3)
-def directional_skewness(f: ScalarFunction, x: Tensor, v: Tensor, **how: Unpack[How]) -> Skewness:
+def directional_skewness(f: Function[T], x: T, v: T, **how: Unpack[How]) -> Skewness:
     """D³f(x)[v, v, v] / (D²f(x)[v, v])^{3/2}, with both derivatives.
 
     Args:

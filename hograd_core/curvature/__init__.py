@@ -4,12 +4,14 @@ from hograd_core.curvature._estimators import Estimate, hutch_plus_plus, hutchin
 from hograd_core.curvature._kfac import kfac
 from hograd_core.curvature._kronecker import KFAC
 from hograd_core.curvature._lanczos import Eigenpairs, SpectralDensity, extreme_eigenpairs, lanczos, spectral_density
+from hograd_core.curvature.blocks import Block, fisher_blocks, gauss_newton_blocks, groups_of, hessian_blocks
 from hograd_core.curvature.fisher import sampled_fisher_diagonal
 from hograd_core.curvature.linear_operator import ArrayOperator, HessianOperator, MatrixOperator
 from hograd_core.curvature.spectrum import lobpcg
 
 __all__ = [
-    "KFAC", "ArrayOperator", "Eigenpairs", "Estimate", "HessianOperator", "MatrixOperator", "SpectralDensity",
-    "extreme_eigenpairs", "hutch_plus_plus", "hutchinson_trace", "kfac", "lanczos", "lobpcg", "sampled_fisher_diagonal",
-    "spectral_density", "stochastic_diagonal", "xtrace",
+    "KFAC", "ArrayOperator", "Block", "Eigenpairs", "Estimate", "HessianOperator", "MatrixOperator", "SpectralDensity",
+    "extreme_eigenpairs", "fisher_blocks", "gauss_newton_blocks", "groups_of", "hessian_blocks", "hutch_plus_plus",
+    "hutchinson_trace", "kfac", "lanczos", "lobpcg", "sampled_fisher_diagonal", "spectral_density",
+    "stochastic_diagonal", "xtrace",
 ]  # fmt: skip

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
+from hograd_core._checks import check_chunk_size
 from hograd_core._entrance import entrance, released
 from hograd_core._forward import jvp
 from hograd_core._unsupported import refused_under_vmap
-from hograd_core.curvature._likelihood import output_fisher_product
+from hograd_core.arguments import in_chunks, slices
+from hograd_core.curvature._likelihood import fisher_is_hessian, output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
-from hograd_core.curvature.linear_operator import OperatorBase
+from hograd_core.curvature.linear_operator import OperatorBase, unit_rows
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.hazards import guarded
 
@@ -23,10 +24,13 @@ OutputCurvature = Callable[[Model, Tensor, Tensor], Tensor]
 
 
 def loss_hessian_product(model: Model, outputs: Tensor, u: Tensor, *, batched: bool = False) -> Tensor:
-    """The Hessian of the loss by the outputs, applied to u (shaped like the outputs), by double backward.
+    """The Hessian of the loss by the outputs, applied to u (shaped like the outputs).
 
-    With ``batched``, u holds several such tensors along its first axis.
+    In closed form for the losses that :mod:`._likelihood` knows, else by double backward. With ``batched``, u holds
+    several such tensors along its first axis.
     """
+    if not batched and fisher_is_hessian(model, outputs):
+        return output_fisher_product(model, outputs, u)
     z = leaf(outputs)
     # The loss is differentiated twice, the module once.
     with guarded("Hessian of the loss", ("batched_rows" if batched else "double_backward", 2)):
@@ -46,6 +50,23 @@ def pushed_and_pulled(model: Model, curvature: OutputCurvature, v: Tensor) -> Te
     with guarded("J v by forward mode (double_vjp does without)", ("nested_jvp", 1), constant=True, recorded=True):
         outputs, tangent = jvp(model.outputs, (model.point,), (v,))[:2]
         return pull(model, curvature(model, released(outputs), released(tangent)))
+
+
+def transformed(model: Model, curvature: OutputCurvature, v: Tensor) -> Tensor:
+    """J^T C J v by torch.func alone, whose vmap several v may go through: what does not depend on v is done once."""
+    with guarded("J v by forward mode (double_vjp does without)", ("nested_jvp", 1), constant=True, recorded=True):
+        outputs, pullback = torch.func.vjp(model.outputs, model.point)[:2]
+        tangent = jvp(model.outputs, (model.point,), (v,))[1]
+        found: Tensor = released(pullback(curvature(model, released(outputs), released(tangent)))[0])
+        return found
+
+
+def transformed_loss_hessian(model: Model, outputs: Tensor, u: Tensor) -> Tensor:
+    """:func:`loss_hessian_product` by torch.func alone."""
+    with guarded("Hessian of the loss", ("vjp_of_grad", 2)):
+        gradient = torch.func.grad(lambda z: scalar_loss(model.loss, z, model.targets))
+        found: Tensor = torch.func.vjp(gradient, outputs)[1](u)[0]
+        return found
 
 
 def pull(model: Model, cotangent: Tensor) -> Tensor:
@@ -120,14 +141,13 @@ class JacobianProductOperator(OperatorBase):
 
 def full_jacobian(model: Model, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     """(outputs, J): J of shape (*outputs.shape, P), row by row in reverse mode, vectorised over rows."""
-    if chunk_size is not None:
-        chunk_size = check_positive(chunk_size, "chunk_size")
+    outputs, pullback = torch.func.vjp(model.outputs, model.point)[:2]
 
-    def twice(flat: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = model.outputs(flat)
-        return outputs, outputs
+    def rows(part: slice) -> Tensor:
+        found: Tensor = torch.func.vmap(pullback)(unit_rows(part, outputs).reshape(-1, *outputs.shape))[0]
+        return found
 
-    jacobian, outputs = torch.func.jacrev(twice, has_aux=True, chunk_size=chunk_size)(model.point)
+    jacobian = in_chunks(rows, outputs.numel(), check_chunk_size(chunk_size)).reshape(*outputs.shape, -1)
     return released(outputs), released(jacobian)
 
 
@@ -173,7 +193,6 @@ def over_samples(function: Callable[..., Any], *arguments: Any) -> Any:
         return torch.func.vmap(function)(*arguments)
 
 
-def sample_chunks(model: Model, chunk_size: int | None) -> list[slice]:
+def sample_chunks(model: Model, chunk_size: int | None) -> Iterator[slice]:
     """The batch in slices of at most ``chunk_size`` samples."""
-    step = model.batch if chunk_size is None else check_positive(chunk_size, "chunk_size")
-    return [slice(start, min(start + step, model.batch)) for start in range(0, model.batch, step)]
+    return slices(model.batch, check_chunk_size(chunk_size))

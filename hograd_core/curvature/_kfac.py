@@ -13,11 +13,9 @@ in such a network with a target at every position. The blocks between layers are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hograd_core._checks import check_positive
@@ -25,6 +23,7 @@ from hograd_core._entrance import entrance, kept
 from hograd_core._registry import method
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.curvature._kronecker import KFAC, KroneckerBlock
+from hograd_core.curvature._layers import gradients_at, input_rows, output_rows, recorder, supported, trains
 from hograd_core.curvature._likelihood import output_fisher_factor, sample_scaling, sampled_output_factor
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, scalar_loss
 from hograd_core.curvature._precision import unbounded
@@ -90,7 +89,7 @@ def kfac_of_model(
     if kept():
         raise UnsupportedError("kfac", "its factors cannot be differentiated further; use fisher_matrix[expectation]")
     records: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-    outputs = model.outputs(leaf(model.point), hooks={name: _recorder(records[name]) for name in layers})
+    outputs = model.outputs(leaf(model.point), hooks={name: recorder(records[name]) for name in layers})
     sites = [_single(records, name) for name in layers]
     at = [site[1] for site in sites]
     if fisher == EMPIRICAL:
@@ -109,9 +108,9 @@ def kfac_of_model(
     gathered: list[Tensor | None] = [None] * len(at)
     for k, (root, cotangent, scale) in enumerate(passes):
         keep = k + 1 < len(passes)
-        gradients = _gradients(root, at, cotangent, keep)
+        gradients = gradients_at(root, at, cotangent, keep)
         for i, (layer, gradient) in enumerate(zip(layers.values(), gradients, strict=True)):
-            rows = _output_rows(layer, gradient.detach().to(dtype)) * scale
+            rows = output_rows(layer, gradient.detach().to(dtype)) * scale
             positions = rows.shape[1]
             flat = rows.flatten(0, 1)
             term = flat.T @ flat / positions
@@ -120,27 +119,13 @@ def kfac_of_model(
     blocks = []
     for (name, layer), (received, _), outer in zip(layers.items(), sites, gathered, strict=True):
         assert outer is not None
-        parameters = tuple(f"{name}.{leaf}".lstrip(".") for leaf in ("weight", "bias") if _trains(layer, leaf))
-        columns = _input_rows(layer, received.detach().to(dtype))
-        parts = [columns] if _trains(layer, "weight") else []
-        parts += [columns.new_ones(*columns.shape[:2], 1)] if _trains(layer, "bias") else []
+        parameters = tuple(f"{name}.{leaf}".lstrip(".") for leaf in ("weight", "bias") if trains(layer, leaf))
+        columns = input_rows(layer, received.detach().to(dtype))
+        parts = [columns] if trains(layer, "weight") else []
+        parts += [columns.new_ones(*columns.shape[:2], 1)] if trains(layer, "bias") else []
         flat = torch.cat(parts, 2).flatten(0, 1)
         blocks.append(KroneckerBlock(name, parameters, flat.T @ flat / model.batch, outer))
     return KFAC(tuple(blocks), model.names, model.shapes)
-
-
-def _gradients(root: Tensor, at: Sequence[Tensor], cotangent: Tensor | None, keep: bool) -> list[Tensor]:
-    """The gradients of a root by the layers' outputs; zero for a layer that ran under no_grad."""
-    on = [output for output in at if output.requires_grad]
-    if not on or not root.requires_grad:
-        return [torch.zeros_like(output) for output in at]
-    found = iter(torch.autograd.grad(root, on, cotangent, retain_graph=keep, materialize_grads=True))
-    return [next(found) if output.requires_grad else torch.zeros_like(output) for output in at]
-
-
-def _trains(layer: nn.Module, leaf: str) -> bool:
-    parameter = getattr(layer, leaf)
-    return parameter is not None and parameter.requires_grad
 
 
 def _layers(model: Model) -> dict[str, nn.Module]:
@@ -156,7 +141,7 @@ def _layers(model: Model) -> dict[str, nn.Module]:
                 f"module: {name or 'itself'} is a {type(layer).__name__} with trainable parameters, expected "
                 "nn.Linear, nn.Conv1d or nn.Conv2d; freeze it, or use fisher_diagonal or fisher_vector_product"
             )
-        if isinstance(layer, nn.Conv1d | nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
+        if not supported(layer):
             raise ValueError(
                 f"module: {name or 'itself'} has groups={layer.groups}, padding_mode={layer.padding_mode!r}, "
                 "expected one group and zero padding"
@@ -169,17 +154,6 @@ def _layers(model: Model) -> dict[str, nn.Module]:
     return found
 
 
-def _recorder(calls: list[tuple[Tensor, Tensor]]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """A forward hook that collects a layer's (input, output)."""
-
-    def record(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-        calls.append((arguments[0], output))
-        # A copy goes on: an in-place activation would otherwise overwrite what was recorded.
-        return output.clone()
-
-    return record
-
-
 def _single(records: dict[str, list[tuple[Tensor, Tensor]]], name: str) -> tuple[Tensor, Tensor]:
     calls = records[name]
     if len(calls) != 1:
@@ -188,27 +162,6 @@ def _single(records: dict[str, list[tuple[Tensor, Tensor]]], name: str) -> tuple
             "KFAC has no block for a layer that is reused or unused"
         )
     return calls[0]
-
-
-def _input_rows(layer: nn.Module, received: Tensor) -> Tensor:
-    """(N, positions, in) inputs of the layer's matrix product."""
-    if isinstance(layer, nn.Linear):
-        return received.reshape(received.shape[0], -1, received.shape[-1])
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
-    # As the convolution itself pads: "same" may be one more on the right.
-    padded = F.pad(received, layer._reversed_padding_repeated_twice) if layer.padding != "valid" else received
-    if isinstance(layer, nn.Conv1d):
-        padded = padded.unsqueeze(2)
-        kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
-    return F.unfold(padded, kernel, dilation, 0, stride).transpose(1, 2)
-
-
-def _output_rows(layer: nn.Module, gradient: Tensor) -> Tensor:
-    """(N, positions, out) gradients at the layer's outputs."""
-    if isinstance(layer, nn.Linear):
-        return gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
-    return gradient.flatten(2).transpose(1, 2)
 
 
 _DECLARED: dict[str, Any] = {

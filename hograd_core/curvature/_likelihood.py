@@ -155,6 +155,17 @@ def likelihood(model: Model, outputs: Tensor) -> tuple[str, float]:
     return kind, 1.0 if options["reduction"] == "sum" else 1.0 / observations
 
 
+def fisher_is_hessian(model: Model, outputs: Tensor) -> bool:
+    """Whether :func:`output_fisher_product` is the loss's own Hessian by the outputs, whatever the targets."""
+    recognised = _recognise(model.loss)
+    if recognised is None or recognised[1]["reduction"] == "none" or not _plain(*recognised, model.targets):
+        return False
+    if recognised[0] == CATEGORICAL:
+        # The Hessian scales with the sum of a target's probabilities, which need not be 1.
+        return not model.targets.dtype.is_floating_point and outputs.dim() >= 2 and len(outputs) == model.batch
+    return outputs.dim() >= 1 and outputs.shape == model.targets.shape and len(outputs) == model.batch
+
+
 def output_fisher_product(model: Model, outputs: Tensor, u: Tensor) -> Tensor:
     """Lambda u, where Lambda = R E_y[grad_z l grad_z l^T] over y ~ p(y | outputs z); shaped like ``outputs``.
 

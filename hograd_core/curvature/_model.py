@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from hograd_core._checks import check_number
 from hograd_core._entrance import callback, kept
 from hograd_core._functional import Functional
+from hograd_core.arguments import Part, constants_of, trainable_of
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.module import check_modes
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Inputs = Tensor | tuple[Tensor, ...]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +36,10 @@ class Model:
         point: their values, a detached vector of P elements.
         function: network and loss as functions of the network's tensors; frozen parameters stay its own, buffers enter
             as clones.
-        inputs: positional arguments of the module, batch first.
+        inputs: arguments of the module, batch first. keywords: their names, where they are given by name.
         targets: the second argument of the loss, batch first.
         loss: (outputs, targets) -> 0-dimensional tensor.
+        held: trainable parameters that are constants of this call.
     """
 
     module: nn.Module
@@ -47,6 +50,8 @@ class Model:
     inputs: tuple[Tensor, ...]
     targets: Tensor
     loss: Loss
+    keywords: tuple[str, ...] = ()
+    held: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -82,12 +87,12 @@ class Model:
         """
         given = self.inputs if inputs is None else inputs
         found: Tensor = self.function.evaluate(
-            self.unflatten(flat), lambda module, _: self._outputs_of(module, given), given, hooks
+            {**self.held, **self.unflatten(flat)}, lambda module, _: self._outputs_of(module, given), given, hooks
         )
         return found
 
     def _outputs_of(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        result = callback(_evaluate)(module, inputs)
+        result = callback(_evaluate)(module, inputs, self.keywords)
         if not isinstance(result, Tensor) or not result.dtype.is_floating_point:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
             raise TypeError(f"module: returned {got}, expected one real floating tensor; wrap it to return its outputs")
@@ -106,6 +111,7 @@ class Model:
             point=self.point.double(),
             inputs=tuple(map(wide, self.inputs)),
             targets=wide(self.targets),
+            held={name: wide(tensor) for name, tensor in self.held.items()},
         )
         try:
             return model if model.value(model.point).dtype == torch.float64 else self
@@ -120,7 +126,7 @@ class Model:
         def body(module: nn.Module, loss: Loss) -> Tensor:
             return scalar_loss(loss, self._outputs_of(module, inputs), targets)
 
-        found: Tensor = self.function.evaluate(self.unflatten(flat), body, inputs, what="loss")
+        found: Tensor = self.function.evaluate({**self.held, **self.unflatten(flat)}, body, inputs, what="loss")
         return found
 
     def sample_value(self, flat: Tensor, target: Tensor, *sample: Tensor) -> Tensor:
@@ -133,8 +139,8 @@ class Model:
         return grad_or_zeros(self.value(flat), flat, create_graph=False)
 
 
-def _evaluate(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    return module(*inputs)
+def _evaluate(module: nn.Module, inputs: tuple[Tensor, ...], keywords: tuple[str, ...]) -> Any:
+    return module(**dict(zip(keywords, inputs, strict=True))) if keywords else module(*inputs)
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,9 +174,9 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
     """Check the arguments that all model operators share and bind them.
 
     Args:
-        module: an ``nn.Module`` with at least one trainable parameter.
+        module: an ``nn.Module`` with at least one trainable parameter, or a part of one.
         loss: callable (outputs, targets) -> scalar.
-        inputs: a tensor, or a tuple of tensors passed positionally; batch first.
+        inputs: a tensor, a tuple of tensors passed positionally, or a mapping of tensors passed by name; batch first.
         targets: a tensor, batch first.
         per_sample: the operator takes samples one by one, so that nothing may couple them.
 
@@ -182,13 +188,19 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         ValueError: no trainable parameter, several devices, batch sizes that differ, an empty batch, or a
             layer in training mode that is random or couples samples.
     """
+    chosen = None
+    if isinstance(module, Part):
+        module, chosen = module.module, module.chosen
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
     if not callable(loss):
         raise TypeError(f"loss: got {type(loss).__name__}, expected a callable (outputs, targets) -> scalar tensor")
-    arguments = (inputs,) if isinstance(inputs, Tensor) else inputs
+    keywords = tuple(inputs) if isinstance(inputs, Mapping) else ()
+    arguments = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs.values()) if keywords else inputs
     if not isinstance(arguments, tuple) or not arguments or not all(isinstance(part, Tensor) for part in arguments):
-        raise TypeError(f"inputs: got {type(inputs).__name__}, expected a tensor or a non-empty tuple of tensors")
+        raise TypeError(
+            f"inputs: got {type(inputs).__name__}, expected a tensor or a non-empty tuple or mapping of tensors"
+        )
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets: got {type(targets).__name__}, expected a torch.Tensor")
     batches = {part.shape[0] if part.dim() else 0 for part in (*arguments, targets)}
@@ -198,9 +210,7 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
             "the first axis of every input and of the targets is the batch"
         )
     check_modes(module, per_sample=per_sample)
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise ValueError("module: has no parameter with requires_grad=True, expected at least one")
+    trainable = trainable_of(module) if chosen is None else chosen
     function = Functional(module, loss)
     dtypes = {p.dtype for p in trainable.values()}
     devices = {p.device for p in trainable.values()}
@@ -221,6 +231,8 @@ def check_model(module: Any, loss: Any, inputs: Any, targets: Any, *, per_sample
         tuple(_held(part) for part in arguments),
         _held(targets),
         loss,
+        keywords,
+        constants_of(module, trainable),
     )
 
 
@@ -229,36 +241,6 @@ def _held(tensor: Tensor) -> Tensor:
     if tensor.is_inference():
         return tensor.clone()
     return tensor if kept() else tensor.detach()
-
-
-def check_modes(module: nn.Module, *, per_sample: bool, argument: str = "module") -> None:
-    """Refuse layers whose outputs are random, and, per sample, those that read the whole batch.
-
-    A random layer is another function at every call: methods that call it more often would differentiate a mixture.
-
-    Raises:
-        ValueError: there is such a layer in training mode; the message names it.
-    """
-    for name, layer in module.named_modules():
-        if not layer.training:
-            continue
-        where = f"{argument}: {name or 'itself'}"
-        if _is_random(layer):
-            kind = "dropout" if isinstance(layer, nn.modules.dropout._DropoutNd) else f"a random {type(layer).__name__}"
-            raise ValueError(f"{where} is {kind} in training mode, so the loss is random; call {argument}.eval()")
-        if per_sample and isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"{where} is batch normalisation in training mode, which couples the samples, so that per-sample "
-                f"gradients do not exist; call {argument}.eval() or use a Gauss-Newton operator"
-            )
-
-
-def _is_random(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.modules.dropout._DropoutNd):
-        return layer.p > 0
-    if isinstance(layer, nn.MultiheadAttention | nn.RNNBase):
-        return layer.dropout > 0
-    return isinstance(layer, nn.RReLU)
 
 
 def check_dtype(tensor: Tensor, module: nn.Module, name: str, argument: str) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_chunk_size, check_point, scalar_function
 from hograd_core._entrance import released
 from hograd_core._forward import jvp
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
+from hograd_core.arguments import in_chunks
 from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, unit_vector
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, unit_rows, unit_vector
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
-@operator(result="x", default="columns", order=2)
-def hessian_diagonal(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+@operator(result="x", linear=True, default="columns", order=2)
+def hessian_diagonal(f: Function[T], x: T, **how: Unpack[How]) -> T:
     """The second derivatives d²f/dx_i² at x: the diagonal of the Hessian, n numbers.
 
     Reverse mode has no shortcut to it: for a general f it takes n Hessian-vector products (Martens, Sutskever &
@@ -58,6 +59,7 @@ def columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2 (univariate second directional derivatives); torch.func.jvp",
     functorch=True,
+    in_parts=True,
     amounts_to=(("nested_jvp", 2),),
 )
 def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
@@ -66,8 +68,6 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
     Time: n second directional derivatives, in batches of ``chunk_size`` (default: all). Memory: a batch's
     three copies of the largest intermediate of f.
     """
-    if chunk_size is not None:
-        chunk_size = check_positive(chunk_size, "chunk_size")
 
     def second(direction: Tensor) -> Tensor:
         def along(point: Tensor) -> Tensor:
@@ -77,8 +77,11 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
         curvature: Tensor = jvp(along, (x,), (direction,))[1]
         return curvature
 
-    basis = torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *x.shape)
-    diagonal: Tensor = released(torch.func.vmap(second, chunk_size=chunk_size)(basis))
+    def piece(part: slice) -> Tensor:
+        found: Tensor = torch.func.vmap(second)(unit_rows(part, x).reshape(-1, *x.shape))
+        return found
+
+    diagonal: Tensor = released(in_chunks(piece, x.numel(), check_chunk_size(chunk_size)))
     # PyTorch's nested tangents of a Python number times a 0-dimensional tensor come out in float64.
     return diagonal.to(x.dtype).reshape(x.shape)
 
@@ -91,7 +94,7 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
 )
 def full(f: ScalarFunction, x: Tensor, *, hessian_method: str | None = None) -> Tensor:
     """Form the n x n matrix by ``derivative_tensor`` and read its diagonal. Memory: n² numbers."""
-    matrix: Tensor = derivative_tensor(f, x, 2, method=hessian_method)
+    matrix: Tensor = derivative_tensor(f, x, 2, method=hessian_method or "rows")
     return matrix.reshape(x.numel(), x.numel()).diagonal().clone().reshape(x.shape)
 
 

@@ -15,10 +15,12 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from hograd_core._entrance import released
+from hograd_core._checks import check_chunk_size
+from hograd_core._entrance import kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._jacobian import over_samples, sample_chunks
+from hograd_core.curvature._layers import squared_gradients
 from hograd_core.curvature._likelihood import sample_scaling
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model
 from hograd_core.curvature._precision import unbounded
@@ -73,6 +75,7 @@ def empirical_fisher_matrix(
     "per_sample_vmap",
     mode="reverse, vectorised over samples",
     source="Kunstner, Hennig & Balles 2019, eq. 3; torch.func.vmap of torch.func.grad",
+    in_parts=True,
 )
 def matrix_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Outer products of per-sample gradients. Time: one vectorised backward pass, O(N P²); memory: P² + chunk P."""
@@ -125,6 +128,7 @@ def empirical_fisher_diagonal(
     "per_sample_vmap",
     mode="reverse, vectorised over samples",
     source="Kunstner, Hennig & Balles 2019, eq. 3, entries i = j; torch.func.vmap of torch.func.grad",
+    in_parts=True,
 )
 def diagonal_vmap(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Weighted sum of squares of per-sample gradients. Time: one vectorised backward pass; memory: chunk_size P."""
@@ -146,6 +150,30 @@ def diagonal_loop(model: Model) -> Tensor:
     for i in range(model.batch):
         diagonal += _gradient_of_sample(model, i).square()
     return diagonal.mul_(_weight(model))
+
+
+@method(
+    empirical_fisher_diagonal,
+    "layers",
+    mode="reverse, to the layers' outputs",
+    source="Goodfellow 2015, §5 (squares of g aᵀ are products of squares); Dangel, Kunstner & Hennig 2020",
+)
+def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
+    """Squares of per-sample gradients without these gradients, where layers are linear or convolutions.
+
+    Time: one backward pass, and a product of squares a layer; memory: inputs and output gradients of the layers. A
+    layer with several positions forms its samples' gradients, some at a time. Parameters of other layers, and of those
+    that are called more than once, go by ``per_sample_vmap``, ``chunk_size`` samples at a time.
+    """
+    check_chunk_size(chunk_size)
+    if kept():  # what is recorded at layers is detached
+        return diagonal_vmap(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
+    # grad s_n is, sample by sample, that of L divided by R; its square enters times R.
+    sums, known = squared_gradients(model, lambda value, _: [(value, None)])
+    diagonal = sums.div_(sample_scaling(model)[0])
+    if not bool(known.all()):
+        torch.where(known, diagonal, diagonal_vmap(model, chunk_size=chunk_size), out=diagonal)
+    return diagonal
 
 
 @method(

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import check_positive
-from hograd_core._entrance import entrance, released
+from hograd_core._checks import check_chunk_size, check_positive
+from hograd_core._entrance import entrance, kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._estimators import Estimate
@@ -25,7 +25,9 @@ from hograd_core.curvature._jacobian import (
     pushed_and_pulled,
     sample_chunks,
     sample_rows,
+    transformed,
 )
+from hograd_core.curvature._layers import squared_gradients
 from hograd_core.curvature._likelihood import (
     output_fisher_factor,
     output_fisher_product,
@@ -66,6 +68,7 @@ def fisher_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tensor
     "expectation",
     mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6; the expectation over the targets summed exactly",
+    in_parts=True,
 )
 def matrix_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Sum of outer products of the scores of every outcome, weighted by its probability.
@@ -80,6 +83,7 @@ def matrix_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor
     "jacobian",
     mode="reverse by rows of J, vectorised; the outputs' Fisher in closed form",
     source="Martens 2020, eq. 7: F = E[J^T F_R J]; torch.func.jacrev",
+    in_parts=True,
 )
 def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """J^T (Lambda J) from the explicit Jacobian. Time: M backward passes for M outputs; memory: 2 M P + P²."""
@@ -130,6 +134,7 @@ def fisher_diagonal(module: nn.Module, loss: Loss, inputs: Inputs, targets: Tens
     "expectation",
     mode="reverse, an outcome at a time, vectorised over samples",
     source="Martens 2020, eq. 6, entries i = j; the expectation over the targets summed exactly",
+    in_parts=True,
 )
 def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """Sum of squared scores of every outcome. Time: K backward passes a sample; memory: chunk_size K P."""
@@ -139,6 +144,29 @@ def diagonal_expectation(model: Model, *, chunk_size: int | None = None) -> Tens
         for rows in sample_rows(model, factor, part):
             diagonal += rows.square().sum(0)
     return diagonal
+
+
+@method(
+    fisher_diagonal,
+    "layers",
+    mode="reverse, an outcome at a time, to the layers' outputs",
+    source="Martens 2020, eq. 6; Dangel, Kunstner & Hennig 2020 (BackPACK's DiagGGNExact)",
+)
+def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
+    """As ``expectation``, without gradients of samples where layers are linear or convolutions.
+
+    Time: one forward pass and K backward passes of the batch; memory: inputs and output gradients of the layers.
+    Parameters of other layers go by ``expectation``, ``chunk_size`` samples at a time.
+    """
+    check_chunk_size(chunk_size)
+    if kept():  # what is recorded at layers is detached
+        return diagonal_expectation(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
+    sums, known = squared_gradients(
+        model, lambda _, outputs: [(outputs, c) for c in output_fisher_factor(model, outputs.detach())]
+    )
+    if not bool(known.all()):
+        torch.where(known, sums, diagonal_expectation(model, chunk_size=chunk_size), out=sums)
+    return sums
 
 
 @entrance
@@ -227,6 +255,18 @@ def fisher_vector_product(
 def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
     """Two forward passes (one with tangents) and one backward pass; the loss is never differentiated."""
     return pushed_and_pulled(model, output_fisher_product, v)
+
+
+@method(
+    fisher_vector_product,
+    "func",
+    mode="forward, the outputs' Fisher in closed form, reverse",
+    source="Martens 2020, eq. 7 and §8.1; torch.func.jvp and .vjp alone",
+    functorch=True,
+)
+def product_func(model: Model, v: Tensor) -> Tensor:
+    """Two forward passes (one with tangents) and one backward pass; several v at once by ``in_dims``."""
+    return transformed(model, output_fisher_product, v)
 
 
 @method(

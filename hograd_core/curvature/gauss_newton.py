@@ -24,6 +24,8 @@ from hograd_core.curvature._jacobian import (
     loss_hessian_product,
     pull,
     pushed_and_pulled,
+    transformed,
+    transformed_loss_hessian,
 )
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector, scalar_loss
 from hograd_core.curvature.linear_operator import dense_matrix
@@ -99,6 +101,18 @@ def product_jvp_vjp(model: Model, v: Tensor) -> Tensor:
 
 @method(
     gauss_newton_vector_product,
+    "func",
+    mode="forward, then reverse over reverse on the loss, then reverse",
+    source="Schraudolph 2002, §4.2; torch.func.jvp, .vjp and .grad alone",
+    functorch=True,
+)
+def product_func(model: Model, v: Tensor) -> Tensor:
+    """Two forward passes (one with tangents), one backward pass, one HVP of the loss; several v at once by in_dims."""
+    return transformed(model, transformed_loss_hessian, v)
+
+
+@method(
+    gauss_newton_vector_product,
     "double_vjp",
     mode="forward emulated by two reverse sweeps, then reverse over reverse on the loss, then reverse",
     source="Townsend 2017 (the double-vjp trick); Dangel, Kunstner & Hennig 2020 (BackPACK)",
@@ -134,6 +148,7 @@ def gauss_newton_matrix(module: nn.Module, loss: Loss, inputs: Inputs, targets: 
     "jacobian",
     mode="reverse by rows of J, vectorised; reverse over reverse on the loss",
     source="Schraudolph 2002, eq. 9; torch.func.jacrev",
+    in_parts=True,
 )
 def matrix_jacobian(model: Model, *, chunk_size: int | None = None) -> Tensor:
     """J^T (H_L J) from the explicit Jacobian. Time: M backward passes for M outputs, O(M P²); memory: 2 M P + P²."""

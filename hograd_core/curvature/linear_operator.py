@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hograd_core._checks import check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import entrance, in_autocast, kept, released, watched
+from hograd_core.arguments import point_of
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.hazards import guard
@@ -178,14 +179,16 @@ class HessianOperator(OperatorBase):
     but where the operator is used within a function that is differentiated itself.
 
     Args:
-        f: function of x to a 0-dimensional tensor.
-        x: the point, of any shape.
+        f: function of x and ``args`` to a 0-dimensional tensor.
+        x: the point, of any shape; or a structure of tensors.
+        args: what f takes after x, not differentiated.
         method: ``"linearised"`` or a method of ``derivative_vector_product``.
         damping: multiple of the identity that is added.
 
     Attributes:
         value: f(x). gradient: flat gradient. products: Hessian products made so far.
         n, shape, dtype, device: of the operator.
+        packing: of a structure x: its ``pack(v, "v")`` and ``unpack(vector)`` go between it and vectors; else None.
 
     Raises:
         TypeError: an argument is not of the kind asked for; the message names it.
@@ -194,7 +197,10 @@ class HessianOperator(OperatorBase):
     """
 
     @entrance
-    def __init__(self, f: Any, x: Tensor, *, method: str = LINEARISED, damping: float = 0.0) -> None:
+    def __init__(
+        self, f: Any, x: Any, *, args: tuple[Any, ...] = (), method: str = LINEARISED, damping: float = 0.0
+    ) -> None:
+        f, x, self.packing = point_of(f, x, args)
         if method != LINEARISED:
             derivative_vector_product.method(method)
         self._f = scalar_function(f)
@@ -267,6 +273,16 @@ def unit_vector(operator: SymmetricOperator, i: int) -> Tensor:
     e = torch.zeros(operator.n, dtype=operator.dtype, device=operator.device)
     e[i] = 1
     return e
+
+
+def unit_rows(part: slice, like: Tensor) -> Tensor:
+    """Some rows of the identity over the elements of ``like``, in its dtype and on its device."""
+    n = like.numel()
+    if part == slice(0, n):
+        return torch.eye(n, dtype=like.dtype, device=like.device)
+    rows = torch.zeros(part.stop - part.start, n, dtype=like.dtype, device=like.device)
+    rows.diagonal(part.start).fill_(1)
+    return rows
 
 
 class ArrayOperator(OperatorBase):

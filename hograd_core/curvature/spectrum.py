@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import (
+    Function,
     ScalarFunction,
+    T,
     check_finite,
     check_number,
     check_point,
@@ -37,7 +39,7 @@ def _iterative_tolerance(eps: float, order: int) -> float:
 
 
 @operator(result="2", default="lanczos", order=2)
-def hessian_extreme_eigenvalues(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+def hessian_extreme_eigenvalues(f: Function[T], x: T, **how: Unpack[How]) -> Tensor:
     """The smallest and the largest eigenvalue of the Hessian of f at x.
 
     ``extreme_eigenpairs`` on a ``HessianOperator`` gives more pairs, vectors and residuals.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_point, scalar_function
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature import _estimators
@@ -14,8 +14,8 @@ from hograd_core.curvature.diagonal import columns, forward_over_forward
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 
 
-@operator(result="scalar", default="columns", order=2)
-def hessian_trace(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+@operator(result="scalar", linear=True, default="columns", order=2)
+def hessian_trace(f: Function[T], x: T, **how: Unpack[How]) -> Tensor:
     """The trace of the Hessian of f at x, sum of d²f/dx_i².
 
     Args:
@@ -52,6 +52,7 @@ def trace_columns(f: ScalarFunction, x: Tensor) -> Tensor:
     mode="forward over forward, vectorised over the coordinates",
     source="Griewank & Walther 2008, §13.2; torch.func.jvp",
     functorch=True,
+    in_parts=True,
     amounts_to=(("nested_jvp", 2),),
 )
 def trace_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None = None) -> Tensor:

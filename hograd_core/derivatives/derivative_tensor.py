@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, check_positive, scalar_function, zeros_for
+from hograd_core._checks import Function, ScalarFunction, check_chunk_size, check_point, scalar_function, zeros_for
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jacfwd
 from hograd_core._how import How, Unpack
 from hograd_core._registry import alias, method, operator, to_method
+from hograd_core.arguments import in_chunks
+from hograd_core.auto import Modest
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
 
 @operator(
     result="x * order",
+    linear=True,
     default="rows",
     verification=functools.partial(check_derivative, slots=None),
 )
-def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+def derivative_tensor(f: Function[Any], x: Any, order: int = 2, **how: Unpack[How]) -> Tensor:
     """All entries of the derivative of ``order``.
 
     Args:
@@ -42,8 +45,12 @@ def derivative_tensor(f: ScalarFunction, x: Tensor, order: int = 2, **how: Unpac
     return to_method(scalar_function(f), check_point(x))
 
 
+@overload
+def hessian(f: Function[Tensor], x: Tensor, **how: Unpack[How]) -> Tensor: ...
+@overload
+def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Any: ...
 @alias(derivative_tensor, order=2)
-def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Tensor:
     """The Hessian ∇²f(x), all n² entries.
 
     Args:
@@ -60,6 +67,27 @@ def hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
         UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
     """
     return derivative_tensor(f, x, 2, **how)
+
+
+def _entries(out: Any, x: Tensor, order: int) -> Tensor:
+    """Where the nᵏ entries go, flat: ``out``, or new memory.
+
+    Raises:
+        TypeError: ``out`` is no tensor in the dtype of x, or the result is differentiated further.
+        ValueError: its shape, strides or device are others.
+    """
+    shape = x.shape * order
+    if out is None:
+        return torch.empty(shape.numel(), dtype=x.dtype, device=x.device)
+    if not isinstance(out, Tensor) or out.dtype != x.dtype or out.requires_grad or kept():
+        got = f"{out.dtype}, requires_grad={out.requires_grad}" if isinstance(out, Tensor) else type(out).__name__
+        raise TypeError(f"out: got {got}, expected a detached tensor of {x.dtype}, for a result that is detached too")
+    if out.shape != shape or out.device != x.device or not out.is_contiguous():
+        raise ValueError(
+            f"out: got shape {tuple(out.shape)} on {out.device}, expected {tuple(shape)} on {x.device}, contiguous; "
+            "of a structure x: (n, n) of its n elements"
+        )
+    return out.view(-1)
 
 
 def _functional(f: ScalarFunction, x: Tensor, order: int, vectorize: bool) -> Tensor:
@@ -133,14 +161,14 @@ def _stacked(s: Tensor, point: Tensor, order: int) -> Tensor:
     mode="reverse over reverse, a sweep an entry",
     source="differentiate each component of the gradient, the graph retained until the last",
 )
-def rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
+def rows(f: ScalarFunction, x: Tensor, *, order: int, out: Tensor | None = None) -> Tensor:
     """Manual rows: 1 + n + … + nᵏ⁻¹ reverse sweeps; one graph a level alive, never n of them."""
     point = leaf(x)
-    if kept():
+    if kept() and out is None:
         return _stacked(f(point), point, order).view(x.shape * order)
-    out = torch.empty(x.numel() ** order, dtype=x.dtype, device=x.device)
-    _descend(f(point), point, out, order, True)
-    return out.view(x.shape * order)
+    entries = _entries(out, x, order)
+    _descend(f(point), point, entries, order, True)
+    return entries.view(x.shape * order) if out is None else out
 
 
 @method(
@@ -148,18 +176,35 @@ def rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     "batched_rows",
     mode="reverse over reverse, vectorised over entries",
     source="torch.autograd.grad(is_grads_batched=True)",
+    in_parts=True,
 )
-def batched_rows(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
-    """All rows of a level in one vectorised sweep, from an identity of nʲ cotangents at level j: n²ʲ elements."""
+def batched_rows(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None) -> Tensor:
+    """All rows of a level in one vectorised sweep, from an identity of nʲ cotangents at level j: n²ʲ elements.
+
+    ``chunk_size`` of them at a time at the last level (None: all at once), with one graph for all.
+    """
     point = leaf(x)
     g = grad_or_zeros(f(point), point, create_graph=order > 1)
+    chosen = None if isinstance(chunk_size, Modest) else check_chunk_size(chunk_size)
     for level in range(2, order + 1):
         flat = g.reshape(-1)
         if not flat.requires_grad:
             return zeros_for(x, order)
-        identity = torch.eye(flat.numel(), dtype=x.dtype, device=x.device)
-        g = grad_or_zeros(flat, point, create_graph=level < order, grad_outputs=identity, batched=True)
+        last = level == order
+        size = chunk_size.over(flat) if isinstance(chunk_size, Modest) else chosen
+        if not last or size is None or (isinstance(size, int) and size >= flat.numel()):
+            identity = torch.eye(flat.numel(), dtype=x.dtype, device=x.device)
+            g = grad_or_zeros(flat, point, create_graph=not last, grad_outputs=identity, batched=True)
+            continue
+        g = in_chunks(functools.partial(_rows_of, flat, point), flat.numel(), size)
     return g.reshape(x.shape * order)
+
+
+def _rows_of(flat: Tensor, point: Tensor, part: slice) -> Tensor:
+    """Rows of the derivative of ``flat``, whose graph is kept."""
+    positions = torch.arange(part.start, part.stop, device=point.device)
+    cotangents = torch.nn.functional.one_hot(positions, flat.numel()).to(point.dtype)
+    return grad_or_zeros(flat, point, create_graph=False, retain_graph=True, grad_outputs=cotangents, batched=True)
 
 
 @method(
@@ -210,11 +255,19 @@ def _contracted(f: ScalarFunction, x: Tensor, order: int, index: Tensor) -> Tens
     mode="forward over reverse, forward nested k-1 deep, vectorised over index tuples",
     source="torch.func.vmap over torch.func.jvp of torch.func.grad",
     functorch=True,
+    in_parts=True,
 )
-def vmap_hvp(f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None) -> Tensor:
+def vmap_hvp(
+    f: ScalarFunction, x: Tensor, *, order: int, chunk_size: int | None = None, out: Tensor | None = None
+) -> Tensor:
     """nᵏ⁻¹ products with unit vectors, ``chunk_size`` of them at a time (None: all at once)."""
-    if chunk_size is not None:
-        check_positive(chunk_size, "chunk_size")
-    indices = torch.arange(x.numel() ** (order - 1), device=x.device)
-    entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order), chunk_size=chunk_size)(indices)
-    return entries.to(x.dtype).reshape(x.shape * order)
+    items = x.numel() ** (order - 1)
+    rows = None if out is None else _entries(out, x, order).view(items, *x.shape)
+
+    def piece(part: slice) -> Tensor:
+        indices = torch.arange(part.start, part.stop, device=x.device)
+        entries: Tensor = torch.func.vmap(functools.partial(_contracted, f, x, order))(indices)
+        return entries.to(x.dtype)
+
+    found: Tensor = in_chunks(piece, items, check_chunk_size(chunk_size), rows)
+    return found.reshape(x.shape * order) if out is None else out

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_direction, check_point, scalar_function
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jvp
@@ -20,8 +20,8 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 TensorFunction = Callable[[Tensor], Tensor]
 
 
-@operator(result="x", default="double_backward", verification=functools.partial(check_derivative, slots=1))
-def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+@operator(result="x", linear=True, default="double_backward", verification=functools.partial(check_derivative, slots=1))
+def derivative_vector_product(f: Function[T], x: T, v: T, order: int = 2, **how: Unpack[How]) -> T:
     """The derivative of ``order``, contracted with v in all slots but one: Dᵏf(x)[v, …, v, ·].
 
     Args:
@@ -43,7 +43,7 @@ def derivative_vector_product(f: ScalarFunction, x: Tensor, v: Tensor, order: in
 
 
 @alias(derivative_vector_product, order=2)
-def hvp(f: ScalarFunction, x: Tensor, v: Tensor, **how: Unpack[How]) -> Tensor:
+def hvp(f: Function[T], x: T, v: T, **how: Unpack[How]) -> T:
     """The Hessian-vector product ∇²f(x) v; the Hessian is never formed.
 
     Args:

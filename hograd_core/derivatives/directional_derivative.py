@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_direction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_direction, check_point, scalar_function
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._how import How, Unpack
@@ -18,8 +18,10 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_once_d
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, contract, pushforward
 
 
-@operator(result="scalar", default="nested_grad", verification=functools.partial(check_derivative, slots=0))
-def directional_derivative(f: ScalarFunction, x: Tensor, v: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor:
+@operator(
+    result="scalar", linear=True, default="nested_grad", verification=functools.partial(check_derivative, slots=0)
+)
+def directional_derivative(f: Function[T], x: T, v: T, order: int = 2, **how: Unpack[How]) -> Tensor:
     """The k-th derivative of t ↦ f(x + tv) at t = 0, that is Dᵏf(x)[v, …, v].
 
     Args:

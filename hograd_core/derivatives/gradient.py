@@ -7,15 +7,17 @@ import functools
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_point, scalar_function
 from hograd_core._differences import check_derivative
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 
 
-@operator(result="x", default="autograd", order=1, verification=functools.partial(check_derivative, slots=None))
-def gradient(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
+@operator(
+    result="x", linear=True, default="autograd", order=1, verification=functools.partial(check_derivative, slots=None)
+)
+def gradient(f: Function[T], x: T, **how: Unpack[How]) -> T:
     """The gradient of f at x.
 
     Args:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch
-from torch.utils._pytree import tree_leaves
+
+from hograd_core.arguments import _tree
 
 LEAF = "torch::autograd::AccumulateGrad"
 """The name of the nodes that a graph ends in."""
@@ -44,7 +45,7 @@ def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
     if type(result) is Tensor and not _functorch.is_functorch_wrapped_tensor(result):
         return [] if result.grad_fn is None else [result.grad_fn]
-    tensors = (result,) if isinstance(result, Tensor) else tree_leaves(result)
+    tensors = (result,) if isinstance(result, Tensor) else _tree.leaves(result)
     return [
         level.grad_fn
         for tensor in tensors

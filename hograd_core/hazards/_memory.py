@@ -37,24 +37,19 @@ class _Unknown(Exception):  # noqa: N818 (no error: an answer)
 
 def sketch(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable | None:
     """What decides which operations ``function`` runs, but for values; None where that cannot be told."""
-    code = getattr(function, "__code__", None)
-    if code in _STATE_BEHIND:
+    code = _code(function.__code__) if type(function) is FunctionType else None
+    if code is not None and code.in_vain:
         return None
     try:
         own = _of(function, 0)
     except (_Unknown, ValueError):  # ValueError: a variable of the closure has no value yet
-        if isinstance(code, CodeType) and len(_STATE_BEHIND) < _MOST_CODES:
-            _STATE_BEHIND.add(code)
+        if code is not None:
+            code.in_vain = True
         return None
     try:
         return own, *[_of(argument, 0) for argument in arguments]
     except _Unknown:
         return None
-
-
-_MOST_CODES = 1024
-_STATE_BEHIND: set[CodeType] = set()
-"""Code whose functions had no sketch: to find that out again at each call would be in vain, and cost as much."""
 
 
 def _of(value: Any, depth: int) -> Hashable:
@@ -99,15 +94,13 @@ def _of_function(function: FunctionType, depth: int) -> Hashable:
     code = _code(function.__code__)
     if not code.known:
         raise _Unknown
-    outside = function.__globals__
-    cells = function.__closure__ or ()
-    return (
-        code,
-        *[_of(outside[name], depth) for name in code.names if name in outside],
-        *[_of(cell.cell_contents, depth) for cell in cells],
-        *[_of(default, depth) for default in function.__defaults__ or ()],
-        *[_of(default, depth) for default in (function.__kwdefaults__ or {}).items()],
-    )
+    parts: list[Any] = [cell.cell_contents for cell in function.__closure__ or ()]
+    if code.names:
+        outside = function.__globals__
+        parts += [outside[name] for name in code.names if name in outside]
+    parts += function.__defaults__ or ()
+    parts += (function.__kwdefaults__ or {}).items()
+    return code, *[_of(part, depth) for part in parts]
 
 
 class _Code:
@@ -116,11 +109,14 @@ class _Code:
     Attributes:
         names: the global names that it refers to, that of functions within it too.
         known: whether these are all it can see.
+        in_vain: whether its functions had no sketch: to find that out at each call would cost as much as to look.
     """
 
-    __slots__ = ("known", "names")
+    __slots__ = ("code", "in_vain", "known", "names")
 
     def __init__(self, code: CodeType) -> None:
+        self.code = code  # held, so that its id stays its own
+        self.in_vain = False
         names: dict[str, None] = {}
         self.names: tuple[str, ...] = ()
         self.known: bool = _STATEFUL.isdisjoint(code.co_names)
@@ -135,7 +131,17 @@ class _Code:
         self.names = tuple(names)
 
 
-_code = functools.lru_cache(maxsize=1024)(_Code)
+_CODES: dict[int, _Code] = {}
+_MOST_CODES = 4096
+
+
+def _code(code: CodeType) -> _Code:
+    found = _CODES.get(id(code))  # by identity: the hash of code is that of all it holds, and is not kept
+    if found is None:
+        if len(_CODES) >= _MOST_CODES:
+            _CODES.clear()
+        found = _CODES[id(code)] = _Code(code)
+    return found
 
 
 _METADATA = {

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
+from hograd_core.arguments import _tree
 from hograd_core.hazards._substitutes import SUBSTITUTES
 
 
@@ -35,7 +35,7 @@ class ConstantUnderNoGrad(TorchFunctionMode):
         """Answer one call of torch's public functions."""
         if torch.is_grad_enabled() or func is Tensor.detach or in_custom_function():
             return func(*args, **kwargs) if kwargs else func(*args)
-        args, kwargs = tree_map_only(Tensor, torch.detach, (tuple(args), kwargs or {}))
+        args, kwargs = _tree.detached((tuple(args), kwargs or {}))
         return func(*args, **kwargs)
 
 

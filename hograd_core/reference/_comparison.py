@@ -33,13 +33,18 @@ def relative_error(result: Any, truth: Any, scale: float | None = None) -> float
     for ours, true in _paired(result, truth):
         if ours is None or true is None or ours.shape != true.shape:
             return math.inf
-        ours, true = (t.detach().to("cpu", torch.float64) for t in (ours, true))
+        ours, true = (_plain(t).detach().to("cpu", torch.float64) for t in (ours, true))
         if not bool(ours.isfinite().all() & true.isfinite().all()):
             return math.inf
         if true.numel():
             relative_to = scale or float(true.abs().max()) or 1.0
             worst = max(worst, float((ours - true).abs().max()) / relative_to)
     return worst
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all entries of a sparse one."""
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def magnitude(result: Any, truth: Any) -> float:
@@ -56,7 +61,7 @@ def magnitude(result: Any, truth: Any) -> float:
     for ours, true in _paired(result, truth):
         if ours is None or true is None:
             return math.nan
-        ours_total += float(ours.detach().double().abs().sum())
+        ours_total += float(_plain(ours).detach().double().abs().sum())
         true_total += float(true.detach().double().abs().sum())
     return ours_total / true_total if true_total else math.nan
 

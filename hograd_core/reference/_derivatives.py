@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hograd_core._differences import differenced
+
 ScalarFunction = Callable[[Tensor], Tensor]
 
 # Sweeps over the tape that an entry-by-entry product may take; beyond, a verified chain.
@@ -23,7 +25,15 @@ _SLOPE_AGREEMENT = 1e-5
 
 
 class TruthError(RuntimeError):
-    """Two independent routes to the reference value disagree; the message says which and what it may mean."""
+    """Two independent routes to the reference value disagree; the message says which and what it may mean.
+
+    Attributes:
+        order: derivative order at which they first do, 0 where that is not known.
+    """
+
+    def __init__(self, message: str, order: int = 0) -> None:
+        super().__init__(message)
+        self.order = order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +44,14 @@ class Truth:
         value: a tensor, a number, or tuples and mappings of them.
         scale: magnitude of the terms that sum up to the value where they may cancel: no method can know the value
             better than rounding of these. None: the largest entry.
+        error: relative error that the value itself may have, beyond rounding.
+        source: how it was found, where not by autograd entry by entry; "" there.
     """
 
     value: Any
     scale: float | None = None
+    error: float = 0.0
+    source: str = ""
 
 
 def _differentiate(y: Tensor, x: Tensor, keep: bool) -> Tensor:
@@ -118,7 +132,8 @@ def _check_slopes(f: ScalarFunction, x: Tensor, order: int) -> None:
     raise TruthError(
         f"order {level}: autograd gives {float(exact[level]):.6g} along a random line, where the order below has slope "
         f"{slopes[level]:.6g}; f hides a dependence from autograd (.item(), .detach(), numpy, once_differentiable), "
-        "is not deterministic or not smooth at x, or a derivative formula of PyTorch is wrong"
+        "is not deterministic or not smooth at x, or a derivative formula of PyTorch is wrong",
+        level,
     )
 
 
@@ -163,10 +178,86 @@ def _directional(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> Truth:
     return Truth(value, scale)
 
 
+def _or_by_differences(exact: Callable[..., Truth], operator: str) -> Callable[..., Truth]:
+    """The truth by autograd, or where that cannot be had, by differences of the highest order that can.
+
+    Autograd has no second derivative of some operators (cdist), and a wrong one of others.
+    """
+
+    def found(f: ScalarFunction, x: Tensor, *more: Any, order: int) -> Truth:
+        try:
+            return exact(f, x, *more, order)
+        except TruthError as error:
+            if error.order == 1:  # the gradient is not that of f's values
+                raise
+            why: RuntimeError = error
+        except RuntimeError as error:  # autograd cannot
+            why = error
+        try:
+            return _differenced(operator, f, x, more, order)
+        except RuntimeError as error:
+            raise TruthError(f"{str(why).splitlines()[0]}; {error}") from why
+
+    return found
+
+
+_KNOWN_WELL = 1e-4
+_DIFFERENCES = 4096
+"""Differences of gradients that a tensor may take."""
+
+
+def _differenced(operator: str, f: ScalarFunction, x: Tensor, more: tuple[Any, ...], order: int) -> Truth:
+    """The derivative by central differences of the one below it, at two steps that must agree.
+
+    Raises:
+        RuntimeError: they do not, the one below cannot be had either, or it would take too long.
+    """
+    below = order - 1
+    if below:
+        _check_slopes(f, x, below)
+
+    def derivative(p: Tensor) -> Tensor:
+        """D^below f, contracted with v below - 1 times where there is a v; values where below is 0."""
+        y, point = _start(f, p)
+        if not below:
+            return y.detach().reshape(1)
+        return (
+            _contract(_entries(y, point, below), more[0].detach().flatten(), below - 1)
+            if more
+            else _entries(y, point, below)
+        )
+
+    if more:
+        along = [more[0].detach()]
+    else:
+        if x.numel() ** max(order - 1, 1) > _DIFFERENCES:
+            raise RuntimeError("differences would take too long")
+        along = list(torch.eye(x.numel(), dtype=torch.float64).reshape(-1, *x.shape))
+    columns, doubts, noises = zip(*(differenced(derivative, x, v) for v in along), strict=True)
+    value = torch.stack(columns, -1) if not more else columns[0]
+    if more and below == 0:
+        raise RuntimeError("a product of order 1 is the gradient")
+    scale = max(float(value.abs().max()), torch.finfo(torch.float64).tiny)
+    error = max(max(doubts), max(noises)) / scale
+    if not error <= _KNOWN_WELL:
+        raise RuntimeError(f"differences of order {below} at two steps disagree by {error:.2g} of their size")
+    source = (
+        f"differences of {'gradients' if below == 1 else 'values' if not below else f'derivatives of order {below}'}"
+    )
+    if operator == "derivative_tensor":
+        return Truth(value.reshape(x.shape * order), error=error, source=source)
+    value = value.reshape(x.shape)
+    if operator == "derivative_vector_product":
+        return Truth(value, error=error, source=source)
+    terms = value * more[0]
+    size = float(terms.abs().sum())
+    return Truth(terms.sum(), size, error * scale * float(more[0].abs().sum()) / (size or 1.0), source)
+
+
 # By name: the truth does not import what it judges.
 TRUTHS: dict[str, Callable[..., Any]] = {
-    "gradient": lambda f, x: _tensor(f, x, 1),
-    "derivative_tensor": _tensor,
-    "derivative_vector_product": _product,
-    "directional_derivative": _directional,
+    "gradient": lambda f, x: _or_by_differences(_tensor, "derivative_tensor")(f, x, order=1),
+    "derivative_tensor": _or_by_differences(_tensor, "derivative_tensor"),
+    "derivative_vector_product": _or_by_differences(_product, "derivative_vector_product"),
+    "directional_derivative": _or_by_differences(_directional, "directional_derivative"),
 }

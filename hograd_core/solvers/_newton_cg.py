@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_finite, check_point, scalar_function
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import Method, method, operator, to_method
+from hograd_core.arguments import point_of
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature._precision import solver_tolerance, widened
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
@@ -25,9 +27,10 @@ from hograd_core.taylor import methods as _taylor_methods  # noqa: F401 (its pro
 
 @entrance
 def newton_cg(
-    f: ScalarFunction,
-    x: Tensor,
+    f: Function[Any],
+    x: Any,
     *,
+    args: tuple[Any, ...] = (),
     damping: float = 0.0,
     hvp_method: str = LINEARISED,
     relative_tolerance: float | None = None,
@@ -38,8 +41,9 @@ def newton_cg(
     """The Newton step of f at x by truncated conjugate gradients, with its report.
 
     Args:
-        f: function of a tensor shaped like x, returning a 0-dimensional tensor.
-        x: the point, any shape, a real floating dtype, any device; n elements.
+        f: function of x and ``args``, returning a 0-dimensional tensor.
+        x: the point, a tensor or a structure of tensors, of a real floating dtype, any device; n elements.
+        args: what f takes after x, not differentiated.
         damping: multiple of the identity added to the Hessian, >= 0.
         hvp_method: "linearised" (gradient graph built once) or a method of ``derivative_vector_product``.
         relative_tolerance: residual relative to the gradient's norm; default max(eps^0.75, 16 eps).
@@ -54,6 +58,7 @@ def newton_cg(
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         FloatingPointError: the gradient or a product is not finite.
     """
+    f, x, _ = point_of(f, x, args)
     refuse_inside_derivative("newton_cg", x)
     point = check_point(x)
     with (
@@ -71,7 +76,7 @@ def newton_cg(
 
 
 @operator(result="x", default=LINEARISED, order=2)
-def newton_cg_step(f: ScalarFunction, x: Tensor, damping: float = 0.0, **how: Unpack[How]) -> Tensor:
+def newton_cg_step(f: Function[T], x: T, damping: float = 0.0, **how: Unpack[How]) -> T:
     """The step p with (H + damping I) p = -g, for the gradient g and Hessian H of f at x.
 
     A method other than ``dense`` is conjugate gradients with that Hessian-vector product (``linearised``: the

@@ -18,10 +18,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_finite, check_number, check_point, check_positive, scalar_function
+from hograd_core._checks import (
+    Function,
+    ScalarFunction,
+    T,
+    check_finite,
+    check_number,
+    check_point,
+    check_positive,
+    scalar_function,
+)
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
+from hograd_core.arguments import point_of
 from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator
 from hograd_core.derivatives.gradient import gradient
@@ -50,7 +60,7 @@ class CubicStep(NamedTuple):
 
 
 @operator(result="step shaped like x, multiplier, decrease", default="dense", order=2)
-def cubic_newton_step(f: ScalarFunction, x: Tensor, regularisation: float = 1.0, **how: Unpack[How]) -> CubicStep:
+def cubic_newton_step(f: Function[T], x: T, regularisation: float = 1.0, **how: Unpack[How]) -> CubicStep:
     """The step of cubically regularised Newton: argmin gᵀs + sᵀHs/2 + (M/6) ‖s‖³.
 
     Args:
@@ -181,7 +191,7 @@ class CubicResult:
         status: "converged", "max_iterations", "not_finite" or "no_decrease".
     """
 
-    x: Tensor
+    x: Any
     value: float
     gradient_norm: float
     multiplier: float
@@ -193,9 +203,10 @@ class CubicResult:
 
 @entrance
 def minimize_cubic_newton(
-    f: ScalarFunction,
-    x0: Tensor,
+    f: Function[Any],
+    x0: Any,
     *,
+    args: tuple[Any, ...] = (),
     step_method: str = "dense",
     regularisation: float = 1.0,
     gradient_tolerance: float | None = None,
@@ -209,8 +220,9 @@ def minimize_cubic_newton(
     a stationary point a last step tells whether it is a strict saddle.
 
     Args:
-        f: function of a tensor shaped like x0, returning a 0-dimensional tensor.
-        x0: the start, any shape, a real floating dtype.
+        f: function of x and ``args``, returning a 0-dimensional tensor.
+        x0: the start, a tensor or a structure of tensors, of a real floating dtype.
+        args: what f takes after x, not differentiated.
         step_method: a method of ``cubic_newton_step``.
         regularisation: the first M.
         gradient_tolerance: on ‖g‖; None: √eps of the dtype.
@@ -224,6 +236,7 @@ def minimize_cubic_newton(
         TypeError: an argument is not of the kind asked for; the message names it.
         ValueError: f's result is not 0-dimensional, or a number is out of range.
     """
+    f, x0, packed = point_of(f, x0, args)
     refuse_inside_derivative("minimize_cubic_newton", x0)
     function = scalar_function(f)
     x = check_point(x0).detach().clone()
@@ -264,4 +277,4 @@ def minimize_cubic_newton(
             if not m < 1e30:
                 status = "no_decrease"
                 break
-    return CubicResult(x, value, slope, multiplier, m, steps, products, status)
+    return CubicResult(x if packed is None else packed.unpack(x), value, slope, multiplier, m, steps, products, status)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import ScalarFunction, check_number, check_point, check_positive, scalar_function
+from hograd_core._checks import Function, check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import callback as enter
 from hograd_core._entrance import entrance, unguarded
+from hograd_core.arguments import Packing, point_of
 from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature._model import check_damping
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
@@ -48,7 +49,7 @@ class NewtonResult:
         descent: at a saddle or maximum the unit direction of that curvature, shaped like x; else None.
     """
 
-    x: Tensor
+    x: Any
     value: float
     gradient_norm: float
     status: str
@@ -57,7 +58,7 @@ class NewtonResult:
     gradients: int
     products: int
     lowest_curvature: float = math.nan
-    descent: Tensor | None = None
+    descent: Any = None
 
     @property
     def converged(self) -> bool:
@@ -72,9 +73,10 @@ class NewtonResult:
 
 @entrance
 def minimize_newton(
-    f: ScalarFunction,
-    x0: Tensor,
+    f: Function[Any],
+    x0: Any,
     *,
+    args: tuple[Any, ...] = (),
     globalisation: str = "line_search",
     hvp_method: str = LINEARISED,
     gradient_tolerance: float | None = None,
@@ -85,7 +87,7 @@ def minimize_newton(
     initial_radius: float = 1.0,
     max_radius: float = 1e6,
     preconditioner: PreconditionerFactory | None = None,
-    callback: Callable[[Tensor, NewtonIteration], None] | None = None,
+    callback: Callable[[Any, NewtonIteration], None] | None = None,
 ) -> NewtonResult:
     """Minimise f from x0 by Newton's method with conjugate gradients on HVPs; no Hessian is formed.
 
@@ -101,8 +103,9 @@ def minimize_newton(
     search. Memory: that of an HVP plus some 8 vectors; nothing is kept between iterations.
 
     Args:
-        f: function of a tensor shaped like x0, returning a 0-dimensional tensor; deterministic.
-        x0: the start, any shape, a real floating dtype, any device; n elements.
+        f: function of x and ``args``, returning a 0-dimensional tensor; deterministic.
+        x0: the start, a tensor or a structure of tensors, of a real floating dtype, any device; n elements.
+        args: what f takes after x, not differentiated.
         globalisation: "line_search" or "trust_region".
         hvp_method: "linearised" or a method of ``derivative_vector_product``.
         gradient_tolerance: converged at |g| <= gradient_tolerance, absolute; default sqrt(eps). Where f's own rounding
@@ -137,6 +140,7 @@ def minimize_newton(
     if not 0 < check_number(initial_radius, "initial_radius") <= max_radius:
         raise ValueError(f"initial_radius: got {initial_radius}, expected in (0, max_radius = {max_radius}]")
     check_positive(max_iterations, "max_iterations")
+    f, x0, packed = point_of(f, x0, args)
     refuse_inside_derivative("minimize_newton", x0)
     x = check_point(x0).detach()
     goal = torch.finfo(x.dtype).eps ** 0.5
@@ -144,12 +148,22 @@ def minimize_newton(
         raise ValueError(f"gradient_tolerance: got {gradient_tolerance}, expected > 0")
     run = Run(scalar_function(f), x.shape, hvp_method, check_damping(damping))
     with guarded("minimize_newton", (product_of(hvp_method), 2)):
-        return _minimize(
+        found = _minimize(
             run, x, goal, searches[globalisation], max_iterations, forcing, {"max_iterations": max_cg_iterations},
             (initial_radius, max_radius),
             None if preconditioner is None else enter(preconditioner),
-            None if callback is None else enter(callback),
+            None if callback is None else enter(callback if packed is None else _of_structure(callback, packed)),
         )  # fmt: skip
+    if packed is None:
+        return found
+    descent = None if found.descent is None else packed.unpack(found.descent)
+    return replace(found, x=packed.unpack(found.x), descent=descent)
+
+
+def _of_structure(
+    callback: Callable[[Any, NewtonIteration], None], packed: Packing
+) -> Callable[[Tensor, NewtonIteration], None]:
+    return lambda x, record: callback(packed.unpack(x), record)
 
 
 def _minimize(

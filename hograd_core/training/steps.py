@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hograd_core._checks import ScalarFunction, check_point, scalar_function
+from hograd_core._checks import Function, ScalarFunction, T, check_point, scalar_function
 from hograd_core._how import How, Unpack
 from hograd_core._registry import Operator, method, operator, to_method
 from hograd_core.applications._equations import Equation
@@ -166,7 +166,7 @@ def meta_training_step(
 
 
 @operator(result="x", default="linearised", order=2)
-def newton_training_step(f: ScalarFunction, x: Tensor, damping: float, **how: Unpack[How]) -> Tensor:
+def newton_training_step(f: Function[T], x: T, damping: float, **how: Unpack[How]) -> T:
     """A damped Newton step (``newton_cg_step``) beside steepest descent.
 
     Args:

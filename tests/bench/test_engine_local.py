@@ -9,69 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_fakes import FAMILIES, log, suite, tasks
 from hograd_bench import driver, environment, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.engine import Child, EngineError, Event, Host, Limits, Local, LostError, Task, call
 from hograd_bench.plan import Planned
 
-# Speaks as engine/child.py does. A problem's name says what its cells do; `log` says what ran beside what.
-SUITE = """
-import json, os, pathlib, sys, time
-given = json.loads(pathlib.Path(sys.argv[1]).read_text())
-log = pathlib.Path("log")
-
-def note(text):
-    with log.open("a") as file:
-        file.write(text + "\\n")
-
-def say(message):
-    print(json.dumps(message), flush=True)
-
-if "call" in given:
-    say({"result": [given["call"], given["arguments"], os.environ.get("COLOUR"), os.environ.get("HOME")]})
-    sys.exit()
-note("process")
-for i, task in enumerate(given["tasks"]):
-    say({"ask": i})
-    if sys.stdin.readline() != "true\\n":
-        continue
-    name, problem = task["cell"], task["cell"].split("/")[2]
-    note("begin " + name)
-    if problem == "meets":  # goes on once another cell runs, too
-        while log.read_text().count("begin") < 2:
-            time.sleep(0.01)
-    if problem == "waits":
-        time.sleep(600)
-    if problem == "exits":
-        print("last words", file=sys.stderr)
-        os._exit(7)
-    note("end " + name)
-    if problem == "foreign":
-        say({"unknown": "no such problem"})
-    else:
-        say({"row": {"cell": name, "status": "oom" if problem == "oom" else "ok", "blob": "x" * 300_000}})
-    if problem == "leaves":
-        os._exit(0)
-"""
-FAMILIES = ("accuracy",)
-
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    package = tmp_path / "suite" / "hograd_bench" / "engine"
-    package.mkdir(parents=True)
-    for folder in (package, package.parent):
-        (folder / "__init__.py").touch()
-    (package / "__main__.py").write_text(SUITE, encoding="utf-8")
-    return Host(roots=(str(tmp_path / "suite"),))
-
-
-def tasks(host: Host, *problems: str, families: tuple[str, ...] = FAMILIES, alone: bool = False) -> list[Task]:
-    return [Task(Cell("o", "m", problem, n), families, host, alone) for n, problem in enumerate(problems, 1)]
-
-
-def log(host: Host) -> list[str]:
-    return Path(host.roots[0], "log").read_text(encoding="utf-8").splitlines()
+    return suite(tmp_path)
 
 
 def statuses(events: Iterator[Event]) -> list[tuple[str, str]]:
@@ -153,7 +100,7 @@ def test_a_child_that_is_asked_and_answers() -> None:
         assert lost.value.status == "timeout"
         child.send("stop")
         assert child.receive(60) == "stop"
-        with pytest.raises(LostError, match="exit code 3: no message") as lost:
+        with pytest.raises(LostError, match=r"exit code 3: os\._exit") as lost:
             child.receive(60)
         assert lost.value.status == "crashed"
         child.send("to nobody")

@@ -22,10 +22,11 @@ import pytest
 from gate_fakes import FEW, MS, NAMES, behaviour, compare, kinds, twin
 from hograd_bench.gate import run
 from hograd_bench.gate.outcome import Exit, NotComparableError
-from hograd_bench.gate.revisions import sides, trees
+from hograd_bench.gate.revisions import sides
 from hograd_bench.gate.statistics.policy import Policy
 from hograd_bench.gate.twins import loop, processes
 from hograd_bench.gate.twins.processes import Worker, WorkerError, environment
+from hograd_bench.scratch import clear_stale
 
 
 def test_identical_sides_pass(tmp_path: Path) -> None:
@@ -281,10 +282,10 @@ def test_killed_midway_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> 
         gate.kill()
         gate.wait()
         gate.stdout.close()
-    left = list((tmp_path / "tmp").glob("hograd-gate-*"))
+    left = list((tmp_path / "tmp").glob("hograd-*"))
     if how == signal.SIGKILL:  # nobody could clean up then; the next start does
-        assert trees.clear_stale(tmp_path / "tmp") == left
-    assert not list((tmp_path / "tmp").glob("hograd-gate-*"))
+        assert clear_stale(tmp_path / "tmp") == left
+    assert not list((tmp_path / "tmp").glob("hograd-*"))
 
 
 def _until(what: Any, seconds: float = 120.0) -> Any:

@@ -49,6 +49,15 @@ def test_nodes_of_a_chain(depth: int) -> None:
     assert nodes(lambda: chain(x, depth)) == walk(chain(x, depth)) == depth + 1
 
 
+def test_the_engine_stays_in_the_thread_that_counts() -> None:
+    """Where a GPU's nodes would be evaluated in a thread of theirs, those made there would not be counted."""
+    seen: list[bool] = []
+    before = torch.autograd.is_multithreading_enabled()
+    counted(lambda: seen.append(torch.autograd.is_multithreading_enabled()))
+    assert seen == [False]
+    assert torch.autograd.is_multithreading_enabled() is before is True
+
+
 def test_nodes_without_a_tape() -> None:
     x = torch.ones(5)
     assert nodes(lambda: chain(x, 3)) == 0

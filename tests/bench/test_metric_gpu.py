@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Missing, Subject, _nvml, gpu, metrics
+from hograd_bench.metrics import Missing, Subject, _nvml, counts, gpu, memory, metrics
+from hograd_bench.metrics import time as timing
+from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._contract import Readings
 
+HVP = "derivative_vector_product"
 NAMES = {metric.name for metric in gpu.METRICS}
 UUID = "11111111-2222-3333-4444-555555555555"
 
@@ -273,6 +276,35 @@ def test_an_allocator_without_requested_bytes_is_missing(machine: Machine) -> No
     assert values["cuda_peak_allocated_bytes"] == 1280
 
 
+def test_an_untimed_cell_has_its_peaks_alone(machine: Machine, install: Any) -> None:
+    values = gpu.read(machine.call, FakeCuda(machine), timed=False).values
+    assert set(values) == NAMES
+    there = {name for name, value in values.items() if not isinstance(value, Missing)}
+    assert there == {f"cuda_peak_{which}_bytes" for which in ("requested", "allocated", "reserved")}
+    assert missing(values["cuda_warm_seconds_min"]) == "the cell is not timed"
+    assert machine.log.count("call") == 4
+    assert not {"flush", "record", "init"} & set(machine.log)
+
+
+def test_memory_of_a_call_is_what_tensors_asked_for() -> None:
+    """A call that takes 700, then 50, and keeps 50 in its result and 8 for good."""
+    moments = iter(
+        [
+            {"requested_bytes.all.current": 300, "requested_bytes.all.allocated": 9000, "allocation.all.allocated": 90},
+            {"requested_bytes.all.current": 358, "requested_bytes.all.peak": 1050,
+             "requested_bytes.all.allocated": 9758, "allocation.all.allocated": 93},
+            {"requested_bytes.all.current": 308},
+        ]
+    )  # fmt: skip
+    cuda = types.SimpleNamespace(synchronize=lambda: None, reset_peak=lambda: None, stats=lambda: next(moments))
+    values = gpu.requested(lambda: None, cuda)  # type: ignore[arg-type]
+    assert values == {
+        "peak_bytes": 750, "returned_bytes": 58, "retained_bytes": 8, "total_bytes": 758, "allocations": 3,
+    }  # fmt: skip
+    silent = types.SimpleNamespace(synchronize=lambda: None, reset_peak=lambda: None, stats=dict)
+    assert missing(gpu.requested(lambda: None, silent)["peak_bytes"]).endswith("does not report requested_bytes")  # type: ignore[arg-type]
+
+
 def test_a_cpu_cell_has_none_of_it() -> None:
     subject = types.SimpleNamespace(cell=Cell("o", "m", "p", 1))
     values = gpu.measure(subject).values  # type: ignore[arg-type]
@@ -307,7 +339,7 @@ def test_on_a_gpu_the_peak_of_known_blocks_is_exact() -> None:
 
 @needs_gpu
 def test_on_a_gpu_a_cell_has_times_in_order_and_repeats_its_bytes() -> None:
-    cell = Cell("derivative_vector_product", "double_backward", "quadratic", 512, device="cuda")
+    cell = Cell(HVP, "double_backward", "quadratic", 512, device="cuda")
     first, second = gpu.measure(Subject(cell)).values, gpu.measure(Subject(cell)).values
     assert set(first) == NAMES
     assert 0 < first["cuda_warm_seconds_min"] <= first["cuda_warm_seconds_median"] < 1  # type: ignore[operator]
@@ -315,6 +347,26 @@ def test_on_a_gpu_a_cell_has_times_in_order_and_repeats_its_bytes() -> None:
     for name in ("cuda_peak_requested_bytes", "cuda_peak_allocated_bytes"):
         assert first[name] == second[name]
         assert first[name] > 0  # type: ignore[operator]
+
+
+@needs_gpu
+@pytest.mark.parametrize(("operator", "method"), [(HVP, "double_backward"), ("derivative_tensor", "rows")])
+def test_on_a_gpu_counts_and_phases_are_those_of_the_cpu(operator: str, method: str) -> None:
+    here, there = (Subject(Cell(operator, method, "mlp", 8, device=device)) for device in ("cpu", "cuda"))
+    nodes = [counts.measure(subject).values["graph_nodes"] for subject in (here, there)]
+    assert nodes[0] == nodes[1]
+    read = [memory.measure(subject) for subject in (here, there)]
+    assert read[0].values["result_bytes"] == read[1].values["result_bytes"] == read[1].values["returned_bytes"]
+    assert read[1].values["retained_bytes"] == 0
+    assert "backward 2" in {held.phase for held in trace(there.call, "cuda").attribution}
+
+
+@needs_gpu
+def test_on_a_gpu_a_timed_call_ends_when_its_work_is_done() -> None:
+    subject = Subject(Cell(HVP, "double_backward", "quadratic", 4096, device="cuda"))
+    values = timing.measure(subject, lambda call: [timing.fastest(call)]).values
+    event_times = gpu.measure(subject).values
+    assert values["seconds_min"] >= 0.8 * event_times["cuda_warm_seconds_min"]  # type: ignore[operator]
 
 
 @needs_gpu

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
+import types
+from typing import Any
 
 import pytest
 from hograd_bench.cells import Cell
@@ -62,6 +64,22 @@ def test_the_collector_is_off_while_timing_and_as_before_after(subject: Subject)
     timing.measure(subject, lambda call: seen.append(gc.isenabled()) or [1.0])
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_on_a_gpu_every_timed_call_is_waited_for(subject: Subject) -> None:
+    """Or the time would be that of queuing kernels, and of a full queue now and then."""
+    log: list[str] = []
+
+    def noted(name: str) -> Any:
+        return lambda: log.append(name)
+
+    calls = {name: noted(name) for name in ("call", "guarded_call", "gradient", "wait")}
+    pretended = types.SimpleNamespace(cell=Cell("o", "m", "p", 1, device="cuda"), peer=None, **calls)
+    samples = [1e-4, 1e-4]
+    timing.measure(pretended, lambda call: [call() or s for s in samples])  # type: ignore[arg-type]
+    assert log[1::2] == ["wait"] * (len(log) // 2)
+    assert set(log[::2]) == {"call", "guarded_call", "gradient"}
+    assert timing.to_the_end(subject, subject.call) == subject.call
 
 
 def test_burst_charges_every_call_once() -> None:

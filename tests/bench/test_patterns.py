@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from hograd_bench.metrics._allocations import trace
-from hograd_bench.patterns import kept_graph_gradient
+from hograd_bench.patterns import DIRECTIONS, kept_graph_gradient, several_products
 from torch import Tensor
 
 import hograd_core
@@ -45,3 +45,13 @@ def test_the_leak_adds_up() -> None:
 @pytest.mark.parametrize("method", CLEAN)
 def test_the_others_leave_nothing(method: str) -> None:
     assert trace(repeated(method, 100)).retained_bytes == 0
+
+
+@pytest.mark.parametrize("method", sorted(several_products.methods))
+def test_several_products_are_those_of_the_hessian(method: str) -> None:
+    x, v = X.double()[:6], torch.arange(6.0, dtype=torch.float64)
+    found = several_products(f, x, v, method=method)
+    true = hograd_core.reference.true_value("several_products", f, x, v)
+    assert found.shape == (DIRECTIONS, 6)
+    torch.testing.assert_close(found, true.value)
+    torch.testing.assert_close(found, torch.stack([v.roll(i) for i in range(DIRECTIONS)]) @ hograd_core.hessian(f, x))

@@ -95,7 +95,7 @@ class CountingTensor(Tensor):
 
 
 METADATA = {
-    getattr(Tensor, name).__get__ for name in ("shape", "requires_grad", "dtype", "grad_fn")
+    getattr(Tensor, name).__get__ for name in ("shape", "requires_grad", "dtype", "device", "grad_fn")
 }  # what is read of a tensor, at no operation
 METADATA_NAMES = {"size", "dim", "numel", "__len__"}
 

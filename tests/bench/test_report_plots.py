@@ -53,6 +53,12 @@ UNLINKED = {"composition", "history"}
 """Whose marks are sums of many rows: tests of their own."""
 
 
+def add_devices(base: Path) -> None:
+    for machine, (name, speed) in fakes.GPUS.items():
+        run = f"run-{machine[-4:]}"
+        fakes.write(base, run, fakes.gpu_rows(run, speed), machine, gpus=[{"name": name}])
+
+
 @pytest.fixture(
     scope="module", params=["fakes", *(pytest.param(p, marks=pytest.mark.slow) for p in ("devices", "reference"))]
 )
@@ -64,9 +70,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         fakes.write(base, "run-1", fakes.rows("run-1"))
         fakes.write(base, "run-2", fakes.rows("run-2", extra=64))
     if request.param == "devices":
-        for machine, (name, speed) in fakes.GPUS.items():
-            run = f"run-{machine[-4:]}"
-            fakes.write(base, run, fakes.gpu_rows(run, speed), machine, gpus=[{"name": name}])
+        add_devices(base)
     found = report_data(store.load(base))
     return replace(found, rows=found.rows.assign(anchor=[f"c{i}" for i in range(len(found.rows))]))
 
@@ -186,6 +190,16 @@ def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkey
         check_all(found, panels)
 
 
+def test_lines_between_devices_join_their_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.write(tmp_path, "cpu", fakes.rows("cpu"))
+    add_devices(tmp_path)
+    panels = drawn(report_data(store.load(tmp_path)), monkeypatch, "devices")
+    assert panels
+    for name, axes in panels:
+        for line, points in zip(axes.lines, axes.collections, strict=True):
+            assert np.column_stack(line.get_data()) == pytest.approx(np.ma.filled(points.get_offsets())), name
+
+
 def test_blocks_of_the_map_end_where_the_next_begins(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
     for name, axes in drawn(source, monkeypatch, "best"):
@@ -246,7 +260,7 @@ def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "ORDER, TITLE, ABOUT = 15, 'A figure of mine', 'What it shows.'\n"
         "def draw(data):\n"
         "    figure, axes = style.canvas()\n"
-        "    style.points(axes, data.ok, 'n', 'depth', ordinal(0))\n"
+        "    style.points(axes, [style.Series(data.ok, ordinal(0))], 'n', 'depth')\n"
         "    yield Drawn('mine-0', 'Depth against n', {}, [panel(figure, 'mine-0-0', 'in words')])\n",
         encoding="utf-8",
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hograd_core as hg
 from hograd_core.curvature import kfac
-from hograd_core.curvature._kfac import _input_rows
+from hograd_core.curvature._layers import input_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
@@ -97,7 +97,7 @@ def test_factors_of_one_linear_layer_by_hand() -> None:
 def test_a_convolution_is_the_product_of_its_unfolded_inputs(layer: nn.Conv1d | nn.Conv2d) -> None:
     layer = layer.double()
     received = normal(2, 2, *(7, 6)[: 2 if isinstance(layer, nn.Conv2d) else 1], seed=1)
-    product = _input_rows(layer, received) @ layer.weight.flatten(1).T
+    product = input_rows(layer, received) @ layer.weight.flatten(1).T
     if layer.bias is not None:
         product = product + layer.bias
     torch.testing.assert_close(product, layer(received).flatten(2).transpose(1, 2))

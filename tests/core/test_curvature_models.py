@@ -112,14 +112,14 @@ def test_gauss_newton_of_any_loss_is_jt_h_j(loss: Callable[..., Tensor], method:
 def test_gauss_newton_is_the_hessian_where_outputs_are_linear(name: str) -> None:
     loss, targets = LOSSES[name]
     module, inputs = fill(nn.Linear(4, 3)), normal(6, 4, seed=1)
-    f, x = hg.from_module(module, loss, inputs, targets)
+    f, x = hg.from_module(module, loss, (inputs, targets))
     torch.testing.assert_close(hg.gauss_newton_matrix(module, loss, inputs, targets), hg.hessian(f, x))
 
 
 def test_gauss_newton_is_not_the_hessian_of_a_curved_network() -> None:
     module, inputs = mlp(), normal(6, 4, seed=1)
     loss, targets = LOSSES["mse"]
-    f, x = hg.from_module(module, loss, inputs, targets)
+    f, x = hg.from_module(module, loss, (inputs, targets))
     gauss_newton = hg.gauss_newton_matrix(module, loss, inputs, targets)
     assert (gauss_newton - hg.hessian(f, x)).norm() > 0.1 * gauss_newton.norm()
     assert torch.linalg.eigvalsh(gauss_newton)[0] > -1e-14

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
     ("change", "error", "message"),
     [
         ({"module": "net"}, TypeError, r"module: got str, expected a torch.nn.Module"),
-        ({"module": nn.ReLU()}, ValueError, r"module: has no parameter"),
+        ({"module": nn.ReLU()}, ValueError, r"module: got no parameter"),
         ({"module": nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))}, ValueError, r"module: 1 is dropout in training"),
         ({"loss": 3}, TypeError, r"loss: got int"),
         ({"loss": nn.CrossEntropyLoss(reduction="none")}, ValueError, r"loss: .*reduction"),

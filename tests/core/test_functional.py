@@ -128,13 +128,13 @@ def same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", MODULES)
 def test_gradient_and_product_are_those_of_the_module_itself(name: str) -> None:
-    f, x = h.from_module(made(name), square, X, None)
+    f, x = h.from_module(made(name), square, (X, None))
     point = x + 0.1 * torch.sin(torch.arange(x.numel(), dtype=F64))
     # Truth: a module of its own that has these weights, differentiated by plain autograd.
     own = made(name)
     torch.nn.utils.vector_to_parameters(point, own.parameters())
     module = made(name)
-    f, _ = h.from_module(module, square, X, None)
+    f, _ = h.from_module(module, square, (X, None))
     before = state_of(module)
     parameters = list(own.parameters())
     value = square(own(X), None)
@@ -152,7 +152,7 @@ def test_gradient_and_product_are_those_of_the_module_itself(name: str) -> None:
 def test_threads_on_one_module(name: str) -> None:
     module = made(name)
     before = state_of(module)
-    f, x = h.from_module(module, square, X, None)
+    f, x = h.from_module(module, square, (X, None))
 
     def work(i: int) -> Tensor:
         return h.hvp(f, x * (1 + i / 50), torch.ones_like(x))
@@ -197,7 +197,7 @@ def test_what_was_made_in_inference_mode() -> None:
         module = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).to(F64)
         inputs = X * 1
     module[0].bias.requires_grad_(False)
-    f, x = h.from_module(module, square, inputs.clone(), None)
+    f, x = h.from_module(module, square, (inputs.clone(), None))
     assert h.hvp(f, x, x).isfinite().all()
 
 
@@ -212,21 +212,21 @@ def test_modules_that_cannot_be_called_so_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_is_refused() -> None:
     with pytest.raises(TypeError, match="pass the module that was scripted"):
-        h.from_module(torch.jit.script(nn.Linear(3, 3)), square, X.float(), None)
+        h.from_module(torch.jit.script(nn.Linear(3, 3)), square, (X.float(), None))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_modules_are_taken_by_their_code() -> None:
     linear = nn.Linear(3, 3).to(F64)
-    f, x = h.from_module(torch.compile(linear), square, X, None)
-    g, y = h.from_module(linear, square, X, None)
+    f, x = h.from_module(torch.compile(linear), square, (X, None))
+    g, y = h.from_module(linear, square, (X, None))
     assert torch.equal(h.hvp(f, x, x), h.hvp(g, y, y))
 
 
 def test_flags_follow_the_module() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to(F64)
-    f, x = h.from_module(module, square, X, None)
+    f, x = h.from_module(module, square, (X, None))
     trained = f(x)
     module.eval()
     assert not torch.allclose(f(x), trained)

@@ -48,7 +48,7 @@ def test_the_loss_refers_to_the_copy(kind: str) -> None:
     if kind == "method":
         module(X)  # a stale term, of the module's own weights
         loss = module.loss
-    f, x = h.from_module(module, loss, X, Y)
+    f, x = h.from_module(module, loss, (X, Y))
     g = plain_gradient(module, loss(module(X), Y))
     torch.testing.assert_close(h.gradient(f, x), g)
     v = torch.cos(torch.arange(x.numel(), dtype=F64))
@@ -91,11 +91,11 @@ def reaching_loss(output: Tensor, target: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_what_a_copy_cannot_follow_is_refused(grad: bool) -> None:
-    f, x = h.from_module(GLOBAL, reaching_loss, X, Y)
+    f, x = h.from_module(GLOBAL, reaching_loss, (X, Y))
     with torch.set_grad_enabled(grad), pytest.raises(ValueError, match=r"own parameter '0\.weight'.*global variable"):
         f(x)
     for method in h.derivative_vector_product.methods:
-        f, x = h.from_module(Reaching(), squares, X, Y)
+        f, x = h.from_module(Reaching(), squares, (X, Y))
         with pytest.raises(ValueError, match="global variable"):
             h.hvp(f, x, x, method=method)
     with pytest.raises(ValueError, match="global variable"):
@@ -109,7 +109,7 @@ def test_what_a_copy_cannot_follow_is_refused(grad: bool) -> None:
 
 def test_a_point_on_the_modules_own_parameters_is_no_leak() -> None:
     module = network()
-    f, _ = h.from_module(module, squares, X, Y)
+    f, _ = h.from_module(module, squares, (X, Y))
     f(torch.cat([p.flatten() for p in module.parameters()])).backward()
     found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     torch.testing.assert_close(found, plain_gradient(module, squares(module(X), Y)))
@@ -209,7 +209,7 @@ def wild() -> Wild:
 
 def test_parts_held_in_odd_ways() -> None:
     module = wild()
-    f, x = h.from_module(module, squares, X, Y)
+    f, x = h.from_module(module, squares, (X, Y))
     point = 1.1 * x + 0.05
     own = wild()
     torch.nn.utils.vector_to_parameters(point, own.parameters())
@@ -220,7 +220,7 @@ def test_parts_held_in_odd_ways() -> None:
 
 def test_hooks_and_parameters_that_come_later() -> None:
     module = network()
-    f, x = h.from_module(module, squares, X, Y)
+    f, x = h.from_module(module, squares, (X, Y))
     f(x)
     module[0].register_forward_hook(lambda _, __, output, last=module[2]: output * last.weight.sum())
     module[0].weight = nn.Parameter(module[0].weight.detach() * 1)
@@ -229,8 +229,8 @@ def test_hooks_and_parameters_that_come_later() -> None:
 
 def test_what_writes_or_keeps_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="Embedding with max_norm"):
-        h.from_module(nn.Embedding(4, 3, max_norm=1.0), squares, torch.arange(4), Y[:4])
+        h.from_module(nn.Embedding(4, 3, max_norm=1.0), squares, (torch.arange(4), Y[:4]))
     module = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3)).to(F64)
-    f, x = h.from_module(module, squares, X, Y)
+    f, x = h.from_module(module, squares, (X, Y))
     with nn.utils.parametrize.cached(), pytest.raises(ValueError, match="leave that block"):
         f(x)

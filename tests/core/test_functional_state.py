@@ -51,7 +51,7 @@ PRODUCTS = tuple(h.derivative_vector_product.methods)
 
 def of_loss(operator: Any, **options: Any) -> Work:
     def work(module: nn.Module, x: Tensor) -> Tensor:
-        f, point = h.from_module(module, squares, x, torch.ones((), dtype=F64))
+        f, point = h.from_module(module, squares, (x, torch.ones((), dtype=F64)))
         directions = [point] if "v" in operator.inputs else []
         found: Tensor = operator(f, point, *directions, **options)
         return found
@@ -145,7 +145,7 @@ INFERENCE: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
     "kfac": lambda m, x, y, t: kfac(m, F.cross_entropy, x, t).dense(),
     "meta": lambda m, x, y, t: flat(h.meta_gradient(m, squares, *[(x[None], y[None])] * 2, 2, 0.1).gradient),
     "natural": lambda m, x, y, t: h.natural_gradient_step(m, F.cross_entropy, x, t),
-    "loss": lambda m, x, y, t: h.gradient(*h.from_module(m, squares, x, y)),
+    "loss": lambda m, x, y, t: h.gradient(*h.from_module(m, squares, (x, y))),
     **{
         f"penalty {k}": lambda m, x, y, t, k=k: flat(h.r1_penalty(m, x, method=k).gradient)  # type: ignore[misc]
         for k in h.r1_penalty.methods

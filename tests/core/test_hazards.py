@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,7 @@ def names_it(error: h.UnsupportedError, name: str) -> bool:
     return True
 
 
+@functools.cache  # several tests look at the same ones
 def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     """Status of every method at orders 2 and 3: right, wrong, refused (as wrong by the table), or unsupported."""
     f, n = CASES[name]
@@ -117,7 +119,7 @@ def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     return found
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, 10))
+@pytest.mark.parametrize("name", mostly_slow(CASES, 18))
 def test_no_method_returns_a_wrong_number(name: str) -> None:
     found = outcomes(name)
     wrong = {key: status for key, status in found.items() if status.startswith("wrong")}
@@ -129,7 +131,7 @@ def test_no_method_returns_a_wrong_number(name: str) -> None:
         assert "refused" in found.values()
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, 5))
+@pytest.mark.parametrize("name", mostly_slow(CASES, 18))
 def test_repair_computes_instead(name: str) -> None:
     found = outcomes(name, repair=True)
     assert not {key: status for key, status in found.items() if status.startswith("wrong")}

@@ -39,7 +39,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 def test_value_and_gradient_are_the_modules() -> None:
     module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     inputs, targets = batch()
-    f, x = h.from_module(module, squares, inputs, targets)
+    f, x = h.from_module(module, squares, (inputs, targets))
     assert x.shape == (3 * 5 + 5 + 5 * 3 + 3,)
     assert x.dtype == F64
     assert not x.requires_grad
@@ -52,7 +52,7 @@ def test_value_and_gradient_are_the_modules() -> None:
 def test_tied_parameters_count_once_and_frozen_ones_not_at_all() -> None:
     module = Tied().double()
     inputs, targets = batch()
-    f, x = h.from_module(module, squares, inputs, targets)
+    f, x = h.from_module(module, squares, (inputs, targets))
     assert x.numel() == 9
     expected = torch.autograd.grad(squares(module(inputs), targets), module.first.weight)[0].flatten()
     torch.testing.assert_close(h.gradient(f, x), expected)
@@ -69,7 +69,7 @@ def test_the_module_stays_as_it_is(method: str) -> None:
     module[0].weight.grad = torch.ones_like(module[0].weight)
     inputs, targets = batch()
     before = state(module)
-    f, x = h.from_module(module, squares, inputs, targets)
+    f, x = h.from_module(module, squares, (inputs, targets))
     try:
         h.derivative_vector_product(f, x, torch.ones_like(x), 2, method=method)
     except h.UnsupportedError:
@@ -85,7 +85,7 @@ def test_the_module_stays_as_it_is(method: str) -> None:
 
 def test_the_point_is_a_copy() -> None:
     module = nn.Linear(2, 1, bias=False).double()
-    _, x = h.from_module(module, squares, torch.ones(1, 2, dtype=F64), torch.zeros(1, 1, dtype=F64))
+    _, x = h.from_module(module, squares, (torch.ones(1, 2, dtype=F64), torch.zeros(1, 1, dtype=F64)))
     x.zero_()
     assert module.weight.abs().sum() > 0
 
@@ -105,7 +105,7 @@ def test_a_shared_buffer_and_several_inputs() -> None:
 
     module = Two()
     a, b = torch.tensor([1.0, 2.0], dtype=F64), torch.tensor([3.0, 4.0], dtype=F64)
-    f, x = h.from_module(module, lambda output, target: output - target, (a, b), torch.tensor(1.0, dtype=F64))
+    f, x = h.from_module(module, lambda out, target: out - target, ((a, b), torch.tensor(1.0, dtype=F64)))
     assert f(x).item() == f(x).item() == 10.0
     assert module.count.item() == 0
 
@@ -113,7 +113,7 @@ def test_a_shared_buffer_and_several_inputs() -> None:
 def test_made_in_inference_mode() -> None:
     with torch.inference_mode():
         module = nn.Linear(2, 1, bias=False).double()
-        _, x = h.from_module(module, squares, torch.ones(1, 2, dtype=F64), torch.zeros(1, 1, dtype=F64))
+        _, x = h.from_module(module, squares, (torch.ones(1, 2, dtype=F64), torch.zeros(1, 1, dtype=F64)))
     assert not x.is_inference()
 
 
@@ -130,4 +130,4 @@ def test_made_in_inference_mode() -> None:
 )
 def test_errors_name_the_argument(module: object, loss: object, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        h.from_module(module, loss, torch.ones(1, 2), torch.zeros(1, 1))  # type: ignore[arg-type]
+        h.from_module(module, loss, (torch.ones(1, 2), torch.zeros(1, 1)))  # type: ignore[arg-type]

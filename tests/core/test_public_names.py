@@ -47,7 +47,7 @@ def test_a_group_holds_what_its_comment_says(title: str) -> None:
 
 def test_all_operators_are_exported_and_else_a_handful() -> None:
     assert operators() <= set(hograd_core.__all__)
-    assert len(set(hograd_core.__all__) - operators()) <= 13
+    assert len(set(hograd_core.__all__) - operators()) <= 15
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
@@ -63,4 +63,6 @@ def test_what_operators_are_made_with_lies_beside_them(namespace: str) -> None:
 
 def test_the_type_of_every_result_has_a_public_place() -> None:
     for record in hograd_core.operators().values():
-        assert "._" not in typing.get_type_hints(record.guard)["return"].__module__
+        shown = typing.get_type_hints(record.guard)["return"]
+        # A variable stands for the type of x, which is the caller's.
+        assert isinstance(shown, typing.TypeVar) or "._" not in shown.__module__

@@ -50,8 +50,8 @@ def test_convenience_functions_are_the_operators() -> None:
 
 
 def test_options_and_orders_are_the_methods() -> None:
-    assert h.derivative_tensor.method("vmap_hvp").options == ("chunk_size",)
-    assert h.derivative_tensor.method("rows").options == ()
+    assert h.derivative_tensor.method("vmap_hvp").options == ("chunk_size", "out")
+    assert h.derivative_tensor.method("rows").options == ("out",)
     vhp = h.derivative_vector_product.method("functional_vhp")
     assert [k for k in range(1, 5) if vhp.supports(k)] == [2]
     assert h.derivative_vector_product.inputs == ("f", "x", "v")
@@ -70,7 +70,7 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: h.hessian(cubic, X, method="rows", chunk_size=2),
         TypeError,
-        r"chunk_size: not an option of .*its options: repair, verify, strict",
+        r"chunk_size: not an option of .*its options: out, repair, verify, strict",
     ),
     (lambda: h.hessian(cubic, X, method="vmap_hvp", chunk_size=0), ValueError, r"chunk_size: got 0"),
     (lambda: h.hessian(cubic, X, method="vmap_hvp", chunk_size=1.5), TypeError, r"chunk_size: got 1.5"),

@@ -55,7 +55,7 @@ def test_approximate_methods_are_solves_with_their_approximation() -> None:
 def test_the_step_is_that_of_newton_for_a_linear_model() -> None:
     module, inputs, targets = filled(nn.Linear(4, 2)), normal(9, 4, seed=1), normal(9, 2, seed=2)
     step = hg.natural_gradient_step(module, nn.MSELoss(), inputs, targets, 1e-9)
-    f, x = hg.from_module(module, nn.MSELoss(), inputs, targets)
+    f, x = hg.from_module(module, nn.MSELoss(), (inputs, targets))
     torch.testing.assert_close(step, hg.newton_cg_step(f, x, method="dense"), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(torch.func.grad(f)(x + step), torch.zeros(10, dtype=torch.float64), rtol=0, atol=1e-7)
 

@@ -292,7 +292,7 @@ def test_newton_cg_fits_a_network_to_a_stated_tolerance(globalisation: str) -> N
     with torch.no_grad():
         for i, p in enumerate(module.parameters()):
             p.copy_(0.4 * normal(*p.shape, seed=20 + i))
-    loss, x0 = hg.from_module(module, F.cross_entropy, inputs, targets)
+    loss, x0 = hg.from_module(module, F.cross_entropy, (inputs, targets))
 
     def regularised(x: Tensor) -> Tensor:
         return loss(x) + 5e-3 * x.square().sum()

@@ -125,7 +125,7 @@ def test_products_through_a_convolutional_network(method: str) -> None:
     layers = (torch.nn.Conv2d(1, 2, 3, stride=2, padding=1), torch.nn.SiLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten())
     net = torch.nn.Sequential(*layers, torch.nn.Linear(2, 3), torch.nn.Softplus()).double()
     f, x = hograd_core.from_module(
-        net, lambda y, t: F.cross_entropy(y, t), torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 2])
+        net, lambda y, t: F.cross_entropy(y, t), (torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 2]))
     )
     v = torch.randn_like(x)
     for order in (1, 2, 3):

@@ -122,7 +122,7 @@ def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
         model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1)).double()
         model.load_state_dict(critic.state_dict())
         for _ in range(300):
-            f, x = hg.from_module(model, wasserstein, torch.cat([real, fake]), signs)
+            f, x = hg.from_module(model, wasserstein, (torch.cat([real, fake]), signs))
             step = hg.critic_training_step(f, x, model, real, fake, mixing, method=method)
             nn.utils.vector_to_parameters(x + 0.02 * step, model.parameters())
             for p in model.parameters():
@@ -163,6 +163,6 @@ def test_errors_name_the_argument() -> None:
     with pytest.raises(ValueError, match="damping"):
         hg.newton_training_step(f, x, -1.0)
     module = nn.Linear(2, 2)
-    f, x = hg.from_module(module, F.cross_entropy, torch.ones(3, 2), torch.tensor([0, 1, 0]))
+    f, x = hg.from_module(module, F.cross_entropy, (torch.ones(3, 2), torch.tensor([0, 1, 0])))
     with pytest.raises(ValueError, match="x: got 5 elements, expected the 6 trainable parameters of module"):
         hg.natural_training_step(f, x[:5], module, F.cross_entropy, torch.ones(3, 2), torch.tensor([0, 1, 0]))

@@ -35,6 +35,26 @@ def right(x: Tensor, v: Tensor) -> None:
     assert_type(hograd_core.fisher_diagonal(net, nn.CrossEntropyLoss(), (images,), labels), Tensor)
 
 
+def structures(p: dict[str, Tensor], v: dict[str, Tensor], pair: tuple[Tensor, Tensor], data: Tensor) -> None:
+    """Points are of any type, directions and results of the same; what f takes further is its own business."""
+
+    def g(p: dict[str, Tensor], data: Tensor) -> Tensor:
+        return (p["a"] * data).sum()
+
+    def of_pair(q: tuple[Tensor, Tensor]) -> Tensor:
+        return (q[0] + q[1]).sum()
+
+    assert_type(hograd_core.hvp(g, p, v, args=(data,)), dict[str, Tensor])
+    assert_type(hograd_core.gradient(g, p, args=(data,), create_graph=True), dict[str, Tensor])
+    assert_type(hograd_core.directional_derivative(g, p, v, 3, args=(data,)), Tensor)
+    assert_type(hograd_core.gradient(of_pair, pair), tuple[Tensor, Tensor])
+    hograd_core.hessian(g, p, args=(data,))["a"]["a"]
+    hograd_core.hessian(f, data, memory="1GiB", in_dims=0, chunk_size=3)
+    hograd_core.hvp(g, p, data, args=(data,))  # type: ignore[arg-type]
+    hograd_core.hvp(f, p, v)  # type: ignore[arg-type]
+    hograd_core.gradient(f, data, create_graph="yes")  # type: ignore[arg-type]
+
+
 def any_operator(one: Operator, x: Tensor) -> None:
     """What is found by name is open: methods of one's own may have options of any name."""
     assert_type(hograd_core.operators()["gradient"], Operator[..., Any])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
-from hograd_bench.cli import _measuring, _peers, _reading
+from hograd_bench.cli import _advise, _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
@@ -22,6 +24,7 @@ app = typer.Typer(
     `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
     """,
 )
+app.command("advise")(_advise.advise)
 app.command("list")(_measuring.list_)
 for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate, _peers.peers):
     app.command()(_command)
@@ -32,5 +35,14 @@ def main() -> None:
     try:
         app()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _give_up()
+    except OSError as error:  # a full disk behind a redirected stdout; what rooms read and write, they explain
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        sys.stderr.write(f"hograd: cannot write the output: {error.strerror}\n")
+        _give_up()
+
+
+def _give_up() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+from hograd_bench.schema import visible
+
+
+def _console(stderr: bool) -> Console:
+    """A console that prints names as they are: no emoji, and whole where no terminal would wrap them."""
+    to_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, emoji=False, width=None if to_terminal else _WIDE)
+
+
+_WIDE = 10_000
+out, err = _console(stderr=False), _console(stderr=True)
 
 USAGE = 2
 INTERRUPTED = 130
@@ -21,13 +34,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs in
 
 def fail(message: str, code: int = USAGE) -> typer.Exit:
     """Print one clear sentence to stderr; raise what this returns."""
-    err.print(f"hograd: {message}", style="red", markup=False, soft_wrap=True)
+    err.print(f"hograd: {visible(message)}", style="red", markup=False, soft_wrap=True)
     return typer.Exit(code)
 
 
 def print_json(data: Any) -> None:
     """JSON on stdout, NaN-free."""
     typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=False, indent=2))
+
+
+def table(*columns: str, title: str, rows: Iterable[Iterable[str]]) -> Table:
+    """A table of texts as they are: no markup, nothing that a terminal obeys."""
+    made = Table(*columns, title=title)
+    for row in rows:
+        made.add_row(*(Text(visible(value)) for value in row))
+    return made
 
 
 def first_line(text: str | None) -> str:

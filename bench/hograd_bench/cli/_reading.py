@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json, table
+from hograd_bench.schema import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +28,14 @@ def report(
     ] = None,
     run: Annotated[list[str] | None, typer.Option(help="only this run; repeat for several; all where none")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the Markdown summary to this file")] = None,
+    benchmark_json: Annotated[
+        Path | None, typer.Option(help="also write the newest timed rows to this file, in pytest-benchmark's JSON")
+    ] = None,
 ) -> None:
     """Build reports/index.html, one self-contained file, from results/, with the data as CSV and Parquet beside it."""
-    if compare is not None and (run or markdown is not None):
-        raise fail("--compare: builds a page of its own, without --run and --markdown")
-    build_report(results, reports, compare=compare, runs=run or (), markdown=markdown)
+    if compare is not None and (run or markdown is not None or benchmark_json is not None):
+        raise fail("--compare: builds a page of its own, without --run, --markdown and --benchmark-json")
+    build_report(results, reports, compare=compare, runs=run or (), markdown=markdown, benchmark_json=benchmark_json)
 
 
 def build_report(
@@ -42,6 +45,7 @@ def build_report(
     compare: tuple[str, str] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
+    benchmark_json: Path | None = None,
 ) -> None:
     """Build the page and print where it is, and its headline tables."""
     from hograd_bench import report as reporting
@@ -50,7 +54,7 @@ def build_report(
         if compare is not None:
             built = reporting.build_comparison(results, reports, *compare)
         else:
-            built = reporting.build(results, reports, runs=runs, markdown=markdown)
+            built = reporting.build(results, reports, runs=runs, markdown=markdown, benchmark_json=benchmark_json)
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)
@@ -133,12 +137,8 @@ def claims(
         for verdict in verdicts:
             out.print(judging.explain(verdict), markup=False)
         return
-    table = Table("claim", "verdict", "in words", "cells", title="Claims")
-    for verdict in verdicts:
-        table.add_row(
-            f"{verdict.claim.id} {verdict.claim.title}", verdict.outcome, verdict.sentence, str(verdict.cells)
-        )
-    out.print(table)
+    rows_of = ((f"{v.claim.id} {v.claim.title}", v.outcome, v.sentence, str(v.cells)) for v in verdicts)
+    out.print(table("claim", "verdict", "in words", "cells", title="Claims", rows=rows_of))
     if any(verdict.outcome == judging.INSUFFICIENT for verdict in verdicts):
         out.print("what is missing measures `hograd claims --run`")
 
@@ -244,16 +244,20 @@ def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
     except store.StoreError as error:
         raise fail(str(error), 1) from None
     for warning in loaded.warnings[:5]:
-        err.print(f"warning: {warning}", markup=False)
+        err.print(f"warning: {visible(str(warning))}", markup=False)
+    if len(loaded.warnings) > 5:
+        err.print(f"warning: and {len(loaded.warnings) - 5} more", markup=False)
+    if loaded.rows.empty and loaded.warnings:
+        raise fail(f"{results}: none of its rows can be read, {len(loaded.warnings)} lines or files are damaged", 1)
     return loaded, store.newest(loaded.rows)
 
 
 def _print_frame(frame: pd.DataFrame, title: str, most: int = 40) -> None:
     if frame.empty:
         return
-    table = Table(*map(str, frame.columns), title=title)
-    for row in frame.head(most).itertuples(index=False):
-        table.add_row(*(f"{v:g}" if isinstance(v, float) else str(v) for v in row))
-    out.print(table)
+    shown = (
+        [f"{v:g}" if isinstance(v, float) else str(v) for v in r] for r in frame.head(most).itertuples(index=False)
+    )
+    out.print(table(*map(str, frame.columns), title=title, rows=shown))
     if len(frame) > most:
         out.print(f"and {len(frame) - most} more; --json prints all")

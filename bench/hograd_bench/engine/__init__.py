@@ -1,9 +1,8 @@
 """The engine: a cell runs in a process and leaves a row. Everything that needs a process of its own asks here.
 
 ``Engine`` is the interface: tasks in, rows out as they end; only who asked writes them. ``Local`` runs them on this
-machine. Another implementation (a cluster's scheduler, Ray) hands ``child.batch(host, tasks)``, which is JSON, to
-``child.work`` in a remote task. ``call`` runs one function of a host's suite. ``Child`` is a process by itself, for
-instruments that need two at once.
+machine; ``Cluster`` is a Ray cluster, with an engine for each kind of machine in it. ``call`` runs one function of a
+host's suite. ``Child`` is a process by itself, for instruments that need two at once.
 
 What goes wrong in a cell is its row's status: ``failed``, ``oom``, ``timeout``, ``crashed``. What to do then (to skip
 larger cells, to try again, to resume) is for whoever asked: see ``driver.py``.
@@ -22,3 +21,4 @@ from hograd_bench.engine._local import call as call
 from hograd_bench.engine._process import Child as Child
 from hograd_bench.engine._process import LostError as LostError
 from hograd_bench.engine._process import die_with_parent as die_with_parent
+from hograd_bench.engine.ray import Cluster as Cluster

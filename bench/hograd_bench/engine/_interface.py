@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -83,6 +83,12 @@ class Limits:
 class Engine(Protocol):
     """Runs cells in processes, here or elsewhere. It measures and hands rows back; it never writes them."""
 
+    def environment(self, packages: Iterable[str] = ...) -> dict[str, Any]:
+        """What ``environment.record(packages)`` returns where the cells run."""
+
+    def ceilings(self) -> dict[str, Any]:
+        """What ``ceilings.measure()`` returns there."""
+
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = ...) -> Iterator[Event]:
         """Tasks in, rows out as they end.
 
@@ -92,7 +98,8 @@ class Engine(Protocol):
 
         Yields:
             For each wanted task, that it is being started, later that it settled. A task starts only once its event
-            has been taken, and a process goes on only once its row has been taken. Closing the iterator ends all.
+            has been taken, and a process goes on only once its row has been taken; on other machines a task that was
+            wanted when it was handed out may be ahead of its events by some seconds. Closing the iterator ends all.
 
         Raises:
             EngineError: processes cannot start.

@@ -7,21 +7,23 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hograd_bench import schema
+from hograd_bench import environment, schema
 from hograd_bench.engine import child
 from hograd_bench.engine._interface import FATAL, EngineError, Event, Host, Limits, Task
 from hograd_bench.engine._process import Child, LostError
+from hograd_bench.scratch import scratch
 
 NOT_THERE = "not on this host: "
 """How the reason of a skipped cell begins that the host's suite does not have."""
 
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
+_MOST_CELLS = 5000  # of one process: pytest keeps a report of each
 
 
 class Local:
@@ -40,21 +42,38 @@ class Local:
         self.workers = workers
         self.limits = limits
 
+    def environment(self, packages: Iterable[str] = ()) -> dict[str, Any]:
+        """See :meth:`hograd_bench.engine.Engine.environment`."""
+        return environment.record(packages)
+
+    def ceilings(self) -> dict[str, Any]:
+        """See :meth:`hograd_bench.engine.Engine.ceilings`."""
+        from hograd_bench import ceilings  # torch, which who starts processes needs for nothing else
+
+        return ceilings.measure()
+
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = lambda task: True) -> Iterator[Event]:
         """See :meth:`hograd_bench.engine.Engine.run`."""
         ordered = tasks if self.workers == 1 else sorted(tasks, key=lambda task: task.timed)
-        with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
-            yield from _Session(self.workers, self.limits, dict(enumerate(ordered)), wanted, Path(folder)).events()
+        with scratch() as folder:
+            session = Session(self.workers, self.limits, dict(enumerate(ordered)), folder, wanted)
+            try:
+                yield from session.events()
+            finally:
+                session.close()
 
 
 @dataclass
 class _Worker:
-    """A process: it starts, or is between cells, until it asks for a task; then it waits, or runs it."""
+    """A process: it starts, or is between cells, until it asks for a task, or for more; then it waits, or runs it."""
 
     child: Child
+    host: Host
     keys: list[int]
+    alone: bool
     deadline: float = field(default_factory=lambda: time.monotonic() + _START_SECONDS)
     asks: int | None = None
+    asks_more: bool = False
     running: Task | None = None
     passed: int = -1  # the last key it was answered about
     settled: bool = False
@@ -65,7 +84,7 @@ class _Worker:
     @property
     def busy(self) -> bool:
         """Whether it takes the machine's time."""
-        return self.asks is None
+        return self.asks is None and not self.asks_more
 
     def may_ask(self, key: int) -> bool:
         """Whether it will ask for a task, or does."""
@@ -76,65 +95,102 @@ class _Worker:
         assert self.asks is not None
         self.passed, self.asks, self.running = self.asks, None, task
         self.deadline = time.monotonic() + seconds
+        if task is not None:
+            self.child.mark()
         self.child.send(task is not None)
+
+    def give(self, tasks: dict[int, Task]) -> None:
+        """Tasks to ask for, after its last."""
+        self.keys += tasks
+        self.batch, self.asks_more, self.deadline = frozenset(tasks), False, time.monotonic() + _START_SECONDS
+        self.child.send(child.described(list(tasks.values())))
 
 
 @dataclass
-class _Session:
-    """One call of :meth:`Local.run`."""
+class Session:
+    """Processes at work on what is pending.
+
+    Attributes:
+        slots: most processes that work at once.
+        lasting: whether processes stay for tasks that are added later, under keys that grow.
+        by_threads: whether a cell takes as many slots as it has threads.
+        until: when (``time.monotonic``) to leave :meth:`events`, soon after; cells go on, and so does a further call.
+    """
 
     slots: int
     limits: Limits
     pending: dict[int, Task]
-    wanted: Callable[[Task], bool]
     folder: Path
+    wanted: Callable[[Task], bool] = lambda task: True
+    lasting: bool = False
+    by_threads: bool = False
+    until: float = math.inf
     workers: list[_Worker] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
-        """What happens, until every task settled or is no longer wanted."""
+        """What happens, until every task settled or is no longer wanted, or time is up."""
         try:
             while True:
                 yield from self._assign()
                 for worker in self.workers:
-                    if worker.asks is not None and worker.asks not in self.pending:  # another has it, or it is unwanted
+                    if worker.asks is not None and worker.asks not in self.pending:  # it is unwanted
                         worker.answer(None, _START_SECONDS)
                 if not self.pending and not any(worker.running for worker in self.workers):
                     return
                 yield from self._hear()
+                if self.until <= time.monotonic():
+                    return
         except LostError as error:  # it cannot be started, or is no process of the engine
             raise EngineError(str(error)) from None
-        finally:
-            for worker in self.workers:
-                worker.child.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        while self.workers:
+            self.workers.pop().child.close()
 
     def _assign(self) -> Iterator[Event]:
         """Give tasks, in their order, to who asks for them, and start processes for those that nobody will ask for."""
         for key, task in list(self.pending.items()):
-            busy = sum(worker.busy for worker in self.workers)
-            if busy >= self.slots or any(worker.running and worker.running.timed for worker in self.workers):
+            busy = sum(self._slots_of(worker.running) for worker in self.workers if worker.busy)
+            if (busy and busy + self._slots_of(task) > self.slots) or any(
+                worker.running and worker.running.timed for worker in self.workers
+            ):
                 return
             if not self.wanted(task):
                 del self.pending[key]
                 continue
-            asking = next((worker for worker in self.workers if worker.asks == key), None)
-            able = [worker for worker in self.workers if worker.may_ask(key)]
-            if asking is not None:
+            worker = next((worker for worker in self.workers if worker.may_ask(key)), None)
+            if worker is None:
+                self._employ(key, task)
+            elif worker.asks == key:
                 if task.timed and busy:
                     return  # nothing behind it starts either, so that its turn comes
                 del self.pending[key]
                 yield Event(task)
-                asking.answer(task, self.limits.seconds)
-            elif not able or not (task.alone or task.timed or len(able) >= min(self.slots, len(self.pending))):
-                self._start(key, task)
+                worker.answer(task, self.limits.seconds)
 
-    def _start(self, key: int, task: Task) -> None:
-        keys = [key] if task.alone else [k for k, t in self.pending.items() if t.host == task.host and not t.alone]
-        given = child.batch(task.host, [self.pending[k] for k in keys])
-        self.workers.append(_Worker(_start(task.host, given, self.folder, self.limits.memory), keys))
+    def _slots_of(self, task: Task | None) -> int:
+        return task.cell.threads if task is not None and self.by_threads else 1
+
+    def _employ(self, key: int, task: Task) -> None:
+        """Give a share of the tasks that nobody will ask for to a process that is done with its own, or a new one."""
+        one = self.slots == 1 or task.timed  # what is timed runs one by one anyway
+        same = [k for k, t in self.pending.items() if t.host == task.host and not t.alone and (one or not t.timed)]
+        free = [k for k in same if not any(worker.may_ask(k) for worker in self.workers)]
+        # Ever smaller shares, so that none is left with a long one at the end.
+        size = len(free) if one else max(1, len(free) // (2 * self.slots))
+        share = {k: self.pending[k] for k in ([key] if task.alone else free[:size])}
+        idle = [worker for worker in self.workers if worker.asks_more and worker.host == task.host]
+        if idle and not task.alone:
+            idle[0].give(share)
+        else:
+            given = child.batch(task.host, list(share.values()))
+            process = _start(task.host, given, self.folder, self.limits.memory)
+            self.workers.append(_Worker(process, task.host, list(share), task.alone))
 
     def _hear(self) -> Iterator[Event]:
         """Wait for what a process says, or does not say in time."""
-        deadline = min(worker.deadline for worker in self.workers)
+        deadline = min(self.until, *(worker.deadline for worker in self.workers))
         left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         ready = wait([worker.child.fileno() for worker in self.workers], left)
         for worker in [worker for worker in self.workers if worker.child.fileno() in ready]:
@@ -149,8 +205,18 @@ class _Session:
             yield from self._end(worker, "timeout", f"over the limit of {self.limits.seconds:g} s a cell")
 
     def _take(self, worker: _Worker, message: dict[str, Any]) -> Iterator[Event]:
+        if "more" in message:
+            worker.asks_more, worker.deadline = True, math.inf
+            ours = self.lasting or any(task.host == worker.host and not task.alone for task in self.pending.values())
+            if worker.alone or not ours or len(worker.keys) > _MOST_CELLS:
+                self._drop(worker)
+            return
         if "ask" in message:
+            left, worker.running = worker.running, None
             worker.asks, worker.deadline = worker.keys[message["ask"]], math.inf
+            if left is not None:
+                why = f"it left no row: {worker.child.tail(1)}"
+                yield Event(left, schema.row(left.cell, status="failed", reason=why))
             return
         task, worker.running, worker.settled = worker.running, None, True
         assert task is not None
@@ -190,7 +256,7 @@ def _start(host: Host, given: dict[str, Any], folder: Path, memory: int | None =
     )
 
 
-def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> Any:
+def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None) -> Any:
     """What a function of the host's suite returns there, as JSON.
 
     Args:
@@ -198,14 +264,16 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0) -> 
         function: ``module:name``.
         arguments: JSON-ready.
         seconds: limit, the start of the process aside.
+        memory: limit on the process's private memory in bytes, or None.
 
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
-    with tempfile.TemporaryDirectory(prefix="hograd-") as folder:
+    with scratch() as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
-        with _start(host, given, Path(folder)) as started:
+        with _start(host, given, folder, memory) as started:
             try:
-                return started.receive(_START_SECONDS + seconds)["result"]
+                answer = started.receive(_START_SECONDS + seconds)
+                return (started.receive(seconds) if "ready" in answer else answer)["result"]
             except LostError as error:
                 raise LostError(error.status, f"{function}: {error}") from None

@@ -24,6 +24,7 @@ from typing import Any
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # here, for nothing is safely loaded after a fork
 _PR_SET_PDEATHSIG = 1
+_SILENT = "no message"
 
 
 class LostError(RuntimeError):
@@ -71,6 +72,7 @@ class Child:
         self.messages: deque[Any] = deque()
         self._rest = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._since = 0
         parent = os.getpid()
         try:
             self._process = subprocess.Popen(
@@ -141,13 +143,19 @@ class Child:
             return "oom", "its process was killed (SIGKILL), which on Linux is what running out of memory looks like"
         if code < 0:
             return "crashed", f"its process died of {signal.Signals(-code).name}"
-        return "crashed", f"its process ended with exit code {code}: {self.tail(1)}"
+        said = self.tail(1)
+        why = "os._exit, or a library that gave up" if said == _SILENT else said
+        return "crashed", f"its process ended with exit code {code}: {why}"
+
+    def mark(self) -> None:
+        """Count only what is printed from now on as last words."""
+        self._since = self._log.seek(0, os.SEEK_END)
 
     def tail(self, lines: int = 15) -> str:
         """The last lines of what the child printed."""
         self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 65536))
-        return "\n".join(self._log.read().decode(errors="replace").strip().splitlines()[-lines:]) or "no message"
+        self._log.seek(max(self._since, self._log.tell() - 65536))
+        return "\n".join(self._log.read().decode(errors="replace").strip().splitlines()[-lines:]) or _SILENT
 
     def bind(self, cpus: Collection[int]) -> None:
         """Bind the child to CPUs from now on; nothing where the system or a container cannot."""

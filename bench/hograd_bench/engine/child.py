@@ -4,16 +4,19 @@ A batch is JSON. ``python -m hograd_bench.engine`` runs this with the interprete
 another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
-{"unknown": "why"} where this host's suite has no such cell. A batch with "call" is answered by {"result": ...}.
+{"unknown": "why"} where this host's suite has no such cell; {"more": true} after the last, which waits for a list of
+further tasks. A batch with "call" is answered by {"ready": true} once what it needs is
+loaded, and {"result": ...}.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,12 @@ against truth."""
 
 def batch(host: Host, tasks: Sequence[Task] = ()) -> dict[str, Any]:
     """What a child of that host needs to know, as JSON."""
-    wanted = [{"cell": task.cell.id, "families": list(task.families)} for task in tasks]
-    return {"plugins": list(host.plugins), "problem_files": list(host.problem_files), "tasks": wanted}
+    return {"plugins": list(host.plugins), "problem_files": list(host.problem_files), "tasks": described(tasks)}
+
+
+def described(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Tasks as JSON."""
+    return [{"cell": task.cell.id, "families": list(task.families)} for task in tasks]
 
 
 def load(given: dict[str, Any]) -> None:
@@ -50,30 +57,47 @@ def load(given: dict[str, Any]) -> None:
         problems.load_file(file)
 
 
-def work(given: dict[str, Any], ask: Callable[[int], bool], emit: Callable[[dict[str, Any]], None]) -> None:
+def work(
+    given: dict[str, Any],
+    ask: Callable[[int], bool],
+    emit: Callable[[dict[str, Any]], None],
+    more: Callable[[], list[dict[str, Any]]] = list,
+) -> None:
     """Measure the tasks of a batch.
 
     Args:
         given: from :func:`batch`.
         ask: whether to go on with task i; called right before each.
         emit: takes each message that follows a yes; the next task begins after it returns.
+        more: further tasks, counted on from the last; none: it is over.
     """
     import pytest
 
     from hograd_bench.sweeps import plugin
 
     load(given)
-    plans = []
-    for i, task in enumerate(given["tasks"]):
-        planned = known(task)
-        if not isinstance(planned, str):
-            plans.append((i, planned))
-        elif ask(i):
-            emit({"unknown": planned})
+    numbers = itertools.count()
+
+    def batches() -> Iterator[list[tuple[int, Any]]]:
+        tasks = given["tasks"]
+        while tasks:
+            plans = []
+            for task, i in zip(tasks, numbers, strict=False):  # in this order, that no number is lost
+                planned = known(task)
+                if not isinstance(planned, str):
+                    plans.append((i, planned))
+                elif ask(i):
+                    emit({"unknown": planned})
+            if plans:
+                yield plans
+            tasks = more()
+
+    left = batches()
+    first = next(left, None)
     sweeps = Path(plugin.__file__).parent
     options = ["-c", str(sweeps / "pytest.ini"), str(sweeps), *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min"]
-    if plans:
-        pytest.main(options, plugins=[plugin.Batch(plans, ask, lambda row: emit({"row": row}))])
+    if first is not None:
+        pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
 
 
 def known(task: dict[str, Any]) -> Any:
@@ -92,24 +116,45 @@ def known(task: dict[str, Any]) -> Any:
     return planned
 
 
+def _end_copy() -> None:
+    """In a copy of this process that a cell's function forked: end it, or it measures all that is left once more."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("multiprocessing", "subprocess", "concurrent"):
+            return  # these know what their copies do
+        frame = frame.f_back  # type: ignore[assignment]
+    os._exit(0)
+
+
 def main() -> None:
     """Read a batch from the file named, and talk through the pipes."""
     die_with_parent()
+    os.register_at_fork(after_in_child=_end_copy)
     # What libraries print must not mix with the messages, and pytest puts its own in the place of stdin.
-    requests, answers = os.dup(0), os.fdopen(os.dup(1), "w", buffering=1)
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
+    own = os.getpid()
+
     def emit(message: dict[str, Any]) -> None:
+        if os.getpid() != own:  # a fork that a problem left running: the cells are its parent's
+            os._exit(0)
         answers.write(json.dumps(message) + "\n")
 
     def ask(number: int) -> bool:
         emit({"ask": number})
-        return bool(json.loads(os.read(requests, 64) or b"false"))
+        return bool(json.loads(requests.readline() or "false"))
+
+    def more() -> list[dict[str, Any]]:
+        emit({"more": True})
+        return list(json.loads(requests.readline() or "[]"))
 
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "call" in given:
         load(given)
         module, _, name = given["call"].partition(":")
-        emit({"result": getattr(importlib.import_module(module), name)(*given["arguments"])})
+        function = getattr(importlib.import_module(module), name)
+        emit({"ready": True})
+        emit({"result": function(*given["arguments"])})
     else:
-        work(given, ask, emit)
+        work(given, ask, emit, more)

@@ -14,6 +14,7 @@ from hograd_bench.laws.exact import ExactLaw, fit_exact
 from hograd_bench.laws.fitted import FittedLaw, fit_power
 
 SIZES = ("n", "depth", "batch", "order")
+_SERIES = ("operator", "method", "problem", "dtype", "device", "threads", "preparation", "machine")
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 Law = ExactLaw | FittedLaw
@@ -132,14 +133,48 @@ def law_of(
     return fitted_law(frame, metric, varying[0] if varying else "n")
 
 
+def table(frame: pd.DataFrame, metrics: Sequence[str] = ("peak_bytes", "aten_calls", "seconds_min")) -> pd.DataFrame:
+    """The laws of every series of a frame: by which formula each metric grows with the sizes.
+
+    Args:
+        frame: rows, as ``store.load`` and ``hograd_bench.measure`` give them.
+        metrics: names of metrics.
+
+    Returns:
+        A row for each series and metric: the columns that tell series apart, as far as they take several values,
+        ``metric``, ``law`` (the formula with its range and evidence; or why there is none), ``kind`` ("exact",
+        "fitted" or "none").
+
+    Raises:
+        ValueError: the frame has no such metric.
+    """
+    for metric in metrics:
+        if metric not in frame.columns:
+            raise ValueError(f"metrics: got {metric!r}, expected columns of the frame")
+    columns = [c for c in (*_SERIES, "order") if c in frame.columns]
+    rows: list[dict[str, Any]] = []
+    for key, series in frame.groupby(columns, sort=False, dropna=False):
+        for metric in metrics:
+            found: Any = None
+            try:
+                found = law_of(series, metric)
+                text = found.text if isinstance(found, ExactLaw | FittedLaw) else str(found)
+            except ValueError as error:
+                text = str(error)
+            kind = {ExactLaw: "exact", FittedLaw: "fitted"}.get(type(found), "none")
+            rows.append({**dict(zip(columns, key, strict=True)), "metric": metric, "law": text, "kind": kind})
+    made: pd.DataFrame = pd.DataFrame(rows, columns=[*columns, "metric", "law", "kind"])
+    shown = [c for c in made.columns if c in ("operator", "method", "metric", "law", "kind") or made[c].nunique() > 1]
+    return made[shown]
+
+
 def single_series(frame: pd.DataFrame, variables: Sequence[str]) -> None:
     """Refuse rows that mix methods, problems, machines or sizes that are not variables.
 
     Raises:
         ValueError: they do; the message names the column and its values.
     """
-    columns = ("operator", "method", "problem", "dtype", "device", "threads", "preparation", "machine", *SIZES)
-    for column in columns:
+    for column in (*_SERIES, *SIZES):
         if column in frame.columns and column not in variables:
             values = frame[column].dropna().unique().tolist()
             if len(values) > 1:

@@ -55,7 +55,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes alive at the peak that one operator took in one phase."""
+    """Bytes alive at a moment that one operator took in one phase."""
 
     phase: str
     op: str
@@ -77,6 +77,7 @@ class AllocationTrace:
         total_bytes: sum over all blocks taken.
         allocations: number of blocks taken.
         attribution: who took the bytes alive at the (first) peak, largest first; sums to peak_bytes.
+        left: who took what is still alive after all; sums to retained_bytes.
     """
 
     peak_bytes: int
@@ -87,6 +88,7 @@ class AllocationTrace:
     total_bytes: int
     allocations: int
     attribution: tuple[Held, ...]
+    left: tuple[Held, ...]
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def trace(call: Callable[[], Any], device: str = "cpu") -> AllocationTrace:
 
     Args:
         call: takes nothing; its result is deleted here.
-        device: "cpu" or "cuda" (on CUDA, sizes are the caching allocator's rounded blocks).
+        device: "cpu" or "cuda" (on CUDA, sizes are the caching allocator's rounded blocks: gpu.py has exact ones).
 
     Returns:
         The trace. Cost: 2-7 times the call, plus about a millisecond.
@@ -163,14 +165,12 @@ class _Recorder:
     """Reads the profiler's event tree once.
 
     Attributes:
-        device: whose events were read.
         events: allocator events of the device, in order of time.
         spans: marker name -> intervals, in order of start.
         evaluated: (moment, sequence number) of each autograd node evaluated.
     """
 
     def __init__(self, roots: Sequence[Any], device: str) -> None:
-        self.device = device
         self.events: list[Event] = []
         self.spans: dict[str, list[tuple[int, int]]] = {CALL: [], RELEASE: [], ENGINE: [], TANGENTS: []}
         self.evaluated: list[tuple[int, int]] = []
@@ -184,7 +184,7 @@ class _Recorder:
             if event.tag == _EventType.TorchOp:
                 op, within = self._operator(event, op, within)
             waiting.extend((child, op, within) for child in reversed(event.children))
-        self.events.sort(key=lambda e: e.moment)  # stable; merges the engine's device threads, if any
+        self.events.sort(key=lambda e: e.moment)  # stable
         for intervals in self.spans.values():
             intervals.sort()
 
@@ -235,8 +235,7 @@ def _account(recorded: _Recorder, log: EngineLog, result_bytes: int) -> Allocati
             returned = now
         if event.moment <= end_of_delete:
             after_delete = now
-    evaluated = recorded.evaluated if recorded.device == "cpu" else None
-    phases = Phases(recorded.spans[ENGINE], log, recorded.spans[TANGENTS], evaluated)
+    phases = Phases(recorded.spans[ENGINE], log, recorded.spans[TANGENTS], recorded.evaluated)
     return AllocationTrace(
         peak_bytes=peak,
         result_bytes=result_bytes,
@@ -246,6 +245,7 @@ def _account(recorded: _Recorder, log: EngineLog, result_bytes: int) -> Allocati
         total_bytes=total,
         allocations=count,
         attribution=_attribute(recorded.events[: peak_at + 1] if peak else [], phases),
+        left=_attribute(recorded.events if now else [], phases),
     )
 
 

@@ -1,20 +1,33 @@
-"""How the deterministic families call a subject: warmed up, and from the same random numbers each time."""
+"""How calls are made whose figures must repeat: warmed up, from the same random numbers, on a set number of threads."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hograd_bench.metrics._subject import Subject
+if TYPE_CHECKING:
+    from hograd_bench.metrics._subject import Subject
 
 WARM_UPS = 1
 """Calls before the one that is measured. The first fills caches (decompositions compiled for forward mode, oneDNN
 primitives, per-thread buffers); in no cell did the figures of the second, third and fourth call differ."""
 
 _warmed: weakref.WeakSet[Subject] = weakref.WeakSet()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Pin torch's intra-op threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def repeatable(call: Callable[[], Any]) -> Callable[[], Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import autograd
 from torch._C._autograd import _get_sequence_nr
 from torch._C._profiler import _RecordFunctionFast
 from torch.autograd import forward_ad, graph
@@ -60,6 +61,8 @@ class EngineLog:
 def engine_log() -> Iterator[EngineLog]:
     """Record the engine's runs inside the block, and mark them and forward-mode levels as profiler spans.
 
+    The engine stays in the calling thread meanwhile: its threads for a GPU hand out sequence numbers of their own.
+
     Not reentrant and not thread-safe: it replaces module attributes of torch for the time of the block.
     """
     log = EngineLog()
@@ -96,7 +99,8 @@ def engine_log() -> Iterator[EngineLog]:
 
     put(logged_run, logged_enter, logged_leave)
     try:
-        yield log
+        with autograd.set_multithreading_enabled(False):
+            yield log
     finally:
         put(run_backward, enter, leave)
 
@@ -136,8 +140,7 @@ class Phases:
         engine: spans of the engine's runs on the profiler's clock, in order of start.
         log: the same runs as recorded at their entry.
         tangents: spans in which a forward-mode level was open.
-        evaluated: (moment, sequence number) of each node that the engine evaluated; None where these numbers are
-            not one sequence (a GPU's backward runs in threads that count for themselves): then orders are unknown.
+        evaluated: (moment, sequence number) of each node that the engine evaluated.
     """
 
     def __init__(
@@ -145,14 +148,11 @@ class Phases:
         engine: Sequence[tuple[int, int]],
         log: EngineLog,
         tangents: Sequence[tuple[int, int]],
-        evaluated: Iterable[tuple[int, int]] | None,
+        evaluated: Iterable[tuple[int, int]],
     ) -> None:
         self._engine = Timeline(engine)
         self._tangents = Timeline(tangents)
-        self._names = ["backward"] * len(engine)
-        if evaluated is not None:
-            orders = _orders(len(engine), self._engine, log.runs, evaluated)
-            self._names = [f"backward {order}" for order in orders]
+        self._names = [f"backward {order}" for order in _orders(len(engine), self._engine, log.runs, evaluated)]
 
     def name(self, moment: int) -> str:
         """``forward`` (outside every backward) or ``backward k``; ``+ tangents`` where forward mode is on."""

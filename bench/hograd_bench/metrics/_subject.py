@@ -83,6 +83,10 @@ class Subject:
         """The operator by the cell's method, without preparation and without hograd's guard."""
         return self.operator.unguarded(*self.arguments, **self._keywords)
 
+    def by(self, method: str) -> Any:
+        """The same operator by another of hograd's methods."""
+        return self.operator.unguarded(*self.arguments, **{**self._keywords, "method": method})
+
     def tensors(self, result: Any) -> Any:
         """What :meth:`call` returned, in the form that hograd's own methods return."""
         return result if self.peer is None else self.peer.tensors(result)
@@ -100,6 +104,11 @@ class Subject:
             return None
         exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
         return self.peer.value(), peers.value_of(exact)
+
+    def wait(self) -> None:
+        """Return once the device has done what it was given; a GPU only queues what a call asks of it."""
+        if self.cell.device != "cpu":
+            torch.cuda.synchronize()
 
     def guarded_call(self) -> Any:
         """The same as a user calls it."""

@@ -7,7 +7,9 @@ to the largest entry, or to the terms that sum up to the value where they cancel
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -69,6 +71,15 @@ METRICS = (
         direction="",
         overhead=False,
     ),
+    Metric(
+        "disagreement",
+        "1",
+        True,
+        "the results of the operator's other methods, in the dtype of the cell",
+        "where truth is in doubt: median, over the other methods, of the largest deviation over the largest entry",
+        _DEPENDS,
+        overhead=False,
+    ),
 )
 
 FUNCTION_EPS = 64
@@ -87,12 +98,14 @@ class Judgement:
     asymmetry: float | Missing
     error: float = math.inf
     unknown: str | None = None
+    source: str = ""
     deviation: float = math.inf
     magnitude: float = math.nan
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
 _truths: OrderedDict[tuple[Any, ...], Truth] = OrderedDict()
+_results: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
 
 def judge(subject: Subject) -> Judgement:
@@ -121,15 +134,73 @@ def _judge(subject: Subject) -> Judgement:
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
         truth = _truth(subject)
-    except reference.TruthError as error:
-        return Judgement(allowed, skew, unknown=f"truth is in doubt: {error}")
+    except reference.TruthError as doubt:
+        return Judgement(allowed, skew, unknown=f"truth is in doubt: {doubt}")
+    if not _is_finite(truth):
+        return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
+    error = reference.relative_error(result, truth.value, truth.scale)
+    if not error <= allowed:
+        _refuse_if_it_changes(subject)
     return Judgement(
-        allowed,
+        allowed + truth.error,
         skew,
-        reference.relative_error(result, truth.value, truth.scale),
+        error,
+        source=truth.source,
         deviation=reference.relative_error(result, truth.value),
         magnitude=reference.magnitude(result, truth.value),
     )
+
+
+def _refuse_if_it_changes(subject: Subject) -> None:
+    """Raise where a problem is another function each time it is built: no method is at fault then.
+
+    Raises:
+        ProblemError: it is.
+    """
+    import torch
+
+    from hograd_bench.problems import ProblemError
+
+    again = subject.problem.instance(subject.spec, subject.dtype, subject.cell.device)
+    exact = subject.problem.instance(subject.spec, subject.dtype, "cpu", precise=True)
+    passed = again.x.detach().clone()
+    again.f(passed)
+    if not torch.equal(passed.nan_to_num(), again.x.detach().nan_to_num()):
+        raise ProblemError(f"{subject.problem.name}: f changes x in place; write x + 1, say, and not x.add_(1)")
+    x = subject.instance.x.detach().to("cpu", torch.float64)
+    same = torch.equal(again.x, subject.instance.x) and x.shape == exact.x.shape and torch.equal(x, exact.x.detach())
+    values = [torch.as_tensor(built.f(built.x.detach())).detach() for built in (subject.instance, again)]
+    if not same or not torch.equal(values[0].nan_to_num(), values[1].nan_to_num()):
+        what = "value of f" if same else "x"
+        raise ProblemError(
+            f"{subject.problem.name}: its {what} is another one at each build, so that nothing can be compared; "
+            "draw all data from draw (draw.normal, draw.uniform, draw.module)"
+        )
+
+
+def _disagreement(subject: Subject) -> float | Missing:
+    """How far the result is from those of the other methods that should give the same."""
+    from hograd_bench.metrics._calls import repeatable
+    from hograd_core import reference
+
+    order = subject.cell.order
+    results = _results.setdefault(_key(subject, "results"), {})
+    while len(_results) > TRUTHS_KEPT:
+        _results.popitem(last=False)
+    for method in subject.operator.methods.values():
+        if method.exact and method.supports(order) and method.name not in results:
+            try:
+                results[method.name] = repeatable(functools.partial(subject.by, method.name))()
+            except Exception:  # that method's own row says why
+                results[method.name] = None
+    own = subject.tensors(repeatable(subject.call)())
+    found = [
+        reference.relative_error(own, other)
+        for name, other in results.items()
+        if name != subject.method.name and other is not None
+    ]
+    finite = sorted(error for error in found if math.isfinite(error))
+    return statistics.median(finite) if finite else Missing("no other method gives a finite result")
 
 
 def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -> str | None:
@@ -144,10 +215,6 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
     Returns:
         A sentence, "" where the result is right; None where no truth is known (none at all, in doubt, not finite).
     """
-    import torch
-    from torch import Tensor
-    from torch.utils._pytree import tree_leaves
-
     from hograd_core import reference
 
     if not reference.has_truth(subject.operator.name):
@@ -157,10 +224,18 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
         truth = _truth(subject, exact, where)
     except (reference.TruthError, RuntimeError):
         return None
-    if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)):
+    if not _is_finite(truth):
         return None
     error = reference.relative_error(result, truth.value, truth.scale)
     return _excess(error, reference.tolerance(subject.method, subject.dtype, order), subject) or ""
+
+
+def _is_finite(truth: Truth) -> bool:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    leaves = [leaf for leaf in tree_leaves(truth.value) if isinstance(leaf, torch.Tensor | float)]
+    return all(bool(torch.as_tensor(leaf).isfinite().all()) for leaf in leaves)
 
 
 def asymmetry(result: Any, order: int) -> float | Missing:
@@ -199,9 +274,7 @@ def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = 
     from hograd_bench.metrics._calls import repeatable
     from hograd_core import reference
 
-    cell = subject.cell
-    # dtype is in the key because truth is taken at the rounded point.
-    key = (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
+    cell, key = subject.cell, _key(subject, where)
     if key in _truths:
         _truths.move_to_end(key)
         return _truths[key]
@@ -213,6 +286,12 @@ def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = 
     while len(_truths) > TRUTHS_KEPT:
         _truths.popitem(last=False)
     return truth
+
+
+def _key(subject: Subject, where: str) -> tuple[Any, ...]:
+    cell = subject.cell
+    # dtype is in the key because truth is taken at the rounded point.
+    return (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
 
 
 def measure(subject: Subject) -> Readings:
@@ -228,6 +307,10 @@ def measure(subject: Subject) -> Readings:
 
     judgement = judge(subject)
     readings = Readings({"tolerance": judgement.allowed, "asymmetry": judgement.asymmetry})
+    if judgement.source:
+        readings.details["truth"] = f"{judgement.source}, for autograd has none; the tolerance holds their error"
+    known = judgement.unknown is None
+    readings.values["disagreement"] = Missing("the truth is known") if known else _disagreement(subject)
     reason = judgement.unknown
     if reason is None and not math.isfinite(judgement.error):
         reason = "the result is not finite, or of another shape than truth"

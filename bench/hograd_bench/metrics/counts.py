@@ -81,7 +81,7 @@ def measure(subject: Subject) -> Readings:
     tally, nodes = counted(repeatable(counted_call) if takes_f else call)
     values: dict[str, Value] = {
         "aten_calls": tally.calls,
-        "graph_nodes": nodes if subject.cell.device == "cpu" else Missing(_DEVICE_THREADS),
+        "graph_nodes": nodes,
         "f_calls": evaluations
         if takes_f
         else Missing(f"{subject.method.name if subject.peer else subject.operator.name} takes no f"),
@@ -95,9 +95,6 @@ def measure(subject: Subject) -> Readings:
         "zero_tensors": tally.zero_tensors,
     }
     return Readings(values, details)
-
-
-_DEVICE_THREADS = "backward passes on a GPU run in threads with sequence numbers of their own"
 
 
 def counted(call: Callable[[], Any]) -> tuple[Tally, int]:

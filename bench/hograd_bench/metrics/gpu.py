@@ -1,5 +1,7 @@
 """CUDA cells: event times with a cold and a warm L2 cache, allocator peaks, and what NVML says meanwhile.
 
+Peaks are read always, times and energy only where the cell is timed: they take a second, and a neighbour changes them.
+
 Every reading comes after a warm-up (the first product allocates cuBLAS's workspace, the first kernels are loaded) and
 after the device is idle. A cold round overwrites a buffer larger than the L2 cache between the calls, as triton's
 do_bench and nvbench do; a warm round follows its predecessor at once. Times are per call, from events on the stream:
@@ -8,6 +10,7 @@ where a cell launches many small kernels, they contain the launch gaps that its 
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -119,27 +122,31 @@ class Cuda:
         return time.perf_counter()
 
 
-def measure(subject: Subject, cuda: Cuda | None = None) -> Readings:
+def measure(subject: Subject, cuda: Cuda | None = None, *, timed: bool = True) -> Readings:
     """Read the family for a CUDA cell.
 
     Args:
         subject: the cell; on the CPU every value is missing with that reason.
         cuda: stands in for torch.cuda, in tests.
+        timed: whether the cell is timed, beside no other.
 
     Returns:
         Values and ``cuda_cold_samples_seconds``, ``cuda_warm_samples_seconds``.
     """
     if subject.cell.device == "cpu":
         return Readings({metric.name: Missing("cell runs on the CPU") for metric in METRICS})
-    return read(subject.call, cuda or Cuda())
+    return read(subject.call, cuda or Cuda(), timed=timed)
 
 
-def read(call: Callable[[], object], cuda: Cuda) -> Readings:
-    """All figures of one call on the current CUDA device; about a second."""
+def read(call: Callable[[], object], cuda: Cuda, *, timed: bool = True) -> Readings:
+    """All figures of one call on the current CUDA device; about a second where it is timed."""
     for _ in range(_WARM_UP):
         call()
     cuda.synchronize()
     values: dict[str, Value] = dict(peaks(call, cuda))
+    if not timed:
+        untimed = Missing("the cell is not timed")
+        return Readings({metric.name: values.get(metric.name, untimed) for metric in METRICS})
     cold, warm = rounds(call, cuda)
     values |= {
         "cuda_cold_seconds_min": min(cold), "cuda_cold_seconds_median": statistics.median(cold),
@@ -178,6 +185,33 @@ def peaks(call: Callable[[], object], cuda: Cuda) -> dict[str, Value]:
     values["cuda_peak_reserved_bytes"] = (
         Missing("the allocator in use does not report reserved_bytes") if reserved is None else reserved
     )
+    return values
+
+
+def requested(call: Callable[[], object], cuda: Cuda) -> dict[str, Value]:
+    """What one call takes, as tensors asked for it: the memory family's figures, without the allocator's rounding."""
+    cuda.synchronize()
+    cuda.reset_peak()
+    before = cuda.stats()
+    result = call()
+    cuda.synchronize()
+    after = cuda.stats()
+    del result
+    gc.collect()
+    left = cuda.stats()
+    values: dict[str, Value] = {}
+    for name, stats, key, start in (
+        ("peak_bytes", after, "requested_bytes.all.peak", "requested_bytes.all.current"),
+        ("returned_bytes", after, "requested_bytes.all.current", "requested_bytes.all.current"),
+        ("retained_bytes", left, "requested_bytes.all.current", "requested_bytes.all.current"),
+        ("total_bytes", after, "requested_bytes.all.allocated", "requested_bytes.all.allocated"),
+        ("allocations", after, "allocation.all.allocated", "allocation.all.allocated"),
+    ):
+        values[name] = (
+            stats[key] - before[start]
+            if key in stats and start in before
+            else Missing(f"the allocator in use does not report {key.partition('.')[0]}")
+        )
     return values
 
 

@@ -1,7 +1,7 @@
 """Memory of one warm call: peak, retained, total bytes from allocator events, who held them, what was saved.
 
-On the CPU every figure is exact to the byte and the same in every process, for a build of torch, a number of
-threads and an instruction set. Memory that libraries take outside PyTorch's allocator is looked for by a second
+Every figure is exact to the byte and the same in every process, for a build of torch, a number of threads and an
+instruction set, or a GPU. Memory that libraries take outside PyTorch's allocator is looked for by a second
 instrument (resident.py).
 """
 
@@ -14,6 +14,7 @@ from hograd_bench.metrics._contract import Metric, Missing, Readings
 
 if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
+    from hograd_bench.metrics.gpu import Cuda
 
 TURN = 1
 PYTORCH_ONLY = True
@@ -51,18 +52,21 @@ METRICS = (
 )
 
 
-def measure(subject: Subject) -> Readings:
+def measure(subject: Subject, cuda: Cuda | None = None) -> Readings:
     """Read every memory metric of the subject's cell.
 
     Args:
         subject: the cell made callable; its threads are as the caller pinned them.
+        cuda: stands in for torch.cuda, in tests.
 
     Returns:
         Values for every metric; details ``peak_attribution`` (rows of phase, op, within, bytes, blocks that sum
-        to ``peak_bytes``) and ``memory_flow``. Cost: two warm-up calls, one call under the profiler, one under hooks.
+        to ``peak_bytes``; on CUDA to the peak in the allocator's rounded blocks) and ``memory_flow``. Cost: two
+        warm-up calls, one call under the profiler, one under hooks, and on CUDA one more.
     """
     from hograd_bench.metrics._allocations import trace
     from hograd_bench.metrics._calls import warm
+    from hograd_bench.metrics.gpu import Cuda, requested
 
     call = warm(subject)
     taken = trace(call, subject.cell.device)
@@ -76,6 +80,8 @@ def measure(subject: Subject) -> Readings:
             "allocations": taken.allocations,
         }
     )
+    if subject.cell.device != "cpu":
+        readings.values |= requested(call, cuda or Cuda())
     rows = [asdict(held) for held in taken.attribution]
     if len(rows) > ATTRIBUTION_ROWS:
         rest = rows[ATTRIBUTION_ROWS - 1 :]

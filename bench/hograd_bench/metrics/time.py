@@ -2,7 +2,7 @@
 
 The rounds come from a timer that the caller brings (pytest-benchmark in the sweeps room): this module
 asks for samples and states what they say. The garbage collector is off while timing and runs before it;
-every timed call starts with the same allocator state that the previous call left.
+every timed call starts with the same allocator state that the previous call left, and ends when the device has done it.
 """
 
 from __future__ import annotations
@@ -139,6 +139,18 @@ def fastest(call: Callable[[], object], seconds: float = _GRADIENT_SECONDS, leas
     return best
 
 
+def to_the_end(subject: Subject, call: Callable[[], object]) -> Callable[[], object]:
+    """``call`` until its results are there: on a GPU it would return when its kernels are queued, or the queue full."""
+    if subject.cell.device == "cpu":
+        return call
+
+    def finished() -> None:
+        call()
+        subject.wait()
+
+    return finished
+
+
 def guard_ratio(subject: Subject, seconds: float) -> float | Missing:
     """Time of the call with hograd's guard (``hograd_core.hazards``) over the time without, by turns."""
     if subject.peer is not None:
@@ -149,9 +161,10 @@ def guard_ratio(subject: Subject, seconds: float) -> float | Missing:
         )
     clock = time.perf_counter
     best = [math.inf, math.inf]
+    calls = [to_the_end(subject, call) for call in (subject.guarded_call, subject.call)]
     end = clock() + _GUARD_SECONDS
     while clock() < end:
-        for i, call in enumerate((subject.guarded_call, subject.call)):
+        for i, call in enumerate(calls):
             start = clock()
             call()
             best[i] = min(best[i], clock() - start)
@@ -177,11 +190,12 @@ def measure(subject: Subject, timer: Timer, first_call_seconds: float | None = N
         Values for every metric of this family; the samples (at most 200, evenly thinned) in
         ``details["samples_seconds"]``.
     """
+    gradient_call, call = (to_the_end(subject, c) for c in (subject.gradient, subject.call))
     with collector_off():
-        before = fastest(subject.gradient)
-        samples = timer(subject.call)
-        cpu = burst(subject.call, max(_BURST, min(samples)), time.process_time)
-        after = fastest(subject.gradient)
+        before = fastest(gradient_call)
+        samples = timer(call)
+        cpu = burst(call, max(_BURST, min(samples)), time.process_time)
+        after = fastest(gradient_call)
     gradient = min(before, after)
     quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else [samples[0]] * 3
     step = max(1, math.ceil(len(samples) / SAMPLES_KEPT))

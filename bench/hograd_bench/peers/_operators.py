@@ -51,7 +51,8 @@ def _newton(globalisation: str) -> None:
         tolerance=lambda eps, order: MINIMUM_TOLERANCE,
     )
     def minimise(f: Any, x: Tensor) -> Tensor:
-        return minimize_newton(f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
+        found: Tensor = minimize_newton(f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
+        return found
 
 
 _newton("line_search")

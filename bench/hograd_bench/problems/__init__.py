@@ -5,20 +5,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from hograd_bench import own_files
+from hograd_bench import own_files, plugins
 from hograd_bench import patterns as patterns  # declares its operator, wherever cells are made
 from hograd_bench.problems._contract import ClosedForm as ClosedForm
 from hograd_bench.problems._contract import Draw as Draw
 from hograd_bench.problems._contract import Instance as Instance
 from hograd_bench.problems._contract import Problem as Problem
+from hograd_bench.problems._contract import ProblemError as ProblemError
 from hograd_bench.problems._contract import Spec as Spec
 from hograd_bench.problems._contract import problem as problem
 from hograd_bench.problems._contract import registered as _registered
 
 _TEXTS: dict[str, str] = {}
+_FILES: dict[Path, list[str]] = {}
 
 
 @functools.cache
@@ -56,17 +60,42 @@ def load_file(path: str | Path) -> list[str]:
     path = Path(path).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"problem file: {path} does not exist")
+    if path in _FILES:
+        return _FILES[path]
     before = set(problems())
-    text = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        text = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"problem file: {path} cannot be read: {error.strerror}") from None
+    here = os.getcwd()
     try:
         own_files.load(path, "hograd_problem_file")
-    except Exception as error:  # whatever a file of somebody else's raises, it is named with the file
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of somebody else's file: named with the file
         raise ValueError(f"problem file: {path} cannot be run: {type(error).__name__}: {error}") from error
+    finally:
+        os.chdir(here)
     added = sorted(set(problems()) - before)
     if not added:
         raise ValueError(f"problem file: {path} declares no problem; decorate a factory with @problem(...)")
     _TEXTS.update(dict.fromkeys(added, text))
+    _FILES[path] = added
     return added
+
+
+def of_files(paths: Sequence[str | Path]) -> list[str]:
+    """Names of the problems that files declared which were loaded."""
+    return [name for path in paths for name in _FILES.get(Path(path).resolve(), [])]
+
+
+def numels(cells: Sequence[tuple[str, int, int, int]]) -> list[int | None]:
+    """How many entries x has, by problem, n, depth and batch; None where the factory does not say."""
+    found: list[int | None] = []
+    for name, *sizes in cells:
+        try:
+            found.append(get(name).instance(Spec(*sizes)).x.numel())
+        except (Exception, SystemExit, KeyboardInterrupt):  # the cell's row will say
+            found.append(None)
+    return found
 
 
 def texts() -> dict[str, str]:
@@ -75,3 +104,6 @@ def texts() -> dict[str, str]:
     What such a file imports is not looked at.
     """
     return dict(_TEXTS)
+
+
+plugins.load()  # last, for what they import is this module; wherever cells are made

@@ -7,6 +7,7 @@ def quadratic(spec: Spec, draw: Draw) -> Instance: ...
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class Problem:
         name: unique, snake_case.
         formula: f in one line of mathematics.
         source: where it is from (author, year, number).
-        family: "elementwise" | "dense" | "network" | "application": what cost(f) is made of.
+        family: what cost(f) is made of, in a word: "elementwise", "dense", "network", "application", or another.
         sizes: the sizes it has, of n, depth and batch -> what each means here.
         provides: names of the extras on its instances.
         operations: spec -> {"add": .., "mul": .., "transcendental": ..} arithmetic operations of one
@@ -139,17 +140,60 @@ class Problem:
         *,
         precise: bool = False,
     ) -> Instance:
-        """Build the instance; its direction ``v`` is drawn (unit-scale normal) where the problem gave none."""
+        """Build the instance; its direction ``v`` is drawn (unit-scale normal) where the problem gave none.
+
+        Raises:
+            ProblemError: the factory does not return what it must; the message says what to write instead. What the
+                factory itself raises goes through.
+        """
         draw = Draw(dtype, device, seed, precise=precise)
+        try:
+            inspect.signature(self.build).bind(spec, draw)
+        except TypeError as error:
+            raise ProblemError(f"{self.name}: its factory takes other arguments than (spec, draw): {error}") from None
         built = self.build(spec, draw)
+        self._check(built, draw)
         if built.v is None:
             built.v = Draw(dtype, device, seed + 1, precise=precise).normal(*built.x.shape)
         return built
 
+    def _check(self, built: Any, draw: Draw) -> None:
+        """Raise where an instance cannot be measured."""
+        if not isinstance(built, Instance):
+            got = "nothing" if built is None else f"a {type(built).__name__}"
+            raise ProblemError(f"{self.name}: its factory returned {got}, expected Instance(f=…, x=…)")
+        if not callable(built.f):
+            raise ProblemError(f"{self.name}: f is a {type(built.f).__name__}, expected a function of x")
+        for name, tensor in (("x", built.x), ("v", built.v)):
+            if tensor is None and name == "v":
+                continue
+            if not isinstance(tensor, Tensor):
+                raise ProblemError(
+                    f"{self.name}: {name} is a {type(tensor).__name__}, expected one tensor; pack what it holds into "
+                    "one (torch.cat of the flattened parts) and take it apart in f"
+                )
+            if tensor.dtype != draw.dtype or tensor.device.type != draw.device.type:
+                raise ProblemError(
+                    f"{self.name}: {name} is {tensor.dtype} on {tensor.device} where {draw.dtype} on {draw.device} was "
+                    "asked for; make it by draw.tensor(…), draw.normal(…) or draw.module(…)"
+                )
+            if not tensor.numel():
+                raise ProblemError(f"{self.name}: {name} is empty, of shape {tuple(tensor.shape)}")
+        if built.v is not None and built.v.shape != built.x.shape:
+            raise ProblemError(
+                f"{self.name}: v has shape {tuple(built.v.shape)}, expected that of x, {tuple(built.x.shape)}"
+            )
+        lacking = [name for name in self.provides if name not in built.extras]
+        if lacking:
+            raise ProblemError(f"{self.name}: provides {lacking[0]!r} by its declaration, and its extras lack it")
+
+
+class ProblemError(ValueError):
+    """A problem's factory does not give what it must; the message names the problem and what to write instead."""
+
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,59}")  # part of a cell's id, which is typed into shells
 _PROBLEMS: dict[str, Problem] = {}
-_FAMILIES = ("elementwise", "dense", "network", "application")
 
 
 def problem(
@@ -166,14 +210,15 @@ def problem(
 
     Raises:
         ValueError: the name is taken or holds other characters than letters, digits, "_", "-" and ".", the family is
-            unknown, or a size is not n, depth or batch.
+            no short text, or a size is not n, depth or batch.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
         raise ValueError(f"problem: {name!r} is declared twice")
-    if family not in _FAMILIES:
-        raise ValueError(f"family: got {family!r}, expected one of {', '.join(_FAMILIES)}")
+    text = str(family)
+    if text != family or not text.isprintable() or not 0 < len(text.strip()) <= 40:
+        raise ValueError(f"family: got {family!r}, expected a word or two, such as 'network'")
     if not set(sizes) <= {"n", "depth", "batch"}:
         raise ValueError(f"sizes: got {sorted(sizes)}, expected some of n, depth, batch")
 

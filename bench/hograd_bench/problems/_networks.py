@@ -31,7 +31,7 @@ def classification(module: nn.Module, draw: Draw, inputs: Tensor) -> Instance:
         whose extras are ``module``, ``loss``, ``inputs`` and ``targets``.
     """
     targets = draw.integers(CLASSES, len(inputs))
-    f, x = hograd_core.from_module(module, F.cross_entropy, inputs, targets)
+    f, x = hograd_core.from_module(module, F.cross_entropy, (inputs, targets))
     extras = {"module": module, "loss": F.cross_entropy, "inputs": inputs, "targets": targets}
     return Instance(f, x, extras=extras)
 

@@ -31,5 +31,5 @@ def burgers_loss(spec: Spec, draw: Draw) -> Instance:
     points = draw.tensor(points.double().cpu())
     targets = draw.uniform(spec.batch, 1, low=1, high=2)
     u = draw.module(perceptron(2, spec.n, spec.depth))
-    f, x = hograd_core.from_module(u, squared_error, points, targets)
+    f, x = hograd_core.from_module(u, squared_error, (points, targets))
     return Instance(f, x, extras={"u": u, "points": points, "equation": burgers(0.01 / math.pi)})

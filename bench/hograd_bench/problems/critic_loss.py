@@ -43,5 +43,5 @@ def critic_loss(spec: Spec, draw: Draw) -> Instance:
         layers += [nn.Conv2d(spec.n if i else 1, spec.n, 3, padding=1), nn.Tanh()]
     critic = draw.module(nn.Sequential(*layers, MeanOverPixels(), nn.Linear(spec.n, 1)))
     targets = torch.cat([torch.ones(spec.batch, 1), torch.zeros(spec.batch, 1)]).to(real)
-    f, x = hograd_core.from_module(critic, squared_error, torch.cat([real, fake]), targets)
+    f, x = hograd_core.from_module(critic, squared_error, (torch.cat([real, fake]), targets))
     return Instance(f, x, extras={"critic": critic, "real": real, "fake": fake, "mixing": mixing})

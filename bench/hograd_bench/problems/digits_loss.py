@@ -61,6 +61,6 @@ def digits_loss(spec: Spec, draw: Draw) -> Instance:
     for i in range(spec.depth):
         layers += [nn.Linear(spec.n if i else PIXELS, spec.n), nn.Tanh()]
     module = draw.module(nn.Sequential(*layers, nn.Linear(spec.n, DIGITS)))
-    f, x = hograd_core.from_module(module, F.cross_entropy, inputs, targets)
+    f, x = hograd_core.from_module(module, F.cross_entropy, (inputs, targets))
     extras = {"module": module, "loss": F.cross_entropy, "inputs": inputs, "targets": targets}
     return Instance(f, x, extras=extras)

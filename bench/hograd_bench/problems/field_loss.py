@@ -28,7 +28,7 @@ def field_loss(spec: Spec, draw: Draw) -> Instance:
     points = draw.uniform(spec.batch, spec.n, low=-1, high=1)
     targets = draw.uniform(spec.batch, 1, low=1, high=2)
     u = draw.module(perceptron(spec.n, WIDTH, spec.depth))
-    f, x = hograd_core.from_module(u, squared_error, points, targets)
+    f, x = hograd_core.from_module(u, squared_error, (points, targets))
     last = spec.n - 1
     indices = [(), (0,), (0, 0), (0, last), (0, 0, last), (0, 0, last, last)]
     return Instance(f, x, extras={"u": u, "points": points, "indices": indices})

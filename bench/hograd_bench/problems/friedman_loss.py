@@ -48,6 +48,6 @@ def friedman_loss(spec: Spec, draw: Draw) -> Instance:
     for i in range(spec.depth):
         layers += [nn.Linear(spec.n if i else FEATURES, spec.n), nn.Tanh()]
     module = draw.module(nn.Sequential(*layers, nn.Linear(spec.n, 1)))
-    f, x = hograd_core.from_module(module, squared_error, inputs, targets)
+    f, x = hograd_core.from_module(module, squared_error, (inputs, targets))
     extras = {"module": module, "loss": F.mse_loss, "inputs": inputs, "targets": targets}
     return Instance(f, x, extras=extras)

@@ -27,5 +27,5 @@ def kuramoto_loss(spec: Spec, draw: Draw) -> Instance:
     points = draw.uniform(spec.batch, 2)
     targets = draw.uniform(spec.batch, 1, low=1, high=2)
     u = draw.module(perceptron(2, spec.n, spec.depth))
-    f, x = hograd_core.from_module(u, squared_error, points, targets)
+    f, x = hograd_core.from_module(u, squared_error, (points, targets))
     return Instance(f, x, extras={"u": u, "points": points, "equation": kuramoto_sivashinsky()})

@@ -42,6 +42,6 @@ def meta_loss(spec: Spec, draw: Draw) -> Instance:
 
     support, query = points(), points()
     model = draw.module(perceptron(1, spec.n, 2))
-    f, x = hograd_core.from_module(model, squared_error, query[0].flatten(0, 1), query[1].flatten(0, 1))
+    f, x = hograd_core.from_module(model, squared_error, (query[0].flatten(0, 1), query[1].flatten(0, 1)))
     extras = {"model": model, "loss": squared_error, "support": support, "query": query}
     return Instance(f, x, extras={**extras, "inner_steps": spec.depth, "inner_rate": RATE})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from hograd_bench import claims, store
 from hograd_bench import compare as comparing
 from hograd_bench.environment import MetricRecord
+from hograd_bench.report import benchmark_json as benchmarks
 from hograd_bench.report import comparison, export, page, run_diff, summary, terminal
 from hograd_bench.report.data import report_data
 from hograd_bench.report.summary import Summary
@@ -52,6 +56,7 @@ def build(
     records: Mapping[str, MetricRecord] | None = None,
     runs: Sequence[str] = (),
     markdown: Path | None = None,
+    benchmark_json: Path | None = None,
 ) -> Built:
     """Build ``reports/index.html`` and beside it rows.csv, rows.parquet and summary.md.
 
@@ -61,6 +66,7 @@ def build(
         records: metric records, by name; None: those installed, and those that came with the runs.
         runs: ids of the runs to report on; none: all.
         markdown: also write the Markdown summary here.
+        benchmark_json: also write the newest row of each cell here, in pytest-benchmark's JSON.
 
     Raises:
         ReportError: no results, or the folder cannot be written.
@@ -71,7 +77,10 @@ def build(
     except store.StoreError as error:
         raise ReportError(str(error)) from None
     if loaded.rows.empty:
-        raise ReportError(f"{results}: no rows to report on; measure some with `hograd run`")
+        remedy = "measure some with `hograd run`"
+        if loaded.warnings:
+            remedy = f"{len(loaded.warnings)} lines or files cannot be read, the first: {loaded.warnings[0]}"
+        raise ReportError(f"{results}: no rows to report on; {remedy}")
     rows = (run_diff.earlier(loaded.rows), store.newest(loaded.rows))
     earlier, verdicts = (claims.adjudicate(r) if len(r) else [] for r in rows)
     cited = {cell for v in verdicts for p in v.parts for f in p.findings for cell in f.cells}
@@ -83,15 +92,32 @@ def build(
     said = summary.summarise(what, verdicts, earlier)
     words = summary.markdown(what, said, warnings)
     table = export.table(loaded.rows)
-    write(reports / "rows.csv", lambda staging: export.csv(table, staging))
-    write(reports / "rows.parquet", lambda staging: export.parquet(table, staging))
     html = page.render(what, said, warnings, results.as_posix())
     path = reports / "index.html"
-    write(path, lambda staging: _text(staging, html))
-    write(reports / "summary.md", lambda staging: _text(staging, words))
+    files: dict[Path, Callable[[Path], None]] = {
+        reports / "rows.csv": lambda staging: export.csv(table, staging),
+        reports / "rows.parquet": lambda staging: export.parquet(table, staging),
+        path: lambda staging: _text(staging, html),
+        reports / "summary.md": lambda staging: _text(staging, words),
+    }
     if markdown is not None:
-        write(markdown, lambda staging: _text(staging, words))
+        files[markdown] = lambda staging: _text(staging, words)
+    if benchmark_json is not None:
+        exported = _benchmarks(rows[1], loaded)
+        files[benchmark_json] = lambda staging: _text(staging, exported)
+    write(files)
     return Built(path, said, warnings)
+
+
+def _benchmarks(rows: pd.DataFrame, loaded: store.Results) -> str:
+    machines = sorted(rows["machine"].unique())
+    if len(machines) > 1:
+        raise ReportError(
+            f"--benchmark-json: the rows are of {len(machines)} machines ({', '.join(machines)}), the file has one; "
+            "choose runs of one with --run"
+        )
+    environment = loaded.environment(machines[0], max(rows["run"]))
+    return json.dumps(benchmarks.document(rows, environment), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
 def build_comparison(
@@ -120,21 +146,23 @@ def build_comparison(
     names = [folder.resolve().name for folder in folders]
     html = comparison.render(loaded[0], loaded[1], names[0], names[1], records)
     path = reports / f"compare-{export.file_name(names[0])}-{export.file_name(names[1])}.html"
-    write(path, lambda staging: _text(staging, html))
+    write({path: lambda staging: _text(staging, html)})
     warnings = [str(w) for one in loaded for w in one.warnings]
     return Built(path, warnings=[*comparing.doubts(*folders), *warnings])
 
 
-def write(path: Path, fill: Callable[[Path], None]) -> None:
-    """Write a file beside and move it over: a full disk leaves the last good one.
+def write(files: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Write files beside and move all over at the end: a full disk leaves the last good ones.
 
     Raises:
-        ReportError: it cannot be written.
+        ReportError: one cannot be written; the message names it.
     """
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.replacing(path) as staging:
-            fill(staging)
+        with contextlib.ExitStack() as stack:
+            for path, fill in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fill(stack.enter_context(store.replacing(path)))
     except OSError as error:
         raise ReportError(
             f"{path}: cannot write: {error.strerror or error}; choose another folder with --reports"

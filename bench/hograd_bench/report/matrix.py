@@ -10,13 +10,14 @@ from hograd_bench.report import text
 from hograd_bench.report.data import ReportData
 
 # The gravest first: a square of the matrix shows the gravest status of its cells.
-GRAVITY = ("crashed", "wrong", "failed", "oom", "timeout", "unsupported", "skipped", "ok")
+GRAVITY = ("crashed", "wrong", "failed", "oom", "timeout", "unverified", "unsupported", "skipped", "ok")
 SIGNS = {
     "ok": "✓",
     "unsupported": "∅",
     "skipped": "–",
     "wrong": "≠",
     "failed": "!",
+    "unverified": "?",
     "oom": "M",
     "timeout": "T",
     "crashed": "✗",
@@ -27,6 +28,7 @@ MEANINGS = {
     "skipped": "not attempted",
     "wrong": "disagrees with the truth",
     "failed": "an exception",
+    "unverified": "run, but truth is in doubt",
     "oom": "out of memory",
     "timeout": "took too long",
     "crashed": "the process died",

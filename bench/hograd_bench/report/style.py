@@ -5,6 +5,7 @@ Importing this imports seaborn, which takes most of a second: only what draws im
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,8 @@ _SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "hograd", "text.parse_math": False, "axes.formatter.use_mathtext": False,
     "font.family": "sans-serif", "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "sans-serif"],
     "font.size": 9.5, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
-    "axes.titlesize": 10.5, "axes.labelsize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.titlesize": 10.5, "axes.titley": 1.0, "axes.labelsize": 9.5, "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
     "axes.grid": True, "axes.grid.axis": "y", "grid.color": FAINT, "grid.linewidth": 0.8, "axes.axisbelow": True,
     "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 8.5,
@@ -90,15 +92,24 @@ def heading(axes: Axes, title: str) -> None:
     axes.set_title(text.clean(title, 80), pad=10)
 
 
-def points(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, size: float = 26) -> None:
+def points(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26) -> None:
     """A marker a row, each a link to the row's evidence (column ``anchor``, if there is one)."""
-    # A call a look: all markers of one collection have one shape, which the SVG then holds once.
-    sns.scatterplot(
-        data=rows, x=x, y=y, color=look.colour, marker=look.marker, s=size, linewidth=0, zorder=3, clip_on=False,
+    rows = pd.concat({place: one.rows.reindex(columns=[x, y, "anchor"]) for place, one in enumerate(lines)})
+    rows = rows.reset_index(level=0, names="look").reset_index(drop=True)
+    sns.scatterplot(  # one call for all: of its time most is spent before the first point
+        data=rows, x=x, y=y, hue="look", style="look", palette={i: one.look.colour for i, one in enumerate(lines)},
+        markers={i: one.look.marker for i, one in enumerate(lines)}, s=size, linewidth=0, zorder=3, clip_on=False,
         legend=False, ax=axes,
     )  # fmt: skip
-    if "anchor" in rows:
-        axes.collections[-1].set_urls([f"#{a}" if a else None for a in rows["anchor"]])
+    # A collection a look: all markers of one have one shape, which the SVG then holds once.
+    drawn = axes.collections[-1]
+    drawn.remove()
+    for place, at in rows.groupby("look").indices.items():
+        part = copy.copy(drawn)
+        part.set_paths([drawn.get_paths()[at[0]]])
+        part.set(offsets=np.asarray(drawn.get_offsets())[at], facecolors=lines[place].look.colour)
+        part.set_urls([f"#{a}" if isinstance(a, str) and a else None for a in rows["anchor"].iloc[at]])
+        axes.add_collection(part, autolim=False)
 
 
 def line(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, **looks: Any) -> None:
@@ -109,23 +120,26 @@ def line(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, **looks: An
 
 def series(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26) -> None:
     """Linked points, and the law of each line over its range; without one, joined for the eye by dots."""
-    curves = [_curve(one, x, y).assign(place=place) for place, one in enumerate(lines)]
+    curves = [_curve(one, x, y).assign(look=place) for place, one in enumerate(lines)]
     sns.lineplot(  # the names in results are hostile: seaborn sees their places alone
-        data=pd.concat(curves, ignore_index=True), x=x, y=y, hue="place", style="law", dashes={True: "", False: _DOTS},
+        data=pd.concat(curves, ignore_index=True), x=x, y=y, hue="look",
         palette={place: one.look.colour for place, one in enumerate(lines)}, estimator=None, errorbar=None,
-        linewidth=1.3, zorder=2, legend=False, ax=axes,
+        sort=False, linewidth=1.3, zorder=2, legend=False, ax=axes,
     )  # fmt: skip
-    for one in lines:
-        points(axes, one.rows, x, y, one.look, size)
+    joined = [one.law is None for one, curve in zip(lines, curves, strict=True) if len(curve)]
+    for drawn, dotted in zip(axes.lines[-len(joined) :] if joined else (), joined, strict=True):
+        if dotted:  # a second semantic would double seaborn's time
+            drawn.set_linestyle((0, _DOTS))
+    points(axes, lines, x, y, size)
 
 
 def _curve(one: Series, x: str, y: str) -> pd.DataFrame:
     if one.law is None:
-        measured: pd.DataFrame = one.rows[[x, y]].assign(law=False)
+        measured: pd.DataFrame = one.rows[[x, y]]
         return measured
     low, high = max(one.law.start, float(one.rows[x].min())), float(one.rows[x].max())
     at = np.geomspace(low, high, 40) if high > low else np.array([low])
-    curve: pd.DataFrame = pd.DataFrame({x: at, y: [one.law.at(float(v)) for v in at], "law": True})
+    curve: pd.DataFrame = pd.DataFrame({x: at, y: [one.law.at(float(v)) for v in at]})
     shown: pd.DataFrame = curve[np.isfinite(curve[y]) & (curve[y] > 0)]
     return shown
 

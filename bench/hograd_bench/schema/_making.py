@@ -10,7 +10,7 @@ from typing import Any
 from hograd_bench.cells import Cell
 from hograd_bench.schema._checking import validate
 from hograd_bench.schema._json import SchemaError
-from hograd_bench.schema._values import COUNTED, FIELDS, SCHEMA, WIDEST, Row, text
+from hograd_bench.schema._values import COUNTED, FIELDS, SCHEMA, WIDEST, Row, text, visible
 
 
 def row(
@@ -48,7 +48,7 @@ def row(
         SchemaError: a value fits no row, e.g. an unknown status, or no reason where one is due.
     """
     values: dict[str, Any] = {}
-    reasons = {str(name): text(str(why)) for name, why in (missing or {}).items()}
+    reasons = {str(name): visible(text(str(why))) for name, why in (missing or {}).items()}
     for name, value in (metrics or {}).items():
         values[name], why = _metric(name, value)
         if why is not None:
@@ -59,7 +59,7 @@ def row(
         values.setdefault(name, None)
     made = {
         "schema": SCHEMA, "run": run, "cell": cell.id, **cell.as_dict(), "numel": numel, "status": status,
-        "reason": text(reason) if reason else None, "started": started, "wall_seconds": wall_seconds,
+        "reason": visible(text(reason)) if reason else None, "started": started, "wall_seconds": wall_seconds,
         "metrics": values, "missing": reasons, "details": tidy(dict(details or {})),
     }  # fmt: skip
     return validate(made)

@@ -16,7 +16,8 @@ SCHEMA = 2
 ENVIRONMENT_SCHEMA = 1
 """Version of environment.json."""
 
-STATUSES = ("ok", "unsupported", "skipped", "wrong", "failed", "oom", "timeout", "crashed")
+STATUSES = ("ok", "unverified", "unsupported", "skipped", "wrong", "failed", "oom", "timeout", "crashed")
+"""How a cell may end; "unverified": it was run, and truth is in doubt."""
 
 NOT_ASKED = "not asked for"
 """Reason of a metric that is missing because the run was not to measure it."""
@@ -44,6 +45,13 @@ Row = dict[str, Any]
 def text(value: str) -> str:
     """Text that every encoder takes: lone surrogates become U+FFFD."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def visible(value: str) -> str:
+    r"""Text in which control characters can be seen, as ``\x1b``, and do nothing; newlines and tabs stay."""
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in value)
 
 
 def nonempty(value: Any, name: str) -> str:

@@ -16,6 +16,7 @@ from hograd_bench.store._common import ReadWarning as ReadWarning
 from hograd_bench.store._common import StoreError as StoreError
 from hograd_bench.store._common import replacing as replacing
 from hograd_bench.store._frames import Details as Details
+from hograd_bench.store._frames import frame_of as frame_of
 from hograd_bench.store._frames import metric_columns as metric_columns
 from hograd_bench.store._frames import newest as newest
 from hograd_bench.store._loading import Results as Results

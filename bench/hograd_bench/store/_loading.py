@@ -63,9 +63,18 @@ def run_folders(results: str | Path) -> list[Path]:
                 for folder in level
                 if folder not in found
                 for entry in os.scandir(folder)
-                if entry.is_dir() and not entry.name.startswith(".")
+                if not entry.name.startswith(".") and _is_folder(entry)
             )
-    return sorted(found)
+    # A link to a folder that is there itself brings nothing.
+    once = {folder.resolve(): folder for folder in sorted(found, key=Path.is_symlink, reverse=True)}
+    return sorted(once.values())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def find_run(results: str | Path, name: str) -> Path:

@@ -18,6 +18,11 @@ from hograd_bench.schema import ENVIRONMENT_SCHEMA, Row, SchemaError, encode, pa
 from hograd_bench.store._common import ENVIRONMENT, ROWS, TORN, StoreError, explained, locked
 from hograd_bench.store._reading import is_run, read_environment, read_lines
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -39,6 +44,7 @@ class Run:
         self.environment = environment
         self._rows = path / ROWS
         self._file: int | None = None
+        self._held: int | None = None
         with explained(self._rows, "open"):
             self._file = os.open(self._rows, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -93,8 +99,33 @@ class Run:
                 raise StoreError(str(problem))
         return found
 
+    def hold(self) -> None:
+        """Be the one who measures into this run, until it is closed or this process ends.
+
+        Raises:
+            StoreError: another process is.
+        """
+        if self._held is not None or fcntl is None:
+            return
+        self._held = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise StoreError(
+                f"{self.path}: another process is measuring into this run; wait for its end, or start another run"
+            ) from None
+        except OSError:  # a file system without locks on folders
+            self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     def close(self) -> None:
         """Close the file; further appends are errors."""
+        self._release()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -192,7 +223,7 @@ def open_run(path: str | Path) -> Run:
     # Resolved, for the names of the run and its machine are those of the folder and its parent.
     folder = Path(path).resolve()
     if not is_run(folder):
-        raise StoreError(f"{path}: no run here, expected a folder with {ENVIRONMENT}; `hograd list --runs` shows them")
+        raise StoreError(f"{path}: no run here, expected a folder with {ENVIRONMENT}")
     environment, problem = read_environment(folder)
     if problem is not None:
         raise StoreError(str(problem))

@@ -10,9 +10,9 @@ import pytest
 from hograd_bench.plan import Planned
 
 
-def bench_cell(planned: Planned, measured: Callable[[], dict[str, Any]]) -> None:
+def bench_cell(hograd_planned: Planned, hograd_measured: Callable[[], dict[str, Any]]) -> None:
     """Measure one planned cell; say in pytest's own words what became of it."""
-    row = measured()
+    row = hograd_measured()
     if row["status"] == "unsupported":
         pytest.skip(row["reason"])
     assert row["status"] == "ok", f"{row['cell']}: {row['status']}: {row['reason']}"

@@ -146,10 +146,7 @@ def look_around(tests: Path) -> World:
     Raises:
         ValueError: no tests there, or a preset or claim that names nothing.
     """
-    needed = {
-        name: [p.cell for p in run.planned(name, (), (), "", None, plan.MEMORY_BUDGET) if p.skip is None]
-        for name in plan.load_presets()
-    }
+    needed = {name: [p.cell for p in run.planned(run.Asked(name)) if p.skip is None] for name in plan.load_presets()}
     by_claim = {claim.id: claim_cells.needed_cells(claim) for claim in claims.load()}
     public = {name for module in PUBLIC for name in module.__all__}
     return World(hograd_core.operators(), frozenset(public), read_tests(tests), needed, by_claim)

@@ -28,6 +28,7 @@ from hograd_bench.gate.revisions.sides import Side, Twin
 from hograd_bench.gate.statistics.policy import Policy
 from hograd_bench.gate.twins import loop
 from hograd_bench.schema import Row
+from hograd_bench.scratch import scratch
 
 from studies.gate import recording
 from studies.gate.page import GUIDE, render, write_between
@@ -97,7 +98,7 @@ def record(
     twins, (a, b) = _twins(), _sides(revision)
     todo = [1.0] * pairs + [1.05] * planted + [1.10] * planted
     random.Random(len(study.pairs)).shuffle(todo)
-    with trees.scratch() as folder, sides.mirrored(a, b) as (left, right):
+    with scratch() as folder, sides.mirrored(a, b) as (left, right):
         for number, factor in enumerate(todo, start=1):
             load, start = _load(), time.monotonic()
             made = loop.Loop(left, _slowed(right, factor), random.Random(run.draw_seed()), folder)
@@ -175,7 +176,7 @@ def exact(data: Data = DATA) -> None:
     about = describe(tree)
 
     def measured(side: Side, cells: Sequence[str]) -> dict[str, Row]:
-        with trees.scratch() as folder:
+        with scratch() as folder:
             return measure([Wanted(side, about, cells, folder)], _log)[0]
 
     base = measured(tree, [c.id for c in preset.cells()])

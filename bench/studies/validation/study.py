@@ -35,7 +35,7 @@ def cells_of(preset: str) -> list[Cell]:
 
 def every_cell_of(preset: str) -> list[Cell]:
     """The cells that ``hograd run`` attempts for a preset: those of :func:`cells_of` and those of its claims."""
-    planned = run_of.planned(preset, [], [], "", None, plan.MEMORY_BUDGET)
+    planned = run_of.planned(run_of.Asked(preset))
     return [each.cell for each in planned if each.skip is None]
 
 

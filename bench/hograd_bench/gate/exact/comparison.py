@@ -15,8 +15,8 @@ from hograd_bench.gate.exact import baseline
 from hograd_bench.gate.exact.findings import compared, findings, gone
 from hograd_bench.gate.exact.measuring import Log, Wanted, describe, measure, silent
 from hograd_bench.gate.outcome import Finding, Outcome, by_weight
-from hograd_bench.gate.revisions import trees
 from hograd_bench.gate.revisions.sides import Side, Twin
+from hograd_bench.scratch import scratch
 
 
 def against_baseline(
@@ -46,7 +46,7 @@ def against_baseline(
     start = time.monotonic()
     about = describe(side, gpu=_on_gpu(cells))
     key = about.key
-    with trees.scratch() as kept:
+    with scratch() as kept:
         (head,) = measure([Wanted(side, about, cells, kept)], log, engine)
     outcome = Outcome(f"exact metrics against the baseline {key.folder}", sides={"head": {"name": side.name}})
     stored = None
@@ -128,7 +128,7 @@ def between_sides(
         log(f"{len(others)} cells of {a[0].name}'s gate are not in {b[0].name}'s: measured on both")
         cells = [*cells, *(Twin(c, c, c) for c in others)]
     records = {**base.records, **head.records}
-    with trees.scratch() as folder:
+    with scratch() as folder:
         for letter in "ab":
             (folder / letter).mkdir()
         ours = Wanted(b[1], head, [t.b for t in cells], folder / "b")

@@ -16,7 +16,8 @@ from hograd_bench.engine import Host
 from hograd_bench.gate.outcome import NotComparableError
 from hograd_bench.gate.revisions.environments import environment, same_requirements
 from hograd_bench.gate.revisions.repository import commit, git
-from hograd_bench.gate.revisions.trees import scratch, tree
+from hograd_bench.gate.revisions.trees import tree
+from hograd_bench.scratch import scratch
 
 SUITE = Path("bench/hograd_bench/metrics/_contract.py")
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hograd_bench.gate.revisions.repository import git
+from hograd_bench.scratch import PREFIX, clear_stale, name
 
 try:
     import fcntl
@@ -24,7 +25,6 @@ except ImportError:  # not on Windows
 
 KEPT_TREES = 4
 IN_USE_SECONDS = 3600.0
-_SCRATCH = "hograd-gate-"
 
 
 def cache_folder(repo: Path) -> Path:
@@ -81,7 +81,7 @@ def _write(repo: Path, sha: str, target: Path) -> None:
     written = target.parent.parent / "written" / f"{sha}.json"
     if target.is_dir() and _whole(target, written):
         return
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{_SCRATCH}{os.getpid()}-"))
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=name()))
     try:
         if target.is_dir():
             os.replace(target, scratch / "damaged")
@@ -121,7 +121,7 @@ def _whole(folder: Path, written: Path) -> bool:
 
 
 def _forget_old(trees: Path) -> None:
-    known = sorted((p for p in trees.iterdir() if not p.name.startswith(_SCRATCH)), key=_modified, reverse=True)
+    known = sorted((p for p in trees.iterdir() if not p.name.startswith(PREFIX)), key=_modified, reverse=True)
     for old in known[KEPT_TREES:]:
         if time.time() - _modified(old) > IN_USE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
@@ -133,32 +133,3 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def clear_stale(folder: Path) -> list[Path]:
-    """Remove scratch folders in ``folder`` whose writer is dead; returns them."""
-    gone = []
-    for path in folder.glob(f"{_SCRATCH}*"):
-        pid = path.name.removeprefix(_SCRATCH).split("-")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-            gone.append(path)
-    return gone
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A temporary folder that carries our process id; those of dead gates are cleared first."""
-    clear_stale(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as name:
-        yield Path(name)

@@ -12,12 +12,12 @@ from typing import Any
 from hograd_bench.engine import FATAL
 from hograd_bench.gate import agreement
 from hograd_bench.gate.outcome import Finding
-from hograd_bench.gate.revisions import trees
 from hograd_bench.gate.revisions.sides import Side, Twin
 from hograd_bench.gate.statistics import policy
 from hograd_bench.gate.statistics.policy import Policy, Verdict
 from hograd_bench.gate.twins import processes
 from hograd_bench.gate.twins.processes import Turns, Worker, WorkerError
+from hograd_bench.scratch import scratch
 
 STRIKES = 2
 
@@ -192,7 +192,7 @@ def compare(
         WorkerError: a side cannot even start ("no suite", "crashed", "timeout").
     """
     start = time.monotonic()
-    with trees.scratch() as folder:
+    with scratch() as folder:
         loop = Loop(a, b, random.Random(seed), folder)
         progress = policy.Progress([t.name for t in cells], rules)
         left, family = list(cells), len(cells)

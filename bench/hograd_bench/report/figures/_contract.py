@@ -60,6 +60,8 @@ def slug(*parts: object) -> str:
 
 def panel(figure: Figure, name: str, alt: str) -> str:
     """The figure as SVG text."""
-    for axes in figure.axes:
-        axes.set(xlabel=axes.get_xlabel().strip(), ylabel=axes.get_ylabel().strip())
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        axis.set_label_text(axis.get_label_text().strip())
+        if not axis.get_label_text():
+            axis.set_label_coords(0, 0)  # anywhere: else all ticks are measured to find its place
     return svg(figure, name, alt)

@@ -42,17 +42,20 @@ def _map(data: ReportData, part: pd.DataFrame, name: str) -> str:
     figure, axes = style.canvas(7.2, 3.6, right=0.78)
     top = part["peak_bytes"].max() * _ROOM
     ends: dict[str, tuple[str, float, Look]] = {}
-    said = []
+    blocks, said = [], []
     for i, n in enumerate(sizes):
         on = front(part[part["n"] == n])[["method", "peak_bytes", "anchor"]].to_dict("records")
-        for at, row in enumerate(on):
-            high = on[at + 1]["peak_bytes"] if at + 1 < len(on) else top
+        for place, row in enumerate(on):
+            high = on[place + 1]["peak_bytes"] if place + 1 < len(on) else top
             look = data.palette[row["method"]]
             bottom = row["peak_bytes"]
-            (bar,) = axes.bar(i, high - bottom, 0.94, bottom, color=look.colour, alpha=0.82, linewidth=0)
-            bar.set_url(f"#{row['anchor']}" if row["anchor"] else None)
+            blocks.append((i, high - bottom, bottom, look.colour, f"#{row['anchor']}" if row["anchor"] else None))
             ends[row["method"]] = (row["method"], (bottom * high) ** 0.5, Look(look.index, "s"))
         said.append(f"n = {n}: " + ", ".join(f"{r['method']} from {units.binary(r['peak_bytes'])}" for r in on))
+    at, heights, bottoms, colours, urls = zip(*blocks, strict=True)
+    bars = axes.bar(at, heights, 0.94, bottoms, color=colours, alpha=0.82, linewidth=0)
+    for bar, url in zip(bars, urls, strict=True):
+        bar.set_url(url)
     axes.set(xlabel="n", xlim=(-0.55, len(sizes) - 0.45), yscale="log", ylim=(part["peak_bytes"].min() / 2, top))
     style.named_ticks(axes, range(len(sizes)), [f"{n:,}" for n in sizes])
     style.values(axes, "peak_bytes")

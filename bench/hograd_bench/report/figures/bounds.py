@@ -43,13 +43,14 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     rows = rows.assign(
         place=rows["problem"].map(problems.index), way=rows["method"].where(rows["operator"] != "gradient", "gradient")
     )
-    named, said = [], []
+    drawn, named, said = [], [], []
     for name, cells in rows.groupby("way", observed=True, sort=True):
         look = GRADIENT if name == "gradient" else data.palette[str(name)]
-        style.points(axes, cells, "ratio", "place", look, 18)
+        drawn.append(style.Series(cells, look))
         low, middle, high = (float(cells["ratio"].quantile(q)) for q in (0, 0.5, 1))
         named.append((middle, str(name), look))
         said.append(f"{name}: {low:.3g} to {high:.3g}, median {middle:.3g}")
+    style.points(axes, drawn, "ratio", "place", 18)
     for what, bound in BOUNDS:
         style.limit(axes, bound, f"{what} {bound:g}")
     style.name_rows(axes, problems, {})

@@ -50,7 +50,7 @@ def _panel(
     figure, axes = style.canvas(5.4, 3.3)
     both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
     step = np.log(both[metric] / both[f"was_{metric}"])
-    ends, said, seen = [], [], [1.0]
+    drawn, ends, said, seen = [], [], [], [1.0]
     for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
         means = logs.groupby(both.loc[logs.index, "run"]).mean()
         chained = np.exp(np.cumsum(means.to_numpy(dtype=float)))
@@ -58,11 +58,12 @@ def _panel(
         chain = pd.DataFrame({"run": [at[0] - 1, *at], "ratio": [1.0, *chained.tolist()]})
         look, last = ordinal(i), float(chained[-1])
         style.line(axes, chain, "run", "ratio", look, drawstyle="steps-post" if len(runs) > 12 else "default")
-        if len(runs) <= 40:
-            style.points(axes, chain, "run", "ratio", look, 14)
+        drawn.append(style.Series(chain, look))
         ends.append((text.operator_name(str(operator)), last, look))
         said.append(f"{operator} ends at {last:.3g}")
         seen += chain["ratio"].to_list()
+    if len(runs) <= 40:
+        style.points(axes, drawn, "run", "ratio", 14)
     for i in range(1, len(runs)):
         if versions[i] != versions[i - 1]:
             style.limit(axes, i - 0.5)

@@ -58,11 +58,12 @@ def _panel(data: ReportData, here: pd.DataFrame, name: str) -> str:
     figure, axes = style.canvas()
     on = front(here)
     axes.plot(on["peak_bytes"], on["seconds_min"], color=style.INK, linewidth=0.8, zorder=1, drawstyle="steps-post")
-    ends = []
+    drawn, ends = [], []
     for method, cells in here.groupby("method", observed=True, sort=True):
         look = data.palette[str(method)]
-        style.points(axes, cells, "peak_bytes", "seconds_min", look, 42)
+        drawn.append(style.Series(cells, look))
         ends.append((str(method), cells["seconds_min"].min(), look))
+    style.points(axes, drawn, "peak_bytes", "seconds_min", 42)
     axes.set(xscale="log", yscale="log", xlabel="peak bytes")
     axes.margins(0.08)
     style.values(axes, "seconds_min")

@@ -43,11 +43,12 @@ def draw(data: ReportData) -> Iterator[Drawn]:
 def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     figure, axes = style.canvas(8.6, 4.8, left=0.13, right=0.72)
     part = part.assign(intensity=part["flops"] / part["moved_bytes"], rate=part["flops"] / part["seconds_min"])
-    ends = []
+    drawn, ends = [], []
     for i, (operator, cells) in enumerate(part.groupby("operator", observed=True, sort=True)):
         look = ordinal(i)
-        style.points(axes, cells, "intensity", "rate", look, 13)
+        drawn.append(style.Series(cells, look))
         ends.append((text.operator_name(str(operator)), float(cells["rate"].median()), look))
+    style.points(axes, drawn, "intensity", "rate", 13)
     low, high = part["intensity"].min() / 2, max(part["intensity"].max() * 2, 4.0)
     rates = _section(ceiling, "matmul_flop_per_s")
     roofs = {d: r for d, r in rates.items() if text.is_number(r) and r > 0 and d in set(part["dtype"])}

@@ -1,0 +1,208 @@
+"""A target through the engine, within a budget of time: its description, and the rows that advice is a function of."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hograd_bench import schema
+from hograd_bench.advise import _plan
+from hograd_bench.cells import Cell
+from hograd_bench.engine import Event, Host, Limits, Local, LostError, Task, call
+
+if TYPE_CHECKING:
+    from hograd_bench.targets import Request, Target
+
+PROBLEM = "target"
+_FILE = """from hograd_bench.targets import declare
+import json
+declare(json.loads({given!r}), {problem!r})
+"""
+_SHARE = 0.35
+"""Of the time that is left, what one method may be expected to take: more, and it is foretold instead."""
+_FIRST_LOOK = 30.0
+"""Seconds within which a target must have given what plans go by, whatever the budget: a first call may load much."""
+_AT_LEAST = 0.1
+"""Of the budget, what the first method of each need may take although no time is left."""
+_INTERPRETER = 2 * 2**30
+"""Bytes that a process takes for itself and its libraries, beside the memory budget."""
+_AT_LAST = 0.85
+"""Of the budget, after which nothing new is begun: what runs then, ends within it."""
+
+
+class Runs(Protocol):
+    """What is asked of an engine here."""
+
+    def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = ...) -> Iterator[Event]:
+        """See :meth:`hograd_bench.engine.Engine.run`."""
+
+
+Progress = Callable[[str, float], None]
+"""Takes what is being done, and the share of the budget that is gone."""
+
+
+class LostTargetError(RuntimeError):
+    """A target did not let itself be looked at: it hung, died, or cannot be differentiated.
+
+    Attributes:
+        status: "failed", "timeout", "oom" or "crashed".
+        more: a traceback, or the last words of the process.
+    """
+
+    def __init__(self, status: str, reason: str, more: str = "") -> None:
+        super().__init__(reason)
+        self.status, self.more = status, more
+
+
+@dataclass
+class Session:
+    """One look at one target.
+
+    Attributes:
+        request: the target.
+        seconds: budget of wall time, from the making of this on.
+        memory: limit that advice keeps to: bytes, or text as ``hograd_core`` takes it.
+        wanted, order: operators, and one derivative order more.
+        progress: hears what is done.
+        target: objects, for which no child process can be asked.
+        described, rows: what is known so far.
+    """
+
+    request: Request
+    seconds: float
+    memory: str | int = "free"
+    wanted: Sequence[str] = _plan.NEEDS
+    order: int | None = None
+    progress: Progress = lambda what, gone: None
+    target: Target | None = None
+    described: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until nothing new is begun."""
+        return self._began + _AT_LAST * self.seconds - time.monotonic()
+
+    def say(self, what: str) -> None:
+        """Tell how far it is."""
+        self.progress(what, min(1.0, (time.monotonic() - self._began) / self.seconds))
+
+    def run(self) -> None:
+        """Describe the target, then measure what there is time for.
+
+        Raises:
+            LostTargetError: it cannot be differentiated at all.
+            ValueError: an operator that is unknown, or that the target has no arguments for.
+        """
+        self.say("looking at the function")
+        if self.target is not None:
+            self._run_here(self.target)
+            return
+        with tempfile.TemporaryDirectory(prefix="hograd-advise-") as folder:
+            file = Path(folder) / "target.py"
+            given = json.dumps(self.request.to_json())
+            file.write_text(_FILE.format(given=given, problem=PROBLEM), encoding="utf-8")
+            host = Host(problem_files=(str(file),))
+            self.described = self._describe(Host())
+            limits = Limits(max(2.0, self.seconds / 4), int(self.described["memory"]) + _INTERPRETER)
+            self._measure(PROBLEM, host, Local(1, limits))
+
+    def _run_here(self, target: Target) -> None:
+        from hograd_bench import targets
+        from hograd_bench.advise._here import Here
+
+        self.described = _not_lost(targets.describe(target, self.memory, self.seconds / 6))
+        with targets.declared(target) as problem:
+            self._measure(problem, Host(), Here())
+
+    def _describe(self, host: Host) -> dict[str, Any]:
+        seconds = max(_FIRST_LOOK, self.seconds / 3)
+        try:
+            found: dict[str, Any] = call(
+                host, "hograd_bench.targets:describe", self.request.to_json(), self.memory, seconds / 2, seconds=seconds
+            )
+        except LostError as error:
+            what = {
+                "timeout": f"it gave no value and gradient within {seconds:.0f} s",
+                "oom": "it exhausted the memory",
+            }.get(error.status, "its process died")
+            raise LostTargetError(error.status, f"{self.request.target}: {what}", str(error)) from None
+        return _not_lost(found)
+
+    def _measure(self, problem: str, host: Host, engine: Runs) -> None:
+        needs = _plan.needs(self.described, self.wanted, self.order)
+        planned = {cell.id: (need, _plan.FULL) for need, cell in _plan.ranked(self.described, problem, needs)}
+        ready = {cell.id: (need, _plan.PREPARED) for need, cell in _plan.prepared(self.described, problem, needs)}
+        planned |= ready
+        cells = self._law_cells(problem, needs)
+        laws = {cell.id: (need, _plan.COUNTED) for need, cell in cells if cell.id not in planned}
+        planned |= laws
+        done: set[str] = set()
+
+        def wanted(task: Task) -> bool:
+            need, _ = planned[task.cell.id]
+            why = self._why_not(task.cell, need, law=task.cell.id in laws)
+            if why is not None and task.cell.id not in done:
+                done.add(task.cell.id)
+                if task.cell.id not in laws and task.cell.id not in ready:
+                    self.rows.append(schema.row(task.cell, status="skipped", reason=f"{_plan.FORETOLD}{why}"))
+            return why is None
+
+        tasks = [Task(Cell.parse(name), families, host) for name, (_, families) in planned.items()]
+        for event in engine.run(tasks, wanted):
+            if event.row is not None:
+                self.rows.append(event.row)
+            else:
+                self.say(f"{event.task.cell.operator} by {event.task.cell.method}, n = {event.task.cell.n:,}")
+
+    def _why_not(self, cell: Cell, need: _plan.Need, *, law: bool) -> str | None:
+        """Why a cell is not begun, or None."""
+        if law or cell.preparation != "eager":
+            best = _fastest(self.rows, cell.operator, cell.order, self.described["n"])[:2]
+            takes = _plan.seconds(self.described, need, cell.method, cell.n, truth=law)
+            takes += 2 * _plan.PREPARATIONS.get(cell.preparation, 0.0)  # it is prepared twice, to tell what is kept
+            return None if takes < _SHARE * self.left and cell.method in best else "it is not among the best"
+        if _plan.result_bytes(self.described, need) > self.described["memory"]:
+            return "its result alone is over the memory budget"
+        # One method of each need is measured however late it is: processes start slowly on a busy machine.
+        first = not any(
+            (row["operator"], row["order"]) == (cell.operator, cell.order) and row["status"] != "skipped"
+            for row in self.rows
+        )
+        expected = _plan.seconds(self.described, need, cell.method, truth=first)
+        share = _SHARE * max(self.left, first * _AT_LEAST * self.seconds)
+        if expected > share:
+            return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"
+        return None
+
+    def _law_cells(self, problem: str, needs: Sequence[_plan.Need]) -> Iterator[tuple[_plan.Need, Cell]]:
+        for need in needs:
+            for n in self.described["law_sizes"]:
+                for method in _plan.methods(self.described, need):
+                    yield need, _plan.cell(self.described, problem, need, method["name"], n)
+
+
+def _fastest(rows: Sequence[dict[str, Any]], operator: str, order: int, n: int) -> list[str]:
+    """The methods that came out right at size n, by time."""
+    timed = [
+        (row["metrics"]["seconds_min"], row["method"])
+        for row in rows
+        if (row["operator"], row["order"], row["n"], row["status"]) == (operator, order, n, "ok")
+        and row["preparation"] == "eager"
+        and row["metrics"].get("seconds_min") is not None
+    ]
+    return [method for _, method in sorted(timed)]
+
+
+def _not_lost(described: dict[str, Any]) -> dict[str, Any]:
+    if "error" in described:
+        raise LostTargetError("failed", described["error"], described["traceback"])
+    return described

@@ -1,0 +1,113 @@
+"""What must be known of a target before cells of it can be planned; a function of a child process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import hograd_core
+from hograd_bench.metrics.time import fastest
+from hograd_bench.targets import _signs
+from hograd_bench.targets._load import Loaded, Target, TargetError, load
+from hograd_bench.targets._request import Request
+from hograd_core.arguments import as_bytes
+from hograd_core.auto import choose, identity
+
+_LAW_SIZES = 6
+"""Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
+_SECONDS = 0.05
+"""How long a call is repeated for its time, which only plans go by."""
+
+
+def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seconds: float = 10.0) -> dict[str, Any]:
+    """Load a target and look at it.
+
+    Args:
+        given: what :meth:`Request.to_json` made, or the target itself.
+        memory: the limit that advice has to keep to; "free": what is free on the device of x.
+        seconds: after which nothing more is looked for.
+
+    Returns:
+        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, in which case nothing else
+        is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
+        "module", whether it is made by a call (``called``) and whether f takes more than x (``has_args``);
+        ``parameter`` and ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be
+        had); ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
+        reader should know.
+    """
+    request = given.request if isinstance(given, Target) else Request.from_json(given)
+    try:
+        return _described(given if isinstance(given, Target) else load(request), memory, time.monotonic() + seconds)
+    except Exception as error:  # whatever somebody else's code raises
+        told = str(error) if isinstance(error, TargetError) else _told(request, error)
+        return {"error": told, "traceback": traceback.format_exc(limit=-8)}
+
+
+def _told(request: Request, error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return f"{request.target} cannot be differentiated: {type(error).__name__}: {said[0] if said else 'no message'}"
+
+
+def _described(target: Target, memory: str | int, deadline: float) -> dict[str, Any]:
+    n = target.size
+    made = target.at(n)
+    hograd_core.gradient(made.f, made.x)  # f must at least have one; an error of f is f's own
+    gradient = fastest(lambda: hograd_core.gradient.unguarded(made.f, made.x), _SECONDS, least=2)
+    return {
+        "numel": made.x.numel(), "shape": list(made.x.shape), "leaves": list(made.leaves),
+        "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type, "form": made.form,
+        "has_args": made.has_args, "called": callable(target.named) and made.form != "f",
+        "parameter": target.parameter, "n": n, "law_sizes": _law_sizes(target, n), "gradient_seconds": gradient,
+        "hvp_seconds": _seconds_of_hvp(made), "memory": as_bytes(memory, made.x.device), "torch": torch.__version__,
+        "function": identity(made.f if made.extras else made.owner), "threads": 1,
+        "operators": {o.name: _operator(o) for o in hograd_core.operators().values()},
+        "signs": [sign.to_json() for sign in _signs.signs(made, deadline)],
+    }  # fmt: skip
+
+
+def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
+    return {
+        "first": [c.method for c in choose(operator, 2 if operator.takes_order else None).candidates],
+        "order": operator.order, "inputs": list(operator.inputs),
+        "aliases": dict(operator.aliases), "result": operator.result,
+        "methods": [
+            {"name": m.name, "mode": m.mode, "exact": m.exact, "min_order": m.min_order, "max_order": m.max_order,
+             "options": list(m.options)}
+            for m in operator.methods.values()
+        ],
+    }  # fmt: skip
+
+
+def law_sizes(n: int) -> list[int]:
+    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it."""
+    step = max(2, min(n // 8, 8 + n // 64, 32) // 2 * 2)
+    return [(i + 2) * step for i in range(_LAW_SIZES)]
+
+
+def _law_sizes(target: Target, n: int) -> list[int]:
+    """Those at which the target exists; none where it has no size, or the first two do not work."""
+    if target.parameter is None:
+        return []
+    sizes = law_sizes(n)
+    for size in sizes[:2]:
+        try:
+            made = target.at(size)
+            hograd_core.gradient(made.f, made.x)
+        except Exception:  # whatever somebody else's code raises
+            return []
+    return sizes
+
+
+def _seconds_of_hvp(made: Loaded) -> float | None:
+    """Of the first way there is."""
+    v, product = torch.ones_like(made.x), hograd_core.derivative_vector_product.unguarded
+    for method in ("double_backward", "jvp_of_grad"):
+        with contextlib.suppress(RuntimeError, ValueError, TypeError, ArithmeticError):
+            return fastest(functools.partial(product, made.f, made.x, v, 2, method=method), _SECONDS, least=2)
+    return None

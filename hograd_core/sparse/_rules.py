@@ -1,0 +1,348 @@
+"""What depends on what, operation by operation. A rule takes a :class:`Call` and gives the sets of its results.
+
+Rules give upper bounds. Sets and pairs live on the CPU, whatever the device of f.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hograd_core.arguments import _tree
+from hograd_core.sparse._sets import Sets, empty, numbers, stacked, united
+
+
+class Call:
+    """One operation as rules see it.
+
+    Attributes:
+        trace: what holds the sets. func: the ATen overload. out: its result.
+        given: arguments by the schema's names.
+    """
+
+    def __init__(self, trace: Any, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        self.trace, self.func, self.out = trace, func, out
+        names = [a.name for a in func._schema.arguments]
+        self.defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+        self.given = {**dict(zip(names, args, strict=False)), **kwargs}
+
+    def argument(self, *names: str) -> Any:
+        """The first argument that the operation has of these names, given or by default; None: it has none."""
+        for name in names:
+            if name in self.given:
+                return self.given[name]
+            if name in self.defaults:
+                return self.defaults[name]
+        return None
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the arguments, but masks and positions."""
+        return [t for t in _tree.leaves(self.given) if isinstance(t, Tensor) and t.dtype.is_floating_point]
+
+    def tracked(self) -> list[tuple[Tensor, Sets]]:
+        """Those that depend on x, and on what."""
+        found = ((t, self.trace.sets_of(t)) for t in self.tensors())
+        return [(t, s) for t, s in found if s is not None]
+
+
+Rule = Callable[[Call], Sets | list[Sets | None] | None]
+aten = torch.ops.aten
+
+
+def _named(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_LINEAR = _named(
+    """abs add alias clamp clamp_max clamp_min clone copy fmax fmin hardtanh hardtanh_backward leaky_relu
+    leaky_relu_backward masked_fill maximum minimum nan_to_num neg positive relu relu6 rsub sub threshold
+    threshold_backward where _to_copy fill lift_fresh_copy"""
+)
+"""Elementwise, and linear where they are smooth."""
+_CONSTANT = _named(
+    """ceil empty_like floor full_like heaviside ones_like rand_like randn_like round sgn sign trunc zeros_like
+    new_zeros new_ones new_full new_empty zero empty_strided new_empty_strided bernoulli signbit"""
+)
+"""Results that have no derivative."""
+_REDUCING = _named("amax amin max mean median min nanmedian nansum sum kthvalue mode")
+_REDUCING_CURVED = _named("linalg_vector_norm logsumexp norm prod std std_mean var var_mean")
+_ALONG = _named("cummax cummin cumsum sort topk")
+_ALONG_CURVED = _named(
+    """_log_softmax _log_softmax_backward_data _softmax _softmax_backward_data cumprod logcumsumexp"""
+)
+_MOVING = _named(
+    """_unsafe_view as_strided_copy cat constant_pad_nd diag_embed diagonal_backward diagonal_scatter embedding
+    expand_copy flip gather im2col index index_copy index_fill index_put index_select masked_scatter masked_select
+    permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat
+    replication_pad1d replication_pad2d replication_pad3d roll rot90 scatter select_backward select_scatter
+    slice_backward slice_scatter split_with_sizes_copy stack take tril triu unfold_copy unsafe_split
+    unsafe_split_with_sizes upsample_nearest1d upsample_nearest2d upsample_nearest3d view_copy"""
+)
+"""Elements go elsewhere, and nothing is computed."""
+_MATMUL = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "addmm": 1, "addmv": 1, "baddbmm": 1}
+"""Products of matrices and vectors -> how many arguments come before the two factors."""
+_MOST_LINKS = 2**24
+"""Nonzero entries of a constant matrix, times rows, up to which zeros of it are made use of."""
+
+
+@functools.cache
+def rule_of(func: Any) -> Rule | None:
+    """The rule of an overload; None: there is none."""
+    name = func.overloadpacket.__name__
+    name = name[:-1] if func._schema.is_mutable and name.endswith("_") else name
+    if func.namespace != "aten":
+        return None
+    if name in _CONSTANT or (name == "div" and "rounding" in func._overloadname):
+        return lambda call: empty_like(call)
+    if name in _MATMUL:
+        return functools.partial(_product, before=_MATMUL[name])
+    if name in _ELSE:
+        return _ELSE[name]
+    for names, rule, curved in (
+        (_REDUCING, _reduced, False), (_REDUCING_CURVED, _reduced, True),
+        (_ALONG, _along, False), (_ALONG_CURVED, _along, True),
+    ):  # fmt: skip
+        if name in names and not (name in ("max", "min") and func._overloadname == "other"):
+            return functools.partial(rule, curved=curved)
+    if name in _MOVING:
+        return None if any(a.name == "reduce" for a in func._schema.arguments) else _moved
+    if name in _LINEAR or torch.Tag.pointwise in func.tags:
+        return functools.partial(_elementwise, curved=name not in _LINEAR and name not in ("max", "min"))
+    return None
+
+
+def results_of(call: Call) -> list[Tensor]:
+    """The tensors that an operation gives."""
+    return [t for t in _tree.leaves(call.out) if isinstance(t, Tensor)]
+
+
+def empty_like(call: Call) -> list[Sets | None]:
+    """Nothing depends on anything."""
+    return [empty(t.numel(), call.trace.n) for t in results_of(call)]
+
+
+def everything(call: Call) -> list[Sets | None]:
+    """Of an operation that nothing is known of: each result depends on all that goes in, and all of it interacts."""
+    trace = call.trace
+    parts = [s.grouped(torch.zeros(s.m, dtype=torch.int64, device="cpu"), 1) for _, s in call.tracked()]
+    whole = united(parts) if parts else empty(1, trace.n)
+    trace.interact(whole, whole)
+    return [whole.taken(torch.zeros(t.numel(), dtype=torch.int64, device="cpu")) for t in results_of(call)]
+
+
+def _broadcast(call: Call, argument: Any) -> Sets | None:
+    """What the elements of an argument depend on, broadcast to the result; None: a constant."""
+    found = call.trace.sets_of(argument) if isinstance(argument, Tensor) else None
+    return None if found is None else found.spread(argument.shape, results_of(call)[0].shape)
+
+
+def _elementwise(call: Call, *, curved: bool) -> Sets | None:
+    """Result i depends on elements i alone."""
+    shape = results_of(call)[0].shape
+    if any(t.shape != shape for t in results_of(call)):
+        return None
+    parts = [s.spread(t.shape, shape) for t, s in call.tracked()]
+    whole = united(parts) if parts else empty(math.prod(shape), call.trace.n)
+    if curved:
+        call.trace.interact(whole, whole)
+    return whole
+
+
+def _multiplied(call: Call, factors: tuple[str, str] = ("self", "other"), *, divided: bool = False) -> Sets | None:
+    """a b or a / b, plus what else there is: linear in each factor, but for the divisor."""
+    a, b = (_broadcast(call, call.argument(name)) for name in factors)
+    if a is not None and b is not None:
+        call.trace.interact(a, b)
+    if b is not None and divided:
+        call.trace.interact(b, b)
+    return _elementwise(call, curved=False)
+
+
+def _powered(call: Call) -> Sets | None:
+    return _elementwise(call, curved=call.argument("exponent") not in (0, 1))
+
+
+def _dims(call: Call, rank: int) -> list[int]:
+    """The axes that an operation goes along; all where it names none."""
+    dim = call.argument("dim")
+    if dim is None or (isinstance(dim, Sequence) and not len(dim)):
+        return list(range(rank))
+    return [d % rank if rank else 0 for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+def _groups(call: Call, curved: bool) -> tuple[Sets, list[int], list[int]]:
+    """The sets along the axes taken together, the shape of a first argument, and that shape with these axes 1."""
+    tracked = call.tracked()
+    shape = max((list(t.shape) for t, _ in tracked), key=len)
+    dims = _dims(call, len(shape))
+    kept = [1 if d in dims else size for d, size in enumerate(shape)]
+    m = math.prod(kept)
+    group = numbers(m).reshape(kept).expand(shape).reshape(-1)
+    whole = united([s.spread(t.shape, shape).grouped(group, m) for t, s in tracked])
+    if curved:
+        call.trace.interact(whole, whole)
+    return whole, shape, kept
+
+
+def _reduced(call: Call, *, curved: bool) -> Sets:
+    return _groups(call, curved)[0]
+
+
+def _along(call: Call, *, curved: bool) -> Sets:
+    """Every result depends on all that is along its axes."""
+    whole, _, kept = _groups(call, curved)
+    return whole.spread(kept, results_of(call)[0].shape)
+
+
+_POSITIONS = _named("index indices mask repeats")
+
+
+def _moved(call: Call) -> list[Sets | None]:
+    """Where each result comes from, by the operation itself on numbers of the elements; 0: a constant."""
+    trace = call.trace
+    parts: list[Sets] = [empty(1, trace.n)]
+
+    def numbered(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        found = trace.sets_of(value)
+        if found is None:
+            return torch.zeros(value.shape, dtype=torch.int64, device="cpu")
+        start = sum(p.m for p in parts)
+        parts.append(found)
+        return numbers(start, start + found.m).reshape(value.shape)
+
+    scalars = {a.name for a in call.func._schema.arguments if str(a.type) in ("number", "Scalar")}
+    given = {
+        name: _tree.mapped(lambda t: t.cpu() if isinstance(t, Tensor) else t, value)
+        if name in _POSITIONS
+        else 0
+        if name in scalars
+        else _tree.mapped(numbered, value)
+        for name, value in call.given.items()
+    }
+    if given.get("accumulate"):
+        return [_accumulated(call, "indices", "values")]
+    with torch.utils._python_dispatch._disable_current_modes():
+        sources = _on_numbers(call.func, given)
+    every = stacked(parts)
+    return [every.taken(s.reshape(-1).long()) for s in _tree.leaves(sources) if isinstance(s, Tensor)]
+
+
+def _on_numbers(func: Any, given: dict[str, Any]) -> Any:
+    """An operation on numbers of elements: exact in int64, and in float64 where there is no kernel for that."""
+    try:
+        return func(**given)
+    except (RuntimeError, NotImplementedError):
+        wide = _tree.mapped(lambda t: t.double() if isinstance(t, Tensor) and t.dtype == torch.int64 else t, given)
+        return func(**{**wide, **{name: given[name] for name in _POSITIONS if name in given}})
+
+
+def _accumulated(call: Call, index: str, source: str) -> Sets:
+    """What is there, and what is added to it at positions that are data."""
+    out = results_of(call)[0]
+    target = numbers(out.numel()).reshape(out.shape)
+    at = call.argument(index)
+    src: Tensor = call.argument(source)
+    if index == "indices":
+        where = target[tuple(slice(None) if i is None else i.cpu() for i in at)]
+        where = where.expand(torch.broadcast_shapes(where.shape, src.shape))  # type: ignore[no-untyped-call]
+    else:
+        dim = call.argument("dim") % max(out.dim(), 1)
+        at = at.cpu()
+        if call.func.overloadpacket.__name__.startswith("index_add"):
+            where = target.index_select(dim, at)
+        else:
+            at = at[tuple(slice(size) for size in at.shape)]
+            where = target.gather(dim, at)
+            src = src[tuple(slice(size) for size in at.shape)]
+    parts = [s for s in (_broadcast(call, call.argument("self")),) if s is not None]
+    found = call.trace.sets_of(src)
+    if found is not None:
+        parts.append(found.spread(src.shape, where.shape).grouped(where.reshape(-1), out.numel()))
+    return united(parts) if parts else empty(out.numel(), call.trace.n)
+
+
+def _product(call: Call, *, before: int) -> Sets:
+    """Products of matrices, of batches of them, and of vectors, plus what is added."""
+    names = [a.name for a in call.func._schema.arguments]
+    left, right = (call.argument(name) for name in names[before : before + 2])
+    a = left.reshape(-1, *left.shape[-2:]) if left.dim() > 1 else left.reshape(1, 1, -1)
+    b = right.reshape(-1, *right.shape[-2:]) if right.dim() > 1 else right.reshape(1, -1, 1)
+    trace = call.trace
+    deps = [trace.sets_of(t) for t in (left, right)]
+    (batch, i, k), j = a.shape, b.shape[-1]
+    rows_of = numbers(batch * i)  # of a, and of the result
+    columns_of = numbers(batch)[:, None, None] * j + numbers(j)
+    parts: list[Sets] = []
+    if deps[0] is not None and deps[1] is not None:
+        inner = numbers(batch * k).reshape(batch, 1, k).expand(batch, i, k).reshape(-1)
+        trace.interact(
+            deps[0].grouped(inner, batch * k),
+            deps[1].grouped(numbers(batch * k)[:, None].expand(-1, j).reshape(-1), batch * k),
+        )
+    if deps[0] is not None:
+        linked = None if deps[1] is not None else _linked(deps[0], a, b)
+        if linked is None:
+            whole = deps[0].grouped(rows_of[:, None].expand(-1, k).reshape(-1), batch * i)
+            linked = whole.taken(rows_of[:, None].expand(-1, j).reshape(-1))
+        parts.append(linked)
+    if deps[1] is not None:
+        linked = None
+        if deps[0] is None:
+            turned = deps[1].taken(numbers(batch * k * j).reshape(b.shape).mT.reshape(-1))
+            linked = _linked(turned, b.mT, a.mT)
+            if linked is not None:
+                linked = linked.taken(numbers(batch * i * j).reshape(batch, j, i).mT.reshape(-1))
+        if linked is None:
+            whole = deps[1].grouped(columns_of.expand(batch, k, j).reshape(-1), batch * j)
+            linked = whole.taken(columns_of.expand(batch, i, j).reshape(-1))
+        parts.append(linked)
+    if before:
+        added = _broadcast(call, call.argument("self"))
+        parts += [] if added is None else [added]
+    return united(parts) if parts else empty(batch * i * j, trace.n)
+
+
+def _linked(found: Sets, a: Tensor, b: Tensor) -> Sets | None:
+    """a b for a constant b that has zeros: (i, j) depends on those (i, k) of a for which b[k, j] is not zero."""
+    batch, rows, inner = a.shape
+    number, k, j = (b != 0).cpu().nonzero(as_tuple=True)
+    columns = b.shape[-1]
+    if number.numel() == b.numel() or number.numel() * rows > _MOST_LINKS:
+        return None
+    i = numbers(rows)[:, None]
+    source = ((number * rows + i) * inner + k).reshape(-1)
+    target = ((number * rows + i) * columns + j).reshape(-1)
+    return found.taken(source).grouped(target, batch * rows * columns)
+
+
+def _diagonal_of_sums(call: Call) -> Sets | None:
+    """Losses of two tensors, elementwise, then summed or not."""
+    parts = call.tracked()
+    shape = torch.broadcast_shapes(*(t.shape for t in call.tensors()))  # type: ignore[no-untyped-call]
+    each = united([s.spread(t.shape, shape) for t, s in parts])
+    call.trace.interact(each, each)
+    out = results_of(call)[0]
+    return each if out.shape == shape else each.grouped(torch.zeros(each.m, dtype=torch.int64, device="cpu"), 1)
+
+
+_ELSE: dict[str, Rule] = {
+    "copy": lambda call: _broadcast(call, call.argument("src")) or empty_like(call),
+    "mul": _multiplied,
+    "div": functools.partial(_multiplied, divided=True),
+    "addcmul": functools.partial(_multiplied, factors=("tensor1", "tensor2")),
+    "addcdiv": functools.partial(_multiplied, factors=("tensor1", "tensor2"), divided=True),
+    "pow": _powered,
+    "index_add": lambda call: _accumulated(call, "index", "source"),
+    "scatter_add": lambda call: _accumulated(call, "index", "src"),
+    "mse_loss": _diagonal_of_sums,
+    "smooth_l1_loss": _diagonal_of_sums,
+    "huber_loss": _diagonal_of_sums,
+    "binary_cross_entropy": _diagonal_of_sums,
+}
