@@ -53,10 +53,10 @@ def split(module: GraphModule, directions: Sequence[int]) -> Split:
             kept[node] = None
 
     returned = result(graph)
-    for node in [n for n in graph.nodes if n in reached and n.op == "call_function"] + [returned]:
-        for source in [node] if node is returned else node.all_input_nodes:
-            if source not in reached:
-                need(source)
+    uses = [n.all_input_nodes for n in graph.nodes if n in reached and n.op == "call_function"]
+    for source in [source for sources in (*uses, [returned]) for source in sources]:
+        if source not in reached:
+            need(source)
     first, second = Graph(), Graph()
     here: dict[Node, Node] = {}
     copied(fixed, first, here)
