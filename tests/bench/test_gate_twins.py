@@ -60,7 +60,9 @@ def test_a_faster_wrong_kernel_fails(tmp_path: Path) -> None:
     assert "two" not in timed.verdicts
 
 
-@pytest.mark.parametrize("result", [[1.0], [float("nan"), 2.0], [float("inf"), 2.0]])
+@pytest.mark.parametrize(
+    "result", [[1.0], *(pytest.param([bad, 2.0], marks=pytest.mark.slow) for bad in (math.nan, math.inf))]
+)
 def test_shapes_and_nan_are_compared(tmp_path: Path, result: list[float]) -> None:
     outcome, _ = compare(tmp_path, behaviour(), behaviour(two={"result": result}), counts=False)
     assert kinds(outcome) == {"two": "wrong"}
@@ -182,7 +184,7 @@ def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
     assert orders == {"aabb" * 6, "bbaa" * 6}  # a turn of each to warm up, then five
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("guilty", [0, 1])
 @pytest.mark.parametrize(
     ("how", "status"),

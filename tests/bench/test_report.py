@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import report_fakes as fakes
 from hograd_bench import claims, metrics, report, store
-from hograd_bench.report import export, history, palette, summary, text
+from hograd_bench.report import cells, export, history, palette, summary, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.data import MOST_CELLS, report_data
 from hograd_bench.report.figures import best, bounds, figures, pareto
+from hograd_bench.report.page import template
 from hograd_bench.report.style import log_ticks, spread, style
 from rich.console import Console
 
@@ -85,8 +86,9 @@ def test_evidence_answers_a_question_with_a_word(tmp_path: Path) -> None:
     made[0]["metrics"]["noisy"] = True
     made[1]["metrics"]["noisy"] = False
     fakes.write(tmp_path / "results", "a", made)
-    page = report.build(tmp_path / "results", tmp_path, records=metrics.metrics()).path.read_text(encoding="utf-8")
-    assert re.findall(r"noisy\t\w+", page) == ["noisy\tyes", "noisy\tno"]
+    what = report_data(store.load(tmp_path / "results"), metrics.metrics())
+    shown = template("evidence.html.j2").render(evidence=cells.evidence(what, {}), most_samples=cells.SAMPLES)
+    assert re.findall(r"noisy\t\w+", shown) == ["noisy\tyes", "noisy\tno"]
 
 
 def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
