@@ -135,11 +135,7 @@ def _register() -> None:
         def render(self, **given: Any) -> str:
             kernel, y = given["kernel"], given.get("template_buffer_node")
             a, w = cast("list[Any]", self.input_nodes)
-<<<<<<< HEAD
-            y = cast("Any", self.output_node) if y is None else y
-=======
             y = cast("Any", self.output_node if y is None else y)
->>>>>>> prep16
             rows, k, n = (int(s) for s in (*a.get_size(), y.get_size()[1]))
             threads = max(1, min(parallel_num_threads(), k * n // _WORTH_A_THREAD))
             text: str = self._template_from_string(_SOURCE).render(
