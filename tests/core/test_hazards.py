@@ -91,6 +91,13 @@ def names_it(error: h.UnsupportedError, name: str) -> bool:
     return True
 
 
+def amounts_of(key: tuple[str, int]) -> tuple[tuple[str, int], ...]:
+    """The methods and orders that a method at an order amounts to."""
+    name, order = key
+    amounts = next(o.methods[name].amounts(order) for o in DERIVATIVES if name in o.methods)
+    return amounts or (key,)
+
+
 @functools.cache  # several tests look at the same ones
 def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     """Status of every method at orders 2 and 3: right, wrong, refused (as wrong by the table), or unsupported."""
@@ -147,7 +154,8 @@ def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
     for hazard in HAZARDS:
         if hazard.operator in CASES:
             refused = {key for key, status in outcomes(hazard.operator).items() if status == "refused"}
-            assert all(hazard.concerns(*key) for key in refused), (hazard.operator, refused)
+            accused = {key for key in refused if any(hazard.concerns(*amount) for amount in amounts_of(key))}
+            assert accused == refused, (hazard.operator, refused - accused)
 
 
 @pytest.mark.parametrize("operator", [h.derivative_vector_product, h.derivative_tensor, h.directional_derivative])
