@@ -87,7 +87,6 @@ def test_a_graph_dispatches_at_most_half_of_what_eager_does() -> None:
         (h.hessian, (), {"method": "func_hessian"}),
         (h.hessian_diagonal, (), {}),
     ],
-    ids=str,
 )
 def test_other_operators_methods_and_orders(operator: Any, arguments: tuple[Tensor, ...], how: dict[str, Any]) -> None:
     f = network()
