@@ -214,7 +214,7 @@ def line(**changed: Any) -> str:
         (line()[:-2] + ',"metrics":{"aten_calls":' + "9" * 5000 + "}}", "f:1: not JSON: Exceeds the limit"),
         (line(details={"aten_by_op": {"mm": -1.5}}), "f:1: details: expected tables of integers"),
         (line(details={"peak_attribution": [{"op": "mm"}]}), "f:1: details: expected tables of integers"),
-        (line(status="okk"), "status: got 'okk', expected one of ok, unsupported"),
+        (line(status="okk"), "status: got 'okk', expected one of ok, unverified"),
         (line(metrics={}), "is ok and has no metrics"),
     ],
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 OURS = {name: p for name, p in problems.problems().items() if p.build.__module__.startswith("hograd_bench.problems.")}
 KNOWN = [pytest.param(p, id=name) for name, p in OURS.items() if p.instance(Spec(2)).closed_form is not None]
 ALL_ORDERS = {
+    "checkpointed_chain",
     "linear",
     "log_sum_exp",
     "matrix_factorization",

@@ -17,6 +17,8 @@ FUSED = "sdpa_attention_loss"
 # Other tests may load problem files of their own into the same process.
 OURS = {name: p for name, p in problems.problems().items() if p.build.__module__.startswith("hograd_bench.problems.")}
 OPEN = [pytest.param(p, id=name) for name, p in OURS.items() if name != FUSED]
+# PyTorch bars saved-tensor hooks, which checkpoints are made of, in torch.func's differentiating transforms.
+TRANSFORMED = [p for p in OPEN if p.id != "checkpointed_chain"]
 SMALL = Spec(2, 2, 2)
 
 
@@ -31,7 +33,7 @@ def rows(instance: Instance) -> Tensor:
     return torch.stack(out).reshape(x.shape * 2)
 
 
-@pytest.mark.parametrize("problem", OPEN)
+@pytest.mark.parametrize("problem", TRANSFORMED)
 def test_torch_func_agrees_with_autograd_at_order_two(problem: Problem) -> None:
     instance = problem.instance(SMALL)
     f, x, v = instance.f, instance.x, instance.v
@@ -73,7 +75,7 @@ def test_nested_forward_mode_agrees_at_order_three(problem: Problem) -> None:
     assert abs(third - scalar.detach()) <= 1e-12 * max(size, 1.0)
 
 
-@pytest.mark.parametrize("problem", OPEN)
+@pytest.mark.parametrize("problem", TRANSFORMED)
 def test_vmap_over_points(problem: Problem) -> None:
     instance = problem.instance(SMALL)
     points = torch.stack([instance.x, instance.x * 0.75])

@@ -35,7 +35,8 @@ def cubic(x: Tensor) -> Tensor:
 def test_s1_second_derivative_of_a_cube(method: str) -> None:
     x = torch.tensor(2.0, dtype=F64)
     record = h.derivative_tensor.method(method)
-    close(h.derivative_tensor(cubic, x, 1, method=method), torch.tensor(12.0, dtype=F64), record)
+    if record.supports(1):
+        close(h.derivative_tensor(cubic, x, 1, method=method), torch.tensor(12.0, dtype=F64), record)
     close(h.hessian(cubic, x, method=method), torch.tensor(12.0, dtype=F64), record)
 
 

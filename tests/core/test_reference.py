@@ -151,15 +151,42 @@ class Once(torch.autograd.Function):
 
 
 LIES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
-    "a formula of second order that is off by 1.001": (lambda x: Wrong.apply(x).prod(), 2),
-    "once_differentiable": (lambda x: Once.apply(x).sum() + (x**3).sum(), 2),
     ".item()": (lambda x: x.sum() * x.sin().sum().item(), 1),
     ".detach()": (lambda x: (x * x.detach()).sum(), 1),
     "no derivative of the Bessel function": (lambda x: torch.special.bessel_j0(x).sum(), 1),
     "a step within reach": (lambda x: torch.where(x > 0.5, 2 * x, x).sum(), 1),
     "not deterministic": (lambda x: x.sum() * torch.rand((), dtype=F64), 1),
-    "PyTorch's third derivative of layer_norm": (lambda x: F.layer_norm(x, (3,)).exp().prod() + x.sin().sum(), 3),
 }
+BY_DIFFERENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], int]] = {
+    "a formula of second order that is off by 1.001": (lambda x: Wrong.apply(x).prod(), lambda x: x.sin().prod(), 2),
+    "once_differentiable": (
+        lambda x: Once.apply(x).sum() + (x**3).sum(), lambda x: x.sin().sum() + (x**3).sum(), 2,
+    ),
+    "no second derivative of cdist": (
+        lambda x: torch.cdist(x.reshape(-1, 1), 2 + x.reshape(-1, 1).detach() * 0).square().sum(),
+        lambda x: 3 * (x - 2).square().sum(), 2,
+    ),
+    "PyTorch's third derivative of layer_norm": (
+        lambda x: F.layer_norm(x, (3,)).exp().prod() + x.sin().sum(),
+        lambda x: ((x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()).exp().prod() + x.sin().sum(), 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_DIFFERENCES)
+def test_what_autograd_gets_wrong_is_found_by_differences(name: str) -> None:
+    f, same, order = BY_DIFFERENCES[name]
+    x, v = tensor(0.5, -1.0, 2.5), tensor(1.0, 2.0, -3.0)
+    for operator, arguments in {
+        "derivative_tensor": (x,),
+        "derivative_vector_product": (x, v),
+        "directional_derivative": (x, v),
+    }.items():
+        found = r.true_value(operator, f, *arguments, order=order)
+        exact = r.true_value(operator, same, *arguments, order=order)
+        assert found.source.startswith("differences of ")
+        assert (found.error, exact.source, exact.error) != (0.0, "", 0.0)
+        assert r.relative_error(found.value, exact.value, found.scale) <= max(found.error, 1e-6)
 
 
 @pytest.mark.parametrize("name", LIES)

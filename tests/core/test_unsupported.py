@@ -129,7 +129,7 @@ def test_a_limit_of_pytorch_is_named(
     arguments = {"f": f, "x": X, "v": V}
     keywords = {"order": order} if operator.takes_order else {}
     with pytest.raises(h.UnsupportedError) as caught:
-        operator(*(arguments[name] for name in operator.inputs), method=method, **keywords)
+        operator.unguarded(*(arguments[name] for name in operator.inputs), method=method, **keywords)
     assert caught.value.reason.startswith(f"{kind}: ")
     assert f"{operator.name}[{method}]" in str(caught.value)
     assert caught.value.__cause__ is not None
