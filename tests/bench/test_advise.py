@@ -336,7 +336,7 @@ def test_a_function_that_prints_forks_seeds_and_mutates_is_measured_all_the_same
         encoding="utf-8",
     )
     request = Request(f"{tmp_path}/rude.py:f", (5,))
-    found = advising.advise_by_name(request, operators=("gradient", "hvp"), seconds=60)
+    found = advising.advise_by_name(request, operators=("gradient", "hvp"), seconds=300)  # however busy the machine
     assert not found.lost, found.lost + found.lost_more
     assert [r.best is not None for r in found.rankings] == [True, True]
     assert "draws numbers" in {sign["name"] for sign in found.signs}
