@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -326,7 +327,7 @@ def test_a_function_that_fails_costs_no_more_than_its_budget(body: str, says: st
     assert time.monotonic() - began < 120
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("HOGRAD_ADVISE" not in os.environ, reason="HOGRAD_ADVISE=1 takes minutes of one's own")
 def test_a_function_that_prints_forks_seeds_and_mutates_is_measured_all_the_same(tmp_path: Any) -> None:
     (tmp_path / "rude.py").write_text(
         "import os, torch\nCALLS = []\n\ndef f(x):\n"

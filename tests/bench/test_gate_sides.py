@@ -89,7 +89,7 @@ def test_a_damaged_tree_is_written_anew(repo: Path, damage: str) -> None:
 def test_what_a_dead_gate_left_is_cleared_and_a_living_ones_is_not(repo: Path) -> None:
     cache = trees.cache_folder(repo)
     folder = cache / "trees"
-    dead, living, foreign = (folder / f"hograd-gate-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
+    dead, living, foreign = (folder / f"hograd-{pid}-x" for pid in (DEAD, os.getpid(), "odd"))
     for left in (dead, living, foreign):
         (left / "tree").mkdir(parents=True)
     trees.tree(repo, repository.commit(repo, "HEAD"), cache)

@@ -216,6 +216,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "reshape": lambda a, shape: a.reshape(shape),
     "transpose": lambda a, i, j: a.swapaxes(i, j),
     "split": lambda a, sizes, dim: np.split(a, np.cumsum(sizes)[:-1], axis=dim),
+    "split_with_sizes": lambda a, sizes, dim=0: np.split(a, np.cumsum(sizes)[:-1], axis=dim),
     "linear": linear,
     "conv2d": conv2d,
     "softmax": softmax,
