@@ -217,6 +217,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "transpose": lambda a, i, j: a.swapaxes(i, j),
     "split": lambda a, sizes, dim: np.split(a, np.cumsum(sizes)[:-1], axis=dim),
     "split_with_sizes": lambda a, sizes, dim=0: np.split(a, np.cumsum(sizes)[:-1], axis=dim),
+    "to": lambda a, *how, **named: a,
+    "view": lambda a, *shape: a.reshape(shape[0] if len(shape) == 1 else shape),
     "linear": linear,
     "conv2d": conv2d,
     "softmax": softmax,
