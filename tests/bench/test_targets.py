@@ -132,7 +132,7 @@ def test_a_function_that_is_another_one_in_float64_has_no_truth() -> None:
 
     with declared(Target(Request("mine"), Example(f, torch.tensor([2.0, 3.0])))) as name:
         row = measure.measure(Cell("gradient", "autograd", name, 1, order=1), ("accuracy",))
-    assert row["status"] == "failed"
+    assert row["status"] == "unverified"
     assert "truth is in doubt: f is 13 in torch.float32 and 35 in float64" in row["reason"]
 
 
