@@ -54,6 +54,6 @@ def remedy(status: str, reason: str) -> str:
     """
     if status == "ok":
         return ""
-    if status in ("unsupported", "failed", "skipped"):
+    if status in ("unsupported", "unverified", "failed", "skipped"):
         return next((remedy for pattern, remedy in _REMEDIES if pattern.search(reason)), "")
     return _BY_STATUS.get(status, "")
