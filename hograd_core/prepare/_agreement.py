@@ -12,7 +12,7 @@ from hograd_core.prepare._task import Task
 _NEARBY = 2.0**-7
 _ROUNDINGS = 16
 """Roundings of the largest entry, and responses to one rounding of the inputs, that two orders of operations may lie
-apart; over the suite's problems eager and float64 are at most a fourth of that apart."""
+apart."""
 
 
 def nearby(inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Private interfaces of torch that prepared kernels use, all of them here. Tested with torch 2.13.0 and 2.14.1 on CPUs.
+"""Private interfaces of torch that prepared kernels use, all of them here. Tested with torch 2.13.0 on a CPU.
 
 Where one of them is gone or fails, the graph is run without it, and the reason says so.
 """
