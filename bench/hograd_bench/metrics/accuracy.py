@@ -338,7 +338,8 @@ def verdict(subject: Subject) -> str | None:
     judgement = judge(subject)
     if judgement.unknown is not None:
         return judgement.unknown
-    return _excess(judgement.error, judgement.allowed, subject)
+    excess = _excess(judgement.error, judgement.allowed, subject)
+    return f"{excess}; truth is by {judgement.source}" if excess and judgement.source else excess
 
 
 def _excess(error: float, allowed: float, subject: Subject) -> str | None:
