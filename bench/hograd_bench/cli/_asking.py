@@ -110,7 +110,7 @@ def checked(given: dict[str, Any]) -> dict[str, Any]:
 
 def asked_by(given: dict[str, Any]) -> Any:
     """What the options ask for."""
-    from hograd_bench import problems, run
+    from hograd_bench import run
 
     axes: dict[str, tuple[Any, ...]] = {}
     for name in AXES:
@@ -118,14 +118,13 @@ def asked_by(given: dict[str, Any]) -> Any:
         if name != "dtype" and not all(word.isdecimal() and int(word) > 0 for word in words):
             raise ValueError(f"--{name}: got {given[name]!r}, expected integers from 1, as in 8,16,32")
         axes[name] = tuple(words if name == "dtype" else map(int, words))
-    files = [Path(file) for file in given["problem_file"]]
     return run.Asked(
         given["preset"],
         tuple(given["cell"] or ()),
         tuple(given["operator"] or ()),
         tuple(given["method"] or ()),
-        (*(given["problem"] or ()), *(problems.of_files(files) if not given["cell"] else ())),
-        tuple(map(str, files)),
+        tuple(given["problem"] or ()),
+        tuple(map(str, given["problem_file"])),
         {name: values for name, values in axes.items() if values},
         given["only"] or "",
         given["device"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +20,13 @@ def list_(
     """Name the operators with their methods, the problems, the metrics and the presets."""
     import hograd_core
     from hograd_bench import metrics, peers, plan, problems
+    from hograd_bench import run as running
 
-    load_problem_files(problem_file)
+    try:
+        with running.loaded([str(file) for file in problem_file or ()]):
+            pass
+    except ValueError as error:
+        raise fail(str(error)) from None
     catalogue: dict[str, Any] = {
         "operators": [
             {
@@ -160,9 +164,9 @@ def run(
         if resume:
             given = asking.as_recorded(context, running.recorded(results, on).get("asked"), given)
         checked = asking.checked(given)
-        load_problem_files(checked["problem_file"])
         asked = asking.asked_by(checked)
-        plans = running.planned(asked)
+        with running.signs_of_life(err, lambda: "planning, and asking the problems how large x is …"):
+            plans = running.planned(asked)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     except ValueError as error:
@@ -202,14 +206,3 @@ def run(
         build_report(results, reports)
     if ended and "ok" not in ended:
         raise fail("no cell came out ok; the reasons are above and in the rows", 1)
-
-
-def load_problem_files(paths: Sequence[Path | str] | None) -> None:
-    """Register what the files declare."""
-    from hograd_bench import problems
-
-    for path in paths or []:
-        try:
-            problems.load_file(path)
-        except (OSError, ValueError) as error:
-            raise fail(str(error)) from None

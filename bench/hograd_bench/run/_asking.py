@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hograd_bench import claim_cells, claims, plan, problems
+from hograd_bench import claim_cells, claims, plan, problems, torch_state
 from hograd_bench.cells import Cell
-from hograd_bench.engine import Host, LostError, call
+from hograd_bench.engine import Host, LostError, suite
 from hograd_bench.plan import Planned
 
 _CENSUS_SECONDS = 30.0
@@ -26,7 +26,7 @@ class Asked:
         operators: names or aliases to sweep instead of the preset's.
         methods: of these operators; none: all.
         problems: to sweep instead of the preset's own.
-        problem_files: files that declare problems.
+        problem_files: files that declare problems: these are swept, too.
         axes: sizes, orders, dtypes and so on to sweep instead of the preset's, by their names in a sweep.
         only: keep what this text selects; see :func:`hograd_bench.plan.selected`.
         device: move every cell there.
@@ -51,19 +51,45 @@ def planned(asked: Asked) -> list[Planned]:
     """The plan for what is asked.
 
     Raises:
-        ValueError: an unknown name, a malformed id, or a size that none of the problems has.
+        ValueError: an unknown name, a malformed id, a size that none of the problems has, or a problem file that cannot
+            be loaded.
     """
-    plans = plan.merge(_cells(asked))
-    if asked.device is not None:
-        plans = [replace(p, cell=replace(p.cell, device=asked.device)) for p in plans]
-    if not asked.timed:
-        plans = [replace(p, families=tuple(name for name in p.families if name != "time")) for p in plans]
-    plans = plan.selected(plans, asked.only) if asked.only else plans
-    return plan.within_budget(plans, asked.budget, functools.partial(_census, asked.problem_files))
+    with loaded(asked.problem_files) as call:
+        plans = plan.merge(_cells(asked))
+        if asked.device is not None:
+            plans = [replace(p, cell=replace(p.cell, device=asked.device)) for p in plans]
+        if not asked.timed:
+            plans = [replace(p, families=tuple(name for name in p.families if name != "time")) for p in plans]
+        plans = plan.selected(plans, asked.only) if asked.only else plans
+        return plan.within_budget(plans, asked.budget, functools.partial(_census, call))
+
+
+@contextlib.contextmanager
+def loaded(files: Sequence[str]) -> Iterator[Callable[..., Any] | None]:
+    """Register what problem files declare, once a process of their own, which answers calls meanwhile, has loaded them.
+
+    They are somebody's programs: one may hang or end the process, or change settings of torch, which are kept here.
+
+    Raises:
+        ValueError: one cannot be loaded; the message names it.
+    """
+    if not files:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            call = stack.enter_context(suite(Host(problem_files=tuple(files))))
+        except LostError as error:
+            remedy = "; let it declare problems, and compute in their factories" if error.status == "timeout" else ""
+            raise ValueError(f"{error}{remedy}") from None
+        with torch_state.kept():
+            for file in files:
+                problems.load_file(file)
+        yield call
 
 
 def _cells(asked: Asked) -> list[Planned]:
-    on = asked.problems
+    on = (*asked.problems, *problems.of_files(asked.problem_files))
     if asked.cells:
         return plan.cells_of(plan.of_cell(Cell.parse(text)) for text in asked.cells)
     if asked.operators:
@@ -86,15 +112,14 @@ def _cells(asked: Asked) -> list[Planned]:
     return plans
 
 
-def _census(files: Sequence[str], instances: Sequence[plan.Sized]) -> list[int | None]:
-    """Entries of x of each; those of problem files are asked in a process, which they may hang or end."""
+def _census(call: Callable[..., Any] | None, instances: Sequence[plan.Sized]) -> list[int | None]:
+    """Entries of x of each; those of problem files are asked in their process, which they may hang or end."""
     own = problems.texts()
     apart = [each for each in instances if each[0] in own]
     known: dict[plan.Sized, int | None] = {}
-    if apart:
+    if apart and call is not None:
         with contextlib.suppress(LostError):  # then the cells' own processes will say
-            host = Host(problem_files=tuple(files))
-            answers = call(host, "hograd_bench.problems:numels", apart, seconds=_CENSUS_SECONDS)
+            answers = call("hograd_bench.problems:numels", apart, seconds=_CENSUS_SECONDS)
             known = dict(zip(apart, answers, strict=True))
     here = [each for each in instances if each[0] not in own]
     known.update(zip(here, plan.census_here(here), strict=True))

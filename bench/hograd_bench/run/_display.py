@@ -86,7 +86,7 @@ class Display:
         gone = time.monotonic() - self._start
         left = gone * (sum(self._weights.values()) / self._work - 1) if self._work else None
         eta = "" if left is None else f", about {left:.0f} s to go"
-        return f"{self._settled}/{self._cells} cells, {gone:.0f} s gone{eta}; at {self._at or 'the start of a process'}"
+        return f"{self._settled}/{self._cells} cells, {gone:.0f} s gone{eta}; {self._at or 'a process starts'}"
 
 
 class Labelled(Console):

@@ -18,7 +18,7 @@ from hograd_bench import driver, known, measure, metrics, peers, plan, problems,
 from hograd_bench.driver import Event, Isolation
 from hograd_bench.engine import Cluster, Engine, EngineError, Host, Local
 from hograd_bench.plan import Planned
-from hograd_bench.run._display import Display, Labelled
+from hograd_bench.run._display import Display, Labelled, signs_of_life
 from hograd_bench.run._outcome import Outcome, RunError
 from hograd_bench.run._resuming import known_failures, resumed
 
@@ -58,17 +58,19 @@ def run(
         RunError: results cannot be written, nothing fits to resume, or processes cannot start.
     """
     console = console or Console(stderr=True)
-    console.print("recording the environment and the machine's ceilings …", markup=False)
     engine = engine or Local()
-    here = engine.environment(peers.packages(p.cell for p in plans))
+    recording = "recording the environment and the machine's ceilings …"
+    console.print(recording, markup=False)
     try:
-        if resume:
-            opened = resumed(results, here)
-        else:
-            described = {**_complete(here, problem_files, plans, record or {}), "ceilings": engine.ceilings()}
-            opened = store.create_run(results, described)
-        opened.hold()
-        bad = known_failures(results)
+        with signs_of_life(console, lambda: recording):
+            here = engine.environment(peers.packages(p.cell for p in plans))
+            if resume:
+                opened = resumed(results, here)
+            else:
+                described = {**_complete(here, problem_files, plans, record or {}), "ceilings": engine.ceilings()}
+                opened = store.create_run(results, described)
+            opened.hold()
+            bad = known_failures(results)
     except store.StoreError as error:
         raise RunError(str(error)) from None
     outcome, started = Outcome(opened.path), time.monotonic()
