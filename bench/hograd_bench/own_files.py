@@ -23,7 +23,7 @@ def describe(error: BaseException) -> str:
     """``Type: first line`` of somebody else's exception, which may be unable to say why."""
     try:
         lines = str(error).strip().splitlines()
-    except Exception:
+    except BaseException:
         lines = ["it cannot say why"]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,17 +31,8 @@ def _go_to(folder: str) -> None:
         os.chdir(folder)
 
 
-def _use(variables: Mapping[str, str]) -> None:
-    for name in set(os.environ) - set(variables):
-        del os.environ[name]
-    os.environ.update(variables)
-
-
 _THREADS = _Setting(torch.get_num_threads, torch.set_num_threads, "set torch's threads to {}")
-_OF_PROCESS = (
-    _Setting(_folder, _go_to, "changed the working folder to {}"),
-    _Setting(lambda: dict(os.environ), _use, "changed environment variables"),
-)
+_FOLDER = _Setting(_folder, _go_to, "changed the working folder to {}")
 _OF_TORCH = (
     _Setting(torch.get_default_dtype, torch.set_default_dtype, "set the default dtype to {}"),
     _Setting(
@@ -79,8 +70,9 @@ _TORCH = Path(torch.__file__).parent
 def kept() -> Iterator[list[str]]:
     """Have the block leave torch and the process as it found them; what it changed is listed at the end, in words."""
     changed: list[str] = []
-    settings = (_THREADS, *_OF_TORCH, *_OF_PROCESS)
+    settings = (_THREADS, *_OF_TORCH, _FOLDER)
     before = [setting.read() for setting in settings]
+    variables = dict(os.environ)
     namespaces = [dict(vars(namespace)) for namespace in _NAMESPACES]
     try:
         yield changed
@@ -89,6 +81,11 @@ def kept() -> Iterator[list[str]]:
         for setting, value in zip(settings, before, strict=True):
             if setting.read() != value:
                 setting.write(value)
+        # New ones stay: torch itself sets some when parts of it are first loaded.
+        others = {name: value for name, value in variables.items() if os.environ.get(name) != value}
+        if others:
+            changed.append(f"changed the environment variables {', '.join(sorted(others))}")
+            os.environ.update(others)
         for namespace, then in zip(_NAMESPACES, namespaces, strict=True):
             now = vars(namespace)
             for name in [name for name in then if callable(then[name]) and now.get(name) is not then[name]]:

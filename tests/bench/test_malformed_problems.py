@@ -19,6 +19,7 @@ EXPECTED = {
     "good_first": ("ok", ""),
     "no_arguments": ("failed", "its factory takes other arguments than (spec, draw)"),
     "a_tuple": ("failed", "returned a tuple, expected Instance(f=…, x=…)"),
+    "yields": ("failed", "its factory returned a generator, expected Instance(f=…, x=…)"),
     "nothing": ("failed", "returned nothing, expected Instance"),
     "factory_exits": ("failed", "SystemExit: bye: the problem ended the program"),
     "factory_ends_it": ("crashed", "exit code 5: os._exit"),
@@ -33,15 +34,23 @@ EXPECTED = {
     "x_sparse": ("failed", "expected a dense tensor"),
     "x_empty": ("failed", "x is empty"),
     "x_moves": ("failed", "its x is another one at each build, so that nothing can be compared; draw all data"),
+    "x_nan": ("unverified", "truth is not finite"),
+    "x_expanded": ("ok", ""),
+    "x_number": ("ok", ""),
     "x_parameter": ("ok", ""),
     "lacks_module": ("failed", "provides 'module' by its declaration, and its extras lack it"),
     "counts_wrongly": ("ok", ""),
     "returns_vector": ("failed", "f: returned shape (4,), expected a 0-dimensional tensor"),
     "returns_float": ("failed", "f: returned float, expected a 0-dimensional tensor"),
+    "returns_complex": ("failed", "f: returned dtype torch.complex128, expected a real floating dtype"),
+    "returns_integer": ("failed", "f: returned dtype torch.int64, expected a real floating dtype"),
+    "takes_two": ("failed", "missing 1 required positional argument: 'y'"),
+    "closes_pipes": ("crashed", "closed its pipe"),
     "returns_nothing": ("failed", "f: returned NoneType"),
     "raises_mutely": ("failed", "MuteError: it cannot say why"),
     "raises_colours": ("failed", "ValueError: \\x1b[31mred\\x1b[0m [bold]x[/bold] :100: \\x07"),
     "raises_own": ("failed", "Own: own: the problem ended the program; have f return, or raise an Exception"),
+    "raises_wordless": ("failed", "Wordless: it cannot say why: the problem ended the program"),
     "leaves": ("failed", "GeneratorExit: gone"),
     "interrupts": ("failed", "KeyboardInterrupt: the problem ended the program"),
     "exits": ("failed", "SystemExit: 3"),
@@ -58,6 +67,7 @@ EXPECTED = {
     "hides": ("unverified", "f hides a dependence from autograd"),
     "prints": ("ok", ""),
     "misbehaves": ("ok", ""),
+    "sets_everything": ("failed", "meanwhile the problem set the default device to meta"),
     "patches": ("unverified", "meanwhile the problem replaced torch.autograd.grad"),
     "good_last": ("ok", ""),
 }
@@ -107,7 +117,7 @@ def test_what_a_problem_changed_is_noted_in_its_row_alone(rows: dict[str, dict[s
         "changed the working folder to /",
     ]
     noted = {name for name, row in rows.items() if "changed" in row["details"]}
-    assert noted == {"misbehaves", "patches"}
+    assert noted == {"misbehaves", "sets_everything", "patches"}
 
 
 def test_where_truth_is_in_doubt_counts_and_agreement_are_there(rows: dict[str, dict[str, Any]]) -> None:

@@ -59,6 +59,11 @@ class Own(BaseException):
     pass
 
 
+class Wordless(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 def patched(*arguments: Any, **keywords: Any) -> Any:
     return (torch.zeros(4),)
 
@@ -68,6 +73,13 @@ def misbehave() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(3)
     os.chdir("/")
+
+
+def set_everything() -> None:
+    os.environ["PATH"] = ""
+    torch.use_deterministic_algorithms(True)
+    torch.set_grad_enabled(False)
+    torch.set_default_device("meta")
 
 
 def fork_once() -> None:
@@ -92,6 +104,7 @@ def changes_x(x: Tensor) -> Tensor:
 of("good_first", quartic)
 declare("no_arguments")(lambda: Instance(quartic, torch.ones(4)))
 declare("a_tuple")(lambda spec, draw: (quartic, draw.normal(spec.n)))
+declare("yields")(lambda spec, draw: (yield Instance(quartic, draw.normal(spec.n))))
 declare("nothing")(lambda spec, draw: None)
 declare("factory_exits")(lambda spec, draw: sys.exit("bye"))
 declare("factory_ends_it")(lambda spec, draw: os._exit(5))
@@ -106,15 +119,23 @@ at("x_meta", lambda spec, draw: torch.ones(spec.n, dtype=draw.dtype, device="met
 at("x_sparse", lambda spec, draw: draw.normal(spec.n).to_sparse(), lambda x: quartic(x.to_dense()))
 at("x_empty", lambda spec, draw: draw.normal(0))
 at("x_moves", lambda spec, draw: torch.full((spec.n,), next(built), dtype=draw.dtype))
+at("x_nan", lambda spec, draw: draw.normal(spec.n) * float("nan"))
+at("x_expanded", lambda spec, draw: draw.normal(1).expand(spec.n))
+at("x_number", lambda spec, draw: draw.normal())
 at("x_parameter", lambda spec, draw: torch.nn.Parameter(draw.normal(spec.n)))
 at("lacks_module", lambda spec, draw: draw.normal(spec.n), provides=("module",))
 at("counts_wrongly", lambda spec, draw: draw.normal(spec.n), operations=lambda spec: 1 / 0)
 of("returns_vector", lambda x: x**3)
 of("returns_float", lambda x: float(quartic(x)))
+of("returns_complex", lambda x: quartic(x) * 1j)
+of("returns_integer", lambda x: torch.tensor(3))
+of("takes_two", lambda x, y: quartic(x))  # type: ignore[misc,arg-type]
+of("closes_pipes", calling(lambda: os.closerange(3, 50)))
 of("returns_nothing", lambda x: None)
 of("raises_mutely", throwing(MuteError()))
 of("raises_colours", throwing(ValueError("\x1b[31mred\x1b[0m [bold]x[/bold] :100: \x07")))
 of("raises_own", throwing(Own("own")))
+of("raises_wordless", throwing(Wordless()))
 of("leaves", throwing(GeneratorExit("gone")))
 of("interrupts", throwing(KeyboardInterrupt()))
 of("exits", throwing(SystemExit(3)))
@@ -131,5 +152,6 @@ declare("kink")(lambda spec, draw: kinked(draw.normal(spec.n)))
 of("hides", lambda x: quartic(x) * x.detach().sum())
 of("prints", calling(lambda: os.write(1, b'{"row": {}}\n') and print("x" * 100_000)))
 of("misbehaves", calling(misbehave))
+of("sets_everything", calling(set_everything))
 of("patches", calling(lambda: setattr(torch.autograd, "grad", patched)))
 of("good_last", quartic)
