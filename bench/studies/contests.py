@@ -23,9 +23,8 @@ def _second_order(problem: str, sizes: str, operator: str = "derivative_vector_p
     cell = f"{problem}/{sizes}/float32/cpu/t1"
     kinds = ("compiled", "graph", *(["eager"] if eager else []))
     peers = ("jax", "jax_vjp_of_grad") if operator == "derivative_vector_product" else ("jax",)
-    return (
-        *(f"{operator}/{method}/{cell}/{kind}" for kind in kinds), *(f"{operator}/{peer}/{cell}/eager" for peer in peers)
-    )  # fmt: skip
+    ours = [f"{operator}/{method}/{cell}/{kind}" for kind in kinds]
+    return (*ours, *(f"{operator}/{peer}/{cell}/eager" for peer in peers))
 
 
 def _bound(problem: str, sizes: str) -> Sides:

@@ -29,8 +29,7 @@ _LOCK = threading.RLock()
 def alone() -> Iterator[None]:
     """One thread at a time, and without warnings: what makes a kernel, since filters of warnings are the process's.
 
-    PyTorch's tracer, decompositions and compiler warn of what they themselves use; what f warns of, it warned of when it
-    was called eagerly before.
+    PyTorch's tracer and compiler warn of what they themselves use; f warned when it was called eagerly before.
     """
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -88,7 +88,9 @@ extern "C"
 {
   #pragma omp parallel for num_threads({{threads}}) if({{threads}} > 1)
   for (long t = 0; t < {{threads}}; t++)
-    {{name}}<{{type}}, {{rows}}>(&{{kernel.index(A, [0, 0])}}, &{{kernel.index(W, [0, 0])}}, Y, {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
+    {{name}}<{{type}}, {{rows}}>(
+      &{{kernel.index(A, [0, 0])}}, &{{kernel.index(W, [0, 0])}}, Y,
+      {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
 }
 """
 _WORTH_A_THREAD = 2**16
