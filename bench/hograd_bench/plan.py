@@ -317,7 +317,7 @@ def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     for name, n, depth, batch in sorted({(c.problem, c.n, c.depth, c.batch) for c in cells}):
         record = problems.problems().get(name)
         if record is not None and record.operations is not None:
-            with contextlib.suppress(Exception):  # of somebody else's problem: then nobody has counted
+            with contextlib.suppress(Exception, SystemExit):  # of somebody else's problem: then nobody has counted
                 counted = record.operations(problems.Spec(n, depth, batch))
                 operations[at(name, n, depth, batch)] = sum(map(int, counted.values()))
     theirs = peers.facts(cells)
