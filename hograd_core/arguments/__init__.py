@@ -23,10 +23,10 @@ from hograd_core.arguments._memory import Budget, MemoryBudgetError, as_bytes, c
 from hograd_core.arguments._packing import Packing, packing
 from hograd_core.arguments._parameters import Part, constants_of, trainable_of
 from hograd_core.arguments._sum import Term, WeightedSum, changed
-from hograd_core.arguments._tree import leaves
+from hograd_core.arguments._tree import leaves, mapped
 
 __all__ = [
     "ASKED", "Arranged", "Asked", "Batch", "Budget", "MemoryBudgetError", "Packing", "Part", "Term", "WeightedSum",
-    "arranged", "as_bytes", "batch", "changed", "check_fits", "constants_of", "in_chunks", "leaves", "packing",
-    "point_of", "slices", "stacked", "taking", "trainable_of", "vectorised",
+    "arranged", "as_bytes", "batch", "changed", "check_fits", "constants_of", "in_chunks", "leaves", "mapped",
+    "packing", "point_of", "slices", "stacked", "taking", "trainable_of", "vectorised",
 ]  # fmt: skip

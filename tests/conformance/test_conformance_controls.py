@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
     pass
 else:
     pass
-from conformance_loop import Case, agrees, arguments_of, loop, make_case, reshaped
+from conformance_loop import Case, agrees, fits, loop, make_case, reshaped
 
 # A batching rule that PyTorch lacks, with a slow fallback, is no error.
 pytestmark = [
@@ -139,7 +139,7 @@ def some_case(operator: Operator) -> Case:
     """The first problem that has the operator's arguments; mlp for those of f."""
     for name in ("mlp", *sorted(problems.problems())):
         case = make_case(name, torch.float64)
-        if arguments_of(operator, case.instance) is not None:
+        if fits(operator, case.instance):
             return case
     raise AssertionError(f"{operator.name}: no problem has its arguments {operator.inputs}")
 
