@@ -124,6 +124,6 @@ def stacked(results: Any) -> Any:
 
     def lengthened(value: Any) -> Tensor:
         tensor = torch.as_tensor(value)
-        return (tensor if tensor.layout is torch.strided else tensor.to_sparse_coo()).unsqueeze(0)
+        return (tensor if tensor.layout is torch.strided else tensor.to_sparse()).unsqueeze(0)
 
     return _tree.mapped(lengthened, results)

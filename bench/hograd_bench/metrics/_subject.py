@@ -139,8 +139,8 @@ class Subject:
         """
         x = self.instance.x.detach().requires_grad_(True)
         with torch.enable_grad():
-            (g,) = torch.autograd.grad(self.instance.f(x), x, allow_unused=True, materialize_grads=True)
-        return g
+            found: tuple[Tensor] = torch.autograd.grad(self.instance.f(x), x, allow_unused=True, materialize_grads=True)
+        return found[0]
 
     def precise(self) -> problems.Instance:
         """The problem in float64 on the CPU, at exactly the rounded values that :meth:`call` sees."""

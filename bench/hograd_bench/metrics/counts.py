@@ -69,7 +69,7 @@ def measure(subject: Subject) -> Readings:
 
     def counted_call() -> Any:
         nonlocal evaluations
-        f = subject.arguments[subject.operator.inputs.index("f")]
+        f: Callable[..., Tensor] = subject.arguments[subject.operator.inputs.index("f")]
 
         def counting(*given: Any) -> Tensor:
             nonlocal evaluations
