@@ -282,8 +282,7 @@ def test_truth_of_kfac_is_the_definition_that_hograd_computes_by_another_route()
     judged = accuracy.judge(subject)
     assert judged.error < 1e-12
     assert judged.error <= judged.allowed == 64 * 16 * torch.finfo(torch.float64).eps
-    exact = subject.precise_arguments()
-    assert "exceeds" in accuracy.against(subject, subject.call() * 1.001, exact, "here")
+    assert "exceeds" in accuracy.against(subject, [subject.call() * 1.001], subject.precise(), "here")
 
 
 def test_the_minimum_on_paper_is_one_and_an_unknown_one_is_refused():
