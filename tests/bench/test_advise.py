@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -267,6 +268,7 @@ def test_what_is_too_large_or_too_slow_is_not_begun() -> None:
 
 
 def test_this_process_is_an_engine_too() -> None:
+    frozen = gc.get_freeze_count()
     cell = Cell("gradient", "autograd", "sin_chain", 4, order=1)
     unwanted = Task(Cell("gradient", "func", "sin_chain", 4, order=1), ("accuracy",))
     begun, ended = Here().run([Task(cell, ("accuracy", "time")), unwanted], lambda task: task is not unwanted)
@@ -274,6 +276,7 @@ def test_this_process_is_an_engine_too() -> None:
     assert ended.row is not None
     assert ended.row["status"] == "ok"
     assert ended.row["metrics"]["seconds_min"] > 0
+    assert (gc.get_freeze_count() > 0) == (frozen > 0)
 
 
 def test_a_lambda_is_measured_here_and_the_advice_says_so() -> None:

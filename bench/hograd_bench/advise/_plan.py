@@ -96,7 +96,8 @@ def methods(described: Mapping[str, Any], need: Need) -> list[Mapping[str, Any]]
         for m in record["methods"]
         if m["min_order"] <= need.order and (m["max_order"] is None or need.order <= m["max_order"])
     ]
-    return sorted(fit, key=lambda m: (m["name"] not in record["first"], not m["exact"]))
+    first = {name: place for place, name in enumerate(record["first"])}
+    return sorted(fit, key=lambda m: (first.get(m["name"], len(first)), not m["exact"]))
 
 
 def cell(described: Mapping[str, Any], problem: str, need: Need, method: str, n: int | None = None) -> Cell:

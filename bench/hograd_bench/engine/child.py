@@ -5,12 +5,13 @@ another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
 {"unknown": "why"} where this host's suite has no such cell; {"more": true} after the last, which waits for a list of
-further tasks. A batch with "call" is answered by {"ready": true} once what it needs is
-loaded, and {"result": ...}.
+further tasks. A batch with "call" is answered by {"ready": true} once what it needs is loaded, and {"result": ...};
+then the process ends with its input, or goes on with a batch that comes there.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import json
@@ -97,6 +98,9 @@ def work(
     sweeps = Path(plugin.__file__).parent
     options = ["-c", str(sweeps / "pytest.ini"), str(sweeps), *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min"]
     if first is not None:
+        importlib.import_module("torch._dynamo")  # autograd does at some first call, in seconds, which are no cell's
+        gc.collect()
+        gc.freeze()  # libraries are no garbage: every cell collects, which else takes longer than a small cell
         pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
 
 
@@ -156,5 +160,6 @@ def main() -> None:
         function = getattr(importlib.import_module(module), name)
         emit({"ready": True})
         emit({"result": function(*given["arguments"])})
-    else:
+        given = json.loads(requests.readline() or "null")
+    if given is not None:
         work(given, ask, emit, more)
