@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROBLEM = "target"
 _FILE = """from hograd_bench.targets import declare
 import json
-declare(json.loads({given!r}), {problem!r})
+declare(json.loads({given!r}), {problem!r}, sweeps={sweeps})
 """
 _SHARE = 0.35
 """Of the time that is left, what one method may be expected to take: more, and it is foretold instead."""
@@ -76,6 +76,7 @@ class Session:
         memory: limit that advice keeps to: bytes, or text as ``hograd_core`` takes it.
         wanted, order: operators, and one derivative order more.
         progress: hears what is done.
+        preparations: what the best methods are made ready by as well.
         target: objects, for which no child process can be asked.
         clock: seconds that only grow.
         described, rows: what is known so far.
@@ -87,6 +88,7 @@ class Session:
     wanted: Sequence[str] = _plan.NEEDS
     order: int | None = None
     progress: Progress = lambda what, gone: None
+    preparations: Sequence[str] = tuple(_plan.PREPARATIONS)
     target: Target | None = None
     clock: Callable[[], float] = time.monotonic
     described: dict[str, Any] = field(default_factory=dict)
@@ -118,10 +120,10 @@ class Session:
             return
         with tempfile.TemporaryDirectory(prefix="hograd-advise-") as folder:
             file = Path(folder) / "target.py"
-            given = json.dumps(self.request.to_json())
-            file.write_text(_FILE.format(given=given, problem=PROBLEM), encoding="utf-8")
             host = Host(problem_files=(str(file),))
             with self._looked_at() as (self.described, process):
+                given, sweeps = json.dumps(self.request.to_json()), _plan.sweeps(self.described, self.seconds)
+                file.write_text(_FILE.format(given=given, problem=PROBLEM, sweeps=sweeps), encoding="utf-8")
                 limits = Limits(max(_LONGEST, self.seconds / 4), int(self.described["memory"]) + _INTERPRETER)
                 self._measure(PROBLEM, host, Local(1, limits, process))
 
@@ -130,7 +132,7 @@ class Session:
         from hograd_bench.advise._here import Here
 
         self.described = _not_lost(targets.describe(target, self.memory, self.seconds / 6))
-        with targets.declared(target) as problem:
+        with targets.declared(target, _plan.sweeps(self.described, self.seconds)) as problem:
             self._measure(problem, Host(), Here())
 
     @contextmanager
@@ -156,7 +158,10 @@ class Session:
         self._until = max(self._until, self.clock() + _MEASURING * self.seconds)
         needs = _plan.needs(self.described, self.wanted, self.order)
         planned = {cell.id: (need, _plan.FULL) for need, cell in _plan.ranked(self.described, problem, needs)}
-        ready = {cell.id: (need, _plan.PREPARED) for need, cell in _plan.prepared(self.described, problem, needs)}
+        ready = {
+            cell.id: (need, _plan.PREPARED)
+            for need, cell in _plan.prepared(self.described, problem, needs, self.preparations)
+        }
         planned |= ready
         cells = self._law_cells(problem, needs)
         laws = {cell.id: (need, _plan.COUNTED) for need, cell in cells if cell.id not in planned}
@@ -183,7 +188,7 @@ class Session:
         """Why a cell is not begun, or None."""
         if law or cell.preparation != "eager":
             best = _fastest(self.rows, cell.operator, cell.order, self.described["n"])[:2]
-            takes = _plan.seconds(self.described, need, cell.method, cell.n, truth=law)
+            takes = _plan.seconds(self.described, need, cell.method, self.seconds, cell.n, truth=law)
             takes += 2 * _plan.PREPARATIONS.get(cell.preparation, 0.0)  # it is prepared twice, to tell what is kept
             return None if takes < _SHARE * self.left and cell.method in best else "it is not among the best"
         if _plan.result_bytes(self.described, need) > self.described["memory"]:
@@ -193,7 +198,7 @@ class Session:
             (row["operator"], row["order"]) == (cell.operator, cell.order) and row["status"] != "skipped"
             for row in self.rows
         )
-        expected = _plan.seconds(self.described, need, cell.method, truth=first)
+        expected = _plan.seconds(self.described, need, cell.method, self.seconds, truth=first)
         share = _SHARE * max(self.left, first * _AT_LEAST * self.seconds)
         if expected > share:
             return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"

@@ -11,7 +11,6 @@ then the process ends with its input, or goes on with a batch that comes there.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import itertools
 import json
@@ -74,6 +73,7 @@ def work(
     """
     import pytest
 
+    from hograd_bench.metrics._allocations import settled
     from hograd_bench.sweeps import plugin
 
     load(given)
@@ -98,10 +98,8 @@ def work(
     sweeps = Path(plugin.__file__).parent
     options = ["-c", str(sweeps / "pytest.ini"), str(sweeps), *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min"]
     if first is not None:
-        importlib.import_module("torch._dynamo")  # autograd does at some first call, in seconds, which are no cell's
-        gc.collect()
-        gc.freeze()  # libraries are no garbage: every cell collects, which else takes longer than a small cell
-        pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
+        with settled():
+            pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
 
 
 def known(task: dict[str, Any]) -> Any:

@@ -97,6 +97,8 @@ class Instance:
         closed_form: derivatives known on paper.
         extras: further arguments that operators ask for by name (``module``, ``loss``, ``inputs``,
             ``targets``, ...); a problem declares their names in ``provides``.
+        sweeps: sweeps over the graph of f that a truth may take; what takes more is held against samples of it. None:
+            however many it takes.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -104,6 +106,7 @@ class Instance:
     v: Tensor | None = None
     closed_form: ClosedForm | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    sweeps: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
