@@ -93,7 +93,7 @@ def advise_by_name(
         order: likewise.
         memory: likewise.
         seconds: likewise.
-        sizes: values of its size parameter to foretell at; none: eight times its size.
+        sizes: values of its size parameter to foretell at; none: about eight times its size.
         preparations: as in :func:`advise`.
         progress: hears what is done.
 
@@ -117,7 +117,7 @@ def _advice(session: Session, sizes: tuple[int, ...] = (), notes: tuple[str, ...
     here = frame[frame["n"] == described["n"]]
     known.remember(f"advise-{described['function']}", here, dict.fromkeys(here["problem"], described["function"]))
     return Advice(
-        request, described, frame, needs, sizes or (8 * described["n"],),
+        request, described, frame, needs, sizes or tuple(described["law_sizes"][-1:]),
         time.monotonic() - began, notes=notes,
     )  # fmt: skip
 
