@@ -66,6 +66,8 @@ def summary(described: Mapping[str, Any]) -> str:
 
 def cells(ranked: Ranked) -> tuple[str, ...]:
     """A method's line: time, gradients, peak, error."""
+    if math.isfinite(ranked.foretold):
+        return (f"{units.seconds(ranked.foretold)} foretold", "", "", "")
     if ranked.status != "ok":
         return (ranked.status, "", "", "")
     over = " (over)" if ranked.fits is False else ""
@@ -73,7 +75,7 @@ def cells(ranked: Ranked) -> tuple[str, ...]:
         units.seconds(ranked.seconds) if math.isfinite(ranked.seconds) else "–",
         units.figures(ranked.gradients) if math.isfinite(ranked.gradients) else "–",
         units.binary(ranked.peak) + over if math.isfinite(ranked.peak) else "–",
-        f"{ranked.error:.1e}" if math.isfinite(ranked.error) else "–",
+        f"{ranked.error:.1e}{' (samples)' if ranked.sampled else ''}" if math.isfinite(ranked.error) else "–",
     )
 
 
@@ -98,6 +100,8 @@ def _reasons(ranking: Ranking) -> list[str]:
     for each in ranking.ranked:
         if each.status != "ok":
             by.setdefault((each.status, each.reason, each.remedy), []).append(named(each))
+        elif each.sampled:
+            by.setdefault(("samples", f"held against truth at {each.sampled} alone", ""), []).append(named(each))
     return [
         f"  {', '.join(names)}: {status}: {reason}" + (f"; {remedy}" if remedy else "")
         for (status, reason, remedy), names in by.items()

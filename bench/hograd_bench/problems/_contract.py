@@ -103,6 +103,8 @@ class Instance:
         args: what f takes after x, not differentiated.
         in_dims: an entry for x and for each of ``args``, as of ``torch.vmap``: which axes count points. Results are
             then those at every point, and v counts points as x does.
+        sweeps: sweeps over the graph of f that a truth may take; what takes more is held against samples of it. None:
+            however many it takes.
         given: what the factory gave, where this is the same as methods take it (:meth:`Problem.instance`): f of one
             tensor x, of a batch the first point.
     """
@@ -114,6 +116,7 @@ class Instance:
     extras: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[Any, ...] = ()
     in_dims: Any = None
+    sweeps: int | None = None
     given: Instance | None = None
 
     @property
