@@ -108,8 +108,8 @@ def _numel(frame: pd.DataFrame) -> laws.ExactLaw | None:
 
 def _peak(ranking: Ranking, law: laws.ExactLaw | None, series: pd.DataFrame, n: int, memory: int) -> Iterator[Foretold]:
     best = ranking.at_once
-    seen = series[series["n"] == n]["peak_bytes"] if len(series) else ()
-    needed = int(seen.iloc[0]) if len(seen) else None if law is None else _at(law, n)
+    seen = series[series["n"] == n]["peak_bytes"].to_list() if len(series) else []
+    needed = int(seen[0]) if seen else None if law is None else _at(law, n)
     if best is None or needed is None:
         return
     largest = None
