@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ def trainable_of(module: nn.Module, parameters: str | Sequence[str] | None = Non
         raise ValueError("module: got no parameter with requires_grad=True, expected at least one; unfreeze some")
     if parameters is None:
         return trainable
-    patterns = [parameters] if isinstance(parameters, str) else parameters
+    patterns: Any = [parameters] if isinstance(parameters, str) else parameters
     if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"parameters: got {parameters!r}, expected a name or a pattern of names, or a list of them")
     names = {name: id(p) for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
