@@ -58,7 +58,7 @@ class Bound:
     def __init__(self, prepared: Prepared, task: Task, x: Tensor, args: tuple[Tensor, ...]) -> None:
         self._prepared, self._task = prepared, task
         self._x, self._args = x, args
-        self._bindings: dict[int | None, _Binding | None] = {}
+        self.bindings: dict[int | None, _Binding | None] = {}
 
     def __call__(self, v: Tensor, *, in_dims: int | None = None) -> Tensor:
         """The product with v, shaped like x; with ``in_dims=0`` with each of V along dimension 0, as many rows.
@@ -73,7 +73,7 @@ class Bound:
         if rows == 0:
             return torch.zeros_like(v)
         if not _entrance._STATE.evaluating:
-            binding = self._bindings.get(rows)
+            binding = self.bindings.get(rows)
             if binding is not None:
                 result = binding.quickly(v)
                 if result is not None:
@@ -92,9 +92,9 @@ class Bound:
         tensors, entry = self._prepared.entry_for([self._x, v], self._args)
         halves = self._prepared.halves(entry, tensors, rows)
         binding = None if halves is None else _Binding(self, halves, entry, tensors)
-        if len(self._bindings) >= _MOST_BATCHES:
-            self._bindings.clear()
-        self._bindings[rows] = binding
+        if len(self.bindings) >= _MOST_BATCHES:
+            self.bindings.clear()
+        self.bindings[rows] = binding
         return binding
 
 

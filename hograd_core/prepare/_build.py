@@ -158,8 +158,9 @@ def build(
     reasons: list[str] = []
     for candidate in preparations:
         try:
-            kernel = make(candidate)
-            why = agrees(kernel)
+            with _inductor.alone():
+                kernel = make(candidate)
+                why = agrees(kernel)
         except CannotPrepareError as error:
             why = str(error)
         except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there

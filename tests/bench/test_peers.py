@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,6 @@ from typer.testing import CliRunner
 
 import hograd_core
 from hograd_core import UnsupportedError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 HVP = Cell("derivative_vector_product", "p", "quadratic", 4)

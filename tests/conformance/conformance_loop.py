@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,6 @@ from torch import Tensor
 
 import hograd_core
 from hograd_core import Method, Operator, UnsupportedError, reference
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 SIZES = {"n": 3, "depth": 2, "batch": 2}
 # Highest order in each dtype, and for networks: 1.001 must be told from 1 in the first two.

@@ -6,19 +6,8 @@ unsupported.toml says which combinations and why, and a difference in either dir
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
-from hograd_bench import problems
-
-import hograd_core
-from hograd_core import reference
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
 from conformance_loop import (
     ORDERS,
     agrees,
@@ -30,6 +19,10 @@ from conformance_loop import (
     orders_of,
     reshaped,
 )
+from hograd_bench import problems
+
+import hograd_core
+from hograd_core import reference
 
 # A batching rule that PyTorch lacks, with a slow fallback, is no error.
 pytestmark = [

@@ -131,6 +131,29 @@ def test_updates_of_tensors_that_f_refers_to_are_seen(preparation: str) -> None:
     assert p.traces == 3
 
 
+@every
+def test_matrices_that_are_parts_of_one_vector(preparation: str) -> None:
+    inputs = normal(2, 4, seed=20)
+
+    def f(x: Tensor) -> Tensor:
+        a, b, c, d = x.split([2, 16, 3, 15])
+        return (((inputs * c[0]) @ b.view(4, 4)).tanh() @ torch.cat([d, a[:1]]).view(4, 4).t()).tanh().square().sum()
+
+    x, v = normal(36, seed=21), normal(36, seed=22)
+    p = prepare(h.hvp, f, x, preparation=preparation)
+    assert p.reason is None
+    assert close(p(x, v), h.hvp(f, x, v))
+    assert close(p.bind(x)(v), h.hvp(f, x, v))
+
+
+@every
+def test_numbers_may_select_but_masks_may_not(preparation: str) -> None:
+    f = lambda x: x[torch.tensor([1, 1, 5, 0])].pow(3).sum() * x.sum()  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation=preparation)
+    assert p.reason is None
+    assert close(p(X, V), h.hvp(f, X, V))
+
+
 def test_the_point_that_f_refers_to_as_well_is_no_input() -> None:
     x = X.clone()
     f = lambda p: (p * x).sum() ** 3  # noqa: E731
@@ -325,7 +348,7 @@ def test_bound_products(preparation: str) -> None:
     assert close(b(V), h.hvp(f, x, V))
     whole = b(directions, in_dims=0)
     assert close(whole, torch.stack([h.hvp(f, x, v) for v in directions]))
-    assert not any(binding is None for binding in b._bindings.values())
+    assert not any(binding is None for binding in b.bindings.values())
     with torch.no_grad():
         x.mul_(0.5)
     assert close(b(V), h.hvp(f, x, V))
@@ -337,7 +360,7 @@ def test_a_bound_product_does_less_than_a_whole_one() -> None:
     p = prepare(h.hvp, network(), X, preparation="graph")
     b = p.bind(X)
     b(V)
-    binding = b._bindings[None]
+    binding = b.bindings[None]
     assert binding is not None
     assert dispatched(lambda: binding.run(V)) < dispatched(lambda: p(X, V))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_type
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import assert_type
 
 import hograd_core
 from hograd_core import Operator

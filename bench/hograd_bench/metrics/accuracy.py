@@ -71,6 +71,7 @@ class Judgement:
     error: float = math.inf
     unknown: str | None = None
     source: str = ""
+    sampled: str = ""
     deviation: float = math.inf
     magnitude: float = math.nan
 
@@ -101,6 +102,10 @@ def _judge(subject: Subject) -> Judgement:
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     allowed = reference.tolerance(subject.method, subject.dtype, order)
     results = subject.tensors(repeatable(subject.call)())
+    most = subject.instance.sweeps
+    large = most is not None and reference.sweeps(subject.operator.name, subject.instance.x.numel(), order) > most
+    if large and len(results) == 1:
+        return _judge_samples(subject, results[0], order, allowed)
     skew = asymmetry(results, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
     if not reference.has_truth(subject.operator.name):
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
@@ -131,6 +136,24 @@ def _error(results: list[Any], truths: list[Truth]) -> float:
     if len(results) != len(truths):
         return math.inf
     return max(reference.relative_error(r, t.value, t.scale) for r, t in zip(results, truths, strict=True))
+
+
+def _judge_samples(subject: Subject, result: Any, order: int, allowed: float) -> Judgement:
+    """The same where the whole truth would take too long."""
+    from hograd_bench.metrics._calls import repeatable
+    from hograd_core import reference
+
+    skew = Missing("the result is large, and held against samples of its truth")
+    f, x, *_ = subject.precise().each(subject.operator)[0]
+    try:
+        found = repeatable(lambda: reference.sampled(subject.operator.name, result, f, x, order=order))()
+    except reference.TruthError as doubt:
+        return Judgement(allowed, skew, unknown=f"truth is in doubt: {doubt}")
+    if not found.finite:
+        return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
+    if not found.error <= allowed:
+        _refuse_if_it_changes(subject)
+    return Judgement(allowed, skew, found.error, sampled=found.what, deviation=found.error)
 
 
 def _refuse_if_it_changes(subject: Subject) -> None:
@@ -298,6 +321,8 @@ def measure(subject: Subject) -> Readings:
     readings = Readings({"tolerance": judgement.allowed, "asymmetry": judgement.asymmetry})
     if judgement.source:
         readings.details["truth"] = f"{judgement.source}, for autograd has none; the tolerance holds their error"
+    if judgement.sampled:
+        readings.details["sampled"] = judgement.sampled
     known = judgement.unknown is None
     readings.values["disagreement"] = Missing("the truth is known") if known else _disagreement(subject)
     reason = judgement.unknown
@@ -311,7 +336,11 @@ def measure(subject: Subject) -> Readings:
     readings.values["ulp_error"] = judgement.error / torch.finfo(subject.dtype).eps
     readings.values["deviation"] = judgement.deviation
     known = math.isfinite(judgement.magnitude)
-    readings.values["magnitude"] = judgement.magnitude if known else Missing("the truth is zero, or not finite")
+    readings.values["magnitude"] = (
+        judgement.magnitude
+        if known
+        else Missing("only samples of the truth are known" if judgement.sampled else "the truth is zero, or not finite")
+    )
     return readings
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,8 @@ class Instance:
         args: what f takes after x, not differentiated.
         in_dims: an entry for x and for each of ``args``, as of ``torch.vmap``: which axes count points. Results are
             then those at every point, and v counts points as x does.
+        sweeps: sweeps over the graph of f that a truth may take; what takes more is held against samples of it. None:
+            however many it takes.
         given: what the factory gave, where this is the same as methods take it (:meth:`Problem.instance`): f of one
             tensor x, of a batch the first point.
     """
@@ -114,6 +116,7 @@ class Instance:
     extras: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[Any, ...] = ()
     in_dims: Any = None
+    sweeps: int | None = None
     given: Instance | None = None
 
     @property
@@ -296,24 +299,44 @@ def problem(
     """Declare a problem by its factory; see :class:`Problem` for the arguments.
 
     Raises:
-        ValueError: the name is taken or holds other characters than letters, digits, "_", "-" and ".", the family is
-            no short text, or a size is not n, depth or batch.
+        ValueError: an argument is of another kind, the name is taken or holds other characters than letters, digits,
+            "_", "-" and ".", the family is no short text, or a size is not n, depth or batch.
     """
+    for what, given in (("name", name), ("formula", formula), ("source", source), ("family", family)):
+        if not isinstance(given, str):
+            raise ValueError(f"problem: got the {what} {given!r}, expected text")
+    given_extras: object = provides  # whatever it is typed
+    given_sizes: object = sizes
+    if not isinstance(given_extras, tuple | list) or not all(isinstance(extra, str) for extra in given_extras):
+        raise ValueError(f"problem: got provides={provides!r}, expected a tuple of names, such as ('module', 'loss')")
+    if operations is not None and not callable(operations):
+        raise ValueError(f"problem: got operations={operations!r}, expected a function of spec")
     if not _NAME.fullmatch(name):
         raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
         raise ValueError(f"problem: {name!r} is declared twice")
-    text = str(family)
-    if text != family or not text.isprintable() or not 0 < len(text.strip()) <= 40:
+    if not family.isprintable() or not 0 < len(family.strip()) <= 40:
         raise ValueError(f"family: got {family!r}, expected a word or two, such as 'network'")
-    if not set(sizes) <= {"n", "depth", "batch"}:
-        raise ValueError(f"sizes: got {sorted(sizes)}, expected some of n, depth, batch")
+    if not isinstance(given_sizes, Mapping) or not set(given_sizes) <= {"n", "depth", "batch"}:
+        raise ValueError(
+            f"sizes: got {sizes!r}, expected a dict from some of n, depth, batch to what each means here, as "
+            "{'n': 'entries of x'}"
+        )
 
     def declare(build: Callable[[Spec, Draw], Instance]) -> Callable[[Spec, Draw], Instance]:
-        _PROBLEMS[name] = Problem(name, formula, source, family, dict(sizes), build, provides, operations)
+        if not callable(build):
+            raise ValueError(f"problem: {name!r} decorates {build!r}, expected a function of (spec, draw)")
+        meanings = {size: str(meaning) for size, meaning in sizes.items()}
+        _PROBLEMS[name] = Problem(name, formula, source, family, meanings, build, tuple(provides), operations)
         return build
 
     return declare
+
+
+def withdraw(names: Iterable[str]) -> None:
+    """Forget problems, those of a file that could not be run to its end."""
+    for name in names:
+        del _PROBLEMS[name]
 
 
 def registered() -> dict[str, Problem]:
