@@ -144,7 +144,7 @@ def peers(session: nox.Session) -> None:
     """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)
     own = str(PEERS / BIN / "python")
-    files = ("tests/bench/test_peers_installed.py", "tests/bench/test_arguments_jax.py")
+    files = tuple(f"tests/bench/test_{name}.py" for name in ("peers_installed", "arguments_jax", "arguments_peers"))
     session.run(own, "-m", "pytest", "-q", *files, external=True)
     session.run(own, "-m", "hograd_bench", "run", "--preset", "peers", *session.posargs, external=True)
 

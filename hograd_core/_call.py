@@ -221,6 +221,10 @@ class Call:
                 return here.shaped(self.computed(here.given), self.operator.result, self.order)
             if chunk_size is not None:
                 chunk_size = check_positive(chunk_size, "chunk_size")
+            if self.options.get("out") is not None:
+                raise TypeError(
+                    "out: got in_dims as well, whose results are joined anew; call it at each point instead"
+                )
             batched = batch(arguments, roles, asked)
             self.points = batched.size
             result = self._of_batch(batched, budget or chunk_size, other)
@@ -243,7 +247,11 @@ class Call:
             return self.computed(last[0].given)
 
         result = arguments[name].combined(of_term)
-        result = result if out is None else out.copy_(result)
+        if out is not None:
+            if (out.shape, out.dtype, out.device) != (result.shape, result.dtype, result.device):
+                wanted = f"{tuple(result.shape)} of {result.dtype} on {result.device}"
+                raise ValueError(f"out: got {tuple(out.shape)} of {out.dtype} on {out.device}, expected {wanted}")
+            result = out.copy_(result)
         return last[0].shaped(result, self.operator.result, self.order)
 
     def _refuse_meaningless(self, asked: Asked) -> None:

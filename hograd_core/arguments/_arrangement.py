@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,11 @@ def arranged(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Arranged:
     if function is None or point is None:
         return Arranged(found, None, False)
     packed: Packing | None = None
+    if roles.structured and dataclasses.is_dataclass(given[point]) and _tree.is_leaf(given[point]):
+        kind = type(given[point]).__name__
+        raise TypeError(
+            f"{point}: got {kind}, expected a structure; make it one: torch.export.register_dataclass({kind})"
+        )
     if roles.structured and not _tree.is_leaf(given[point]):
         packed = packing(given[point], point)
         for name in (point, *roles.directions):
@@ -177,7 +183,7 @@ def point_of(f: Any, x: Any, args: tuple[Any, ...] = ()) -> tuple[Callable[..., 
 
 def bound(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[Tensor], Any]:
     """f of its first argument alone; tensors among the others are constants, but within a larger derivative."""
-    held = args if kept() else _tree.detached(args)
+    held = _tree.ordinary(args if kept() else _tree.detached(args))
 
     def of_point(x: Tensor) -> Any:
         return f(x, *held)

@@ -76,6 +76,11 @@ class Packing:
         if structure != self.structure:
             got = _outline(_tree.paths(tree), type(tree).__name__)
             mine = _outline([at.removeprefix(self.name) for at in self.names])
+            other = _tree.other_container(tree, _tree.unflatten(self.like, self.structure)) if got == mine else None
+            if other is not None:
+                raise ValueError(
+                    f"{name}{other[0]}: got a {other[1]}, expected a {other[2]} like {self.name}{other[0]}"
+                )
             raise ValueError(
                 f"{name}: got {got}, expected the structure of {self.name}, {mine}; "
                 "give it the same containers and keys"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._entrance import entrance
-from hograd_core.arguments import _tree, changed, packing, trainable_of
+from hograd_core.arguments import _tree, changed, check_fits, packing, trainable_of
 from hograd_core.curvature._model import Inputs, Loss
 from hograd_core.curvature.fisher import fisher_vector_product
 from hograd_core.curvature.gauss_newton import gauss_newton_vector_product
@@ -56,8 +56,14 @@ class Block:
         return self.matvec(v)
 
     def matrix(self) -> Tensor:
-        """All entries, by as many products as the shorter side is long."""
+        """All entries, by as many products as the shorter side is long.
+
+        Raises:
+            MemoryBudgetError: they are larger than what is free.
+        """
         height, width = self.shape
+        where = f"the block of {self.rows} and {self.columns}"
+        check_fits(where, height * width * self._union.dtype.itemsize, self._union.device)
         union, shift = self._union, 0 if self.diagonal is not None else height
         if width <= height:
             columns = [union.matvec(unit_vector(union, shift + j))[:height] for j in range(width)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hograd_core._checks import check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import entrance, in_autocast, kept, released, watched
-from hograd_core.arguments import point_of
+from hograd_core.arguments import check_fits, point_of
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.hazards import guard
@@ -261,7 +261,12 @@ class HessianOperator(OperatorBase):
 
 
 def dense_matrix(operator: SymmetricOperator) -> Tensor:
-    """The operator's (n, n) matrix by n products, one a column."""
+    """The operator's (n, n) matrix by n products, one a column.
+
+    Raises:
+        MemoryBudgetError: it is larger than what is free.
+    """
+    check_fits("the dense matrix", operator.n**2 * operator.dtype.itemsize, operator.device)
     matrix = torch.empty(operator.n, operator.n, dtype=operator.dtype, device=operator.device)
     for i in range(operator.n):
         matrix[:, i] = operator.matvec(unit_vector(operator, i))

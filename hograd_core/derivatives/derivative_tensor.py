@@ -98,7 +98,7 @@ def _entries(out: Any, x: Tensor, order: int) -> Tensor:
 
     Raises:
         TypeError: ``out`` is no tensor in the dtype of x, or the result is differentiated further.
-        ValueError: its shape, strides or device are others.
+        ValueError: its shape, strides or device are others, or it lies in the memory of x.
     """
     shape = x.shape * order
     if out is None:
@@ -111,6 +111,9 @@ def _entries(out: Any, x: Tensor, order: int) -> Tensor:
             f"out: got shape {tuple(out.shape)} on {out.device}, expected {tuple(shape)} on {x.device}, contiguous; "
             "of a structure x: (n, n) of its n elements"
         )
+    if out.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        # Even side by side: autograd takes what is written to one part for a change of the other.
+        raise ValueError("out: shares its memory with x, which would change under way; give it memory of its own")
     return out.view(-1)
 
 

@@ -315,3 +315,9 @@ def test_sparse_results_of_a_batch_are_one_sparse_tensor() -> None:
     true = torch.stack([h.hessian(chained, x, args=(w,)) for x, w in zip(points, weights, strict=True)])
     assert found.layout is torch.sparse_coo
     torch.testing.assert_close(found.to_dense(), true)
+
+
+def test_a_series_under_vmap_is_refused_with_the_way_out() -> None:
+    points = draw(2, 3)
+    with pytest.raises(UnsupportedError, match=r"a series hides its coefficients .*take batches by in_dims"):
+        torch.func.vmap(lambda x: h.directional_derivative(lambda z: z.sin().sum(), x, V, 2, method="taylor"))(points)

@@ -110,3 +110,17 @@ def test_groups_are_names_and_each_is_in_one() -> None:
         made("hessian", by="layer", pairs=[("0", "9")])
     with pytest.raises(ValueError, match="matrix: got 'hessian', expected one of gauss_newton, fisher; of a function"):
         model_blocks(NET, LOSS, INPUTS, LABELS, matrix="hessian")
+
+
+def test_what_cannot_fit_is_refused_before_it_is_made() -> None:
+    """Wherever all entries of a matrix are formed: before the first product, let alone the last."""
+    wide = {"a": torch.zeros(2_000_000), "b": torch.zeros(2_000_000)}
+    blocks = hessian_blocks(lambda p: (p["a"] * p["b"]).sum(), wide, pairs="all")
+    for form in (blocks["a", "a"].matrix, blocks["a", "b"].matrix, blocks["b", "b"].eigenvalues):
+        with pytest.raises(h.MemoryBudgetError, match=r"the block of . and .: the result alone needs 14\.6 TiB"):
+            form()
+    net = nn.Sequential(nn.Linear(3000, 1000))
+    n = sum(p.numel() for p in net.parameters())
+    data = (net, LOSS, torch.zeros(1, 3000), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(h.MemoryBudgetError, match=r"the Fisher matrix: the result alone needs 32\.8 TiB"):
+        h.inverse_fisher_vector_product(*data, torch.zeros(n), 1.0, method="dense")
