@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hograd_core.prepare._prepared import Entry, Prepared
 
 _MOST_BATCHES = 8
+_VERSION = operator.attrgetter("_version")
 
 
 class Halves:
@@ -112,7 +114,7 @@ class _Binding:
             self._rest = [*self._fixed, *halves.first(list(self._fixed))]
 
     def _now(self) -> list[int]:
-        return [number for t in self._watched for number in (t._version, t.data_ptr())]
+        return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
 
     def run(self, v: Tensor) -> Tensor:
         """The product, with residuals that were just computed."""

@@ -228,6 +228,11 @@ class Prepared:
                 self.seconds += time.perf_counter() - started
             return entry.halves[rows]
 
+    def is_product_of(self, f: Callable[..., Tensor]) -> bool:
+        """Whether it is the Hessian-vector product of this function."""
+        task = self._task
+        return task.operator.name == "derivative_vector_product" and task.options["order"] == 2 and task.f is f
+
     def is_open(self) -> bool:
         """Whether it was not closed."""
         return not self._closed
