@@ -132,6 +132,13 @@ def atlas(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def site(session: nox.Session) -> None:
+    """The site of docs/ under build/site/: warnings are errors, the notebook is executed, links are followed."""
+    python(session, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
+    python(session, "-m", "pytest", "-q", "tests/site")
+
+
+@nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)

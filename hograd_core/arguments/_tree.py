@@ -27,6 +27,11 @@ def unflatten(leaves: Sequence[Any], structure: Structure) -> Any:
     return _pytree.tree_unflatten(leaves, structure)
 
 
+def subtrees(tree: Any, structure: Structure) -> list[Any]:
+    """What stands in the place of each leaf of a structure, in a tree that goes on below it."""
+    return structure.flatten_up_to(tree)
+
+
 def is_leaf(tree: Any) -> bool:
     """Whether this is no structure."""
     return _pytree.tree_is_leaf(tree)

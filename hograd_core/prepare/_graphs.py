@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
@@ -18,6 +17,8 @@ aten = torch.ops.aten
 
 def propagate(module: GraphModule, inputs: Sequence[Tensor]) -> FakeTensorMode:
     """Note in ``meta["val"]`` what each node holds: a tensor without data that has shape, strides, dtype and device."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # it loads sympy, in a second
+
     # Inductor's cache on disk is passed over for graphs whose mode has no ShapeEnv.
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
     given = iter(inputs)

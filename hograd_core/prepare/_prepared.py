@@ -285,8 +285,8 @@ def prepare(
 
     Args:
         operator: of a function of x: ``hvp``, ``hessian``, ``gradient``, ``derivative_tensor``, ...
-        f: (x, *args) -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched as
-            far as they can be: module :mod:`._state` says which.
+        f: ``(x, *args)`` -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched
+            as far as they can be: module :mod:`._state` says which.
         x: the point, any shape, a real floating dtype, any device; calls may be at others.
         args: further arguments of f, tensors.
         preparation: "graph" (a cleaned graph, run op by op: ready at once), "compiled" (by inductor: seconds),
@@ -295,7 +295,7 @@ def prepare(
         **how: ``method``, ``order``, ``repair`` and options, as the operator takes them.
 
     Returns:
-        (x, *directions, args=...) -> the operator's result.
+        ``(x, *directions, args=...)`` -> the operator's result.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,26 @@ def test_layers_in_training_mode_are_seen_through_a_closure_and_a_model(layer: n
     layer.eval()
     model.eval()
     assert name not in {sign["name"] for sign in describe(Target(Request("mine"), made))["signs"]}
+
+
+@pytest.mark.parametrize("operator", ["derivative_tensor", "hessian_diagonal"])
+def test_what_would_take_too_long_is_held_against_samples(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hograd_core
+
+    record = hograd_core.operators()[operator]
+    method = record.method("rows" if operator == "derivative_tensor" else "columns")
+    target = Target(Request("mine"), Example(lambda x: (x[1:] * x[:-1]).square().sum(), torch.linspace(1, 2, 20)))
+
+    def row(sweeps: int | None) -> dict[str, Any]:
+        with declared(target, sweeps) as name:
+            return measure.measure(Cell(operator, method.name, name, 1), ("accuracy",))
+
+    whole, samples, enough = row(None), row(19), row(20)
+    assert [r["status"] for r in (whole, samples, enough)] == ["ok"] * 3
+    assert [r["details"].get("sampled") is None for r in (whole, samples, enough)] == [True, False, True]
+    assert samples["metrics"]["relative_error"] < 1e-6
+    assert samples["missing"]["magnitude"] == "only samples of the truth are known"
+    off = dataclasses.replace(method, function=lambda f, x, **more: 1.01 * method.function(f, x, **more))
+    monkeypatch.setitem(record.methods, method.name, off)
+    assert row(19)["status"] == "wrong"
+    assert row(19)["reason"].startswith("relative error ")

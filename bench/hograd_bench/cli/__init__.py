@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from hograd_bench.cli import _advise, _measuring, _peers, _reading
+from hograd_bench.cli import _advise, _env, _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
@@ -26,7 +26,16 @@ app = typer.Typer(
 )
 app.command("advise")(_advise.advise)
 app.command("list")(_measuring.list_)
-for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate, _peers.peers):
+for _command in (
+    _measuring.run,
+    _reading.report,
+    _reading.compare,
+    _reading.claims,
+    _reading.law,
+    gate,
+    _peers.peers,
+    _env.env,
+):
     app.command()(_command)
 
 

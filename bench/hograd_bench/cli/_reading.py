@@ -154,7 +154,8 @@ def _measure_missing(chosen: list[Any], results: Path) -> None:
     if not plans:
         return
     try:
-        outcome = running.run(plans, results, console=err)
+        asked = {"asked": {"cell": [p.cell.id for p in plans]}}  # so that `hograd run --resume` goes on with it
+        outcome = running.run(plans, results, record=asked, console=err)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     outcome.print(err)

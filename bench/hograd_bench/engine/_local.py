@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ NOT_THERE = "not on this host: "
 """How the reason of a skipped cell begins that the host's suite does not have."""
 
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
+_LOAD_SECONDS = 60.0  # a file of problems, which computes nothing before it is asked
 _MOST_CELLS = 5000  # of one process: pytest keeps a report of each
 
 
@@ -36,11 +38,18 @@ class Local:
     Args:
         workers: most processes that work at once.
         limits: what a cell may take.
+        ready: a process that :func:`called` left, of the host of the first tasks; they go on in it.
     """
 
-    def __init__(self, workers: int = 1, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        workers: int = 1,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        ready: Child | None = None,
+    ) -> None:
         self.workers = workers
         self.limits = limits
+        self.ready = ready
 
     def environment(self, packages: Iterable[str] = ()) -> dict[str, Any]:
         """See :meth:`hograd_bench.engine.Engine.environment`."""
@@ -57,6 +66,7 @@ class Local:
         ordered = tasks if self.workers == 1 else sorted(tasks, key=lambda task: task.timed)
         with scratch() as folder:
             session = Session(self.workers, self.limits, dict(enumerate(ordered)), folder, wanted)
+            session.ready, self.ready = self.ready, None
             try:
                 yield from session.events()
             finally:
@@ -115,6 +125,7 @@ class Session:
         lasting: whether processes stay for tasks that are added later, under keys that grow.
         by_threads: whether a cell takes as many slots as it has threads.
         until: when (``time.monotonic``) to leave :meth:`events`, soon after; cells go on, and so does a further call.
+        ready: a process that waits for a batch.
     """
 
     slots: int
@@ -125,6 +136,7 @@ class Session:
     lasting: bool = False
     by_threads: bool = False
     until: float = math.inf
+    ready: Child | None = None
     workers: list[_Worker] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
@@ -185,7 +197,12 @@ class Session:
             idle[0].give(share)
         else:
             given = child.batch(task.host, list(share.values()))
-            process = _start(task.host, given, self.folder, self.limits.memory)
+            process, self.ready = self.ready, None
+            if process is None:
+                process = _start(task.host, given, self.folder, self.limits.memory)
+            else:
+                process.limit(self.limits.memory)
+                process.send(given)
             self.workers.append(_Worker(process, task.host, list(share), task.alone))
 
     def _hear(self) -> Iterator[Event]:
@@ -269,11 +286,62 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, mem
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
+    with called(host, function, *arguments, seconds=seconds, memory=memory) as (result, _):
+        return result
+
+
+@contextlib.contextmanager
+def called(
+    host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None
+) -> Iterator[tuple[Any, Child]]:
+    """The same as :func:`call`, with the process, which then waits for a batch of cells until the block ends."""
+    with _calls(host, function, arguments, memory) as (started, answer):
+        with _named(function):
+            result = (started.receive(seconds) if "ready" in answer else answer)["result"]
+        yield result, started
+
+
+@contextlib.contextmanager
+def suite(host: Host) -> Iterator[Callable[..., Any]]:
+    """A process of this suite that answers one call after another, as ``call(function, *arguments, seconds=…)``.
+
+    Raises:
+        LostError: a plugin or problem file of the host cannot be loaded, hangs or ends the process, or, in the block,
+            a call was lost; the message names which.
+    """
+    with _calls(host, "", (), None) as (started, _):
+
+        def ask(function: str, *arguments: Any, seconds: float = 120.0) -> Any:
+            started.send({"call": function, "arguments": arguments})
+            with _named(function):
+                return started.receive(seconds)["result"]
+
+        yield ask
+
+
+@contextlib.contextmanager
+def _calls(
+    host: Host, function: str, arguments: Sequence[Any], memory: int | None
+) -> Iterator[tuple[Child, dict[str, Any]]]:
+    """A process that has loaded what it needs, and its answer."""
     with scratch() as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
         with _start(host, given, folder, memory) as started:
-            try:
-                answer = started.receive(_START_SECONDS + seconds)
-                return (started.receive(seconds) if "ready" in answer else answer)["result"]
-            except LostError as error:
-                raise LostError(error.status, f"{function}: {error}") from None
+            with _named(function):
+                answer = started.receive(_START_SECONDS)
+            while "loading" in answer:
+                file = answer["loading"]
+                with _named(f"problem file: {file}"):
+                    answer = started.receive(_LOAD_SECONDS)
+            if "refused" in answer:
+                raise LostError("failed", answer["refused"])
+            yield started, answer
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Have a loss say of what."""
+    try:
+        yield
+    except LostError as error:
+        raise LostError(error.status, f"{what}: {error}" if what else str(error)) from None

@@ -21,6 +21,8 @@ from hograd_core.auto import choose, identity
 
 _LAW_SIZES = 6
 """Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
+_FAR = 8
+"""Times its size at which a target is foretold where nobody asks for another."""
 _SECONDS = 0.05
 """How long a call is repeated for its time, which only plans go by."""
 
@@ -85,9 +87,12 @@ def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
 
 
 def law_sizes(n: int) -> list[int]:
-    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it."""
+    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it.
+
+    The last is about eight times n: a peak moves to another place where n passes a size that does not grow.
+    """
     step = max(2, min(n // 8, 8 + n // 64, 32) // 2 * 2)
-    return [(i + 2) * step for i in range(_LAW_SIZES)]
+    return [*((i + 2) * step for i in range(_LAW_SIZES)), max(_FAR * n // step, _LAW_SIZES + 2) * step]
 
 
 def _law_sizes(target: Target, n: int) -> list[int]:
