@@ -435,6 +435,8 @@ def test_bound_products_see_updated_weights() -> None:
     assert close(b(V), h.hvp(f, X, V))
     w.data = normal(8, 8, seed=6)
     assert close(b(V), h.hvp(f, X, V))
+    w.data = w.data.t()  # the same memory
+    assert close(b(V), h.hvp(f, X, V))
 
 
 def test_refusals() -> None:
