@@ -128,7 +128,10 @@ class Subject:
         """One plain reverse-mode gradient of the problem's f at x: the unit of gradient equivalents."""
         x = self.instance.x.detach().requires_grad_(True)
         with torch.enable_grad():
-            (g,) = torch.autograd.grad(self.instance.f(x), x, allow_unused=True, materialize_grads=True)
+            value = self.instance.f(x)
+            if not value.requires_grad:  # it does not depend on x
+                return torch.zeros_like(x)
+            (g,) = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)
         return g
 
     def precise_arguments(self) -> tuple[Any, ...]:
