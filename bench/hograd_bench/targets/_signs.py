@@ -70,7 +70,7 @@ def _values(made: Loaded) -> Iterator[Sign]:
         )  # fmt: skip
     elif not bool(slope.any()) and not bool(hograd_core.gradient.unguarded(made.f, _beside(made.x)).any()):
         yield Sign(
-            "ignores x", "the gradient is zero in every entry, beside x too: f does not use x, or cuts it off the graph",
+            "ignores x", "the gradient is zero everywhere, beside x too: f does not use x, or cuts it off the graph",
             "f must compute with the x that it is given: no .detach(), .item(), numpy or closure over another tensor",
         )  # fmt: skip
 
