@@ -157,3 +157,8 @@ def test_remedies_of_what_is_too_large_and_of_what_is_singular() -> None:
     found = {r.method: r.remedy for r in advice(large, singular).rankings[0].ranked}
     assert found["rows"] == "products (hvp) in its place, or a smaller size"
     assert "double torch.where" in found["batched_rows"]
+
+
+def test_what_a_busy_moment_made_slow_is_not_ranked_as_slow() -> None:
+    slow = row("batched_rows", seconds_min=3e-3, gradient_equivalents=3.0)
+    assert best(slow, row("rows", seconds_min=2e-3, gradient_equivalents=4.0)) == "batched_rows"
