@@ -48,6 +48,8 @@ def hvp(f, x, v):
 LIMITS = (
     FUNCTIONS
     + """
+import unittest
+
 kept = []
 X = torch.linspace(0, 1, 1000)
 
@@ -117,6 +119,61 @@ def test_unknown_limit(hograd):
 @pytest.mark.hograd(peak="much")
 def test_no_size(hograd):
     hograd(f, X)
+
+@pytest.mark.hograd
+def test_no_limit(hograd):
+    hograd(f, X)
+
+@pytest.mark.hograd(peak="1 KiB")
+def test_coroutine(hograd):
+    async def later(x):
+        return f(x)
+    hograd(later, X)
+
+@pytest.mark.hograd(peak="1 KiB")
+def test_generator(hograd):
+    def parts(x):
+        yield f(x)
+    hograd(parts, X)
+
+def boom(x):
+    raise ZeroDivisionError("theirs")
+
+@pytest.mark.hograd(peak=0)
+def test_raises(hograd):
+    hograd(boom, X)
+
+@pytest.mark.hograd(peak=0)
+def test_only_raises(hograd):
+    with pytest.raises(ZeroDivisionError):
+        hograd(boom, X)
+
+@pytest.mark.hograd(peak=0)
+@pytest.mark.xfail(strict=True)
+def test_expected_to_be_over(hograd):
+    hograd(hvp, f, X, X)
+
+@pytest.fixture
+def through(hograd):
+    return lambda: hograd(hvp, f, X, X)
+
+@pytest.mark.hograd(peak="30 KiB")
+def test_through_a_fixture(through):
+    through()
+
+@pytest.mark.hograd(ops=1)
+def test_without_gradients(hograd):
+    with torch.no_grad():
+        hograd(f, X)
+
+class TestCase(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def take(self, hograd):
+        self.hograd = hograd
+
+    @pytest.mark.hograd(peak="30 KiB")
+    def test_of_unittest(self):
+        self.hograd(hvp, f, X, X)
 
 @pytest.mark.hograd(peak=0)
 def test_skipped(hograd):
@@ -250,7 +307,8 @@ def growth(run: Run, request: pytest.FixtureRequest) -> Ran:
 
 PASSED = (
     "test_nearest_mark_holds", "test_a_gradient_of_a_module_is_one", "test_random_numbers",
-    "test_of_a_structure", "test_time", "test_agree",
+    "test_of_a_structure", "test_time", "test_agree", "test_through_a_fixture", "test_without_gradients",
+    "test_of_unittest",
 )  # fmt: skip
 REFUSED = {
     "test_peak": ("failure", r"hvp is over its limits", r"took .* allowed 20 KiB", r"by aten::mul within .*backward 2"),
@@ -261,6 +319,12 @@ REFUSED = {
     "test_not_taken": ("error", r"does not take the fixture hograd"),
     "test_unknown_limit": ("error", r"got 'pek', expected keywords, some of peak, leaks, ops, time_gradients"),
     "test_no_size": ("error", r"peak: got 'much', expected bytes >= 0, or text such as \"40 MiB\""),
+    "test_no_limit": ("error", r"hograd: nothing is limited; give some of peak, leaks, ops, time_gradients"),
+    "test_coroutine": ("failure", r"got .*later, which returns a coroutine or a generator", r"asyncio\.run\(fn\(x\)\)"),
+    "test_generator": ("failure", r"got .*parts, which returns a coroutine or a generator"),
+    "test_raises": ("failure", r"ZeroDivisionError: theirs"),
+    "test_only_raises": ("failure", r"never called the fixture hograd"),
+    "test_expected_to_be_over": ("skipped", r""),
     "test_skipped": ("skipped", r"for a reason"),
     "test_disagree": ("failure", r"not all agree with hvp", r"wrong: differs by .* at \(999,\), allowed 1e-06"),
     "test_shapes": ("failure", r"gives shape \(999,\), not \(1000,\), in the result's \[0\]"),
