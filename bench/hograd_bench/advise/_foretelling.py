@@ -83,9 +83,10 @@ def foretell(
 def _series(frame: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
     """The rows of the method to take that have a peak, at all sizes."""
     best = ranking.at_once
+    found: pd.DataFrame = frame.head(0)
     if best is None:
-        return frame.head(0)
-    found: pd.DataFrame = frame[
+        return found
+    found = frame[
         (frame["operator"] == ranking.need.operator)
         & (frame["order"] == ranking.need.order)
         & (frame["method"] == best.method)

@@ -120,9 +120,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     try:
         if _limits(item) == Limits() and "hograd" in marks:
-            raise MarkError(
-                'hograd: nothing is limited; give some of peak, leaks, ops, time_gradients, e.g. peak="40 MiB"'
-            )
+            some = ", ".join(field.name for field in fields(Limits))
+            raise MarkError(f'hograd: nothing is limited; give some of {some}, e.g. peak="40 MiB"')
         growth = _growth(item)
         if growth is not None:
             _size(item, growth.over)

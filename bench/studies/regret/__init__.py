@@ -88,7 +88,8 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
         for o, m in zip(ours["operator"], ours["method"], strict=True)
     ]
     kept: pd.DataFrame = ours[exact]
-    return kept.assign(seconds_min=known.steady(kept))
+    kept = kept.assign(seconds_min=known.steady(kept))
+    return kept
 
 
 def _entries(rows: pd.DataFrame) -> tuple[Entry, ...]:
