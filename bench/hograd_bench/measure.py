@@ -65,7 +65,7 @@ def measure(
     Raises:
         KeyboardInterrupt: Ctrl-C is the person's, unless ``in_child``.
     """
-    started = datetime.datetime.now(datetime.timezone.utc)
+    started = datetime.datetime.now(datetime.UTC)
     clock = time.perf_counter()
     taken = Readings()
     subject: Subject | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,11 +15,6 @@ import hograd_core
 from hograd_bench import measure, peers, problems
 from hograd_bench.cells import DTYPES, PREPARATIONS, Cell
 from hograd_bench.facts import at
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PRESETS = Path(__file__).with_name("presets.toml")
 FAMILIES = measure.ALL

@@ -3,7 +3,8 @@
 It shares no code with ``derivatives/``: plain ``torch.autograd.grad``, one entry after another, no torch.func. It does
 not trust autograd either: each order is checked, along a random direction, against differences of the order below, and
 so inductively against values of f. Where entry by entry would take too many sweeps, a product is computed by a chain
-and sampled entries of it are recomputed with the differentiations in another order.
+and sampled entries of it are recomputed with the differentiations in another order. A result whose truth would be too
+large is held against random products, or against entries drawn at random (:func:`sampled`).
 
     error("hvp", result, f, x, v) <= tolerance(method, torch.float32, 2)      # f, x, v in float64 on the CPU
 
@@ -25,6 +26,8 @@ from hograd_core.reference._comparison import tolerance as tolerance
 from hograd_core.reference._derivatives import TRUTHS as _DERIVATIVES
 from hograd_core.reference._derivatives import Truth as Truth
 from hograd_core.reference._derivatives import TruthError as TruthError
+from hograd_core.reference._sampling import sampled as sampled
+from hograd_core.reference._sampling import sweeps as sweeps
 
 _TRUTHS: dict[str, Callable[..., Any]] = dict(_DERIVATIVES)
 

@@ -54,7 +54,7 @@ class Truth:
     source: str = ""
 
 
-def _differentiate(y: Tensor, x: Tensor, keep: bool) -> Tensor:
+def differentiate(y: Tensor, x: Tensor, keep: bool) -> Tensor:
     """∇y in x as a flat vector, zeros where y does not depend on x; ``keep``: differentiable again."""
     pieces: tuple[Tensor | None, ...] = (
         torch.autograd.grad(y, [x], create_graph=keep, retain_graph=True, allow_unused=True)
@@ -64,14 +64,14 @@ def _differentiate(y: Tensor, x: Tensor, keep: bool) -> Tensor:
     return torch.zeros(x.numel(), dtype=torch.float64) if pieces[0] is None else pieces[0].flatten()
 
 
-def _start(f: ScalarFunction, x: Tensor) -> tuple[Tensor, Tensor]:
+def start(f: ScalarFunction, x: Tensor) -> tuple[Tensor, Tensor]:
     point = x.detach().clone().requires_grad_(True)
     return f(point), point
 
 
 def _entries(y: Tensor, x: Tensor, order: int) -> Tensor:
     """All n^order derivatives of y, of shape (n,) * order: every entry of one order is differentiated alone."""
-    row = _differentiate(y, x, keep=order > 1)
+    row = differentiate(y, x, keep=order > 1)
     if order == 1:
         return row.detach()
     return torch.stack([_entries(entry, x, order - 1) for entry in row.unbind()])
@@ -79,10 +79,10 @@ def _entries(y: Tensor, x: Tensor, order: int) -> Tensor:
 
 def _chain(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> list[Tensor]:
     """f, Df[v], …, D^order f[v, …, v] at x."""
-    y, point = _start(f, x)
+    y, point = start(f, x)
     levels = [y]
     for _ in range(order):
-        levels.append(_differentiate(levels[-1], point, keep=True) @ v.flatten())
+        levels.append(differentiate(levels[-1], point, keep=True) @ v.flatten())
     return [level.detach() for level in levels]
 
 
@@ -103,7 +103,7 @@ def _agree(a: Tensor, b: Tensor, scale: float, what: str) -> None:
         raise TruthError(f"{what}: two routes to the reference differ by {difference:.3g} at scale {scale:.3g}")
 
 
-def _check_slopes(f: ScalarFunction, x: Tensor, order: int) -> None:
+def check_slopes(f: ScalarFunction, x: Tensor, order: int) -> None:
     """Check along a random line that each derivative up to ``order`` is the slope of the one below it.
 
     Five-point differences (Abramowitz & Stegun 1964, 25.3.6 with n = 4) of orders 0 … order-1.
@@ -138,27 +138,27 @@ def _check_slopes(f: ScalarFunction, x: Tensor, order: int) -> None:
 
 
 def _tensor(f: ScalarFunction, x: Tensor, order: int) -> Truth:
-    _check_slopes(f, x, order)
-    return Truth(_entries(*_start(f, x), order).reshape(x.shape * order))
+    check_slopes(f, x, order)
+    return Truth(_entries(*start(f, x), order).reshape(x.shape * order))
 
 
 def _product(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> Truth:
-    _check_slopes(f, x, order)
-    y, point = _start(f, x)
+    check_slopes(f, x, order)
+    y, point = start(f, x)
     direction = v.detach().flatten()
     n = x.numel()
     if _few_sweeps(n, order):
         return Truth(_contract(_entries(y, point, order), direction, order - 1).reshape(x.shape))
     chained = y
     for _ in range(order - 1):
-        chained = _differentiate(chained, point, keep=True) @ direction
-    result = _differentiate(chained, point, keep=True).detach()
-    gradient = _differentiate(y, point, keep=True)
+        chained = differentiate(chained, point, keep=True) @ direction
+    result = differentiate(chained, point, keep=True).detach()
+    gradient = differentiate(y, point, keep=True)
     for i in torch.linspace(0, n - 1, min(n, _SAMPLES)).long().tolist():
         # Component first, direction after (at order 2: row i of the Hessian, times v); the chain went the other way.
         entry = gradient[i]
         for _ in range(order - 1):
-            entry = _differentiate(entry, point, keep=True) @ direction
+            entry = differentiate(entry, point, keep=True) @ direction
         _agree(
             entry.detach(), result[i], float(result.abs().max()), f"derivative_vector_product, order {order}, entry {i}"
         )
@@ -173,7 +173,7 @@ def _directional(f: ScalarFunction, x: Tensor, v: Tensor, order: int) -> Truth:
     t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     y = f(x.detach() + t.reshape(()) * v.detach())
     for _ in range(order):
-        y = _differentiate(y, t, keep=True)[0]
+        y = differentiate(y, t, keep=True)[0]
     _agree(y.detach(), value, scale, f"directional_derivative, order {order}")
     return Truth(value, scale)
 
@@ -214,11 +214,11 @@ def _differenced(operator: str, f: ScalarFunction, x: Tensor, more: tuple[Any, .
     """
     below = order - 1
     if below:
-        _check_slopes(f, x, below)
+        check_slopes(f, x, below)
 
     def derivative(p: Tensor) -> Tensor:
         """D^below f, contracted with v below - 1 times where there is a v; values where below is 0."""
-        y, point = _start(f, p)
+        y, point = start(f, p)
         if not below:
             return y.detach().reshape(1)
         return (

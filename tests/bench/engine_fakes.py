@@ -22,7 +22,7 @@ def say(message):
 
 if "call" in given:
     say({"result": [given["call"], given["arguments"], os.environ.get("COLOUR"), os.environ.get("HOME")]})
-    sys.exit()
+    given = json.loads(sys.stdin.readline() or "null") or sys.exit()
 note("process")
 
 def tasks():

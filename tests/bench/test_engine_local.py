@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from engine_fakes import FAMILIES, log, suite, tasks
 from hograd_bench import driver, environment, schema, store
 from hograd_bench.cells import Cell
-from hograd_bench.engine import Child, EngineError, Event, Host, Limits, Local, LostError, Task, call
+from hograd_bench.engine import Child, EngineError, Event, Host, Limits, Local, LostError, Task, call, called
 from hograd_bench.plan import Planned
 
 
@@ -88,6 +90,33 @@ def test_a_function_of_the_host_with_its_variables(host: Host) -> None:
     Path(host.roots[0], "hograd_bench", "engine", "__main__.py").write_text("raise SystemExit('why')", encoding="utf-8")
     with pytest.raises(LostError, match="module:name: its process ended with exit code 1: why"):
         call(host, "module:name")
+
+
+def test_the_process_of_a_call_goes_on_with_cells(host: Host) -> None:
+    with called(host, "module:name", 1) as (result, process):
+        assert result[:2] == ["module:name", [1]]
+        engine = Local(limits=Limits(memory=2**40), ready=process)
+        assert statuses(engine.run(tasks(host, "a", "exits", "b"))) == [("a", "ok"), ("exits", "crashed"), ("b", "ok")]
+    assert log(host).count("process") == 2  # one more after the death of the first
+    assert statuses(engine.run(tasks(host, "c"))) == [("c", "ok")]
+    with called(host, "module:name") as (_, process):
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match="a process ended before the first of its 1 cells"):
+            list(Local(ready=process).run(tasks(host, "a")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of living processes are Linux's")
+def test_a_limit_on_memory_is_only_lowered() -> None:
+    tell = (
+        "import resource, sys\nfor _ in sys.stdin:\n    print(resource.getrlimit(resource.RLIMIT_DATA)[0], flush=True)"
+    )
+    with Child([sys.executable, "-c", tell], memory=2**31) as child:
+        found = []
+        for memory in (2**40, 2**30, None):
+            child.limit(memory)
+            child.send("")
+            found.append(child.receive(60))
+    assert found == [2**31, 2**30, 2**30]
 
 
 def test_a_child_that_is_asked_and_answers() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, trace
+from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, settled, trace
 from hograd_bench.metrics._phases import EngineLog, EngineRun, Phases, Timeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -265,16 +267,35 @@ def test_a_failing_call_leaves_nothing_behind() -> None:
     assert trace(lambda: torch.ones(10)).peak_bytes == 40
 
 
-def test_garbage_of_earlier_work_is_not_charged() -> None:
+@pytest.mark.parametrize("process", [contextlib.nullcontext, settled])
+def test_garbage_of_earlier_work_is_not_charged(process: Any) -> None:
     gc.disable()
-    cycle: list[Any] = [torch.ones(1000)]
-    cycle.append(cycle)
-    del cycle
-    with quiet_collector():
-        pass
-    taken = trace(lambda: torch.ones(10))
+    with process():
+        cycle: list[Any] = [torch.ones(1000)]
+        cycle.append(cycle)
+        del cycle
+        with quiet_collector():
+            pass
+        taken = trace(lambda: torch.ones(10))
     gc.enable()
     assert counted(taken) == Expected(40, 40, 1, 40)
+
+
+def test_a_process_that_has_settled_collects_what_its_cells_made() -> None:
+    """And leaves the collector as it was."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.held = self
+
+    gc.unfreeze()
+    with settled():
+        frozen = gc.get_freeze_count()
+        made = weakref.ref(Cycle())
+        trace(lambda: torch.ones(10))
+        assert made() is None
+        assert gc.get_freeze_count() > 0.99 * frozen > 100_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_profiler_writes_nothing() -> None:

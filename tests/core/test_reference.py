@@ -284,3 +284,63 @@ def test_tolerances_tell_a_thousandth_apart_in_double_and_single_precision() -> 
         assert r.tolerance(exact, dtype, 6) <= 0.5
     rough = h.derivative_vector_product.method("finite_difference")
     assert r.tolerance(exact, F64, 2) < r.tolerance(rough, F64, 2) < 1e-7
+
+
+# --- what is too large for its truth ------------------------------------------------------------------------
+
+
+def _coupled(x: Tensor) -> Tensor:
+    return (x.sin() * x.flip(0) ** 2).sum() + x.sum() ** 3 / x.numel()
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_a_right_tensor_agrees_with_samples_of_its_truth(order: int, dtype: torch.dtype) -> None:
+    x = torch.linspace(-1, 1, 12, dtype=dtype)
+    method = h.resolve("derivative_tensor")[0].method("rows")
+    found = r.sampled("derivative_tensor", h.derivative_tensor(_coupled, x, order), _coupled, x.double(), order=order)
+    assert found.finite
+    assert found.error <= r.tolerance(method, dtype, order) / 16  # as far from it as a whole truth leaves it
+    assert found.what == "3 random products of the result"
+
+
+@pytest.mark.parametrize("shape", [(300,), (30, 10)])
+def test_one_wrong_entry_of_ninety_thousand_is_seen(shape: tuple[int, ...]) -> None:
+    x = torch.linspace(-1, 1, 300, dtype=F64).reshape(shape)
+    f = lambda x: _coupled(x.flatten())  # noqa: E731
+    hessian = h.hessian(f, x)
+    allowed = r.tolerance(h.resolve("hessian")[0].method("rows"), torch.float32, 2)
+    assert r.sampled("derivative_tensor", hessian, f, x).error < 1e-12
+    flat, generator = hessian.reshape(300, 300), torch.Generator().manual_seed(0)
+    for i, j in torch.randint(300, (20, 2), generator=generator).tolist():
+        wrong = flat.clone()
+        wrong[i, j] += flat.abs().max()
+        assert r.sampled("derivative_tensor", wrong.reshape(shape * 2), f, x).error > allowed, (i, j)
+    assert r.sampled("derivative_tensor", flat.T.reshape(shape * 2), f, x).error < 1e-12
+    assert r.sampled("derivative_tensor", 1.01 * hessian, f, x).error > allowed
+
+
+def test_a_diagonal_is_held_at_entries() -> None:
+    x = torch.linspace(-1, 1, 1000, dtype=F64)
+    diagonal = h.hessian_diagonal(_coupled, x)
+    found = r.sampled("hessian_diagonal", diagonal, _coupled, x)
+    assert (found.error < 1e-12, found.what) == (True, "16 entries drawn at random")
+    assert r.sampled("hessian_diagonal", diagonal * 1.01, _coupled, x).error > 1e-3
+    assert r.sampled("hessian_diagonal", diagonal.flip(0), _coupled, x).error > 1e-3
+
+
+def test_samples_refuse_what_the_whole_truth_refuses() -> None:
+    x = torch.linspace(-1, 1, 4, dtype=F64)
+    hessian, hides = h.hessian(_coupled, x), lambda x: (x * x.detach() ** 2).sum()  # autograd sees half of it
+    for operator, result in (("derivative_tensor", hessian), ("hessian_diagonal", hessian.diagonal())):
+        assert r.sampled(operator, result[:3], _coupled, x).error == math.inf
+        assert r.sampled(operator, result * math.nan, _coupled, x).error == math.inf
+        with pytest.raises(r.TruthError, match="order 1: autograd gives"):
+            r.sampled(operator, result, hides, x)
+    assert not r.sampled("derivative_tensor", hessian, lambda x: x.norm() + 0 * x.sum(), 0 * x).finite
+
+
+def test_what_can_be_sampled_and_how_much_the_whole_would_take() -> None:
+    assert r.sweeps("derivative_tensor", 10, 3) == 100
+    assert r.sweeps("hessian_diagonal", 10**6, 2) == 10**6
+    assert r.sweeps("derivative_tensor", 10**6, 1) == r.sweeps("derivative_vector_product", 10**6, 2) == 0

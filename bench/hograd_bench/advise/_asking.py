@@ -32,6 +32,7 @@ def advise(
     memory: str | int = "free",
     seconds: float = SECONDS,
     quick: bool = False,
+    preparations: Sequence[str] = tuple(_plan.PREPARATIONS),
 ) -> Advice:
     """Which call to make for a function: every compatible method, measured on it and held against float64 truth.
 
@@ -48,6 +49,7 @@ def advise(
         memory: limit in bytes, as text such as ``"8GiB"``, or what is free on the device of x.
         seconds: budget of wall time.
         quick: a budget of 10 s.
+        preparations: what the best methods are made ready by as well, in seconds each; none: they are called as is.
 
     With the environment variable HOGRAD_CACHE, a folder, what was measured is left there for ``method="auto"``.
 
@@ -66,7 +68,7 @@ def advise(
     budget = min(seconds, QUICK) if quick else seconds
     with tempfile.TemporaryDirectory(prefix="hograd-advise-") as folder:
         file = Path(folder) / "target.pt"
-        asked = Session(target.request, budget, memory, operators, order)
+        asked = Session(target.request, budget, memory, operators, order, preparations=preparations)
         if _saved(target.named, file):
             return replace(_advice(replace(asked, request=Request(str(file)))), request=target.request.to_json())
         return _advice(replace(asked, target=target), notes=("measured in this process: f cannot be pickled",))
@@ -80,6 +82,7 @@ def advise_by_name(
     memory: str | int = "free",
     seconds: float = SECONDS,
     sizes: Sequence[int] = (),
+    preparations: Sequence[str] = tuple(_plan.PREPARATIONS),
     progress: Progress = lambda what, gone: None,
 ) -> Advice:
     """The same for a target by its name; none of its code runs in this process.
@@ -90,13 +93,14 @@ def advise_by_name(
         order: likewise.
         memory: likewise.
         seconds: likewise.
-        sizes: values of its size parameter to foretell at; none: eight times its size.
+        sizes: values of its size parameter to foretell at; none: about eight times its size.
+        preparations: as in :func:`advise`.
         progress: hears what is done.
 
     Returns:
         The advice; of a target that hangs, dies or cannot be differentiated, one whose ``lost`` says so.
     """
-    return _advice(Session(request, seconds, memory, operators, order, progress), tuple(sizes))
+    return _advice(Session(request, seconds, memory, operators, order, progress, preparations), tuple(sizes))
 
 
 def _advice(session: Session, sizes: tuple[int, ...] = (), notes: tuple[str, ...] = ()) -> Advice:
@@ -113,7 +117,7 @@ def _advice(session: Session, sizes: tuple[int, ...] = (), notes: tuple[str, ...
     here = frame[frame["n"] == described["n"]]
     known.remember(f"advise-{described['function']}", here, dict.fromkeys(here["problem"], described["function"]))
     return Advice(
-        request, described, frame, needs, sizes or (8 * described["n"],),
+        request, described, frame, needs, sizes or tuple(described["law_sizes"][-1:]),
         time.monotonic() - began, notes=notes,
     )  # fmt: skip
 

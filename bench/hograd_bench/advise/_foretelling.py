@@ -27,9 +27,10 @@ class Foretold:
         method: by which; "" for the result alone, which every method has to hold.
         n: the size.
         bytes: what it needs.
-        law: the formula, where the figure is a law's; "": it follows from the shape of the result.
+        law: the formula, where the figure is a law's; "": it follows from the shape of the result, or was measured.
         largest: the largest n that keeps to the memory budget; None: not known, or without an end.
         fits: whether it keeps to it at n.
+        measured: whether it was measured there.
     """
 
     need: str
@@ -39,13 +40,15 @@ class Foretold:
     law: str
     largest: int | None
     fits: bool
+    measured: bool = False
 
     @property
     def text(self) -> str:
         """A sentence."""
         what = f"by {self.method}, at its peak" if self.method else "for its result alone"
         end = f"; the largest n that fits is {self.largest:,}" if self.largest is not None else ""
-        return f"at n = {self.n:,} {self.need} needs {units.binary(self.bytes)} {what}{end}"
+        seen = " (measured)" if self.measured else ""
+        return f"at n = {self.n:,} {self.need} needs {units.binary(self.bytes)} {what}{seen}{end}"
 
 
 def foretell(
@@ -68,27 +71,33 @@ def foretell(
     memory = int(described["memory"])
     numel = _numel(frame)
     for ranking in rankings:
-        law = _law(frame, ranking)
+        series = _series(frame, ranking)
+        law = _law(series)
         for n in sizes:
-            found += _peak(ranking, law, n, memory)
+            found += _peak(ranking, law, series, n, memory)
             if numel is not None:
                 found += _result(ranking.need, numel, described["dtype"], n, memory)
     return found
 
 
-def _law(frame: pd.DataFrame, ranking: Ranking) -> laws.ExactLaw | None:
+def _series(frame: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
+    """The rows of the method to take that have a peak, at all sizes."""
     best = ranking.at_once
+    found: pd.DataFrame = frame.head(0)
     if best is None:
-        return None
-    series = frame[
+        return found
+    matching: pd.DataFrame = frame[
         (frame["operator"] == ranking.need.operator)
         & (frame["order"] == ranking.need.order)
         & (frame["method"] == best.method)
         & (frame["preparation"] == "eager")
+        & frame["peak_bytes"].notna()
     ]
-    if "peak_bytes" not in series or series.empty:
-        return None
-    found = laws.exact_law(series, "peak_bytes", ("n",))
+    return matching
+
+
+def _law(series: pd.DataFrame) -> laws.ExactLaw | None:
+    found = laws.exact_law(series, "peak_bytes", ("n",)) if len(series) else None
     return found if isinstance(found, laws.ExactLaw) else None
 
 
@@ -100,14 +109,17 @@ def _numel(frame: pd.DataFrame) -> laws.ExactLaw | None:
     return found if isinstance(found, laws.ExactLaw) else None
 
 
-def _peak(ranking: Ranking, law: laws.ExactLaw | None, n: int, memory: int) -> Iterator[Foretold]:
+def _peak(ranking: Ranking, law: laws.ExactLaw | None, series: pd.DataFrame, n: int, memory: int) -> Iterator[Foretold]:
     best = ranking.at_once
-    if law is None or best is None:
+    seen = [int(peak) for at, peak in zip(series["n"], series["peak_bytes"], strict=True) if at == n]
+    needed = seen[0] if seen else None if law is None else _at(law, n)
+    if best is None or needed is None:
         return
-    needed = _at(law, n)
-    if needed is not None:
+    largest = None
+    if law is not None:
         largest = _largest(lambda size: _at(law, size), memory, max(law.step.get("n", 1), 1), law.start.get("n", 1))
-        yield Foretold(ranking.need.name, best.method, n, needed, law.text, largest, needed <= memory)
+    text = law.text if law is not None else ""
+    yield Foretold(ranking.need.name, best.method, n, needed, text, largest, needed <= memory, bool(seen))
 
 
 def _result(need: Need, numel: laws.ExactLaw, dtype: str, n: int, memory: int) -> Iterator[Foretold]:

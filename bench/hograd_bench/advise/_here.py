@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hograd_bench import measure
 from hograd_bench.engine import Event, Local, Task
+from hograd_bench.metrics._allocations import settled
 
 _SECONDS, _ROUNDS = 0.05, 5
 
@@ -16,12 +17,13 @@ class Here(Local):
     """See :class:`hograd_bench.engine.Engine`."""
 
     def run(self, tasks: Sequence[Task], wanted: Callable[[Task], bool] = lambda task: True) -> Iterator[Event]:
-        """One task after another."""
-        for task in tasks:
-            if wanted(task):
-                yield Event(task)
-                yield Event(task, measure.measure(task.cell, task.families, rounds if task.timed else None))
-                gc.collect()
+        """One task after another; what the process holds already is out of the collector's sight meanwhile."""
+        with settled():
+            for task in tasks:
+                if wanted(task):
+                    yield Event(task)
+                    yield Event(task, measure.measure(task.cell, task.families, rounds if task.timed else None))
+                    gc.collect()
 
 
 def rounds(call: Callable[[], object]) -> list[float]:

@@ -22,6 +22,8 @@ FORETOLD = "not measured: "
 """How the reason of a skipped cell begins that was not begun."""
 _TRUTH = 2.0
 """Products that an entry of the truth takes: it is computed in float64, one after another."""
+_TRUTHS, _SWEEPS = 0.05, 64
+"""Of the budget, what the truth of one operator may take; and sweeps that it may always take."""
 CALLS = 14
 """How often a measured cell calls its method: warm-up, truth, instruments that slow it, and five rounds."""
 
@@ -96,7 +98,8 @@ def methods(described: Mapping[str, Any], need: Need) -> list[Mapping[str, Any]]
         for m in record["methods"]
         if m["min_order"] <= need.order and (m["max_order"] is None or need.order <= m["max_order"])
     ]
-    return sorted(fit, key=lambda m: (m["name"] not in record["first"], not m["exact"]))
+    first = {name: place for place, name in enumerate(record["first"])}
+    return sorted(fit, key=lambda m: (first.get(m["name"], len(first)), not m["exact"]))
 
 
 def cell(described: Mapping[str, Any], problem: str, need: Need, method: str, n: int | None = None) -> Cell:
@@ -114,13 +117,15 @@ def ranked(described: Mapping[str, Any], problem: str, wanted: Sequence[Need]) -
         yield need, cell(described, problem, need, method)
 
 
-def prepared(described: Mapping[str, Any], problem: str, wanted: Sequence[Need]) -> Iterator[tuple[Need, Cell]]:
+def prepared(
+    described: Mapping[str, Any], problem: str, wanted: Sequence[Need], preparations: Sequence[str]
+) -> Iterator[tuple[Need, Cell]]:
     """The same methods made ready for many calls, where x is one tensor and f a function of it alone."""
     if described["leaves"] or described["has_args"]:
         return
     for need, planned in ranked(described, problem, wanted):
         if set(described["operators"][need.operator]["inputs"]) <= {"f", "x", "v"}:
-            for preparation in PREPARATIONS:
+            for preparation in preparations:
                 yield need, replace(planned, preparation=preparation)
 
 
@@ -129,8 +134,26 @@ def result_bytes(described: Mapping[str, Any], need: Need) -> int:
     return need.entries(described["numel"]) * ITEMSIZE[described["dtype"]]
 
 
+def product_seconds(described: Mapping[str, Any]) -> float:
+    """Of an HVP, or a guess where there is none."""
+    return float(described["hvp_seconds"] or 5 * described["gradient_seconds"])
+
+
+def sweeps(described: Mapping[str, Any], budget: float) -> int:
+    """Sweeps that a float64 truth may take within a budget of seconds; results that need more are held at samples."""
+    return max(_SWEEPS, int(_TRUTHS * budget / (_TRUTH * product_seconds(described))))
+
+
+def foretold_seconds(described: Mapping[str, Any], need: Need, method: str) -> float | None:
+    """What a call takes that nobody made, from one product: of methods that make them one after another; else None."""
+    mode = next(m["mode"] for m in described["operators"][need.operator]["methods"] if m["name"] == method)
+    if not mode.endswith(("a sweep an entry", "one product a column")) or described["hvp_seconds"] is None:
+        return None
+    return float(described["hvp_seconds"] * 3.0 ** (need.order - 2) * need.calls(described["numel"]))
+
+
 def seconds(
-    described: Mapping[str, Any], need: Need, method: str, n: int | None = None, *, truth: bool = True
+    described: Mapping[str, Any], need: Need, method: str, budget: float, n: int | None = None, *, truth: bool = True
 ) -> float:
     """About what measuring a method of a need takes, from the time of a gradient and of an HVP.
 
@@ -138,13 +161,14 @@ def seconds(
         described: of the target.
         need: what is computed.
         method: by which; one that vectorises is taken to make a product in a quarter of the time.
+        budget: in seconds, by which the truth is sampled.
         n: another size than the target's, where x and f are taken to grow in proportion.
         truth: whether the float64 truth is still to be computed, entry by entry.
     """
     scale = (n or described["n"]) / described["n"]
-    product = described["hvp_seconds"] or 5 * described["gradient_seconds"]
+    product = product_seconds(described)
     one = described["gradient_seconds"] if need.order == 1 else product * 3.0 ** (need.order - 2)
     calls = need.calls(max(1, round(described["numel"] * scale)))
     mode = next(m["mode"] for m in described["operators"][need.operator]["methods"] if m["name"] == method)
     mine = max(1.0, calls / 4) if "vectorised" in mode else calls
-    return float(max(scale, 0.1) * one * (CALLS * mine + _TRUTH * calls * truth))
+    return float(max(scale, 0.1) * one * (CALLS * mine + _TRUTH * min(calls, sweeps(described, budget)) * truth))

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from hograd_bench import known
 from hograd_bench.advise import _remedies
-from hograd_bench.advise._plan import FORETOLD, Need, methods
+from hograd_bench.advise._plan import FORETOLD, Need, foretold_seconds, methods
 
 TIE = 1.05
 """Times within this ratio, or within each other's spread, are the same: the one that takes less memory is taken."""
@@ -31,6 +32,9 @@ class Ranked:
         error: relative error against float64 truth.
         pays_after: calls after which what was done once has paid for itself; NaN where nothing was, or it never does.
         reason, remedy: why there are no figures, and what to do about it.
+        sampled: what of the result was held against truth, where not all of it; "" where all was.
+        foretold: seconds that a call would take which was not measured, from the time of one product; NaN where that
+            says nothing.
     """
 
     method: str
@@ -46,6 +50,8 @@ class Ranked:
     pays_after: float = math.nan
     reason: str = ""
     remedy: str = ""
+    sampled: str = ""
+    foretold: float = math.nan
 
     @property
     def usable(self) -> bool:
@@ -93,11 +99,11 @@ def ranking(frame: pd.DataFrame, described: Mapping[str, Any], need: Need) -> Ra
         need: which operator and order.
     """
     exact = {m["name"]: bool(m["exact"]) for m in methods(described, need)}
+    if "seconds_min" in frame:
+        frame = frame.assign(seconds_min=known.steady(frame))
     rows = frame[(frame["operator"] == need.operator) & (frame["order"] == need.order) & (frame["n"] == described["n"])]
     found = [
-        _ranked(row, exact[row["method"]], float(described["memory"]))
-        for row in rows.to_dict("records")
-        if row["method"] in exact
+        _ranked(row, exact[row["method"]], described, need) for row in rows.to_dict("records") if row["method"] in exact
     ]
     found.sort(key=lambda r: (not r.usable, r.status != "ok", not r.exact, r.seconds if r.seconds > 0 else math.inf))
     return Ranking(need, tuple(found), _best([r for r in found if r.usable]))
@@ -112,7 +118,7 @@ def _best(usable: list[Ranked]) -> Ranked | None:
     return min(same, key=lambda r: (r.peak, r.seconds))
 
 
-def _ranked(row: Mapping[Any, Any], exact: bool, memory: float) -> Ranked:
+def _ranked(row: Mapping[Any, Any], exact: bool, described: Mapping[str, Any], need: Need) -> Ranked:
     number = {name: float(row.get(name, math.nan)) for name in _FIGURES}
     status, reason = str(row["status"]), str(row["reason"] or "")
     missing = row["missing"] or {}
@@ -122,13 +128,15 @@ def _ranked(row: Mapping[Any, Any], exact: bool, memory: float) -> Ranked:
         status, reason = "failed", str(missing.get("seconds_min", "it was not timed"))
     elif status == "skipped" and reason.startswith(FORETOLD):
         status, reason = "not measured", reason.removeprefix(FORETOLD)
-    fits = number["peak_bytes"] <= memory if math.isfinite(number["peak_bytes"]) else None
+    foretold = foretold_seconds(described, need, row["method"]) if status == "not measured" else None
+    fits = number["peak_bytes"] <= float(described["memory"]) if math.isfinite(number["peak_bytes"]) else None
     return Ranked(
         method=str(row["method"]), preparation=str(row["preparation"]), status=status, exact=exact, fits=fits,
         seconds=number["seconds_min"], spread=number["seconds_iqr"], gradients=number["gradient_equivalents"],
         peak=number["peak_bytes"], error=number["relative_error"],
         pays_after=number["breakeven_calls"], reason=reason,
-        remedy=_remedies.remedy(status, reason),
+        remedy=_remedies.remedy(status, reason), sampled=str(row["details"].get("sampled", "")),
+        foretold=math.nan if foretold is None else foretold,
     )  # fmt: skip
 
 

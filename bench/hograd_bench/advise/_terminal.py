@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -44,9 +43,9 @@ def show(advice: Advice, console: Console) -> None:
     _foretold(advice, console)
     if advice.snippet():
         console.print("\n[bold]The calls to make[/bold]")
-        console.print(
-            Padding(Syntax(advice.snippet(), "python", theme="ansi_light", background_color="default"), (0, 2))
-        )
+        # Whole lines, from the margin: what is copied from a terminal runs.
+        code = Syntax("", "python", theme="ansi_light", background_color="default").highlight(advice.snippet())
+        console.print(code, soft_wrap=True)
     console.print(f"\nin {advice.seconds:.0f} s", markup=False)
 
 
@@ -67,6 +66,8 @@ def summary(described: Mapping[str, Any]) -> str:
 
 def cells(ranked: Ranked) -> tuple[str, ...]:
     """A method's line: time, gradients, peak, error."""
+    if math.isfinite(ranked.foretold):
+        return (f"{units.seconds(ranked.foretold)} foretold", "", "", "")
     if ranked.status != "ok":
         return (ranked.status, "", "", "")
     over = " (over)" if ranked.fits is False else ""
@@ -74,7 +75,7 @@ def cells(ranked: Ranked) -> tuple[str, ...]:
         units.seconds(ranked.seconds) if math.isfinite(ranked.seconds) else "–",
         units.figures(ranked.gradients) if math.isfinite(ranked.gradients) else "–",
         units.binary(ranked.peak) + over if math.isfinite(ranked.peak) else "–",
-        f"{ranked.error:.1e}" if math.isfinite(ranked.error) else "–",
+        f"{ranked.error:.1e}{' (samples)' if ranked.sampled else ''}" if math.isfinite(ranked.error) else "–",
     )
 
 
@@ -99,6 +100,8 @@ def _reasons(ranking: Ranking) -> list[str]:
     for each in ranking.ranked:
         if each.status != "ok":
             by.setdefault((each.status, each.reason, each.remedy), []).append(named(each))
+        elif each.sampled:
+            by.setdefault(("samples", f"held against truth at {each.sampled} alone", ""), []).append(named(each))
     return [
         f"  {', '.join(names)}: {status}: {reason}" + (f"; {remedy}" if remedy else "")
         for (status, reason, remedy), names in by.items()

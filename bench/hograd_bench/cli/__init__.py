@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hograd_bench.cli import _advise, _measuring, _peers, _reading
+from hograd_bench.cli import _advise, _env, _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
@@ -41,11 +41,13 @@ EXAMPLES = {
     "law": ("law --operator hvp --method double_backward --problem sin_chain --predict n=100000,depth=64",),
     "gate": ("gate", "gate --base origin/main", "gate --update"),
     "peers": ("peers --json",),
+    "env": ("env", "env --json"),
 }
 """Command -> what one types after ``hograd``."""
 _COMMANDS: dict[str, Callable[..., None]] = {
     "advise": _advise.advise, "list": _measuring.list_, "run": _measuring.run, "report": _reading.report,
     "compare": _reading.compare, "claims": _reading.claims, "law": _reading.law, "gate": gate, "peers": _peers.peers,
+    "env": _env.env,
 }  # fmt: skip
 for _name, _command in _COMMANDS.items():
     app.command(_name, epilog="\n\n".join(["Examples:", *(f"`hograd {line}`" for line in EXAMPLES[_name])]))(_command)

@@ -41,6 +41,7 @@ def advise(
     memory: Annotated[str, typer.Option(help="memory budget, as 8GiB; what is free on the device where none")] = "free",
     seconds: Annotated[float, typer.Option(min=2, help="budget of wall time")] = 60.0,
     quick: Annotated[bool, typer.Option("--quick", help="a budget of 10 s: more is foretold, less measured")] = False,
+    eager: Annotated[bool, typer.Option("--eager", help="methods as they are: nothing is traced or compiled")] = False,
     html: Annotated[Path | None, typer.Option(help="also write the advice to this HTML file")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,6 +68,7 @@ def advise(
                 memory=memory,
                 seconds=budget,
                 sizes=at or (),
+                **({"preparations": ()} if eager else {}),
                 progress=lambda what, gone: progress.update(bar, completed=gone, description=what),
             )
     except ValueError as error:

@@ -38,11 +38,18 @@ class Local:
     Args:
         workers: most processes that work at once.
         limits: what a cell may take.
+        ready: a process that :func:`called` left, of the host of the first tasks; they go on in it.
     """
 
-    def __init__(self, workers: int = 1, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        workers: int = 1,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        ready: Child | None = None,
+    ) -> None:
         self.workers = workers
         self.limits = limits
+        self.ready = ready
 
     def environment(self, packages: Iterable[str] = ()) -> dict[str, Any]:
         """See :meth:`hograd_bench.engine.Engine.environment`."""
@@ -59,6 +66,7 @@ class Local:
         ordered = tasks if self.workers == 1 else sorted(tasks, key=lambda task: task.timed)
         with scratch() as folder:
             session = Session(self.workers, self.limits, dict(enumerate(ordered)), folder, wanted)
+            session.ready, self.ready = self.ready, None
             try:
                 yield from session.events()
             finally:
@@ -117,6 +125,7 @@ class Session:
         lasting: whether processes stay for tasks that are added later, under keys that grow.
         by_threads: whether a cell takes as many slots as it has threads.
         until: when (``time.monotonic``) to leave :meth:`events`, soon after; cells go on, and so does a further call.
+        ready: a process that waits for a batch.
     """
 
     slots: int
@@ -127,6 +136,7 @@ class Session:
     lasting: bool = False
     by_threads: bool = False
     until: float = math.inf
+    ready: Child | None = None
     workers: list[_Worker] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
@@ -187,7 +197,12 @@ class Session:
             idle[0].give(share)
         else:
             given = child.batch(task.host, list(share.values()))
-            process = _start(task.host, given, self.folder, self.limits.memory)
+            process, self.ready = self.ready, None
+            if process is None:
+                process = _start(task.host, given, self.folder, self.limits.memory)
+            else:
+                process.limit(self.limits.memory)
+                process.send(given)
             self.workers.append(_Worker(process, task.host, list(share), task.alone))
 
     def _hear(self) -> Iterator[Event]:
@@ -271,8 +286,19 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, mem
     Raises:
         LostError: it raised, its process died, or it overstayed; the message ends with its last words.
     """
-    with _calls(host, function, arguments, memory) as (started, answer), _named(function):
-        return (started.receive(seconds) if "ready" in answer else answer)["result"]
+    with called(host, function, *arguments, seconds=seconds, memory=memory) as (result, _):
+        return result
+
+
+@contextlib.contextmanager
+def called(
+    host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None
+) -> Iterator[tuple[Any, Child]]:
+    """The same as :func:`call`, with the process, which then waits for a batch of cells until the block ends."""
+    with _calls(host, function, arguments, memory) as (started, answer):
+        with _named(function):
+            result = (started.receive(seconds) if "ready" in answer else answer)["result"]
+        yield result, started
 
 
 @contextlib.contextmanager

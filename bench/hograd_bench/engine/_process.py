@@ -157,6 +157,16 @@ class Child:
         self._log.seek(max(self._since, self._log.tell() - 65536))
         return "\n".join(self._log.read().decode(errors="replace").strip().splitlines()[-lines:]) or _SILENT
 
+    def limit(self, memory: int | None) -> None:
+        """Lower the limit on its private memory from now on (Linux); what is above the present one changes nothing."""
+        if memory is not None and sys.platform == "linux":
+            import resource
+
+            with contextlib.suppress(ProcessLookupError):
+                now, _ = resource.prlimit(self.pid, resource.RLIMIT_DATA)
+                lower = memory if now == resource.RLIM_INFINITY else min(memory, now)
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (lower, lower))
+
     def bind(self, cpus: Collection[int]) -> None:
         """Bind the child to CPUs from now on; nothing where the system or a container cannot."""
         _bind(self.pid, cpus)

@@ -8,7 +8,8 @@ Messages out: {"ask": i}, task i is next and waits for true (go on) or false (le
 further tasks.
 
 A batch with "call" is answered by {"loading": file} before each problem file, {"ready": true} once all are loaded, or
-{"refused": "why"}, and {"result": ...}; without a function there, calls are lines of JSON, answered one by one.
+{"refused": "why"}, and {"result": ...}; then the process ends with its input, or goes on with a batch that comes there.
+Without a function there, calls are lines of JSON, answered one by one.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def work(
     """
     import pytest
 
+    from hograd_bench.metrics._allocations import settled
     from hograd_bench.sweeps import plugin
 
     load(given)
@@ -100,7 +102,8 @@ def work(
     sweeps = Path(plugin.__file__).parent
     options = ["-c", str(sweeps / "pytest.ini"), str(sweeps), *ROUNDS, "--benchmark-quiet", "--benchmark-columns=min"]
     if first is not None:
-        pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
+        with settled():
+            pytest.main(options, plugins=[plugin.Batch(first, ask, lambda row: emit({"row": row}), left)])
 
 
 def known(task: dict[str, Any]) -> Any:
@@ -169,7 +172,11 @@ def main() -> None:
         if given["call"]:
             _function(given["call"])  # what it imports is not in the time of the call
         emit({"ready": True})
-        for each in [given] if given["call"] else map(json.loads, requests):
-            emit({"result": _function(each["call"])(*each["arguments"])})
-    else:
+        if not given["call"]:
+            for each in map(json.loads, requests):
+                emit({"result": _function(each["call"])(*each["arguments"])})
+            return
+        emit({"result": _function(given["call"])(*given["arguments"])})
+        given = json.loads(requests.readline() or "null")
+    if given is not None:
         work(given, ask, emit, more)

@@ -11,6 +11,7 @@ blocks taken by threads other than the calling one and the autograd engine's.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,20 +92,49 @@ class AllocationTrace:
     left: tuple[Held, ...]
 
 
+_settled = False
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """For a process that measures cells: what autograd loads late is loaded, and no collection looks at libraries.
+
+    Both take longer than a small cell: the first in seconds at some first call, the other at each of its collections.
+    What is there already stays alive inside the block.
+    """
+    global _settled
+    importlib.import_module("torch._dynamo")
+    gc.collect()
+    ours, before = not gc.get_freeze_count(), _settled
+    gc.freeze()
+    _settled = True
+    try:
+        yield
+    finally:
+        _settled = before
+        if ours:
+            gc.unfreeze()
+
+
 @contextmanager
 def quiet_collector() -> Iterator[None]:
     """Garbage collector off, and everything that exists already out of its sight.
 
     A collection inside the block then looks only at what the block made: fast (it would take tens of
-    milliseconds with the suite's libraries loaded) and blind to garbage that earlier work left.
+    milliseconds with the suite's libraries loaded) and blind to garbage that earlier work left. In a process that has
+    :func:`settled`, that garbage goes instead.
     """
     was_on = gc.isenabled()
     gc.disable()
-    gc.freeze()
+    if _settled:
+        gc.collect()
+    else:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not _settled:
+            gc.unfreeze()
         if was_on:
             gc.enable()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from hograd_core.auto import choose, identity
 
 _LAW_SIZES = 6
 """Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
+_FAR = 8
+"""Times its size at which a target is foretold where nobody asks for another."""
 _SECONDS = 0.05
 """How long a call is repeated for its time, which only plans go by."""
 
@@ -51,7 +54,28 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
 
 def _told(request: Request, error: Exception) -> str:
     said = str(error).strip().splitlines()
-    return f"{request.target} cannot be differentiated: {type(error).__name__}: {said[0] if said else 'no message'}"
+    remedy = next((f"; {remedy}" for pattern, remedy in _REMEDIES if re.search(pattern, str(error))), "")
+    what = said[0].rstrip(".") if said else "no message"
+    return f"{request.target} cannot be differentiated: {type(error).__name__}: {what}{remedy}"
+
+
+_REMEDIES = (
+    (
+        r"leaf Variable that requires grad is being used in an in-place",
+        "f changes x in place: work on a copy, x = x.clone() as its first line",
+    ),
+    (
+        r"modified by an inplace operation",
+        "f overwrites a value that its backward pass needs: take the operation that returns a new tensor (y + 1, not "
+        "y.add_(1))",
+    ),
+    (r"Can't call numpy\(\)", "numpy cuts f off the graph: write f with operations of torch"),
+    (
+        r"same dtype|expected scalar type|found dtype|dtype mismatch",
+        "f's own tensors are of another dtype than x: give --dtype, or make x in theirs",
+    ),
+)
+"""What to do about errors of torch that do not say it."""
 
 
 def _described(target: Target, memory: str | int, deadline: float) -> dict[str, Any]:
@@ -85,9 +109,12 @@ def _operator(operator: hograd_core.Operator) -> dict[str, Any]:
 
 
 def law_sizes(n: int) -> list[int]:
-    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it."""
+    """Sizes that laws are solved on and held out from: small, and evenly spaced by an even step, as heads need it.
+
+    The last is about eight times n: a peak moves to another place where n passes a size that does not grow.
+    """
     step = max(2, min(n // 8, 8 + n // 64, 32) // 2 * 2)
-    return [(i + 2) * step for i in range(_LAW_SIZES)]
+    return [*((i + 2) * step for i in range(_LAW_SIZES)), max(_FAR * n // step, _LAW_SIZES + 2) * step]
 
 
 def _law_sizes(target: Target, n: int) -> list[int]:

@@ -24,7 +24,12 @@ PROBLEM = "target"
 _COUNT = itertools.count(1)
 
 
-def declare(request: Request | Mapping[str, Any], name: str = PROBLEM, held: list[Target] | None = None) -> None:
+def declare(
+    request: Request | Mapping[str, Any],
+    name: str = PROBLEM,
+    held: list[Target] | None = None,
+    sweeps: int | None = None,
+) -> None:
     """Declare a target as a problem of that name.
 
     It is loaded when it is first built: what its code does then, it does within the limits of a cell.
@@ -33,6 +38,7 @@ def declare(request: Request | Mapping[str, Any], name: str = PROBLEM, held: lis
         request: which target; or what :meth:`Request.to_json` made of that.
         name: of the problem.
         held: the target itself, where it is here already.
+        sweeps: what its truths may take; as an ``Instance`` has it.
     """
     asked = request if isinstance(request, Request) else Request.from_json(request)
     targets = [] if held is None else held
@@ -61,15 +67,15 @@ def declare(request: Request | Mapping[str, Any], name: str = PROBLEM, held: lis
             return precise
         if here.x.dtype != draw.dtype:
             raise TargetError(f"dtype: got a cell of {draw.dtype}, but x is {here.x.dtype}")
-        return Instance(here.f, here.x, extras=here.extras)
+        return Instance(here.f, here.x, extras=here.extras, sweeps=sweeps)
 
 
 @contextlib.contextmanager
-def declared(target: Target) -> Iterator[str]:
+def declared(target: Target, sweeps: int | None = None) -> Iterator[str]:
     """The name of a problem that a target of this process is inside the block; afterwards it is let go of."""
     held = [target]
     name = f"{PROBLEM}-{next(_COUNT)}"  # what is remembered of a problem, is remembered by its name
-    declare(target.request, name, held)
+    declare(target.request, name, held, sweeps)
     try:
         yield name
     finally:
@@ -97,7 +103,9 @@ def _check_same(made: Loaded, precise: Instance) -> None:
     value = made.f(made.x).detach().double().cpu()
     point = precise.x.requires_grad_()
     exact = precise.f(point)
-    (slope,) = torch.autograd.grad(exact, point, allow_unused=True, materialize_grads=True)
+    slope = torch.zeros_like(point)
+    if exact.requires_grad:
+        (slope,) = torch.autograd.grad(exact, point, allow_unused=True, materialize_grads=True)
     # What cancels in f is of the size of its terms, of which x times the gradient tells.
     scale = exact.detach().abs() + (slope * point.detach()).abs().sum()
     precise.x = point.detach()
