@@ -181,3 +181,9 @@ def test_results_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("results").write_text("a file", encoding="utf-8")
     for command in (LAW, ("claims",), ("report",), ("peers",), ("compare", "a", "b"), ("run", "--resume")):
         assert hograd(*command).exit_code in (1, 2)
+
+
+def test_a_file_that_cannot_be_written_is_named(run: Path) -> None:
+    ended = hograd("claims", "C2", "--markdown", "none/claims.md")
+    assert ended.exit_code == 1
+    assert "--markdown: none/claims.md cannot be written: No such file or directory; name another file" in ended.output

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hograd_bench import engine, environment, problems, run, schema, scratch, store
+from hograd_bench import engine, environment, problems, run, schema, scratch, store, waiting
 from hograd_bench.cells import Cell
 from hograd_bench.cli import app
 from hograd_bench.engine import Event, Limits
@@ -240,8 +240,8 @@ def test_scratch_folders_of_dead_processes_are_cleared(tmp_path: Path, monkeypat
 
 
 def test_a_wait_has_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _display._SAY_EVERY <= 10
-    monkeypatch.setattr(_display, "_SAY_EVERY", 0.01)
+    assert waiting.SAY_EVERY <= 10
+    monkeypatch.setattr(waiting, "SAY_EVERY", 0.01)
     cell = Cell("derivative_vector_product", "double_backward", "mlp", 8)
     with _display.Display([Planned(cell)], Console(soft_wrap=True)) as shown:
         shown.started(Planned(cell))

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hograd_bench.cli._common import INTERRUPTED, AsJson, err, fail, out, print_json
+from hograd_bench.cli._common import INTERRUPTED, AsJson, err, fail, out, print_json, write_text
+from hograd_bench.waiting import signs_of_life
 
 NOTHING = 1
 
@@ -59,8 +60,9 @@ def advise(
     budget = min(seconds, advising.QUICK) if quick else seconds
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     try:
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-            bar = progress.add_task("", total=1.0)
+        progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+        bar = progress.add_task("starting", total=1.0)
+        with progress if err.is_terminal else signs_of_life(err, lambda: f"{progress.tasks[bar].description} …"):
             advice = advising.advise_by_name(
                 request,
                 operators=operator or advising.NEEDS,
@@ -76,7 +78,7 @@ def advise(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if html is not None:
-        html.write_text(advice.to_html(), encoding="utf-8")
+        write_text("--html", html, advice.to_html())
     if as_json:
         print_json(advice.to_json())
     else:

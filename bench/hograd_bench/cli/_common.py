@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable
@@ -41,6 +42,18 @@ def fail(message: str, code: int = USAGE) -> typer.Exit:
 def print_json(data: Any) -> None:
     """JSON on stdout, NaN-free."""
     typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=False, indent=2))
+
+
+def write_text(option: str, path: Path, text: str) -> None:
+    """Write a file that an option names, whole or not at all; where that fails, one sentence says so."""
+    from hograd_bench.store import replacing
+
+    stream = path.exists() and not path.is_file()  # /dev/stdout: nothing takes its place
+    try:
+        with contextlib.nullcontext(path) if stream else replacing(path) as staging:
+            staging.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise fail(f"{option}: {path} cannot be written: {error.strerror or error}; name another file", 1) from None
 
 
 def table(*columns: str, title: str, rows: Iterable[Iterable[str]]) -> Table:

@@ -10,6 +10,7 @@ import typer
 from hograd_bench.cli import _asking as asking
 from hograd_bench.cli._common import INTERRUPTED, AsJson, Results, err, fail, first_line, out, print_json, table
 from hograd_bench.cli._reading import build_report
+from hograd_bench.waiting import signs_of_life
 
 
 def list_(
@@ -165,7 +166,7 @@ def run(
             given = asking.as_recorded(context, running.recorded(results, on).get("asked"), given)
         checked = asking.checked(given)
         asked = asking.asked_by(checked)
-        with running.signs_of_life(err, lambda: "planning, and asking the problems how large x is …"):
+        with signs_of_life(err, lambda: "planning, and asking the problems how large x is …"):
             plans = running.planned(asked)
     except running.RunError as error:
         raise fail(str(error), 1) from None

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from hograd_bench.cli._common import AsJson, Results, fail, out, print_json
+from hograd_bench.cli._common import AsJson, Results, fail, out, print_json, write_text
 
 
 def peers(
@@ -37,7 +37,7 @@ def peers(
     if markdown is not None:
         here = Path.cwd()
         shown = source.relative_to(here) if source.is_absolute() and source.is_relative_to(here) else source
-        markdown.write_text(contests.page(loaded.rows, environment, shown.as_posix()), encoding="utf-8")
+        write_text("--markdown", markdown, contests.page(loaded.rows, environment, shown.as_posix()))
     frame = contests.contestants(loaded.rows, environment)
     if as_json:
         names = [*contests.SAME, "method", "peer", "how", "note", "status", "reason", "spread", *contests.NUMBERS]

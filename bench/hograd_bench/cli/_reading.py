@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hograd_bench import units
-from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
+from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json, write_text
 from hograd_bench.schema import visible
+from hograd_bench.waiting import signs_of_life
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,10 +54,11 @@ def build_report(
     from hograd_bench import report as reporting
 
     try:
-        if compare is not None:
-            built = reporting.build_comparison(results, reports, *compare)
-        else:
-            built = reporting.build(results, reports, runs=runs, markdown=markdown, benchmark_json=benchmark_json)
+        with signs_of_life(err, lambda: f"building the report of {results} …"):
+            if compare is not None:
+                built = reporting.build_comparison(results, reports, *compare)
+            else:
+                built = reporting.build(results, reports, runs=runs, markdown=markdown, benchmark_json=benchmark_json)
     except reporting.ReportError as error:
         raise fail(str(error), 1) from None
     built.print(out)
@@ -134,7 +136,7 @@ def claims(
     loaded, rows = _newest(results)
     verdicts = judging.adjudicate(rows, chosen)
     if markdown is not None:
-        markdown.write_text(judging.render_markdown(verdicts, list(loaded.environments.values())), encoding="utf-8")
+        write_text("--markdown", markdown, judging.render_markdown(verdicts, list(loaded.environments.values())))
     if as_json:
         print_json([verdict.as_dict() for verdict in verdicts])
         return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,27 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from hograd_bench.driver import Event
 from hograd_bench.plan import Planned
+from hograd_bench.waiting import signs_of_life
 
 _TIMED, _UNTIMED = 4.0, 1.0  # what a timed cell takes in untimed ones, for the ETA
-_SAY_EVERY = 10.0  # seconds between signs of life where no progress bar can be drawn
-
-
-@contextmanager
-def signs_of_life(console: Console, say: Callable[[], str]) -> Iterator[None]:
-    """While the block works, print a line every ten seconds, so that nobody takes it for dead."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(_SAY_EVERY):
-            console.print(say(), markup=False, soft_wrap=True)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 class Display:

@@ -18,9 +18,10 @@ from hograd_bench import driver, known, measure, metrics, peers, plan, problems,
 from hograd_bench.driver import Event, Isolation
 from hograd_bench.engine import Cluster, Engine, EngineError, Host, Local
 from hograd_bench.plan import Planned
-from hograd_bench.run._display import Display, Labelled, signs_of_life
+from hograd_bench.run._display import Display, Labelled
 from hograd_bench.run._outcome import Outcome, RunError
 from hograd_bench.run._resuming import known_failures, resumed
+from hograd_bench.waiting import signs_of_life
 
 if sys.platform != "win32":
     import fcntl
