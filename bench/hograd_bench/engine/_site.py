@@ -70,11 +70,11 @@ class Actor:
     def _here(self, path: str, text: str, number: int) -> str:
         """The same file, beside what it may import where folders are shared; else a copy."""
         with contextlib.suppress(OSError, ValueError):
-            if Path(path).read_text(encoding="utf-8") == text:
+            if Path(path).read_text("utf-8", "surrogateescape") == text:
                 return path
         copy = self.folder / str(number) / Path(path).name
         copy.parent.mkdir()
-        copy.write_text(text, encoding="utf-8")
+        copy.write_text(text, "utf-8", "surrogateescape")
         return str(copy)
 
 
