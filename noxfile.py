@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "hograd"
 PEERS = ROOT / ".nox" / "peers"
 RAY = ROOT / ".nox" / "ray"
+NEWEST = ROOT / ".nox" / "newest"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -196,6 +197,31 @@ def ray(session: nox.Session) -> None:
         external=True,
     )  # fmt: skip
     session.run(own, "-m", "pytest", "-q", "tests/bench/test_engine_ray.py", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def newest(session: nox.Session) -> None:
+    """Imports and conformance with the newest torch that installs, beside the pinned one. It may be gigabytes."""
+    own = str(NEWEST / BIN / "python")
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("torch==")]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join(pinned))
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test")
+    session.run(sys.executable, "-m", "venv", str(NEWEST), external=True)
+    install = [
+        own,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--upgrade",
+        "--disable-pip-version-check",
+        "-c",
+        str(constraints),
+    ]
+    session.run(*install, "torch", "-e", ".[bench]", *groups, external=True)
+    session.run(own, "-c", "import torch, hograd_core; print(torch.__version__)", external=True)
+    session.run(own, "-m", "pytest", "-q", "tests/conformance", *session.posargs, external=True)
 
 
 @nox.session

@@ -37,8 +37,8 @@ def _use(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+_THREADS = _Setting(torch.get_num_threads, torch.set_num_threads, "set torch's threads to {}")
 _OF_PROCESS = (
-    _Setting(torch.get_num_threads, torch.set_num_threads, "set torch's threads to {}"),
     _Setting(_folder, _go_to, "changed the working folder to {}"),
     _Setting(lambda: dict(os.environ), _use, "changed environment variables"),
 )
@@ -79,7 +79,7 @@ _TORCH = Path(torch.__file__).parent
 def kept() -> Iterator[list[str]]:
     """Have the block leave torch and the process as it found them; what it changed is listed at the end, in words."""
     changed: list[str] = []
-    settings = (*_OF_PROCESS, *_OF_TORCH)
+    settings = (_THREADS, *_OF_TORCH, *_OF_PROCESS)
     before = [setting.read() for setting in settings]
     namespaces = [dict(vars(namespace)) for namespace in _NAMESPACES]
     try:

@@ -193,6 +193,12 @@ def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
             each.communicate()
 
 
+def shown(side: str) -> str:
+    """A side in a few words: a cell by its kind, method and preparation."""
+    what, *rest = side.split("/")
+    return " ".join([*what.split(":")[:-1], rest[0], rest[-1]]) if rest else side
+
+
 def main() -> None:
     """Parse arguments, run the contests, print the table."""
     parser = argparse.ArgumentParser(prog="python -m studies.contests", description=__doc__)
@@ -210,7 +216,7 @@ def main() -> None:
         least = contest(sides, given.rounds)
         for label, ns in zip(sides, least, strict=True):
             ratio = f"{ns / least[0]:.2f}" if ns and least[0] else "-"
-            print(f"| {name} | {label.partition('/digits')[0]} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
+            print(f"| {name} | {shown(label)} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

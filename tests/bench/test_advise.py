@@ -149,3 +149,16 @@ def test_what_was_held_at_samples_alone_is_said() -> None:
     assert "1.0e-07 (samples)" in str(found)
     assert "held against truth at 3 random products" in found.to_html()
     assert "samples" not in str(advice(row("batched_rows")))
+
+
+def test_remedies_of_what_is_too_large_and_of_what_is_singular() -> None:
+    large = row("rows", "skipped", _plan.FORETOLD + "its result alone is over the memory budget")
+    singular = row("batched_rows", "unverified", "truth is not finite: f or a derivative to order 2 is not, at x")
+    found = {r.method: r.remedy for r in advice(large, singular).rankings[0].ranked}
+    assert found["rows"] == "products (hvp) in its place, or a smaller size"
+    assert "double torch.where" in found["batched_rows"]
+
+
+def test_what_a_busy_moment_made_slow_is_not_ranked_as_slow() -> None:
+    slow = row("batched_rows", seconds_min=3e-3, gradient_equivalents=3.0)
+    assert best(slow, row("rows", seconds_min=2e-3, gradient_equivalents=4.0)) == "batched_rows"

@@ -143,11 +143,24 @@ def test_however_long_loading_took_a_share_of_the_budget_is_measured_for() -> No
     made, engine = Session(Request("mine.py:f"), 10.0, clock=lambda: now[0], preparations=()), Scripted()
     assert made.left == pytest.approx(8.5)
     now[0] = 100.0
+    assert made.left == pytest.approx(2.5)  # and still is when a process that loads is ready
     made.described = described(law_sizes=[])
     made._measure("target", Host(), engine)
-    assert made.left == pytest.approx(3.5)
+    assert made.left == pytest.approx(2.5)
+    now[0] = 102.0
+    assert made.left == pytest.approx(0.5)
     # All of them: this clock stands still.
     assert len(engine.ran) == sum(len(_plan.methods(described(), need)) for need in _plan.needs(described()))
+
+
+def test_the_first_method_of_a_need_may_take_most_of_what_is_left() -> None:
+    """And is measured of every need that it is affordable for; the second only where it takes a third."""
+    made, engine = Session(Request("mine.py:f"), 10.0, clock=lambda: 0.0, preparations=()), Scripted()
+    made.described = described(
+        law_sizes=[], hvp_seconds=0.3, numel=10**6, memory=2**30
+    )  # 14 calls and a truth: 4.8 s of 8.5
+    made._measure("target", Host(), engine)
+    assert [c.method for c in engine.ran if c.operator == "derivative_vector_product"] == ["double_backward"]
 
 
 def test_what_auto_takes_first_is_measured_first() -> None:

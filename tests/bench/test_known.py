@@ -37,6 +37,27 @@ def test_only_what_is_right_and_timed_is_left(tmp_path: Path, monkeypatch: pytes
     assert known.entries(frame)[0]["function"] == "mine/4/1/1"
 
 
+def test_the_load_of_a_moment_is_taken_out(tmp_path: Path) -> None:
+    """Where a machine was three times as slow for one method, so was the gradient beside it."""
+
+    def row(method: str, seconds: float, gradients: float | None, problem: str = "mine") -> dict[str, object]:
+        metrics = {"seconds_min": seconds, "gradient_equivalents": gradients}
+        missing = {} if gradients is not None else {"gradient_equivalents": "none"}
+        cell = Cell("derivative_tensor", method, problem, 4)
+        return schema.row(cell, "ok", numel=4, metrics=metrics, missing=missing)
+
+    given = [
+        row("rows", 4.0, 4.0),
+        row("batched_rows", 9.0, 3.0),
+        row("vmap_hvp", 5.0, None),
+        row("rows", 7.0, 1.0, "b"),
+    ]
+    frame = store.frame_of(list(enumerate(given)))
+    assert known.steady(frame).tolist() == [4.0, 3.0, 5.0, 7.0]
+    assert [e["seconds"] for e in known.entries(frame)] == [4.0, 3.0, 5.0, 7.0]
+    assert known.steady(frame.drop(columns="gradient_equivalents")).tolist() == [4.0, 9.0, 5.0, 7.0]
+
+
 def test_auto_takes_what_advice_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(known.CACHE, str(tmp_path))
     threads = torch.get_num_threads()

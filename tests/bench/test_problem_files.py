@@ -92,10 +92,10 @@ def test_what_a_function_changed_is_told_and_undone(tmp_path: Path, monkeypatch:
         del os.environ["PATH"]
         gone.rmdir()
     assert [text.rpartition(" to ")[0] or text for text in changed] == [
-        "set torch's threads", "changed the working folder", "changed environment variables", "set the default dtype",
+        "set torch's threads", "set the default dtype",
         "set the default device", "set torch.set_grad_enabled", "set torch.use_deterministic_algorithms",
         "set torch's precision of float32 products", "set autograd's detection of anomalies", "set autocast on the CPU",
-        "replaced torch.matmul",
+        "changed the working folder", "changed environment variables", "replaced torch.matmul",
     ]  # fmt: skip
     assert torch.matmul is matmul
     assert "HOGRAD_TEST_OF_SETTINGS" not in os.environ

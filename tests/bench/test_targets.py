@@ -79,6 +79,26 @@ def test_a_structure_with_further_arguments_is_one_vector() -> None:
         ("def f():\n    return 1, 2, 3\n", "mine.py:f", "returned a tuple of 3, expected"),
         ("f = torch.nn.Linear(2, 2)\n", "mine.py:f", "got a module, expected"),
         ("def f():\n    raise KeyError('a')\n", "mine.py:f", "cannot be differentiated: KeyError"),
+        (
+            "def f():\n    return lambda x: x.mul_(2).sum(), torch.ones(3)\n",
+            "mine.py:f",
+            r"in-place.*; .*x = x\.clone\(\)",
+        ),
+        (
+            "def g(x):\n    y = x.exp()\n    return y.add_(1).sum()\nf = lambda: (g, torch.ones(3))\n",
+            "mine.py:f",
+            "overwrites a value that its backward pass needs",
+        ),
+        (
+            "def f():\n    return lambda x: x.numpy().sum(), torch.ones(3)\n",
+            "mine.py:f",
+            "write f with operations of torch",
+        ),
+        (
+            "W = torch.ones(3, 3).double()\ndef f():\n    return lambda x: (W @ x).sum(), torch.ones(3)\n",
+            "mine.py:f",
+            "f's own tensors are of another dtype than x",
+        ),
         ("raise ImportError('no such thing')\n", "mine.py:f", "cannot be differentiated: ImportError: no such thing"),
     ],
 )
@@ -149,8 +169,15 @@ def test_a_target_of_this_process_is_a_problem_and_is_let_go_of() -> None:
             problem.instance(problems.Spec(1), torch.float64)
 
 
+def once(call: Any) -> list[float]:
+    """A timer on which every call takes a second."""
+    call()
+    return [1.0]
+
+
 def test_a_smooth_function_shows_no_sign() -> None:
     assert signs(lambda x: (x.sin() * x).sum(), torch.randn(5)) == set()
+    assert signs(lambda x: (x**2).sum() + x.prod(), torch.zeros(5)) == set()  # stationary is not ignored
     assert signs(lambda x: torch.relu(x).pow(3).sum() + (x * x.abs()).sum(), torch.tensor([1.0, -2.0])) == set()
 
 
@@ -166,11 +193,34 @@ def test_a_smooth_function_shows_no_sign() -> None:
         (lambda x: (x * torch.rand(3)).sum(), torch.ones(3), "not deterministic"),
         (lambda x: (x**2).sum() + 0 * torch.rand(()), torch.ones(3), "draws numbers"),
         (lambda x: (x.detach() ** 2).sum() + 0 * x.sum(), torch.ones(3), "ignores x"),
+        (lambda x: torch.ones(3).sum(), torch.ones(3), "ignores x"),
         (lambda x: (x.mul_(2) ** 2 if not x.requires_grad else (2 * x) ** 2).sum(), torch.ones(3), "writes into x"),
     ],
 )
 def test_what_a_reader_should_know(f: Any, x: Tensor, name: str) -> None:
     assert name in signs(f, x)
+
+
+def test_a_random_function_is_not_taken_for_one_with_kinks() -> None:
+    assert signs(lambda x: ((x + torch.rand(3)) ** 2).sum(), torch.ones(3)) == {"not deterministic"}
+
+
+def test_what_f_raises_elsewhere_does_not_lose_it() -> None:
+    def f(x: Tensor) -> Tensor:
+        if x.dtype == torch.float64 or bool((x != 1).any()):
+            raise ValueError("only here")
+        return (x * x.detach()).sum()
+
+    assert signs(f, torch.ones(3)) == set()
+
+
+@pytest.mark.parametrize("method", ["double_backward", "jvp_of_grad"])
+def test_a_function_that_ignores_x_has_a_derivative_of_zero(method: str) -> None:
+    with declared(Target(Request("mine"), Example(lambda x: torch.ones(3).sum(), torch.ones(3)))) as name:
+        row = measure.measure(Cell("derivative_vector_product", method, name, 1), ("accuracy", "time"), once)
+    assert row["status"] == "ok", row["reason"]
+    assert row["metrics"]["relative_error"] == 0
+    assert row["metrics"]["gradient_equivalents"] > 0
 
 
 @pytest.mark.parametrize(

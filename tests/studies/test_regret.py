@@ -47,6 +47,13 @@ def test_a_tie_is_no_regret() -> None:
     assert found(rows("a", "1", iqr=0.3, batched_rows=1.2, vmap_hvp=1.0))["rule", "a"].ratio == 1.0
 
 
+def test_a_busy_moment_is_no_regret() -> None:
+    slow = rows("a", "1", batched_rows=3.0, vmap_hvp=1.1)
+    for row, gradients in zip(slow, (1.0, 1.1), strict=True):
+        row["metrics"]["gradient_equivalents"] = gradients
+    assert found(slow)["rule", "a"].ratio == 1.0
+
+
 def test_the_summary_names_the_worst() -> None:
     judged = list(
         found(rows("a", "1", batched_rows=1.0, rows=2.0), rows("b", "1", batched_rows=9.0, rows=1.0)).values()

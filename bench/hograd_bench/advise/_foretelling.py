@@ -82,15 +82,18 @@ def foretell(
 
 def _series(frame: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
     """The rows of the method to take that have a peak, at all sizes."""
-    if ranking.at_once is None or "peak_bytes" not in frame:
-        return frame[:0]
-    return frame[
+    best = ranking.at_once
+    found: pd.DataFrame = frame.head(0)
+    if best is None:
+        return found
+    matching: pd.DataFrame = frame[
         (frame["operator"] == ranking.need.operator)
         & (frame["order"] == ranking.need.order)
-        & (frame["method"] == ranking.at_once.method)
+        & (frame["method"] == best.method)
         & (frame["preparation"] == "eager")
         & frame["peak_bytes"].notna()
     ]
+    return matching
 
 
 def _law(series: pd.DataFrame) -> laws.ExactLaw | None:
@@ -108,15 +111,15 @@ def _numel(frame: pd.DataFrame) -> laws.ExactLaw | None:
 
 def _peak(ranking: Ranking, law: laws.ExactLaw | None, series: pd.DataFrame, n: int, memory: int) -> Iterator[Foretold]:
     best = ranking.at_once
-    seen = series[series["n"] == n]["peak_bytes"].to_list() if len(series) else []
-    needed = int(seen[0]) if seen else None if law is None else _at(law, n)
+    seen = [int(peak) for at, peak in zip(series["n"], series["peak_bytes"], strict=True) if at == n]
+    needed = seen[0] if seen else None if law is None else _at(law, n)
     if best is None or needed is None:
         return
     largest = None
     if law is not None:
         largest = _largest(lambda size: _at(law, size), memory, max(law.step.get("n", 1), 1), law.start.get("n", 1))
     text = law.text if law is not None else ""
-    yield Foretold(ranking.need.name, best.method, n, needed, text, largest, needed <= memory, bool(len(seen)))
+    yield Foretold(ranking.need.name, best.method, n, needed, text, largest, needed <= memory, bool(seen))
 
 
 def _result(need: Need, numel: laws.ExactLaw, dtype: str, n: int, memory: int) -> Iterator[Foretold]:

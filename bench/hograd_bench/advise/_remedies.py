@@ -32,6 +32,10 @@ _REMEDIES = tuple(
         ),
         (r"custom Function without setup_context", "split its forward into forward and setup_context"),
         (r"saved-tensor hooks|inside torch.func", "take a method outside torch.func (double_backward, rows)"),
+        (
+            r"truth is not finite",
+            "move x off the point where f is singular, or keep it out of the graph with a double torch.where",
+        ),
         (r"truth is in doubt", "make f smooth, deterministic and differentiable at x; the signs above say more"),
         (r"memory", "a smaller size or dtype, or products in place of the full tensor"),
     )
@@ -54,6 +58,8 @@ def remedy(status: str, reason: str) -> str:
     """
     if status == "ok":
         return ""
+    if status == "not measured" and "memory budget" in reason:
+        return "products (hvp) in its place, or a smaller size"
     if status in ("unsupported", "unverified", "failed", "skipped"):
         return next((remedy for pattern, remedy in _REMEDIES if pattern.search(reason)), "")
     return _BY_STATUS.get(status, "")

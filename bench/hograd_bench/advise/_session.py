@@ -30,12 +30,12 @@ _SHARE = 0.35
 """Of the time that is left, what one method may be expected to take: more, and it is foretold instead."""
 _FIRST_LOOK = 30.0
 """Seconds within which a target must have given what plans go by, whatever the budget: a first call may load much."""
-_MEASURING = 0.35
+_MEASURING = 0.25
 """Of the budget, what is measured for at least, however long a busy machine took to load and look."""
 _LONGEST = 10.0
 """Seconds that any method may take although it was expected to take less: a busy machine is no fault of it."""
-_AT_LEAST = 0.1
-"""Of the budget, what the first method of each need may take although no time is left."""
+_FIRST, _AT_LEAST = 0.8, 0.05
+"""The same for the first method of each need; and of the budget, what it may take although no time is left."""
 _INTERPRETER = 2 * 2**30
 """Bytes that a process takes for itself and its libraries, beside the memory budget."""
 _AT_LAST = 0.85
@@ -97,11 +97,13 @@ class Session:
     def __post_init__(self) -> None:
         self._began = self.clock()
         self._until = self._began + _AT_LAST * self.seconds
+        self._measures = False
 
     @property
     def left(self) -> float:
-        """Seconds until nothing new is begun."""
-        return self._until - self.clock()
+        """Seconds until nothing new is begun; while processes load, at least what is measured for then."""
+        left = self._until - self.clock()
+        return left if self._measures else max(left, _MEASURING * self.seconds)
 
     def say(self, what: str) -> None:
         """Tell how far it is."""
@@ -155,7 +157,6 @@ class Session:
             raise LostTargetError(status, f"{self.request.target}: {what}", str(error)) from None
 
     def _measure(self, problem: str, host: Host, engine: Runs) -> None:
-        self._until = max(self._until, self.clock() + _MEASURING * self.seconds)
         needs = _plan.needs(self.described, self.wanted, self.order)
         planned = {cell.id: (need, _plan.FULL) for need, cell in _plan.ranked(self.described, problem, needs)}
         ready = {
@@ -182,6 +183,8 @@ class Session:
             if event.row is not None:
                 self.rows.append(event.row)
             else:
+                if not self._measures:
+                    self._until, self._measures = self.clock() + self.left, True
                 self.say(f"{event.task.cell.operator} by {event.task.cell.method}, n = {event.task.cell.n:,}")
 
     def _why_not(self, cell: Cell, need: _plan.Need, *, law: bool) -> str | None:
@@ -199,7 +202,7 @@ class Session:
             for row in self.rows
         )
         expected = _plan.seconds(self.described, need, cell.method, self.seconds, truth=first)
-        share = _SHARE * max(self.left, first * _AT_LEAST * self.seconds)
+        share = max(_FIRST * self.left, _AT_LEAST * self.seconds) if first else _SHARE * self.left
         if expected > share:
             return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"
         return None

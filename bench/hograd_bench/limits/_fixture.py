@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ class Hograd:
 
         Raises:
             pytest.fail.Exception: it takes more than it may; the message says by which operators and phases.
+            TypeError: it returns a coroutine or a generator, whose work is still to be done.
         """
         __tracebackhide__ = True
         from hograd_bench.limits import _figures, _verdict
@@ -72,6 +74,11 @@ class Hograd:
                     "hograd: ops and time_gradients: got no arguments, so there is no function to take the gradient "
                     "of; name it: hograd.of(f, x)(fn, ...)"
                 )
+        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(
+                f"hograd: got {_name(fn)}, which returns a coroutine or a generator: its work is done after the call; "
+                "give a function that does it, such as lambda: asyncio.run(fn(x)) or lambda: list(fn(x))"
+            )
         result, self.figures = _figures.take(call, gradient, _figures.device_of(args, kwargs))
         self.taken.append(self.figures)
         for name, figure in FIGURES.items():

@@ -10,6 +10,7 @@ pytest loads this in every project where hograd is installed: torch is imported 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,7 +119,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not marks:
         return
     try:
-        _limits(item)
+        if _limits(item) == Limits() and "hograd" in marks:
+            some = ", ".join(field.name for field in fields(Limits))
+            raise MarkError(f'hograd: nothing is limited; give some of {some}, e.g. peak="40 MiB"')
         growth = _growth(item)
         if growth is not None:
             _size(item, growth.over)

@@ -139,7 +139,10 @@ class Subject:
         """
         x = self.instance.x.detach().requires_grad_(True)
         with torch.enable_grad():
-            found: tuple[Tensor] = torch.autograd.grad(self.instance.f(x), x, allow_unused=True, materialize_grads=True)
+            value = self.instance.f(x)
+            if not value.requires_grad:  # it does not depend on x
+                return torch.zeros_like(x)
+            found: tuple[Tensor] = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)
         return found[0]
 
     def precise(self) -> problems.Instance:

@@ -15,7 +15,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hograd_bench.metrics._asymmetry import asymmetry as asymmetry
 from hograd_bench.metrics._contract import Metric, Missing, Readings
+from hograd_bench.metrics._truths import TRUTHS_KEPT, are_finite, key_of, truths_of
 
 if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
@@ -57,10 +59,6 @@ METRICS = (
 FUNCTION_EPS = 64
 """By how many eps of the dtype a peer's own value of the function may differ."""
 
-TRUTHS_KEPT = 16
-TRUTH_BYTES_KEPT = 2**26
-"""Methods of one problem share one truth, so the last few are kept while they are small."""
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -77,7 +75,6 @@ class Judgement:
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
-_truths: OrderedDict[tuple[Any, ...], list[Truth]] = OrderedDict()
 _results: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
 
@@ -110,10 +107,10 @@ def _judge(subject: Subject) -> Judgement:
     if not reference.has_truth(subject.operator.name):
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
-        truths = _truths_of(subject)
+        truths = truths_of(subject)
     except reference.TruthError as doubt:
         return Judgement(allowed, skew, unknown=f"truth is in doubt: {doubt}")
-    if not _are_finite(truths):
+    if not are_finite(truths):
         return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
     error = _error(results, truths)
     if not error <= allowed:
@@ -188,7 +185,7 @@ def _disagreement(subject: Subject) -> float | Missing:
     from hograd_core import reference
 
     order = subject.cell.order
-    results = _results.setdefault(_key(subject, "results"), {})
+    results = _results.setdefault(key_of(subject, "results"), {})
     while len(_results) > TRUTHS_KEPT:
         _results.popitem(last=False)
     for method in subject.operator.methods.values():
@@ -225,85 +222,12 @@ def against(subject: Subject, results: list[Any], exact: Instance, where: str) -
         return None
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     try:
-        truths = _truths_of(subject, exact, where)
+        truths = truths_of(subject, exact, where)
     except (reference.TruthError, RuntimeError):
         return None
-    if not _are_finite(truths):
+    if not are_finite(truths):
         return None
     return _excess(_error(results, truths), reference.tolerance(subject.method, subject.dtype, order), subject) or ""
-
-
-def _are_finite(truths: list[Truth]) -> bool:
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    leaves = [leaf for leaf in tree_leaves([t.value for t in truths]) if isinstance(leaf, torch.Tensor | float)]
-    return all(bool(torch.as_tensor(leaf).isfinite().all()) for leaf in leaves)
-
-
-def asymmetry(result: Any, order: int) -> float | Missing:
-    """How far a derivative tensor is from symmetric (Schwarz's theorem), as it was computed.
-
-    Args:
-        result: a tensor whose shape is a slot's shape ``order`` times over; a list of them is as bad as the worst.
-        order: number of slots.
-
-    Returns:
-        The largest |A − Aᵖ| over exchanges p of neighbouring slots (they generate all permutations), over the largest
-        |A|; 0 where all entries are 0. Missing for a single slot, and for anything that is not such a tensor.
-    """
-    import torch
-    from torch import Tensor
-
-    if order < 2:
-        return Missing("a gradient has one slot: nothing to exchange")
-    if isinstance(result, list):
-        each = [asymmetry(one, order) for one in result]
-        return next((skew for skew in each if isinstance(skew, Missing)), None) or max(each)  # type: ignore[type-var]
-    slots = result.ndim // order if isinstance(result, Tensor) else 0
-    if not isinstance(result, Tensor) or result.shape != result.shape[:slots] * order:
-        return Missing("the result is not of a slot's shape, as often as the order says")
-    entries = math.prod(result.shape[:slots])
-    tensor = result.detach().to("cpu", torch.float64).reshape((entries,) * order)
-    largest = float(tensor.abs().max())
-    if not math.isfinite(largest):
-        return Missing("the result is not finite")
-    if largest == 0:
-        return 0.0
-    return max(float((tensor - tensor.transpose(i, i + 1)).abs().max()) for i in range(order - 1)) / largest
-
-
-def _truths_of(subject: Subject, exact: Instance | None = None, where: str = "") -> list[Truth]:
-    """The truth at every point of an instance: one, but for a batch."""
-    from torch import Tensor
-    from torch.utils._pytree import tree_leaves
-
-    from hograd_bench.metrics._calls import repeatable
-    from hograd_core import reference
-
-    cell, key = subject.cell, _key(subject, where)
-    if key in _truths:
-        _truths.move_to_end(key)
-        return _truths[key]
-    order = cell.order if subject.operator.takes_order else None
-
-    def truths() -> list[Truth]:
-        points = (exact or subject.precise()).each(subject.operator)
-        return [reference.true_value(subject.operator.name, *arguments, order=order) for arguments in points]
-
-    found: list[Truth] = repeatable(truths)()
-    leaves = [leaf for leaf in tree_leaves([t.value for t in found]) if isinstance(leaf, Tensor)]
-    if sum(leaf.numel() * 8 for leaf in leaves) <= TRUTH_BYTES_KEPT:
-        _truths[key] = found
-    while len(_truths) > TRUTHS_KEPT:
-        _truths.popitem(last=False)
-    return found
-
-
-def _key(subject: Subject, where: str) -> tuple[Any, ...]:
-    cell = subject.cell
-    # dtype is in the key because truth is taken at the rounded point.
-    return (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
 
 
 def measure(subject: Subject) -> Readings:

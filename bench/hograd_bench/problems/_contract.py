@@ -314,7 +314,7 @@ def problem(
     if not _NAME.fullmatch(name):
         raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
-        raise ValueError(f"problem: {name!r} is declared twice")
+        raise ValueError(f"problem: {name!r} is declared twice; choose another name")
     if not family.isprintable() or not 0 < len(family.strip()) <= 40:
         raise ValueError(f"family: got {family!r}, expected a word or two, such as 'network'")
     if not isinstance(given_sizes, Mapping) or not set(given_sizes) <= {"n", "depth", "batch"}:

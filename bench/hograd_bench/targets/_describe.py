@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -53,7 +54,28 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
 
 def _told(request: Request, error: Exception) -> str:
     said = str(error).strip().splitlines()
-    return f"{request.target} cannot be differentiated: {type(error).__name__}: {said[0] if said else 'no message'}"
+    remedy = next((f"; {remedy}" for pattern, remedy in _REMEDIES if re.search(pattern, str(error))), "")
+    what = said[0].rstrip(".") if said else "no message"
+    return f"{request.target} cannot be differentiated: {type(error).__name__}: {what}{remedy}"
+
+
+_REMEDIES = (
+    (
+        r"leaf Variable that requires grad is being used in an in-place",
+        "f changes x in place: work on a copy, x = x.clone() as its first line",
+    ),
+    (
+        r"modified by an inplace operation",
+        "f overwrites a value that its backward pass needs: take the operation that returns a new tensor (y + 1, not "
+        "y.add_(1))",
+    ),
+    (r"Can't call numpy\(\)", "numpy cuts f off the graph: write f with operations of torch"),
+    (
+        r"same dtype|expected scalar type|found dtype|dtype mismatch",
+        "f's own tensors are of another dtype than x: give --dtype, or make x in theirs",
+    ),
+)
+"""What to do about errors of torch that do not say it."""
 
 
 def _described(target: Target, memory: str | int, deadline: float) -> dict[str, Any]:

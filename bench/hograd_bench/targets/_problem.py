@@ -107,7 +107,9 @@ def _check_same(made: Loaded, precise: Instance) -> None:
     value = made.f(made.x).detach().double().cpu()
     point = precise.x.requires_grad_()
     exact = precise.f(point)
-    (slope,) = torch.autograd.grad(exact, point, allow_unused=True, materialize_grads=True)
+    slope = torch.zeros_like(point)
+    if exact.requires_grad:
+        (slope,) = torch.autograd.grad(exact, point, allow_unused=True, materialize_grads=True)
     # What cancels in f is of the size of its terms, of which x times the gradient tells.
     scale = exact.detach().abs() + (slope * point.detach()).abs().sum()
     precise.x = point.detach()

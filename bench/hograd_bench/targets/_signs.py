@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import time
@@ -19,6 +20,8 @@ from hograd_core import NotFiniteWarning
 
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 _BATCH = nn.modules.batchnorm._BatchNorm
+_NO_SECOND = {"not deterministic", "ignores x"}
+"""What makes slopes of the gradient say nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,12 @@ def signs(made: Loaded, deadline: float) -> list[Sign]:
     for look in (_values, _repeats, _writes, _layers, _second):
         if time.monotonic() > deadline:
             break
-        found += look(made)
+        if look is _second and {sign.name for sign in found} & _NO_SECOND:
+            continue
+        # Whatever f raises in float64, or at another point: that it can be differentiated at x is known.
+        with contextlib.suppress(Exception):
+            for sign in look(made):
+                found.append(sign)
     return found
 
 
@@ -60,11 +68,17 @@ def _values(made: Loaded) -> Iterator[Sign]:
             "not finite", f"{bad:,} of {slope.numel():,} entries of the gradient are not finite",
             "sqrt, norm and log have no slope at 0: move x, or keep that point out with a double torch.where",
         )  # fmt: skip
-    elif not bool(slope.any()):
+    elif not bool(slope.any()) and not bool(hograd_core.gradient.unguarded(made.f, _beside(made.x)).any()):
         yield Sign(
-            "ignores x", "the gradient is zero in every entry: f does not use x, or cuts it off the graph",
+            "ignores x", "the gradient is zero everywhere, beside x too: f does not use x, or cuts it off the graph",
             "f must compute with the x that it is given: no .detach(), .item(), numpy or closure over another tensor",
         )  # fmt: skip
+
+
+def _beside(x: Tensor) -> Tensor:
+    """A point where a function that is stationary at x is not."""
+    step = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+    return x + 0.1 * step * (1 + x.abs())
 
 
 def _repeats(made: Loaded) -> Iterator[Sign]:

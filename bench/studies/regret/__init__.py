@@ -1,6 +1,7 @@
 """How much longer than the best method what ``auto`` chooses takes, over the problems and sizes of a run.
 
-Regret is the time of the choice over the time of the best; where the difference lies within both spreads, it is 1.
+Regret is the time of the choice over the time of the best, both with the load of their moment taken out
+(``known.steady``); where the difference lies within both spreads, it is 1.
 
 - rule: neither a cache nor a probe.
 - cache, others: entries of all problems but the one that is chosen for, at about its size.
@@ -87,7 +88,7 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
         for o, m in zip(ours["operator"], ours["method"], strict=True)
     ]
     kept: pd.DataFrame = ours[exact]
-    return kept
+    return kept.assign(seconds_min=known.steady(kept))
 
 
 def _entries(rows: pd.DataFrame) -> tuple[Entry, ...]:
