@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -239,7 +239,7 @@ class Problem:
             first = built.points()[0].given
         except (TypeError, ValueError) as error:
             raise ProblemError(f"{self.name}: {error}") from None
-        return Instance(**first, closed_form=built.closed_form, extras=built.extras, given=built)
+        return replace(built, **first, args=(), in_dims=None, given=built)
 
     def _check(self, built: Any, draw: Draw) -> None:
         """Raise where an instance cannot be measured."""

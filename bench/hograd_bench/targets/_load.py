@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hograd_bench import own_files
 from hograd_bench.targets._request import Request
 from hograd_core import from_module
-from hograd_core.arguments import Packing, packing
+from hograd_core.arguments import packing, point_of
 
 _SIZE = "n"
 _FORMS = "(f, x), Example(f, x, args=...), or (module, loss, inputs, targets)"
@@ -53,7 +53,7 @@ class Loaded:
         extras: of a model its ``module``, ``loss``, ``inputs``, ``targets``.
         owner: what code of the target's own is looked for in: the module, or f as it was given.
         form: what the target is: "f", "pair", "example" or "module".
-        has_args: whether f takes more than x.
+        given: f, x and args as they were given, but for a model.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -62,7 +62,12 @@ class Loaded:
     extras: Mapping[str, Any]
     owner: Any
     form: str
-    has_args: bool = False
+    given: Example | None = None
+
+    @property
+    def has_args(self) -> bool:
+        """Whether f takes more than x."""
+        return self.given is not None and bool(self.given.args)
 
 
 @dataclass
@@ -200,17 +205,9 @@ def _loaded(made: Any, request: Request) -> Loaded:
         got = f"a tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
         hint = "; for f itself give --shape" if isinstance(made, Tensor) else ""
         raise TargetError(f"{request.target}: the factory returned {got}, expected {_FORMS}{hint}")
-    f, args = made.f, made.args
-
-    def with_args(x: Any) -> Tensor:
-        return f(x, *args)
-
-    if isinstance(made.x, Tensor):
-        return Loaded(with_args if args else f, made.x.detach(), (), {}, f, form, bool(args))
-    laid: Packing = packing(made.x)
-    return Loaded(
-        lambda flat: with_args(laid.unpack(flat)), laid.pack(made.x, "x").detach(), laid.names, {}, f, form, bool(args)
-    )
+    leaves = () if isinstance(made.x, Tensor) else packing(made.x).names
+    f, x, _ = point_of(made.f, made.x, made.args)
+    return Loaded(f, x.detach(), leaves, {}, made.f, form, made)
 
 
 def _parameters(named: Any) -> dict[str, inspect.Parameter]:

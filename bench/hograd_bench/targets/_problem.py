@@ -17,6 +17,7 @@ from hograd_bench.targets._load import Loaded, Target, TargetError, load
 from hograd_bench.targets._request import Request
 from hograd_bench.targets._wide import wide
 from hograd_core import from_module
+from hograd_core.arguments import leaves
 from hograd_core.reference import TruthError
 
 PROBLEM = "target"
@@ -67,7 +68,10 @@ def declare(
             return precise
         if here.x.dtype != draw.dtype:
             raise TargetError(f"dtype: got a cell of {draw.dtype}, but x is {here.x.dtype}")
-        return Instance(here.f, here.x, extras=here.extras, sweeps=sweeps)
+        own = here.given
+        if own is None or len({(leaf.dtype, leaf.device) for leaf in leaves(own.x)}) > 1:  # a cell has one of each
+            return Instance(here.f, here.x, extras=here.extras, sweeps=sweeps)
+        return Instance(own.f, own.x, args=own.args, sweeps=sweeps)
 
 
 @contextlib.contextmanager
