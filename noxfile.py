@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "hograd"
 PEERS = ROOT / ".nox" / "peers"
 RAY = ROOT / ".nox" / "ray"
+NEWEST = ROOT / ".nox" / "newest"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -132,11 +133,18 @@ def atlas(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def site(session: nox.Session) -> None:
+    """The site of docs/ under build/site/: warnings are errors, the notebook is executed, links are followed."""
+    python(session, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", "build/doctrees", "docs", "build/site")
+    python(session, "-m", "pytest", "-q", "tests/site")
+
+
+@nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
     peers_environment(session)
     own = str(PEERS / BIN / "python")
-    files = ("tests/bench/test_peers_installed.py", "tests/bench/test_arguments_jax.py")
+    files = tuple(f"tests/bench/test_{name}.py" for name in ("peers_installed", "arguments_jax", "arguments_peers"))
     session.run(own, "-m", "pytest", "-q", *files, external=True)
     session.run(own, "-m", "hograd_bench", "run", "--preset", "peers", *session.posargs, external=True)
 
@@ -189,6 +197,31 @@ def ray(session: nox.Session) -> None:
         external=True,
     )  # fmt: skip
     session.run(own, "-m", "pytest", "-q", "tests/bench/test_engine_ray.py", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def newest(session: nox.Session) -> None:
+    """Imports and conformance with the newest torch that installs, beside the pinned one. It may be gigabytes."""
+    own = str(NEWEST / BIN / "python")
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("torch==")]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join(pinned))
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test")
+    session.run(sys.executable, "-m", "venv", str(NEWEST), external=True)
+    install = [
+        own,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--upgrade",
+        "--disable-pip-version-check",
+        "-c",
+        str(constraints),
+    ]
+    session.run(*install, "torch", "-e", ".[bench]", *groups, external=True)
+    session.run(own, "-c", "import torch, hograd_core; print(torch.__version__)", external=True)
+    session.run(own, "-m", "pytest", "-q", "tests/conformance", *session.posargs, external=True)
 
 
 @nox.session

@@ -1,7 +1,9 @@
-"""One call of an operator by one method: at a point, or at a batch of points."""
+"""A call of an operator: its keywords taken apart, then one method at a point, or at a batch of points."""
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,14 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._checks import check_positive
-from hograd_core._entrance import keep, kept, released, repair, unwatched, watched_by
+from hograd_core._checks import check_order, check_positive
+from hograd_core._entrance import entered, in_transform, keep, kept, released, repair, unwatched, watched_by
 from hograd_core._finite import check_finite_result, is_finite
+from hograd_core._forward import jvp
+from hograd_core._unsupported import UnsupportedError, pytorch_limit
 from hograd_core.arguments import (
+    ASKED,
     Arranged,
     Asked,
     Batch,
     Budget,
+    Taking,
     WeightedSum,
     _tree,
     arranged,
@@ -28,6 +34,96 @@ from hograd_core.arguments import (
     vectorised,
 )
 from hograd_core.hazards import guard
+
+
+def computed(operator: Any, arguments: tuple[Any, ...], how: dict[str, Any]) -> Any:
+    """The result of an operator by the method that is named, or by one that what else is asked for needs.
+
+    Args:
+        operator: its record.
+        arguments: the operator's own, by position.
+        how: those by name, and what :class:`hograd_core._how.How` says; used up.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message names it.
+        UnsupportedError: PyTorch itself cannot do this, or does it wrongly.
+    """
+    name = how.pop("method", None)
+    if how.pop("probe", False):
+        raise TypeError(f'probe: got method={name!r}, expected "auto", which alone has something to try')
+    if name == "auto":  # with in_dims
+        name = None
+    asked = None if ASKED.keys().isdisjoint(how) else Asked(**{key: how.pop(key) for key in ASKED if key in how})
+    given = {key: how.pop(key, False) for key in ("repair", "verify", "strict")}
+    signature = operator.arguments
+    options = {key: how.pop(key) for key in list(how) if key not in signature.parameters}
+    method = operator.method(_method_for(operator, asked) if name is None else name)
+    chunk_size = options.pop("chunk_size", None) if asked and asked.in_dims is not None else None
+    if not options.keys() <= set(method.options):
+        allowed = ", ".join((*method.options, *given, *ASKED))
+        unknown = min(options.keys() - set(method.options))
+        raise TypeError(f"{unknown}: not an option of {operator.name}[{method.name}]; its options: {allowed}")
+    if given["verify"] and operator.verification is None:
+        able = ", ".join(operator.verifiable)
+        raise TypeError(f"verify: {operator.name} has no second definition to hold it against; use it on {able}")
+    bound = signature.bind(*arguments, **how)
+    bound.apply_defaults()
+    order = operator.order
+    if operator.takes_order:
+        order = options["order"] = check_order(bound.arguments["order"])
+        if not method.supports(order):
+            top = "" if method.max_order is None else f" to {method.max_order}"
+            raise ValueError(
+                f"order: got {order}, but {operator.name}[{method.name}] is defined for orders "
+                f"from {method.min_order}{top}; choose another method"
+            )
+    _load_forward_mode()
+    call = Call(operator, method, order, options, given["repair"], given["verify"], given["strict"])
+    try:
+        with entered():
+            if asked is None and _is_plain(operator.taking, bound.arguments):
+                return call.computed(bound.arguments)
+            open_ = name is None and options.keys() <= {"order"}
+            other = operator.methods[operator.default] if open_ else method
+            return call.arranged(bound.arguments, asked or Asked(), chunk_size, other)
+    except UnsupportedError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        reason = pytorch_limit(error)
+        if reason is None:
+            raise
+        others = [m.name for m in operator.methods.values() if m.functorch and not method.functorch and in_transform()]
+        remedy = f"; inside torch.func use {' or '.join(others)}, or in_dims outside" if others else ""
+        raise UnsupportedError(call.where, reason + remedy) from error
+
+
+def _method_for(operator: Any, asked: Asked | None) -> str:
+    """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""
+    default: str = operator.default
+    if asked is not None and asked.in_dims is not None:
+        return next((m.name for m in operator.methods.values() if m.functorch and m.exact), default)
+    if asked is not None and asked.memory is not None:
+        return next((m.name for m in operator.methods.values() if m.in_parts), default)
+    return default
+
+
+def _is_plain(roles: Taking, arguments: Mapping[str, Any]) -> bool:
+    """Whether methods can take the arguments as they are."""
+    if roles.function is None or roles.point is None:
+        return not any(isinstance(arguments[name], Mapping) for name in roles.directions)
+    return isinstance(arguments[roles.point], Tensor) and type(arguments[roles.function]) is not WeightedSum
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Let PyTorch load its forward-mode decompositions, once a process.
+
+    torch 2.13 scripts them with its own deprecated torch.jit.script at the first jvp; under ``-W error`` the
+    warning would surface as a failure of our caller's code.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 @dataclass(slots=True)
@@ -125,6 +221,10 @@ class Call:
                 return here.shaped(self.computed(here.given), self.operator.result, self.order)
             if chunk_size is not None:
                 chunk_size = check_positive(chunk_size, "chunk_size")
+            if self.options.get("out") is not None:
+                raise TypeError(
+                    "out: got in_dims as well, whose results are joined anew; call it at each point instead"
+                )
             batched = batch(arguments, roles, asked)
             self.points = batched.size
             result = self._of_batch(batched, budget or chunk_size, other)
@@ -147,7 +247,11 @@ class Call:
             return self.computed(last[0].given)
 
         result = arguments[name].combined(of_term)
-        result = result if out is None else out.copy_(result)
+        if out is not None:
+            if (out.shape, out.dtype, out.device) != (result.shape, result.dtype, result.device):
+                wanted = f"{tuple(result.shape)} of {result.dtype} on {result.device}"
+                raise ValueError(f"out: got {tuple(out.shape)} of {out.dtype} on {out.device}, expected {wanted}")
+            result = out.copy_(result)
         return last[0].shaped(result, self.operator.result, self.order)
 
     def _refuse_meaningless(self, asked: Asked) -> None:

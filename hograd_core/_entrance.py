@@ -94,12 +94,6 @@ def in_transform() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def in_differentiation() -> bool:
-    """Whether a torch.func transform that differentiates (grad, vjp, jvp) is under way; vmap does not."""
-    kinds = {level.key() for level in torch._C._functorch.get_interpreter_stack() or ()}
-    return bool(kinds & {torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp})
-
-
 def _transforms() -> int:
     return len(torch._C._functorch.get_interpreter_stack() or ())
 

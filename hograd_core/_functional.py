@@ -208,11 +208,6 @@ class _Checkpoints(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def ordinary(value: Any) -> Any:
-    """The same nested arguments with tensors made in inference mode cloned, so that autograd may save them."""
-    return _tree.mapped(lambda t: t.clone() if isinstance(t, Tensor) and t.is_inference() else t, value)
-
-
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float64, copy=True) if tensor.dtype.is_floating_point else tensor.clone()
 

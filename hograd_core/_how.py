@@ -14,8 +14,8 @@ from torch import Tensor
 from typing_extensions import Unpack as Unpack  # torch itself requires it; typing has it from Python 3.11 on
 
 
-class How(TypedDict, total=False):
-    """Keyword arguments of a call. Down to ``memory`` they are every operator's, the rest options of methods.
+class HowInStructure(TypedDict, total=False):
+    """Keyword arguments of a call but for ``flat``. Down to ``parameters`` they are every operator's, then methods'.
 
     A method's option with a new name has its line here, or callers who check types cannot give it.
 
@@ -29,8 +29,6 @@ class How(TypedDict, total=False):
         args: what f takes after x, not differentiated: ``f(x, *args)``.
         in_dims: as of ``torch.vmap``, for x, v where there is one, and each of ``args``: the axes that count points;
             results have the points as their first axis. ``chunk_size`` then counts points at a time.
-        flat: results over all elements of x laid end to end, not in its structure; of an operator of models, whose
-            results are flat where v is: False for structures by the parameters' names.
         create_graph: leave the result on the graph, to be differentiated further.
         memory: most bytes that the call may take beyond what is alive, its result included: a number, a text like
             ``"2GiB"``, or ``"free"``.
@@ -44,7 +42,6 @@ class How(TypedDict, total=False):
     strict: bool
     args: tuple[Any, ...]
     in_dims: Any
-    flat: bool | None
     create_graph: bool
     memory: int | str | None
     parameters: str | Sequence[str] | None
@@ -69,3 +66,15 @@ class How(TypedDict, total=False):
     step: float | None
     steps: int
     tolerance: float | None
+
+
+class How(HowInStructure, total=False):
+    """Keyword arguments of a call.
+
+    Attributes:
+        flat: results over all elements of x laid end to end, not in its structure (to type checkers those like x keep
+            its type); of an operator of models, whose results are flat where v is: False for structures by the
+            parameters' names.
+    """
+
+    flat: bool | None

@@ -20,22 +20,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, cast
 
-import torch
-from torch import Tensor
 from typing_extensions import ParamSpec, TypeVar
 
 from hograd_core import auto
-from hograd_core._call import Call
-from hograd_core._checks import check_order
-from hograd_core._entrance import entered, in_transform, unguarded
-from hograd_core._forward import jvp
-from hograd_core._unsupported import UnsupportedError, pytorch_limit
-from hograd_core.arguments import ASKED, Asked, WeightedSum, taking
+from hograd_core._call import computed
+from hograd_core._entrance import unguarded
+from hograd_core.arguments import taking
 
 P = ParamSpec("P", default=...)  # a bare Operator is one of any arguments and result
 R = TypeVar("R", default=Any)
@@ -177,6 +171,11 @@ class Operator(Generic[P, R]):
                 f"method: got {name!r}, expected one of {', '.join(sorted(self.methods))} for {self.name}"
             ) from None
 
+    @property
+    def verifiable(self) -> list[str]:
+        """Names of the operators that ``verify`` can be asked of."""
+        return sorted(o.name for o in _OPERATORS.values() if o.verification)
+
     def unguarded(self, *arguments: P.args, **keywords: P.kwargs) -> R:
         """The method itself, as it is measured: without looking for hazards or at the result, which may be wrong."""
         with unguarded():
@@ -196,10 +195,8 @@ class Operator(Generic[P, R]):
             FloatingPointError: with ``strict=True``, the result is not finite.
         """
         how = cast("dict[str, Any]", keywords)
-        if auto.decides(self, how):
-            result: R = auto.compute(self, arguments, how)
-            return result
-        return self._computed(arguments, how)
+        result: R = (auto.compute if auto.decides(self, how) else computed)(self, arguments, how)
+        return result
 
     def explain(self, *arguments: P.args, **keywords: P.kwargs) -> auto.Choice:
         """What a call with ``method="auto"`` and these arguments would do, as text and as data."""
@@ -209,90 +206,6 @@ class Operator(Generic[P, R]):
     def arguments(self) -> inspect.Signature:
         """Signature of the operator's own arguments."""
         return arguments_of(self.guard)
-
-    def _computed(self, arguments: tuple[Any, ...], how: dict[str, Any]) -> R:
-        """The result by the method that is named, or by one that what else is asked for needs."""
-        method = how.pop("method", None)
-        if how.pop("probe", False):
-            raise TypeError(f'probe: got method={method!r}, expected "auto", which alone has something to try')
-        if method == "auto":  # with in_dims
-            method = None
-        signature = self.arguments
-        asked = (
-            None if ASKED.keys().isdisjoint(how) else Asked(**{name: how.pop(name) for name in ASKED if name in how})
-        )
-        given = {name: how.pop(name, False) for name in ("repair", "verify", "strict")}
-        options = {k: how.pop(k) for k in list(how) if k not in signature.parameters}
-        chosen = self.method(self._chosen(asked) if method is None else method)
-        chunk_size = options.pop("chunk_size", None) if asked and asked.in_dims is not None else None
-        unknown = sorted(set(options) - set(chosen.options))
-        if unknown:
-            allowed = ", ".join((*chosen.options, *given, *ASKED))
-            raise TypeError(f"{unknown[0]}: not an option of {self.name}[{chosen.name}]; its options: {allowed}")
-        if given["verify"] and self.verification is None:
-            raise TypeError(
-                f"verify: {self.name} has no second definition to hold it against; use it on "
-                f"{', '.join(sorted(o.name for o in _OPERATORS.values() if o.verification))}"
-            )
-        bound = signature.bind(*arguments, **how)
-        bound.apply_defaults()
-        order = self.order
-        if self.takes_order:
-            order = options["order"] = check_order(bound.arguments["order"])
-            if not chosen.supports(order):
-                top = "" if chosen.max_order is None else f" to {chosen.max_order}"
-                raise ValueError(
-                    f"order: got {order}, but {self.name}[{chosen.name}] is defined for orders "
-                    f"from {chosen.min_order}{top}; choose another method"
-                )
-        _load_forward_mode()
-        call = Call(self, chosen, order, options, given["repair"], given["verify"], given["strict"])
-        try:
-            with entered():
-                result: R
-                if asked is None and self._plain(bound.arguments):
-                    result = call.computed(bound.arguments)
-                else:
-                    open_ = method is None and options.keys() <= {"order"}
-                    other = self.methods[self.default] if open_ else chosen
-                    result = call.arranged(bound.arguments, asked or Asked(), chunk_size, other)
-                return result
-        except UnsupportedError:
-            raise
-        except (RuntimeError, AssertionError) as error:
-            reason = pytorch_limit(error)
-            if reason is None:
-                raise
-            able = [m.name for m in self.methods.values() if m.functorch and not chosen.functorch and in_transform()]
-            remedy = f"; inside torch.func use {' or '.join(able)}, or in_dims outside" if able else ""
-            raise UnsupportedError(call.where, reason + remedy) from error
-
-    def _plain(self, arguments: dict[str, Any]) -> bool:
-        """Whether methods can take the arguments as they are."""
-        function, point = self.taking.function, self.taking.point
-        if function is None or point is None:
-            return not any(isinstance(arguments[name], Mapping) for name in self.taking.directions)
-        return isinstance(arguments[point], Tensor) and type(arguments[function]) is not WeightedSum
-
-    def _chosen(self, asked: Asked | None) -> str:
-        """The method where none is named: one that can be vectorised, or computed in parts, where that is asked for."""
-        if asked is not None and asked.in_dims is not None:
-            return next((m.name for m in self.methods.values() if m.functorch and m.exact), self.default)
-        if asked is not None and asked.memory is not None:
-            return next((m.name for m in self.methods.values() if m.in_parts), self.default)
-        return self.default
-
-
-@functools.cache
-def _load_forward_mode() -> None:
-    """Let PyTorch load its forward-mode decompositions, once a process.
-
-    torch 2.13 scripts them with its own deprecated torch.jit.script at the first jvp; under ``-W error`` the
-    warning would surface as a failure of our caller's code.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 @functools.cache

@@ -52,7 +52,10 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             "dynamic shape under vmap",
             r"^vmap: We do not support batching operators that can (support|output) dynamic shape",
         ),
-        ("data-dependent control flow", r"^vmap: It looks like you're (calling \.item\(\)|attempting to use a Tensor)"),
+        (
+            "data-dependent control flow",
+            r"^vmap: It looks like you're (either \(1\) )?(calling \.item\(\)|attempting to use a Tensor)",
+        ),
         ("randomness under vmap", r"^vmap: called random operation while in randomness error mode"),
         ("custom Function without setup_context", r"^In order to use an autograd\.Function with functorch transforms"),
         ("saved-tensor hooks barred", r"^torch\.func\.\{.*\} don't yet support saved tensor hooks"),

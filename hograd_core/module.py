@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from hograd_core._functional import Functional, ordinary
+from hograd_core._functional import Functional
 from hograd_core.arguments import Term, WeightedSum, _tree, constants_of, packing, trainable_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -58,8 +58,9 @@ def from_module(
         TypeError: ``module`` is not a module, ``loss`` is not callable, or a trainable parameter is not a real
             floating tensor; the module is scripted, spread over devices or lazy; the data are none.
         ValueError: there is no trainable parameter, or they differ in dtype or device; a pattern names none; a layer in
-            training mode is random, or, over batches, couples samples; later, when f is called: module or loss use the
-            module's own parameters through a global variable, which a copy cannot follow.
+            training mode is random, or, over batches, couples samples; a DataLoader leaves out samples at random;
+            later, when f is called: module or loss use the module's own parameters through a global variable, which a
+            copy cannot follow.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
@@ -71,6 +72,11 @@ def from_module(
         raise TypeError("batch: expected one of batch, as a DataLoader yields it, and batches, several of them")
     if isinstance(batches, Iterator):
         raise TypeError("batches: got an iterator, which is used up after one pass; give a list or a DataLoader")
+    if isinstance(batches, DataLoader) and _leaves_out_at_random(batches):
+        raise ValueError(
+            "batches: a DataLoader that draws other samples in each pass, so the loss is random; "
+            "give one with drop_last=False, and without replacement (shuffling alone changes nothing)"
+        )
     check_modes(module, per_sample=batches is not None)
     chosen = trainable_of(module, parameters)
     kinds = {(p.dtype, p.device) for p in chosen.values()}
@@ -87,7 +93,7 @@ def from_module(
 
     def of_batch(data: Any) -> Callable[[dict[str, Tensor]], Tensor]:
         with torch.inference_mode(False):  # so that autograd may save them
-            arguments, keywords, wanted = (ordinary(part) for part in _taken_apart(data, module))
+            arguments, keywords, wanted = (_tree.ordinary(part) for part in _taken_apart(data, module))
 
         def f(values: dict[str, Tensor]) -> Tensor:
             def body(module: nn.Module, loss: Loss) -> Tensor:
@@ -140,6 +146,18 @@ def _samples(data: Any) -> int:
     if not sizes:
         raise ValueError("batches: got one without a tensor whose first axis counts samples; use reduction='sum'")
     return int(sizes[0])
+
+
+def _leaves_out_at_random(loader: DataLoader[Any]) -> bool:
+    """Whether passes over a data set differ in which samples they hold, and not in their order alone."""
+    sampler = loader.sampler
+    if isinstance(sampler, WeightedRandomSampler):
+        return True
+    if not isinstance(sampler, RandomSampler | SubsetRandomSampler):
+        return False
+    if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples % len(sampler.data_source)):
+        return True
+    return loader.drop_last and bool(loader.batch_size) and len(sampler) % (loader.batch_size or 1) > 0
 
 
 def _has_axis(leaf: Any) -> bool:

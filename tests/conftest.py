@@ -44,8 +44,7 @@ def _registrations_end_with_their_module() -> Iterator[None]:
 
     problems.problems()  # discovered, so that none is taken for a plugin's
     tables: list[dict[Any, Any]] = [
-        hograd_core._registry._OPERATORS, reference._TRUTHS, problems._contract._PROBLEMS, problems._TEXTS,
-        problems._FILES,
+        hograd_core._registry._OPERATORS, reference._TRUTHS, problems._contract._PROBLEMS, problems._FILES,
         *(operator.methods for operator in hograd_core.operators().values()),
     ]  # fmt: skip
     kept = [dict(table) for table in tables]

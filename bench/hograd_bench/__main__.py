@@ -6,7 +6,7 @@ import sys
 
 BENCH = (
     "jinja2", "matplotlib", "numpy", "pandas", "psutil", "pyarrow", "pynvml", "pytest", "pytest_benchmark", "rich",
-    "scipy", "seaborn", "tomli", "typer",
+    "scipy", "seaborn", "typer",
 )  # fmt: skip
 """What the extra ``bench`` brings, as it is imported."""
 NOT_INSTALLED = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,10 @@ class Comparison:
     """What differs between two runs.
 
     Attributes:
-        differences: deterministic metrics that differ: cell, metric, unit, a, b, difference = b - a, ratio = b / a
-            (NaN where there is none), note (why a side is missing).
-        ratios: other metrics as b / a, for orientation (:data:`TIME_NOTE`); empty where only deterministic ones
-            were asked for.
+        differences: deterministic metrics that differ, the largest change first: cell, metric, unit, a, b,
+            difference = b - a, ratio = b / a (NaN where there is none), note (why a side is missing).
+        ratios: other metrics as b / a, the largest change first, for orientation (:data:`TIME_NOTE`); empty where only
+            deterministic ones were asked for.
         statuses: cells whose status changed, with both reasons; their metrics are not compared.
         only_a: ids of cells in the first run only.
         only_b: ids of cells in the second run only.
@@ -178,6 +179,8 @@ def compare(
                     {"cell": cell, "metric": name, "unit": record.unit, "a": x, "b": y, "ratio": _ratio(x, y)}
                     for cell, x, y in zip(left.index, left, right, strict=True)
                 ]
+    for changes in (differences, ratios):
+        changes.sort(key=_size, reverse=True)
     return Comparison(
         pd.DataFrame(differences, columns=_DIFFERENCES),
         pd.DataFrame(ratios, columns=_RATIOS),
@@ -226,6 +229,12 @@ def _difference(cell: str, metric: str, unit: str, a: Any, b: Any, why_a: Any, w
         "cell": cell, "metric": metric, "unit": unit, "a": a, "b": b,
         "difference": b - a if numbers else float("nan"), "ratio": _ratio(a, b), "note": "; ".join(notes),
     }  # fmt: skip
+
+
+def _size(change: Mapping[str, Any]) -> float:
+    """How large a change is, either way; what came, went or has no ratio is beyond all."""
+    ratio = change["ratio"]
+    return abs(math.log(ratio)) if 0 < ratio < math.inf else math.inf
 
 
 def _ratio(a: Any, b: Any) -> float:

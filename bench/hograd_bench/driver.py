@@ -47,6 +47,7 @@ def execute(
     engine: Engine,
     on_event: Callable[[Event], None] = lambda event: None,
     *,
+    on_start: Callable[[Planned], None] = lambda planned: None,
     isolate: Isolation = "auto",
     apart: Collection[str] = (),
     known_failures: Collection[str] = (),
@@ -59,6 +60,7 @@ def execute(
         run: where rows go.
         engine: what runs them.
         on_event: called after each cell settled.
+        on_start: called when a cell begins to be measured.
         isolate: "always": a process a cell; "auto": for cells predicted or known to be large; "never".
         apart: metric families that each need a further process a cell, also to be measured.
         known_failures: ids of cells that ran out of memory or time before, or were large: isolated under "auto".
@@ -91,6 +93,7 @@ def execute(
             cell, family = left[identifier], _family_apart(event.task)
             if row is None:
                 cell.started = True
+                on_start(cell.planned)
             elif family is not None:
                 cell.apart[family] = row
             else:

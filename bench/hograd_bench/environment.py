@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from hograd_bench import system_info
@@ -27,7 +27,7 @@ def record(extra_packages: Iterable[str] = ()) -> Environment:
         and "machine" (see :func:`machine_slug`), "recorded" (UTC time in ISO form).
     """
     found: Environment = {
-        "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": system_info.source(),
         "torch": _torch(),
         "threads": _threads(),

@@ -61,6 +61,12 @@ def resolve(operator: str) -> tuple[str, int | None]:
     raise ValueError(f"operator: got {operator!r}, expected one of {', '.join(names)}")
 
 
+def alias(operator: str, order: int) -> str:
+    """What people call an operator at an order, as ``hvp``; its own name where they have no other."""
+    aliases = {**_carried["operators"], **_shipped()["operators"]}.get(operator, {})
+    return next((name for name, fixed in aliases.items() if fixed == order), operator)
+
+
 def operations_of(problem: str, n: int, depth: int, batch: int) -> int | None:
     """Arithmetic operations of one evaluation of f, counted by hand; None where nobody has counted."""
     where = at(problem, n, depth, batch)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from hograd_bench import called, metrics, schema
+from hograd_bench import called, metrics, problems, schema, torch_state
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
-from hograd_bench.metrics import _torch_state as torch_state
 from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
+from hograd_bench.own_files import describe
 from hograd_core import UnsupportedError
 
 APART = tuple(name for name, family in metrics.families().items() if hasattr(family, "VARIABLES"))
@@ -41,20 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in _said(error).lower() for sign in _OUT_OF_MEMORY)
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # of somebody else's exception
-        return "it cannot say why"
-
-
-def describe(error: BaseException) -> str:
-    """``Type: first line`` of an exception, for a reason."""
-    lines = _said(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return isinstance(error, RuntimeError) and any(sign in describe(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def measure(
@@ -78,7 +65,7 @@ def measure(
     Raises:
         KeyboardInterrupt: Ctrl-C is the person's, unless ``in_child``.
     """
-    started = datetime.datetime.now(datetime.timezone.utc)
+    started = datetime.datetime.now(datetime.UTC)
     clock = time.perf_counter()
     taken = Readings()
     subject: Subject | None = None
@@ -121,8 +108,9 @@ def measure(
     said = sorted({f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught if str(w.message)})
     if said:
         taken.details["warnings"] = said[:5]
-    if changed:
-        taken.details["changed"] = [*taken.details.get("changed", []), *changed][:5]
+    told = [*(f"{what}, when its file was loaded" for what in problems.set_by_files()), *changed]
+    if told:
+        taken.details["changed"] = [*taken.details.get("changed", []), *told][:5]
         if status != "ok":  # which may well be why
             reason += f"; meanwhile the problem {', '.join(changed[:5])}"
     numbers = {name: value for name, value in taken.values.items() if not isinstance(value, Missing)}

@@ -19,6 +19,15 @@ def named_by(variable: str) -> list[Path]:
     return [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix == ".py" and f.name[0] not in "_."]
 
 
+def describe(error: BaseException) -> str:
+    """``Type: first line`` of somebody else's exception, which may be unable to say why."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:
+        lines = ["it cannot say why"]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def load(file: Path, package: str) -> ModuleType:
     """Run a file as the module ``package.<stem>``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,11 +15,6 @@ import hograd_core
 from hograd_bench import measure, peers, problems
 from hograd_bench.cells import DTYPES, PREPARATIONS, Cell
 from hograd_bench.facts import at
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PRESETS = Path(__file__).with_name("presets.toml")
 FAMILIES = measure.ALL
@@ -322,7 +317,7 @@ def facts(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     for name, n, depth, batch in sorted({(c.problem, c.n, c.depth, c.batch) for c in cells}):
         record = problems.problems().get(name)
         if record is not None and record.operations is not None:
-            with contextlib.suppress(Exception):  # of somebody else's problem: then nobody has counted
+            with contextlib.suppress(Exception, SystemExit):  # of somebody else's problem: then nobody has counted
                 counted = record.operations(problems.Spec(n, depth, batch))
                 operations[at(name, n, depth, batch)] = sum(map(int, counted.values()))
     theirs = peers.facts(cells)

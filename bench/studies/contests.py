@@ -14,8 +14,42 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+Sides = tuple[str, ...]
 DIGITS = "digits_loss/n=32,order=2,depth=2,batch=64/float32/cpu/t1/eager"
-CONTESTS = {
+
+
+def _second_order(problem: str, sizes: str, operator: str = "derivative_vector_product", eager: bool = False) -> Sides:
+    method = "double_backward" if operator == "derivative_vector_product" else "rows"
+    cell = f"{problem}/{sizes}/float32/cpu/t1"
+    kinds = ("compiled", "graph", *(["eager"] if eager else []))
+    peers = ("jax", "jax_vjp_of_grad") if operator == "derivative_vector_product" else ("jax",)
+    ours = [f"{operator}/{method}/{cell}/{kind}" for kind in kinds]
+    return (*ours, *(f"{operator}/{peer}/{cell}/eager" for peer in peers))
+
+
+def _bound(problem: str, sizes: str) -> Sides:
+    cell = f"{problem}/{sizes}/float32/cpu/t1"
+    product = "derivative_vector_product"
+    return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
+
+
+LOSSES = {
+    "flat MLP 5k": ("mlp_loss", "n=48,order=2,depth=2,batch=32"),
+    "flat MLP 26k": ("mlp_loss", "n=112,order=2,depth=2,batch=64"),
+    "flat MLP 51k": ("mlp_loss", "n=158,order=2,depth=2,batch=64"),
+    "convolutions 1.5k": ("conv_loss", "n=12,order=2,depth=2,batch=32"),
+    "attention 8k": ("attention_loss", "n=32,order=2,depth=2,batch=32"),
+}
+VECTORS = {n: ("mlp", f"n={n},order=2,depth=2,batch=1") for n in (8, 64, 512, 2048)}
+CONTESTS: dict[str, Sides] = {
+    **{f"product, MLP n={n}": _second_order(*cell, eager=n == 8) for n, cell in VECTORS.items()},
+    **{f"product, {name}": _second_order(*cell) for name, cell in LOSSES.items()},
+    **{f"bound product, MLP n={n}": _bound(*cell) for n, cell in VECTORS.items()},
+    **{f"bound product, {name}": _bound(*cell) for name, cell in LOSSES.items()},
+    **{
+        f"Hessian, MLP n={n}": _second_order("mlp", f"n={n},order=2,depth=2,batch=1", "derivative_tensor")
+        for n in (64, 512, 1024)
+    },
     **{f"Rosenbrock Hessian, n={n}": (f"sparse:{n}", f"jax:{n}") for n in (256, 1024, 4096)},
     "empirical Fisher diagonal": (
         f"empirical_fisher_diagonal/layers/{DIGITS}",
@@ -35,7 +69,8 @@ CONTESTS = {
         f"gauss_newton_vector_product/backpack/{DIGITS}",
     ),
 }
-"""Name -> the sides, hograd's first: cells, or Rosenbrock's function by hograd's sparse Hessian or JAX's dense one."""
+"""Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
+function by hograd's sparse Hessian or JAX's dense one."""
 ROUNDS, TURN = 15, 0.1
 
 
@@ -49,6 +84,8 @@ def side(name: str) -> Callable[[], Any]:
     import torch
 
     kind, _, size = name.partition(":")
+    if kind in ("bound", "linearize"):
+        return (bound if kind == "bound" else linearized)(size)
     if kind == "sparse":
         from hograd_core.sparse import SparseHessian
 
@@ -69,14 +106,53 @@ def side(name: str) -> Callable[[], Any]:
     return call
 
 
+def bound(cell: str) -> Callable[[], Any]:
+    """The prepared product of a cell at its point, which is bound."""
+    from hograd_bench.gate.twins.worker import made
+
+    subject = made(cell)
+    _, x, v = subject.arguments
+    product = subject.prepared.bind(x)
+    product(v)
+    if product.bindings[None] is None:
+        raise RuntimeError("it cannot be bound")
+    return lambda: product(v)
+
+
+def linearized(cell: str) -> Callable[[], Any]:
+    """``jax.linearize(jax.grad(f), x)``, compiled."""
+    from hograd_bench.peers import Task, _jax
+
+    _jax.set_up()
+    import jax
+    from hograd_bench.gate.twins.worker import made
+
+    subject = made(cell)
+    task = Task(subject.cell, subject.instance)
+    if "module" in task.instance.extras:
+        model = _jax.training_loss(task)
+        x, v = model.net.parameters, model.net.tree(task.v)
+        rest: tuple[Any, ...] = (model.inputs, model.targets)
+        f = model.value
+    else:
+        f, rest = _jax.twin(task)
+        x, v = _jax.array(task.x), _jax.array(task.v)
+    _, push = jax.jit(lambda x, *rest: jax.linearize(lambda y: jax.grad(f)(y, *rest), x))(x, *rest)
+    compiled = jax.jit(push)
+    return lambda: jax.block_until_ready(compiled(v))
+
+
 def serve(name: str) -> None:
     """Time calls of a side for a turn at each line of stdin, and print the least, in nanoseconds."""
     import torch
+    from torch.utils._pytree import tree_leaves
 
     torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):  # all sides on one core: they take turns
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     call = side(name)
-    call()
-    print("ready", flush=True)
+    norm = sum(float((leaf**2).sum()) for leaf in tree_leaves(call())) ** 0.5
+    print(f"ready {norm}", flush=True)
     for _ in sys.stdin:
         least, end = sys.maxsize, time.perf_counter() + TURN
         while time.perf_counter() < end:
@@ -87,7 +163,10 @@ def serve(name: str) -> None:
 
 
 def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
-    """The least time of a call of each side, in nanoseconds; None: the side cannot, and says why on stderr."""
+    """The least time of a call of each side, in nanoseconds.
+
+    None: the side cannot, and says why on stderr, or its result has another norm than that of the first that can.
+    """
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     sides = [
         subprocess.Popen(
@@ -97,9 +176,9 @@ def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
         for name in names
     ]  # fmt: skip
     try:
-        least: list[int | None] = [
-            sys.maxsize if s.stdout and s.stdout.readline() == "ready\n" else None for s in sides
-        ]
+        norms = [float((s.stdout.readline() if s.stdout else "").partition("ready ")[2] or "nan") for s in sides]
+        first = next((norm for norm in norms if norm == norm), 0.0)
+        least: list[int | None] = [sys.maxsize if abs(norm - first) <= 1e-3 * first else None for norm in norms]
         for _ in range(rounds):
             for i, each in enumerate(sides):
                 before = least[i]
@@ -112,6 +191,12 @@ def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
         for each in sides:
             each.kill()
             each.communicate()
+
+
+def shown(side: str) -> str:
+    """A side in a few words: a cell by its kind, method and preparation."""
+    what, *rest = side.split("/")
+    return " ".join([*what.split(":")[:-1], rest[0], rest[-1]]) if rest else side
 
 
 def main() -> None:
@@ -131,7 +216,7 @@ def main() -> None:
         least = contest(sides, given.rounds)
         for label, ns in zip(sides, least, strict=True):
             ratio = f"{ns / least[0]:.2f}" if ns and least[0] else "-"
-            print(f"| {name} | {label.partition('/digits')[0]} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
+            print(f"| {name} | {shown(label)} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ goes through at its entrance (``Operator.__call__``) and no method knows of:
 A single tensor without any of these goes none of this way, and costs what it did.
 """
 
-from hograd_core.arguments._arrangement import ASKED, Arranged, Asked, arranged, point_of, taking
+from hograd_core.arguments._arrangement import ASKED, Arranged, Asked, Taking, arranged, point_of, taking
 from hograd_core.arguments._batches import Batch, batch, stacked, vectorised
 from hograd_core.arguments._memory import Budget, MemoryBudgetError, as_bytes, check_fits, in_chunks, slices
 from hograd_core.arguments._packing import Packing, packing
 from hograd_core.arguments._parameters import Part, constants_of, trainable_of
 from hograd_core.arguments._sum import Term, WeightedSum, changed
-from hograd_core.arguments._tree import leaves
+from hograd_core.arguments._tree import leaves, mapped
 
 __all__ = [
-    "ASKED", "Arranged", "Asked", "Batch", "Budget", "MemoryBudgetError", "Packing", "Part", "Term", "WeightedSum",
-    "arranged", "as_bytes", "batch", "changed", "check_fits", "constants_of", "in_chunks", "leaves", "packing",
-    "point_of", "slices", "stacked", "taking", "trainable_of", "vectorised",
+    "ASKED", "Arranged", "Asked", "Batch", "Budget", "MemoryBudgetError", "Packing", "Part", "Taking", "Term",
+    "WeightedSum", "arranged", "as_bytes", "batch", "changed", "check_fits", "constants_of", "in_chunks", "leaves",
+    "mapped", "packing", "point_of", "slices", "stacked", "taking", "trainable_of", "vectorised",
 ]  # fmt: skip

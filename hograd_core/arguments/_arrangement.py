@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,10 +98,8 @@ class Arranged:
             ValueError: it cannot be laid flat, for leaves differ in dtype or device.
         """
         if isinstance(result, tuple) and "shaped like x" in kind:
-            name = kind.split()[0]
-            part = self.shaped(getattr(result, name), "x", order, leading)
-            return result._replace(**{name: part})  # type: ignore[attr-defined]
-        repeats = 1 if kind == "x" else order if kind == "x * order" else 0
+            return _within(result, kind, lambda part: self.shaped(part, "x", order, leading))
+        repeats = _repeats(kind, order)
         if not repeats:
             return result
         if self.packing is None:
@@ -110,6 +109,26 @@ class Arranged:
             return self.packing.shaped(result, repeats, leading)
         self.packing.refuse_mixed("flat")
         return result
+
+    def flat_result(self, result: Any, kind: str, order: int | None) -> Any:
+        """What :meth:`shaped` gave at one point, over the elements of x laid end to end again."""
+        if self.packing is None or self.flat:
+            return result
+        packed = self.packing
+        if isinstance(result, tuple) and "shaped like x" in kind:
+            return _within(result, kind, lambda part: packed.joined(part, 1))
+        return packed.joined(result, _repeats(kind, order))
+
+
+def _repeats(kind: str, order: int | None) -> int:
+    """How often a result of that kind has the shape of x."""
+    return 1 if kind == "x" else (order or 0) if kind == "x * order" else 0
+
+
+def _within(result: Any, kind: str, change: Callable[[Any], Any]) -> Any:
+    """A named tuple whose first word of ``kind`` names the part that is shaped like x, with that part changed."""
+    name = kind.split()[0]
+    return result._replace(**{name: change(getattr(result, name))})
 
 
 def arranged(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Arranged:
@@ -125,6 +144,11 @@ def arranged(given: Mapping[str, Any], roles: Taking, asked: Asked) -> Arranged:
     if function is None or point is None:
         return Arranged(found, None, False)
     packed: Packing | None = None
+    if roles.structured and dataclasses.is_dataclass(given[point]) and _tree.is_leaf(given[point]):
+        kind = type(given[point]).__name__
+        raise TypeError(
+            f"{point}: got {kind}, expected a structure; make it one: torch.export.register_dataclass({kind})"
+        )
     if roles.structured and not _tree.is_leaf(given[point]):
         packed = packing(given[point], point)
         for name in (point, *roles.directions):
@@ -159,7 +183,7 @@ def point_of(f: Any, x: Any, args: tuple[Any, ...] = ()) -> tuple[Callable[..., 
 
 def bound(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[Tensor], Any]:
     """f of its first argument alone; tensors among the others are constants, but within a larger derivative."""
-    held = args if kept() else _tree.detached(args)
+    held = _tree.ordinary(args if kept() else _tree.detached(args))
 
     def of_point(x: Tensor) -> Any:
         return f(x, *held)

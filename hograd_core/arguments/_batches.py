@@ -120,5 +120,10 @@ def vectorised(one: Any, batched: Batch, part: slice) -> Any:
 
 
 def stacked(results: Any) -> Any:
-    """The result at one point, along a first axis of one; numbers as tensors."""
-    return _tree.mapped(lambda value: torch.as_tensor(value)[None], results)
+    """The result at one point, along a first axis of one; numbers as tensors, sparse matrices as COO, which has it."""
+
+    def lengthened(value: Any) -> Tensor:
+        tensor = torch.as_tensor(value)
+        return (tensor if tensor.layout is torch.strided else tensor.to_sparse()).unsqueeze(0)
+
+    return _tree.mapped(lengthened, results)

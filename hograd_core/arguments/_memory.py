@@ -214,7 +214,7 @@ def in_chunks(
     joined, parts = out, []
     for part in slices(total, chunk_size):
         found = piece(part)
-        if out is None and kept():
+        if out is None and (kept() or any(t.layout is not torch.strided for t in _tree.leaves(found))):
             parts.append(found)
             continue
         if joined is None:

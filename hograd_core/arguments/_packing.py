@@ -74,9 +74,15 @@ class Packing:
         if structure != self.structure:
             found, structure = _tree.flatten(_tree.in_order(tree, _tree.unflatten(self.like, self.structure)))
         if structure != self.structure:
+            got = _outline(_tree.paths(tree), type(tree).__name__)
             mine = _outline([at.removeprefix(self.name) for at in self.names])
+            other = _tree.other_container(tree, _tree.unflatten(self.like, self.structure)) if got == mine else None
+            if other is not None:
+                raise ValueError(
+                    f"{name}{other[0]}: got a {other[1]}, expected a {other[2]} like {self.name}{other[0]}"
+                )
             raise ValueError(
-                f"{name}: got {_outline(_tree.paths(tree))}, expected the structure of {self.name}, {mine}; "
+                f"{name}: got {got}, expected the structure of {self.name}, {mine}; "
                 "give it the same containers and keys"
             )
         for i, (leaf, like) in enumerate(zip(found, self.like, strict=True)):
@@ -129,6 +135,16 @@ class Packing:
             blocks.append(self.shaped(block, order - 1, leading + like.dim(), inner=True))
         return _tree.unflatten(blocks, self.structure)
 
+    def joined(self, tree: Any, order: int, leading: int = 0) -> Any:
+        """The inverse of :meth:`shaped`: structures of … of structures as a tensor of shape (*batch, n, …, n)."""
+        if order == 0:
+            return tree
+        parts = []
+        for part, like in zip(_tree.subtrees(tree, self.structure), self.like, strict=True):
+            inner = self.joined(part, order - 1, leading + like.dim()).to(self.device, self.dtype)
+            parts.append(inner.reshape(*inner.shape[:leading], like.numel(), *inner.shape[leading + like.dim() :]))
+        return torch.cat(parts, leading)
+
     def function(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """f as a function of the flat tensor, other arguments following it."""
 
@@ -174,6 +190,6 @@ def _kind(leaf: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
     return leaf.shape, leaf.dtype, leaf.device
 
 
-def _outline(paths: list[str]) -> str:
-    """Containers and keys of a structure."""
-    return ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "") or "an empty structure"
+def _outline(paths: list[str], leaf: str = "") -> str:
+    """Containers and keys of a structure; of what is none its type."""
+    return leaf if paths == [""] else ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "") or "an empty structure"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def trainable_of(module: nn.Module, parameters: str | Sequence[str] | None = Non
     """The trainable parameters of these names or patterns, in the module's order; of a tied one any name will do.
 
     Raises:
+        TypeError: what is to name them is no text, nor several of them.
         ValueError: there is none, or a pattern names none.
     """
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -41,13 +43,18 @@ def trainable_of(module: nn.Module, parameters: str | Sequence[str] | None = Non
         raise ValueError("module: got no parameter with requires_grad=True, expected at least one; unfreeze some")
     if parameters is None:
         return trainable
+    patterns: Any = [parameters] if isinstance(parameters, str) else parameters
+    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"parameters: got {parameters!r}, expected a name or a pattern of names, or a list of them")
     names = {name: id(p) for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
     wanted: set[int] = set()
-    for pattern in [parameters] if isinstance(parameters, str) else parameters:
+    for pattern in patterns:
         found = {names[name] for name in fnmatch.filter(names, pattern)}
         if not found:
             frozen = fnmatch.filter([name for name, p in module.named_parameters() if not p.requires_grad], pattern)
             reason = f"frozen ones ({', '.join(frozen)}); unfreeze them" if frozen else f"none of {', '.join(names)}"
             raise ValueError(f"parameters: got {pattern!r}, which names {reason}")
         wanted |= found
+    if not wanted:
+        raise ValueError(f"parameters: got {parameters!r}, expected at least one of {', '.join(names)}")
     return {name: p for name, p in trainable.items() if id(p) in wanted}

@@ -27,6 +27,11 @@ def unflatten(leaves: Sequence[Any], structure: Structure) -> Any:
     return _pytree.tree_unflatten(leaves, structure)
 
 
+def subtrees(tree: Any, structure: Structure) -> list[Any]:
+    """What stands in the place of each leaf of a structure, in a tree that goes on below it."""
+    return structure.flatten_up_to(tree)
+
+
 def is_leaf(tree: Any) -> bool:
     """Whether this is no structure."""
     return _pytree.tree_is_leaf(tree)
@@ -47,6 +52,11 @@ def detached(tree: Any) -> Any:
     return _pytree.tree_map_only(Tensor, torch.detach, tree)
 
 
+def ordinary(tree: Any) -> Any:
+    """The structure with tensors made in inference mode cloned, so that autograd may save them."""
+    return _pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, tree)
+
+
 def paths(tree: Any) -> list[str]:
     """Where each leaf lies, as one would write it after the structure's name: ``['weight'][0]``."""
     try:
@@ -64,6 +74,15 @@ def in_order(tree: Any, like: Any) -> Any:
     if type(tree) in (list, tuple) and len(tree) == len(like):
         return type(tree)(in_order(part, of) for part, of in zip(tree, like, strict=True))
     return tree
+
+
+def other_container(tree: Any, like: Any, at: str = "") -> tuple[str, str, str] | None:
+    """Where the first container is of another class than in a second structure, and both classes' names."""
+    if type(tree) is not type(like):
+        return at, type(tree).__name__, type(like).__name__
+    keys = like if isinstance(like, dict) else range(len(like)) if isinstance(like, list | tuple) else ()
+    found = (other_container(tree[key], like[key], f"{at}[{key!r}]") for key in keys)
+    return next((each for each in found if each is not None), None)
 
 
 def names(tree: Any) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hograd_core._entrance import entrance
-from hograd_core.arguments import _tree, changed, packing, trainable_of
+from hograd_core.arguments import _tree, changed, check_fits, packing, trainable_of
 from hograd_core.curvature._model import Inputs, Loss
 from hograd_core.curvature.fisher import fisher_vector_product
 from hograd_core.curvature.gauss_newton import gauss_newton_vector_product
@@ -24,6 +24,8 @@ from hograd_core.derivatives.derivative_vector_product import hvp
 
 Groups = str | Mapping[str, Iterable[str]]
 Pairs = str | Sequence[tuple[str, str]]
+
+_MATRICES = {"gauss_newton": gauss_newton_vector_product, "fisher": fisher_vector_product}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,14 @@ class Block:
         return self.matvec(v)
 
     def matrix(self) -> Tensor:
-        """All entries, by as many products as the shorter side is long."""
+        """All entries, by as many products as the shorter side is long.
+
+        Raises:
+            MemoryBudgetError: they are larger than what is free.
+        """
         height, width = self.shape
+        where = f"the block of {self.rows} and {self.columns}"
+        check_fits(where, height * width * self._union.dtype.itemsize, self._union.device)
         union, shift = self._union, 0 if self.diagonal is not None else height
         if width <= height:
             columns = [union.matvec(unit_vector(union, shift + j))[:height] for j in range(width)]
@@ -170,55 +178,47 @@ def hessian_blocks(
     return _blocks(names, by, pairs, union)
 
 
-def gauss_newton_blocks(
+def model_blocks(
     module: nn.Module,
     loss: Loss,
     inputs: Inputs,
     targets: Tensor,
     *,
+    matrix: str = "gauss_newton",
     by: Groups = "parameter",
     pairs: Pairs = "diagonal",
     method: str | None = None,
 ) -> dict[tuple[str, str], Block]:
-    """Blocks of the Gauss-Newton matrix, as :func:`hessian_blocks`; ``method`` of ``gauss_newton_vector_product``."""
-    return _model_blocks(gauss_newton_vector_product, module, loss, inputs, targets, by, pairs, method)
+    """Blocks of the Gauss-Newton or the Fisher matrix of a model, as :func:`hessian_blocks` has them.
 
+    Args:
+        module: as ``gauss_newton_vector_product`` takes it.
+        loss: likewise.
+        inputs: likewise.
+        targets: likewise.
+        matrix: "gauss_newton", or "fisher" for the true one.
+        by: how the trainable parameters are grouped; see :func:`groups_of`.
+        pairs: "diagonal", "all", or pairs of groups.
+        method: of ``gauss_newton_vector_product``, or of ``fisher_vector_product``.
 
-def fisher_blocks(
-    module: nn.Module,
-    loss: Loss,
-    inputs: Inputs,
-    targets: Tensor,
-    *,
-    by: Groups = "parameter",
-    pairs: Pairs = "diagonal",
-    method: str | None = None,
-) -> dict[tuple[str, str], Block]:
-    """Blocks of the true Fisher matrix, as :func:`hessian_blocks`; ``method`` of ``fisher_vector_product``."""
-    return _model_blocks(fisher_vector_product, module, loss, inputs, targets, by, pairs, method)
-
-
-def _model_blocks(
-    operator: Callable[..., Any],
-    module: nn.Module,
-    loss: Any,
-    inputs: Any,
-    targets: Any,
-    by: Any,
-    pairs: Any,
-    method: Any,
-) -> dict[tuple[str, str], Block]:
+    Raises:
+        TypeError, ValueError: an argument is not of the kind asked for; the message names it.
+    """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
-    parameters = trainable_of(module)
+    if matrix not in _MATRICES:
+        raise ValueError(
+            f"matrix: got {matrix!r}, expected one of {', '.join(_MATRICES)}; of a function: hessian_blocks"
+        )
+    parameters, operator = trainable_of(module), _MATRICES[matrix]
 
     def union(members: tuple[str, ...]) -> MatrixOperator:
         # In the order of the groups, which need not be the module's.
         packed = packing({name: parameters[name] for name in members})
 
         def product(v: Tensor) -> Tensor:
-            found = operator(module, loss, inputs, targets, packed.unpack(v), method=method, parameters=members)
-            return packed.pack(found, "v")
+            by_name: Any = packed.unpack(v)
+            return packed.pack(operator(module, loss, inputs, targets, by_name, method=method, parameters=members), "v")
 
         return MatrixOperator(product, sum(packed.sizes), packed.dtype, packed.device)
 

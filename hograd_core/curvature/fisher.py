@@ -18,6 +18,7 @@ from hograd_core._checks import check_chunk_size, check_positive
 from hograd_core._entrance import entrance, kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
+from hograd_core.arguments import check_fits
 from hograd_core.curvature._estimators import Estimate
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
@@ -282,9 +283,15 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
 
 
 def sum_of_grams(parts: Iterable[Tensor]) -> Tensor:
-    """Sum of A^T A over blocks A of rows, in the working dtype."""
+    """Sum of A^T A over blocks A of rows, in the working dtype.
+
+    Raises:
+        MemoryBudgetError: it is larger than what is free.
+    """
     result: Tensor | None = None
     for rows in map(widened, parts):
+        if result is None:
+            check_fits("the Fisher matrix", rows.shape[1] ** 2 * rows.dtype.itemsize, rows.device)
         result = rows.T @ rows if result is None else result.addmm_(rows.T, rows)
     assert result is not None
     return result

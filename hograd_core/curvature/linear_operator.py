@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hograd_core._checks import check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import entrance, in_autocast, kept, released, watched
-from hograd_core.arguments import point_of
+from hograd_core.arguments import check_fits, point_of
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.hazards import guard
+from hograd_core.prepare import Bound, Prepared, prepare
 
 LINEARISED = "linearised"
 
@@ -184,6 +185,9 @@ class HessianOperator(OperatorBase):
         args: what f takes after x, not differentiated.
         method: ``"linearised"`` or a method of ``derivative_vector_product``.
         damping: multiple of the identity that is added.
+        preparation: ``"eager"``; or how ``method`` (linearised: double backward) is made ready, what depends on x alone
+            computed once: ``"graph"``, ``"compiled"``, ``"cudagraph"``, ``"auto"``, see :func:`hograd_core.prepare`; or
+            what that returned for ``hvp`` of f, so that an operator at the next point needs no new trace.
 
     Attributes:
         value: f(x). gradient: flat gradient. products: Hessian products made so far.
@@ -198,8 +202,16 @@ class HessianOperator(OperatorBase):
 
     @entrance
     def __init__(
-        self, f: Any, x: Any, *, args: tuple[Any, ...] = (), method: str = LINEARISED, damping: float = 0.0
+        self,
+        f: Any,
+        x: Any,
+        *,
+        args: tuple[Any, ...] = (),
+        method: str = LINEARISED,
+        damping: float = 0.0,
+        preparation: str | Prepared = "eager",
     ) -> None:
+        given = f
         f, x, self.packing = point_of(f, x, args)
         if method != LINEARISED:
             derivative_vector_product.method(method)
@@ -211,7 +223,8 @@ class HessianOperator(OperatorBase):
         self.dtype = self._x.dtype
         self.device = self._x.device
         self.products = 0
-        keep = method == LINEARISED
+        self._bound = None if preparation == "eager" or kept() else self._bind(given, args, preparation)
+        keep = method == LINEARISED and self._bound is None
         point = leaf(self._x)
         # The other methods are guarded at every product.
         with watched(guard("HessianOperator[linearised]", (("double_backward", 2),)) if keep else None):
@@ -220,6 +233,19 @@ class HessianOperator(OperatorBase):
         self.value: Tensor = released(value)
         self.gradient: Tensor = released(gradient).reshape(-1)
         self._linearised: tuple[Tensor, Tensor] | None = (gradient, point) if keep else None
+
+    def _bind(self, given: Any, args: tuple[Any, ...], preparation: str | Prepared) -> Bound:
+        """The product at the point: by a kernel that the caller has, or a new one."""
+        if isinstance(preparation, Prepared):
+            if self.packing is not None or not preparation.is_product_of(given):
+                raise ValueError(
+                    "preparation: got a kernel of another function or operator, expected prepare(hvp, f, x) of this f "
+                    "and a tensor x, or a preparation by name"
+                )
+            return preparation.bind(self._x, args=args)
+        method = None if self.method == LINEARISED else self.method
+        made = prepare(derivative_vector_product, self._f, self._x, preparation=preparation, method=method, order=2)
+        return made.bind(self._x)
 
     @entrance
     def matvec(self, v: Tensor) -> Tensor:
@@ -231,8 +257,11 @@ class HessianOperator(OperatorBase):
         """
         v = check_operand(v, self)
         product: Tensor
-        if self.method != LINEARISED:
-            product = derivative_vector_product(self._f, self._x, v.reshape(self._x.shape), 2, method=self.method)
+        if self._bound is not None and not kept():
+            product = self._bound(v.reshape(self._x.shape))
+        elif self._bound is not None or self.method != LINEARISED:
+            method = None if self.method == LINEARISED else self.method
+            product = derivative_vector_product(self._f, self._x, v.reshape(self._x.shape), 2, method=method)
         elif self._linearised is None:
             raise RuntimeError("HessianOperator: used after close(); build a new one")
         else:
@@ -248,8 +277,8 @@ class HessianOperator(OperatorBase):
         return released_product
 
     def close(self) -> None:
-        """Release the kept graph; further products of the linearised method raise."""
-        self._linearised = None
+        """Release what is kept; further products of the linearised method raise."""
+        self._linearised = self._bound = None
 
     def __enter__(self) -> HessianOperator:
         return self
@@ -261,7 +290,12 @@ class HessianOperator(OperatorBase):
 
 
 def dense_matrix(operator: SymmetricOperator) -> Tensor:
-    """The operator's (n, n) matrix by n products, one a column."""
+    """The operator's (n, n) matrix by n products, one a column.
+
+    Raises:
+        MemoryBudgetError: it is larger than what is free.
+    """
+    check_fits("the dense matrix", operator.n**2 * operator.dtype.itemsize, operator.device)
     matrix = torch.empty(operator.n, operator.n, dtype=operator.dtype, device=operator.device)
     for i in range(operator.n):
         matrix[:, i] = operator.matvec(unit_vector(operator, i))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -12,14 +12,35 @@ from hograd_core._checks import Function, ScalarFunction, check_chunk_size, chec
 from hograd_core._differences import check_derivative
 from hograd_core._entrance import kept
 from hograd_core._forward import jacfwd
-from hograd_core._how import How, Unpack
-from hograd_core._registry import alias, method, operator, to_method
+from hograd_core._how import How, HowInStructure, Unpack
+from hograd_core._registry import Operator, alias, method, operator, to_method
 from hograd_core.arguments import in_chunks
 from hograd_core.auto import Modest
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_transform
 from hograd_core.derivatives.derivative_vector_product import TensorFunction, pushforward
 
 
+class _Entries(Operator):
+    """What type checkers are told: a tensor of a tensor x, or with ``flat=True``; else structures of structures."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self, f: Function[Any], x: Any, order: int = 2, *, flat: Literal[True], **how: Unpack[HowInStructure]
+        ) -> Tensor: ...
+        @overload
+        def __call__(self, f: Function[Tensor], x: Tensor, order: int = 2, **how: Unpack[How]) -> Tensor: ...
+        @overload
+        def __call__(self, f: Function[Any], x: Any, order: int = 2, **how: Unpack[How]) -> Any: ...
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+
+def _typed(record: Operator) -> _Entries:
+    return cast("_Entries", record)  # a decorator passes no overloads on
+
+
+@_typed
 @operator(
     result="x * order",
     linear=True,
@@ -46,6 +67,8 @@ def derivative_tensor(f: Function[Any], x: Any, order: int = 2, **how: Unpack[Ho
 
 
 @overload
+def hessian(f: Function[Any], x: Any, *, flat: Literal[True], **how: Unpack[HowInStructure]) -> Tensor: ...
+@overload
 def hessian(f: Function[Tensor], x: Tensor, **how: Unpack[How]) -> Tensor: ...
 @overload
 def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Any: ...
@@ -66,7 +89,8 @@ def hessian(f: Function[Any], x: Any, **how: Unpack[How]) -> Tensor:
         ValueError: f's result is not 0-dimensional, x is empty, or there is no such method.
         UnsupportedError: PyTorch has no formula or batching rule for a step of f by this method.
     """
-    return derivative_tensor(f, x, 2, **how)
+    result: Tensor = derivative_tensor(f, x, 2, **how)
+    return result
 
 
 def _entries(out: Any, x: Tensor, order: int) -> Tensor:
@@ -74,7 +98,7 @@ def _entries(out: Any, x: Tensor, order: int) -> Tensor:
 
     Raises:
         TypeError: ``out`` is no tensor in the dtype of x, or the result is differentiated further.
-        ValueError: its shape, strides or device are others.
+        ValueError: its shape, strides or device are others, or it lies in the memory of x.
     """
     shape = x.shape * order
     if out is None:
@@ -87,6 +111,9 @@ def _entries(out: Any, x: Tensor, order: int) -> Tensor:
             f"out: got shape {tuple(out.shape)} on {out.device}, expected {tuple(shape)} on {x.device}, contiguous; "
             "of a structure x: (n, n) of its n elements"
         )
+    if out.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        # Even side by side: autograd takes what is written to one part for a change of the other.
+        raise ValueError("out: shares its memory with x, which would change under way; give it memory of its own")
     return out.view(-1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hograd_core.prepare._prepared import Entry, Prepared
 
 _MOST_BATCHES = 8
+_VERSION = operator.attrgetter("_version")
 
 
 class Halves:
@@ -45,8 +47,6 @@ class Halves:
             inputs[0] = v.expand(rows, *v.shape).contiguous()
         self.first: Outputs = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
         self.second: Outputs = ready(finished(second, kernel.preparation), inputs, kernel.preparation)
-        with torch.no_grad():
-            self.matches = _inductor.tensor_guard(inputs[: 1 + len(fixed)])
 
 
 class Bound:
@@ -58,7 +58,7 @@ class Bound:
     def __init__(self, prepared: Prepared, task: Task, x: Tensor, args: tuple[Tensor, ...]) -> None:
         self._prepared, self._task = prepared, task
         self._x, self._args = x, args
-        self._bindings: dict[int | None, _Binding | None] = {}
+        self.bindings: dict[int | None, _Binding | None] = {}
 
     def __call__(self, v: Tensor, *, in_dims: int | None = None) -> Tensor:
         """The product with v, shaped like x; with ``in_dims=0`` with each of V along dimension 0, as many rows.
@@ -73,7 +73,7 @@ class Bound:
         if rows == 0:
             return torch.zeros_like(v)
         if not _entrance._STATE.evaluating:
-            binding = self._bindings.get(rows)
+            binding = self.bindings.get(rows)
             if binding is not None:
                 result = binding.quickly(v)
                 if result is not None:
@@ -91,28 +91,32 @@ class Bound:
         """What runs for so many rows, with residuals of x as it is now; None: only the whole kernel does."""
         tensors, entry = self._prepared.entry_for([self._x, v], self._args)
         halves = self._prepared.halves(entry, tensors, rows)
-        binding = None if halves is None else _Binding(self, halves, entry, tensors)
-        if len(self._bindings) >= _MOST_BATCHES:
-            self._bindings.clear()
-        self._bindings[rows] = binding
+        binding = None if halves is None else _Binding(self, halves, entry, tensors, rows)
+        if len(self.bindings) >= _MOST_BATCHES:
+            self.bindings.clear()
+        self.bindings[rows] = binding
         return binding
 
 
 class _Binding:
     """Residuals of a point, and what they are of."""
 
-    def __init__(self, bound: Bound, halves: Halves, entry: Entry, tensors: Sequence[Tensor]) -> None:
-        x, _, *args = tensors
+    def __init__(self, bound: Bound, halves: Halves, entry: Entry, tensors: Sequence[Tensor], rows: int | None) -> None:
+        x, v, *args = tensors
         self._open = bound._prepared.is_open
-        self._entry, self._second, self._matches = entry, halves.second, halves.matches
-        self._fixed = [x, *args, *entry.lifted]
+        self._state, self._second = entry.state, halves.second
+        fixed = [x, *args, *entry.lifted]
         self._watched = [t for t in (bound._x, *bound._args, *entry.lifted) if not t.is_inference()]
+        self._graded = any(t.requires_grad for t in self._watched)
         self._then = self._now()
+        with torch.no_grad():  # kinds too: .data may be swapped for a view of the same memory
+            like = v if rows is None else v.new_empty(rows, *v.shape)
+            self._matches = _inductor.tensor_guard([like, *self._watched])
         with _entrance.entered(), torch.no_grad():
-            self._rest = [*self._fixed, *halves.first(list(self._fixed))]
+            self._rest = [*fixed, *halves.first(list(fixed))]
 
     def _now(self) -> list[int]:
-        return [number for t in self._watched for number in (t._version, t.data_ptr())]
+        return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
 
     def run(self, v: Tensor) -> Tensor:
         """The product, with residuals that were just computed."""
@@ -121,15 +125,18 @@ class _Binding:
 
     def quickly(self, v: Tensor) -> Tensor | None:
         """The product; None where something is not as it was."""
-        grad = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)
+        grad = self._graded and torch.is_grad_enabled()
+        if grad:
+            torch._C._set_grad_enabled(False)
         try:
-            if self._matches(v, *self._fixed) and self._now() == self._then and self._entry.state.holds():
-                return self._second([v, *self._rest])[0] if self._open() else None
+            same = self._matches(v, *self._watched) and self._now() == self._then
+            if same and self._state.holds() and self._open():
+                return self._second([v, *self._rest])[0]
         except TypeError:
             pass
         finally:
-            torch._C._set_grad_enabled(grad)
+            if grad:
+                torch._C._set_grad_enabled(True)
         return None
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from hograd_core.prepare import _inductor
-from hograd_core.prepare._graphs import aten, duplicate, output
+from hograd_core.prepare._graphs import aten, duplicate, output, refresh
+from hograd_core.prepare._lean import lean
 from hograd_core.prepare._merge import merge_products
 from hograd_core.prepare._passes import clean, own_result
 from hograd_core.prepare._peak import peak_bytes
@@ -94,11 +95,12 @@ def counted(module: GraphModule) -> Counter[str]:
 
 
 def finished(module: GraphModule, preparation: str) -> GraphModule:
-    """The last passes over a clean graph: merge, clean what that left, return memory of its own."""
+    """The last passes over a clean graph: merge, clean what that left, return memory of its own, save memory."""
     clean(merge_products(module, least=_HEAVY if preparation == "graph" else 0))
+    refresh(module.graph)
     own_result(module.graph)
     module.recompile()
-    return module
+    return lean(module) if preparation == "graph" else module
 
 
 def ready(module: GraphModule, inputs: Sequence[Tensor], preparation: str) -> Outputs:
@@ -158,8 +160,9 @@ def build(
     reasons: list[str] = []
     for candidate in preparations:
         try:
-            kernel = make(candidate)
-            why = agrees(kernel)
+            with _inductor.alone():
+                kernel = make(candidate)
+                why = agrees(kernel)
         except CannotPrepareError as error:
             why = str(error)
         except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there

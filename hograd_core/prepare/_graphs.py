@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -37,10 +38,23 @@ def _evaluate(node: Node) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
+def refresh(graph: Graph) -> None:
+    """Note anew what each node holds, so that those that share memory are known to: rules replace and insert nodes."""
+    with next(value(node) for node in placeholders(graph)).fake_mode, torch.no_grad():  # type: ignore[attr-defined]
+        for node in graph.nodes:
+            if is_call(node):
+                node.meta["val"] = _evaluate(node)
+
+
 def value(node: Any) -> Tensor:
     """What a node holds, as a fake tensor."""
     held: Tensor = node.meta["val"]
     return held
+
+
+def tensors_of(node: Node) -> list[Tensor]:
+    """The (fake) tensors that a node holds."""
+    return [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
 
 
 def is_call(node: Any, *targets: Any) -> bool:

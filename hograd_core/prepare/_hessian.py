@@ -16,10 +16,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._batch import batched, identity_rows
-from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, plain, ready, table
+from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, plain, ready, table
 from hograd_core.prepare._graphs import aten, is_call, output, placeholders, propagate, result, value
-from hograd_core.prepare._passes import clean, own_result
-from hograd_core.prepare._peak import peak_bytes
+from hograd_core.prepare._passes import clean
+from hograd_core.prepare._peak import bytes_of, peak_bytes
 from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
 from hograd_core.prepare._trace import Traced
@@ -92,34 +92,46 @@ def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk:
         own = parts.first
         first = ready(own, fixed, preparation) if residuals else lambda _: ()
         module = rows.graph
-    own_result(module.graph)
-    module.recompile()
-    given = fixed if module is not rows.graph else [*inputs, *_fed(rows.fed, inputs, 0, chunk, x)]
-    peak = peak_bytes(module) + sum(t.untyped_storage().nbytes() for t in residuals)
-    operations = counted(module)
-    run = ready(module, given, preparation)
     alone = module is not rows.graph
+    fed = [] if alone else _fed(rows.fed, inputs, 0, chunk, x)
+    finished(module, preparation)
+    kept, running = _own_bytes(residuals, fixed), _own_bytes(fed, inputs) + peak_bytes(module)
+    left = bytes_of(value(result(module.graph)))
+    operations = counted(module)
+    run = ready(module, fixed if alone else [*inputs, *fed], preparation)
 
     def compute(given: list[Tensor]) -> Tensor:
         own = [*given, *first(given)]
         if rows.right is None and whole:
             return run([*own, *([] if alone else _fed(rows.fed, own, 0, n, given[0]))])[0].view(x.shape * 2)
         right = None if rows.right is None else rows.right(*given, *residuals_of(own))
-        out = torch.empty(n, n, dtype=x.dtype, device=x.device)
+        out = None if whole else torch.empty(n, n, dtype=x.dtype, device=x.device)
         for start in (min(i, n - chunk) for i in range(0, n, chunk)):
             part = run([*own, *([] if alone else _fed(rows.fed, own, start, chunk, given[0]))])[0]
+            out = torch.empty(n, n, dtype=x.dtype, device=x.device) if out is None else out
             if right is None:
                 out[start : start + chunk] = part.view(chunk, n)
             else:
                 _lower(part, right, out, start)
+            del part  # before the next one is made
+        assert out is not None
         return out.view(x.shape * 2)
 
     def residuals_of(own: list[Tensor]) -> list[Tensor]:
         return own[len(fixed) :] if residuals and not alone else list(parts.first(*own)) if residuals else []
 
-    if rows.right is not None or not whole:
-        peak += n * n * x.element_size()
-    return Kernel(compute, traced.lifted, preparation, operations=operations, peak=peak)
+    out_bytes = n * n * x.element_size()
+    if not whole:
+        running += out_bytes
+    elif rows.right is not None:
+        running = max(running, left + out_bytes)
+    return Kernel(compute, traced.lifted, preparation, operations=operations, peak=kept + running)
+
+
+def _own_bytes(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> int:
+    """Bytes of the memory of tensors, without that of others that they are views of."""
+    memory = {t.untyped_storage()._cdata: bytes_of(t) for t in tensors}
+    return sum(memory[s] for s in memory.keys() - {t.untyped_storage()._cdata for t in others})
 
 
 def _lower(left: Tensor, right: Tensor, out: Tensor, start: int) -> None:

@@ -6,6 +6,8 @@ Where one of them is gone or fails, the graph is run without it, and the reason 
 from __future__ import annotations
 
 import functools
+import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,18 +23,24 @@ from hograd_core.prepare._rows import use_rows
 Run = Callable[[list[Tensor]], Any]
 
 
+_LOCK = threading.RLock()
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch deprecates of its own, as it is imported, from being an error of our caller's under -W error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+def alone() -> Iterator[None]:
+    """One thread at a time, and without warnings: what makes a kernel, since filters of warnings are the process's.
+
+    PyTorch's tracer and compiler warn of what they themselves use; f warned when it was called eagerly before.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
 
 
 @functools.cache
 def decompositions() -> Mapping[Any, Any]:
     """Inductor's table of operations as sums of simpler ones."""
-    with _quiet():
+    with alone():
         from torch._inductor.decomposition import select_decomp_table
 
         return dict(select_decomp_table())
@@ -41,7 +49,7 @@ def decompositions() -> Mapping[Any, Any]:
 @functools.cache
 def unavailable(device: str) -> str | None:
     """Why nothing can be compiled for a kind of device; None: it can."""
-    with _quiet():
+    with alone():
         try:
             from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config  # noqa: F401
             from torch._inductor.cpp_builder import get_cpp_compiler
@@ -83,10 +91,22 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
-    with _quiet(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
+    with alone(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)
-    run: Run = made.current_callable
-    return run
+    return _without_checks(made.current_callable)
+
+
+def _without_checks(run: Run) -> Run:
+    """A compiled callable without what it does at each call for arguments that are no tensors; ours are guarded."""
+    own = inspect.getclosurevars(run).nonlocals if inspect.isfunction(run) else {}
+    make, take = (
+        getattr(getattr(torch._C, "_aoti", None), name, None)
+        for name in ("unsafe_alloc_void_ptrs_from_tensors", "alloc_tensors_by_stealing_from_void_ptrs")
+    )
+    if set(own) != {"f"} or make is None or take is None:
+        return run
+    entry = own["f"]
+    return lambda given: take(entry(make(given)))
 
 
 def tensor_guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:

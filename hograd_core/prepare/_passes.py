@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, layout, output, replace, value
+from hograd_core.prepare._graphs import aten, insert, is_call, layout, output, replace, tensors_of, value
 
 _ALIASES = (aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default)
 _VIEWS = (
@@ -326,10 +326,10 @@ def own_result(graph: Graph) -> None:
     """Have a graph return memory of its own, never an input, a constant or a view of one."""
     returned = output(graph)
     (node,) = returned.all_input_nodes
-    base = node
-    while is_call(base, *_SAME, aten.select.int) and not is_call(base, aten.clone.default, aten._to_copy.default):
-        base = base.args[0]  # type: ignore[assignment]
-    if not is_call(base) or not value(node).is_contiguous() or base is not node:
+    memory = value(node).untyped_storage()
+    given = [v.untyped_storage()._cdata for n in graph.nodes if not is_call(n) for v in tensors_of(n)]
+    whole = memory.nbytes() == value(node).numel() * value(node).element_size()
+    if memory._cdata in given or not value(node).is_contiguous() or not whole:
         own = insert(returned, aten.clone.default, node, memory_format=torch.contiguous_format)
         returned.replace_input_with(node, own)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
 
-from hograd_core.prepare._graphs import output
+from hograd_core.prepare._graphs import output, tensors_of
 
 
 def bytes_of(tensor: Tensor) -> int:
@@ -24,9 +23,9 @@ def peak_bytes(module: GraphModule) -> int:
     size: dict[int, int] = {}
     given: set[int] = set()
     for node in module.graph.nodes:
-        held = [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
-        holders[node] = {v.untyped_storage()._cdata for v in held}
-        size.update({v.untyped_storage()._cdata: bytes_of(v) for v in held})
+        memory = {v.untyped_storage()._cdata: bytes_of(v) for v in tensors_of(node)}
+        holders[node] = set(memory)
+        size.update(memory)
         if node.op in ("placeholder", "get_attr"):
             given |= holders[node]
     last: dict[int, Node] = {}

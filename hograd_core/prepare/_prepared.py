@@ -33,15 +33,17 @@ class Entry:
         kernel: what runs.
         matches: a quick sign that tensors (inputs and lifted ones) are of the kinds that the kernel is for, and that no
             mode of PyTorch is on that was not when it was made.
+        graded: whether a tensor of f requires gradients, so that they have to be off; those of inputs never match.
         state: what f referred to when it was traced.
         halves: of the kernel, for bound products, by the number of rows (None: one, without a dimension).
     """
 
-    __slots__ = ("_kinds", "halves", "kernel", "lifted", "matches", "run", "state")
+    __slots__ = ("_kinds", "graded", "halves", "kernel", "lifted", "matches", "run", "state")
 
     def __init__(self, kernel: Kernel, inputs: Sequence[Tensor], state: State) -> None:
         self.kernel, self.run, self.lifted = kernel, kernel.run, kernel.lifted
         self.state = state
+        self.graded = any(t.requires_grad for t in kernel.lifted)
         self.halves: dict[int | None, Halves | None] = {}
         self._kinds = _kinds(kernel.lifted)
         with torch.no_grad():
@@ -114,15 +116,17 @@ class Prepared:
         if entry is None or entry.run is None or _STATE.evaluating or self._every is not None:
             return self._slowly(given, args)
         tensors = [*given, *args, *entry.lifted]
-        grad = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)
+        grad = entry.graded and torch.is_grad_enabled()
+        if grad:
+            torch._C._set_grad_enabled(False)
         try:
             if entry.matches(*tensors) and entry.state.holds():
                 return entry.run(tensors)
         except TypeError:  # of the guard: something is no tensor; the operator says what
             pass
         finally:
-            torch._C._set_grad_enabled(grad)
+            if grad:
+                torch._C._set_grad_enabled(True)
         return self._slowly(given, args)
 
     def _slowly(self, given: Sequence[Tensor], args: Sequence[Tensor]) -> Tensor:
@@ -228,6 +232,11 @@ class Prepared:
                 self.seconds += time.perf_counter() - started
             return entry.halves[rows]
 
+    def is_product_of(self, f: Callable[..., Tensor]) -> bool:
+        """Whether it is the Hessian-vector product of this function."""
+        task = self._task
+        return task.operator.name == "derivative_vector_product" and task.options["order"] == 2 and task.f is f
+
     def is_open(self) -> bool:
         """Whether it was not closed."""
         return not self._closed
@@ -280,8 +289,8 @@ def prepare(
 
     Args:
         operator: of a function of x: ``hvp``, ``hessian``, ``gradient``, ``derivative_tensor``, ...
-        f: (x, *args) -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched as
-            far as they can be: module :mod:`._state` says which.
+        f: ``(x, *args)`` -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched
+            as far as they can be: module :mod:`._state` says which.
         x: the point, any shape, a real floating dtype, any device; calls may be at others.
         args: further arguments of f, tensors.
         preparation: "graph" (a cleaned graph, run op by op: ready at once), "compiled" (by inductor: seconds),
@@ -290,7 +299,7 @@ def prepare(
         **how: ``method``, ``order``, ``repair`` and options, as the operator takes them.
 
     Returns:
-        (x, *directions, args=...) -> the operator's result.
+        ``(x, *directions, args=...)`` -> the operator's result.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.

@@ -1,12 +1,13 @@
 """Products of few rows, ``A @ W`` with at most 4 rows of A: W is streamed once, in the order it lies in memory.
 
 A matrix library packs W before it multiplies, which for few rows costs more than the product. Registered with inductor
-as an operation ``hograd::rows``: contiguous A (rows x k), contiguous W (k x n, or n x k where ``transposed``).
+as an operation of the library ``hograd``: contiguous A (rows x k), contiguous W (k x n, or n x k where ``transposed``).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from typing import Any, cast
 
 import torch
@@ -16,19 +17,10 @@ from torch.fx import GraphModule
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 
 MOST_ROWS = 4
-_LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define("rows(Tensor a, Tensor w, bool transposed) -> Tensor")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
-
-def _product(a: Tensor, w: Tensor, transposed: bool) -> Tensor:
-    return torch.mm(a, w.t() if transposed else w)
-
-
-_LIBRARY.impl("rows", _product, "CompositeExplicitAutograd")
-
 # y = a W: each row of W, times an entry of a, is added to y; several rows of W at a time, so that y is read less often.
-# y = a Wᵀ: each row of W with a is a dot product.
+# y = a Wᵀ: each row of W with a is a dot product. Views of larger memory start where kernel.index says.
 _SOURCE = r"""
 #include <torch/csrc/inductor/cpp_prefix.h>
 #ifndef HOGRAD_ROWS
@@ -96,10 +88,25 @@ extern "C"
 {
   #pragma omp parallel for num_threads({{threads}}) if({{threads}} > 1)
   for (long t = 0; t < {{threads}}; t++)
-    {{name}}<{{type}}, {{rows}}>(A, W, Y, {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
+    {{name}}<{{type}}, {{rows}}>(
+      &{{kernel.index(A, [0, 0])}}, &{{kernel.index(W, [0, 0])}}, Y,
+      {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
 }
 """
 _WORTH_A_THREAD = 2**16
+
+# Inductor's cache on disk knows a graph by the names of its operations: another kernel has another name.
+_NAME = f"rows_{hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]}"
+_LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"{_NAME}(Tensor a, Tensor w, bool transposed) -> Tensor")
+
+
+def _product(a: Tensor, w: Tensor, transposed: bool) -> Tensor:
+    return torch.mm(a, w.t() if transposed else w)
+
+
+_LIBRARY.impl(_NAME, _product, "CompositeExplicitAutograd")
+_ROWS: Any = getattr(torch.ops.hograd, _NAME).default
 
 
 def use_rows(module: GraphModule) -> None:
@@ -112,7 +119,7 @@ def use_rows(module: GraphModule) -> None:
         turned = is_call(w, aten.permute.default) and w.args[1] == [1, 0]
         base = w.args[0] if turned else w
         if value(base).is_contiguous() and value(base).device.type == "cpu" and value(base).numel() > 0:
-            replace(node, insert(node, torch.ops.hograd.rows.default, a, base, turned))
+            replace(node, insert(node, _ROWS, a, base, turned))
             found = True
     if found:
         _register()
@@ -150,4 +157,4 @@ def _register() -> None:
         layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], n])
         return Rows(a, w, layout, transposed).generate().output_node()  # type: ignore[no-untyped-call]
 
-    register_lowering(torch.ops.hograd.rows.default, type_promotion_kind=None)(lower)
+    register_lowering(_ROWS, type_promotion_kind=None)(lower)

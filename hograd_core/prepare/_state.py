@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_CONTENTS = operator.attrgetter("cell_contents")
 _MOST = 512
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, tuple)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -29,40 +31,47 @@ class State:
         whole: whether all that was found is watched; very large structures are watched in part.
     """
 
-    __slots__ = ("_default", "_looks", "_seen", "_then", "whole")
+    __slots__ = ("_cells", "_default", "_held", "_named", "_seen", "_sizes", "_then", "whole")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._looks: list[Callable[[], Any]] = []
+        self._cells: list[CellType] = []
+        self._held: list[Collection[Any]] = []
+        self._named: list[Callable[[], tuple[Any, ...]]] = []
         self._seen: dict[int, Any] = {}  # the objects themselves, so that no id is used again
         self.whole = True
         self._default = torch.get_default_dtype()
         self._visit(function)
-        self._then = [look() for look in self._looks]
+        self._sizes = [*map(len, self._held)]
+        self._then = [*self._now()]
 
     def holds(self) -> bool:
-        """Whether all of it still is what it was."""
+        """Whether all of it still is what it was. Loops run in C: this is part of every call."""
         if torch.get_default_dtype() is not self._default:
             return False
         try:
-            for look, then in zip(self._looks, self._then, strict=True):
-                now = look()
-                if now is not then and not _same(now, then):
-                    return False
-        except (KeyError, ValueError):  # an attribute or a variable is gone
+            if [*map(len, self._held)] != self._sizes:
+                return False
+            return all(map(operator.is_, self._now(), self._then)) or all(map(_same, self._now(), self._then))
+        except (KeyError, ValueError, RuntimeError):  # gone, without a value, or changed meanwhile
             return False
-        return True
 
-    def _look(self, look: Callable[[], Any], values: Iterable[Any]) -> None:
-        self._looks.append(look)
+    def _now(self) -> Iterator[Any]:
+        return chain(map(_CONTENTS, self._cells), *self._held, *[look() for look in self._named])
+
+    def _hold(self, values: Collection[Any]) -> None:
+        self._held.append(values)
         for value in values:
             self._visit(value)
 
     def _mapping(self, mapping: Mapping[Any, Any], names: list[Any] | None = None) -> None:
-        """Watch values of a dictionary: all of them and that there are no others, or those of these names."""
+        """Watch a dictionary: all that it holds and that there is nothing else, or the values of these names."""
         if names is None:
-            self._look(functools.partial(_values, mapping), list(mapping.values()))
-        elif names:
-            self._look(functools.partial(operator.itemgetter(*names), mapping), [mapping[name] for name in names])
+            self._hold(mapping.keys())
+            self._hold(mapping.values())
+        elif names:  # one of them twice, so that a tuple comes where there is one
+            self._named.append(functools.partial(operator.itemgetter(names[0], *names), mapping))
+            for name in names:
+                self._visit(mapping[name])
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, _PLAIN) and not isinstance(value, tuple):
@@ -84,7 +93,7 @@ class State:
         elif isinstance(value, dict):
             self._mapping(value)
         elif isinstance(value, list):
-            self._look(functools.partial(tuple, value), list(value))
+            self._hold(value)
         elif isinstance(value, tuple):
             for item in value:
                 self._visit(item)
@@ -107,7 +116,8 @@ class State:
             return
         for cell in function.__closure__ or ():
             try:
-                self._look(functools.partial(getattr, cell, "cell_contents"), [cell.cell_contents])
+                self._visit(cell.cell_contents)
+                self._cells.append(cell)
             except ValueError:  # a variable without a value yet
                 self.whole = False
         names = [name for name in _names(function.__code__) if name in function.__globals__]
@@ -121,10 +131,6 @@ def _names(code: CodeType) -> tuple[str, ...]:
     """Names that code may read from its module, that of functions within it too."""
     inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
     return tuple(dict.fromkeys((*code.co_names, *inner)))
-
-
-def _values(mapping: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return tuple(mapping.values())
 
 
 def _of_library(value: Any) -> bool:

@@ -58,15 +58,22 @@ class _NoReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _refuse(func: Any, args: Sequence[Any]) -> None:
+    """Raise where an operation could do something else at another call."""
+    if func is aten.index.Tensor and not any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]):
+        return  # tagged for the sake of masks; numbers make a shape that theirs tells
+    for tag, reason in _REASONS.items():
+        if tag in getattr(func, "tags", ()):
+            raise CannotPrepareError("f " + reason.format(func))
+
+
 class _Repeatable(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses what another call could do otherwise, wherever in PyTorch it is called from."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        for tag, reason in _REASONS.items():
-            if tag in func.tags:
-                raise CannotPrepareError("f " + reason.format(func))
+        _refuse(func, args)
         return func(*args, **(kwargs or {}))
 
 
@@ -101,7 +108,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     if _versions(outside) != before:
         raise CannotPrepareError("f writes into a tensor that it refers to (running statistics, a counter, a cache)")
     # Before anything is shared or removed: until then an operation may write to what another one reads.
-    with torch.no_grad():
+    with torch.no_grad(), _Repeatable():  # type: ignore[no-untyped-call]
         pure = make_fx(torch.func.functionalize(first, remove="mutations"), decomposition_table=table)(*fresh)
     lifted = _lift(pure)
     propagate(pure, [*fresh, *lifted])
@@ -139,11 +146,6 @@ def _lift(module: GraphModule) -> list[Tensor]:
             lifted.append(tensor)
         node.replace_all_uses_with(inputs[id(tensor)])
         graph.erase_node(node)
-    for node in graph.nodes:
-        if node.op == "call_function":
-            for tag, reason in _REASONS.items():
-                if tag in getattr(node.target, "tags", ()):
-                    raise CannotPrepareError("f " + reason.format(node.target))
     results = tree_leaves([node.args[0] for node in graph.nodes if node.op == "output"])
     if len(results) != 1:
         raise CannotPrepareError("the result is not one tensor")

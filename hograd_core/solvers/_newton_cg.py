@@ -19,6 +19,7 @@ from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.derivatives.gradient import gradient
 from hograd_core.hazards import guarded
+from hograd_core.prepare import Prepared
 from hograd_core.solvers._conjugate_gradient import CGResult, Preconditioner, conjugate_gradient
 from hograd_core.solvers._dense import finite_hessian
 from hograd_core.solvers._inside import refuse_inside_derivative
@@ -33,6 +34,7 @@ def newton_cg(
     args: tuple[Any, ...] = (),
     damping: float = 0.0,
     hvp_method: str = LINEARISED,
+    preparation: str | Prepared = "eager",
     relative_tolerance: float | None = None,
     max_iterations: int | None = None,
     radius: float | None = None,
@@ -46,6 +48,7 @@ def newton_cg(
         args: what f takes after x, not differentiated.
         damping: multiple of the identity added to the Hessian, >= 0.
         hvp_method: "linearised" (gradient graph built once) or a method of ``derivative_vector_product``.
+        preparation: as for ``HessianOperator``: of products at the next point none is new where it is a kernel at hand.
         relative_tolerance: residual relative to the gradient's norm; default max(eps^0.75, 16 eps).
         max_iterations: most conjugate-gradient iterations; default 2 n.
         radius: of a trust region, or None.
@@ -58,13 +61,9 @@ def newton_cg(
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.
         FloatingPointError: the gradient or a product is not finite.
     """
-    f, x, _ = point_of(f, x, args)
-    refuse_inside_derivative("newton_cg", x)
-    point = check_point(x)
-    with (
-        guarded("newton_cg", (product_of(hvp_method), 2)),
-        HessianOperator(f, point, method=hvp_method, damping=check_damping(damping)) as hessian,
-    ):
+    refuse_inside_derivative("newton_cg", point_of(f, x, args)[1])
+    how: dict[str, Any] = {"method": hvp_method, "damping": check_damping(damping), "preparation": preparation}
+    with guarded("newton_cg", (product_of(hvp_method), 2)), HessianOperator(f, x, args=args, **how) as hessian:
         return conjugate_gradient(
             hessian,
             -hessian.gradient,

@@ -43,7 +43,7 @@ def inverse_fisher_vector_product(
         damping: Tikhonov damping, > 0, since F is singular wherever P exceeds samples times outputs.
 
     Returns:
-        A detached tensor of shape (P,). The relative error of the exact methods is about eps |F| / damping.
+        A detached tensor of shape (P,). The relative error of the exact methods is about eps ‖F‖ / damping.
 
     Raises:
         TypeError, ValueError: an argument is not of the kind asked for; the message names it.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order
-from hograd_core._entrance import in_differentiation
+from hograd_core._entrance import in_transform
 from hograd_core._unsupported import UnsupportedError
 from hograd_core.taylor import _attention, _compound, _elementwise, _products, _selection, _special, _structure  # noqa: F401 (fill the table)
 from hograd_core.taylor._jet import Jet, new_level
@@ -53,11 +53,11 @@ def propagate(
                 f"coefficients[{k}]: got {tuple(c.shape)} {c.dtype} on {c.device}, "
                 f"expected {tuple(first.shape)} {first.dtype} on {first.device} like coefficients[0]"
             )
-    if in_differentiation():
+    if in_transform():
         raise UnsupportedError(
             "taylor",
-            "autograd inside torch.func: a series hides its coefficients from torch.func's derivatives; "
-            "differentiate with hograd_core.gradient, or use a method of torch.func inside",
+            "autograd inside torch.func: a series hides its coefficients from torch.func's transforms; "
+            "differentiate with hograd_core.gradient, take batches by in_dims, or use a method of torch.func inside",
         )
     level = new_level()
     recorded = torch.is_grad_enabled() if recorded is None else recorded

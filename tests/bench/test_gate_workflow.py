@@ -20,15 +20,19 @@ def test_the_base_is_the_callers_on_every_event(text: str) -> None:
 
 
 def test_no_event_comes_without_inputs() -> None:
-    """An unset base is the default of the input, which only a call or a dispatch has."""
+    """An unset base is the default of the input, which only a call has."""
     events = re.findall(r"^  (\w+):", GATE[GATE.index("\non:") : GATE.index("\npermissions:")], re.MULTILINE)
-    assert sorted(events) == ["workflow_call", "workflow_dispatch"]
+    assert events == ["workflow_call"]
     assert "default: ${{ github.event.pull_request.base.sha || 'origin/main' }}" in GATE
 
 
 def test_pull_requests_of_this_repository_pass_their_base() -> None:
     assert "uses: ./.github/workflows/gate.yml" in PULL_REQUEST
-    assert "base: ${{ github.event.pull_request.base.sha }}" in PULL_REQUEST
+    assert "base: ${{ github.event.pull_request.base.sha || inputs.base }}" in PULL_REQUEST
+    assert re.findall(r"^  (\w+):", PULL_REQUEST[: PULL_REQUEST.index("\npermissions:")], re.MULTILINE) == [
+        "pull_request",
+        "workflow_dispatch",
+    ]
 
 
 @pytest.mark.parametrize("line", [r"  group: gate-.*", r" name: hograd-gate.*"], ids=["concurrency", "artifact"])
@@ -42,3 +46,11 @@ def test_inputs_reach_scripts_as_variables(text: str) -> None:
     scripts = re.findall(r"^( *)(?:- )?run: \|\n((?:\1 +.*\n|\n)+)", text, re.MULTILINE)
     assert scripts
     assert not [script for _, script in scripts if "${{" in script]
+
+
+def test_what_is_used_is_pinned() -> None:
+    used = re.findall(
+        r"uses: (?!\./)(\S+)(.*)", "\n".join(f.read_text(encoding="utf-8") for f in GITHUB.rglob("*.yml"))
+    )
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) and "# v" in version for action, version in used)

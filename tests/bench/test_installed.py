@@ -5,16 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from hograd_bench import __main__ as command
 from packaging.requirements import Requirement
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUN = """
@@ -58,7 +54,7 @@ def test_the_modules_are_those_that_the_extra_brings() -> None:
     for module, names in brought.items():
         assert not names or names & declared, f"{module} is of {names}"
     here = {name for names in brought.values() for name in names}
-    assert declared - {"tomli"} <= here
+    assert declared <= here
 
 
 def test_the_kernels_need_torch_alone() -> None:

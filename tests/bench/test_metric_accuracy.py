@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Missing, Subject, accuracy
+from hograd_bench.metrics import Missing, Subject, _truths, accuracy
 from torch import Tensor
 
 from hograd_core import reference
@@ -67,7 +67,7 @@ def test_a_damaged_result(by: Callable[[Tensor], Any]) -> None:
 def test_the_error_is_that_of_the_result_and_not_of_the_inputs() -> None:
     """In bfloat16 the point is off by 1e-3; a float64 result at that very point has an error of float64's size."""
     made = subject(dtype="bfloat16")
-    exact = made.precise_arguments()
+    (exact,) = made.precise().each(made.operator)
     made.call = lambda: made.operator(*exact, order=2)  # type: ignore[method-assign]
     error = accuracy.measure(made).values["relative_error"]
     assert isinstance(error, float)
@@ -86,7 +86,7 @@ def test_a_truth_in_doubt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise TruthError("two routes differ")
 
     monkeypatch.setattr(reference, "true_value", doubt)
-    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    monkeypatch.setattr(_truths, "_truths", type(_truths._truths)())
     made = subject()
     assert "two routes differ" in str(accuracy.verdict(made))
     assert accuracy.measure(made).values["relative_error"] == Missing("truth is in doubt: two routes differ")
@@ -101,7 +101,7 @@ def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch)
         return true_value(*arguments, **keywords)
 
     monkeypatch.setattr(reference, "true_value", counting)
-    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    monkeypatch.setattr(_truths, "_truths", type(_truths._truths)())
     for method in ("double_backward", "functional_hvp", "double_backward"):
         assert accuracy.verdict(Subject(Cell(HVP, method, "mlp", 6))) is None
     assert len(taken) == 1
@@ -109,13 +109,13 @@ def test_truth_is_shared_by_methods_and_bounded(monkeypatch: pytest.MonkeyPatch)
     accuracy.verdict(subject(n=6, dtype="float64"))
     accuracy.verdict(subject(n=6, order=3))
     assert len(taken) == 3
-    for n in range(2, 3 + accuracy.TRUTHS_KEPT):
+    for n in range(2, 3 + _truths.TRUTHS_KEPT):
         accuracy.verdict(subject(n=n))
-    assert len(accuracy._truths) == accuracy.TRUTHS_KEPT
-    monkeypatch.setattr(accuracy, "TRUTH_BYTES_KEPT", 8)
-    monkeypatch.setattr(accuracy, "_truths", type(accuracy._truths)())
+    assert len(_truths._truths) == _truths.TRUTHS_KEPT
+    monkeypatch.setattr(_truths, "TRUTH_BYTES_KEPT", 8)
+    monkeypatch.setattr(_truths, "_truths", type(_truths._truths)())
     accuracy.verdict(subject())
-    assert not accuracy._truths
+    assert not _truths._truths
 
 
 def test_asymmetry_is_the_largest_exchange_of_slots() -> None:

@@ -98,6 +98,8 @@ PLAIN: dict[str, Callable[[Array, Spec], float]] = {
 NETWORKS: dict[str, Callable[[Array, Spec, Array, Any], float]] = {
     "softmax_regression": softmax_regression,
     "mlp_loss": mlp_loss,
+    "params_loss": mlp_loss,
+    "sample_losses": lambda x, s, inputs, labels: mlp_loss(x, s, inputs[None], labels.argmax()[None]),
     "conv_loss": conv_loss,
     "attention_loss": attention_loss,
     "sdpa_attention_loss": attention_loss,
@@ -108,13 +110,13 @@ NETWORKS: dict[str, Callable[[Array, Spec, Array, Any], float]] = {
 def test_f_is_its_formula(name: str) -> None:
     for spec in (Spec(2, 1, 1), Spec(3, 3, 2), Spec(5, 2, 4)):
         instance = problems.get(name).instance(spec)
-        x = instance.x.numpy()
-        if name in PLAIN:
-            expected = PLAIN[name](x, spec)
-        else:
-            inputs, targets = instance.extras["inputs"].numpy(), instance.extras["targets"].numpy()
-            expected = NETWORKS[name](x, spec, inputs, targets)
-        assert float(instance.f(instance.x)) == pytest.approx(float(expected), rel=1e-12), spec
+        given, batched = instance.own.args, instance.own.in_dims is not None
+        data = given or [instance.extras[part] for part in ("inputs", "targets") if name in NETWORKS]
+        for i, point in enumerate(instance.points()):
+            f, x = point.given["f"], point.given["x"]
+            here = [part[i].numpy() if batched else part.numpy() for part in data]
+            expected = NETWORKS[name](x.numpy(), spec, *here) if name in NETWORKS else PLAIN[name](x.numpy(), spec)
+            assert float(f(x)) == pytest.approx(float(expected), rel=1e-12), (spec, i)
 
 
 def test_every_network_is_written_again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,6 @@ from torch import Tensor
 
 import hograd_core
 from hograd_core import Method, Operator, UnsupportedError, reference
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 SIZES = {"n": 3, "depth": 2, "batch": 2}
 # Highest order in each dtype, and for networks: 1.001 must be told from 1 in the first two.
@@ -90,10 +84,9 @@ def reshaped(case: Case, *shape: int) -> Case:
     return Case(case.problem, reshape(case.instance), reshape(case.precise), case.dtype)
 
 
-def arguments_of(operator: Operator, instance: problems.Instance) -> tuple[Any, ...] | None:
-    """The operator's arguments by name, or None where the instance does not have them."""
-    known = {"f": instance.f, "x": instance.x, "v": instance.v, **instance.extras}
-    return tuple(known[name] for name in operator.inputs) if set(operator.inputs) <= set(known) else None
+def fits(operator: Operator, instance: problems.Instance) -> bool:
+    """Whether the instance has the operator's arguments, which it finds by name."""
+    return set(operator.inputs) <= {"f", "x", "v", *instance.extras}
 
 
 def leaves(result: Any) -> Iterator[Tensor]:
@@ -108,28 +101,29 @@ def leaves(result: Any) -> Iterator[Tensor]:
             yield from leaves(value)
 
 
-def check(operator: Operator, method: Method, case: Case, order: int, true: reference.Truth) -> Outcome:
-    """Run one method on one case and hold its result against the truth."""
-    arguments = arguments_of(operator, case.instance)
-    assert arguments is not None
+def check(operator: Operator, method: Method, case: Case, order: int, true: list[reference.Truth]) -> Outcome:
+    """Run one method on one case, as its user has the arguments, and hold its result at every point against truth."""
+    arguments, given = case.instance.call(operator)
     outcome = functools.partial(Outcome, operator.name, method.name, case.problem, order, str(case.dtype)[6:])
-    before = case.instance.x.clone()
+    points = list(leaves(case.instance.own.x))
+    before = [t.clone() for t in points]
     keywords: dict[str, Any] = {"order": order} if operator.takes_order else {}
     drawn = {"samples": 256} if "samples" in method.options else {}
     torch.manual_seed(0)  # estimators draw from the global generator: as the suite's, whatever tests ran before
     try:
-        result = operator(*arguments, method=method.name, **keywords, **drawn)
+        result = operator(*arguments, method=method.name, **given, **keywords, **drawn)
     except UnsupportedError as error:
         return outcome("unsupported", error.reason)
     except Exception as error:
         return outcome("failed", f"{type(error).__name__}: {error}")
-    if not torch.equal(before, case.instance.x) or case.instance.x.grad is not None:
+    if not all(map(torch.equal, before, points)) or any(t.grad is not None for t in points):
         return outcome("wrong", "the method changed x or its .grad")
     if any(t.requires_grad for t in leaves(result)) or any(t.is_inference() for t in leaves(result)):
         return outcome("wrong", "the result carries a graph")
     if any(t.is_floating_point() and t.dtype != case.dtype for t in leaves(result)):
         return outcome("wrong", f"the result has dtype {[t.dtype for t in leaves(result)]}")
-    deviation = reference.relative_error(result, true.value, true.scale)
+    found = zip(case.instance.flat(result, operator, order), true, strict=True)
+    deviation = max(reference.relative_error(one, t.value, t.scale) for one, t in found)
     allowed = reference.tolerance(method, case.dtype, order)
     if drawn:  # some hundred draws have to come near
         allowed = min(allowed, 1.0)
@@ -145,8 +139,7 @@ def orders_of(operator: Operator, case: Case, tried: range) -> list[int]:
 def loop(case: Case, operators: dict[str, Operator], tried: range) -> Iterator[Outcome]:
     """Every method of the operators that the case has arguments for, at every order."""
     for operator in operators.values():
-        arguments = arguments_of(operator, case.precise)
-        if arguments is None or not reference.has_truth(operator.name):
+        if not fits(operator, case.precise) or not reference.has_truth(operator.name):
             continue
         derivative = operator.takes_order or operator.order == 1
         # Eigenvalues and linear solves: LAPACK has no half precision, and one precision is enough where they are slow.
@@ -154,7 +147,8 @@ def loop(case: Case, operators: dict[str, Operator], tried: range) -> Iterator[O
             continue
         for order in orders_of(operator, case, tried):
             methods = [m for m in operator.methods.values() if m.supports(order)]
-            true = reference.true_value(operator.name, *arguments, order=order if operator.takes_order else None)
+            at = order if operator.takes_order else None
+            true = [reference.true_value(operator.name, *point, order=at) for point in case.precise.each(operator)]
             for method in methods:
                 yield check(operator, method, case, order, true)
 

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from conformance_loop import Case, agrees, fits, loop, make_case, reshaped
 from core_fakes import mostly_slow
 from hograd_bench import problems
 from torch import Tensor
 
 import hograd_core
 from hograd_core import Operator, reference
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-from conformance_loop import Case, agrees, arguments_of, loop, make_case, reshaped
 
 # A batching rule that PyTorch lacks, with a slow fallback, is no error.
 pytestmark = [
@@ -139,7 +133,7 @@ def some_case(operator: Operator) -> Case:
     """The first problem that has the operator's arguments; mlp for those of f."""
     for name in ("mlp", *sorted(problems.problems())):
         case = make_case(name, torch.float64)
-        if arguments_of(operator, case.instance) is not None:
+        if fits(operator, case.instance):
             return case
     raise AssertionError(f"{operator.name}: no problem has its arguments {operator.inputs}")
 

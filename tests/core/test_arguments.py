@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import pytest
@@ -157,6 +158,11 @@ def test_what_needs_one_dtype_refuses_several() -> None:
         h.verify(f, x)
 
 
+@dataclasses.dataclass
+class Unregistered:
+    w: Tensor
+
+
 WRONG = {
     "no tensors": ({"w": 1.0}, {"w": 1.0}, TypeError, r"x: got dict, expected a torch.Tensor or a structure of"),
     "a number among them": ({"w": W, "n": 3}, {"w": W, "n": 3}, TypeError, r"x\['n'\]: got int, .*belongs in args"),
@@ -166,7 +172,14 @@ WRONG = {
     "another shape": ({"w": W}, {"w": W.T}, ValueError, r"v\['w'\]: got shape \(3, 2\), expected \(2, 3\) like x"),
     "another dtype": ({"w": W}, {"w": W.float()}, TypeError, r"v\['w'\]: got dtype torch.float32, .*float64"),
     "a number in v": ({"w": W}, {"w": 2.0}, TypeError, r"v\['w'\]: got float, expected a torch.Tensor like x\['w'\]"),
-    "a tensor for v": ({"w": W}, X, ValueError, r"v: got .*, expected the structure of x, \['w'\]"),
+    "a tensor for v": ({"w": W}, X, ValueError, r"v: got Tensor, expected the structure of x, \['w'\]"),
+    "a tuple for a list": (
+        {"w": W, "b": [B]}, {"w": W, "b": (B,)}, ValueError, r"v\['b'\]: got a tuple, expected a list like x\['b'\]",
+    ),
+    "a class unknown to PyTorch": (
+        Unregistered(W), Unregistered(W), TypeError,
+        r"x: got Unregistered, expected a structure; make it one: torch.export.register_dataclass\(Unregistered\)",
+    ),
 }  # fmt: skip
 
 
@@ -200,6 +213,14 @@ def test_further_arguments_are_constants() -> None:
     assert weights.grad is None
     with pytest.raises(TypeError, match=r"args: got Tensor, expected a tuple .*args=\(data,\)"):
         h.gradient(flat_loss, X, args=weights)  # type: ignore[arg-type]
+
+
+def test_what_was_made_in_inference_mode_may_be_given() -> None:
+    with torch.inference_mode():
+        x, v, data = W.clone(), V.clone(), DATA.clone()
+    found = h.hvp(lambda p, data: loss(p["w"], B, data), {"w": x}, {"w": v}, args=(data,))
+    torch.testing.assert_close(found, h.hvp(lambda p: loss(p["w"], B, DATA), {"w": W}, {"w": V}))
+    torch.testing.assert_close(h.gradient(lambda x, a: (a * x**2).sum(), W, args=(x,)), 2 * W * W)
 
 
 def test_solvers_and_operators_take_structures() -> None:

@@ -302,3 +302,22 @@ def test_one_evaluation_of_a_module_serves_all_directions() -> None:
     calls.clear()
     h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(70, 12), in_dims=0)
     assert len(calls) == few
+
+
+def test_sparse_results_of_a_batch_are_one_sparse_tensor() -> None:
+    """Patterns differ from point to point: a matrix in compressed rows has no axis for that."""
+
+    def chained(x: Tensor, weights: Tensor) -> Tensor:
+        return (weights * (x[1:] - x[:-1]) ** 4).sum()
+
+    points, weights = draw(2, 4), torch.tensor([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]], dtype=F64)
+    found = h.sparse_hessian(chained, points, args=(weights,), in_dims=(0, 0))
+    true = torch.stack([h.hessian(chained, x, args=(w,)) for x, w in zip(points, weights, strict=True)])
+    assert found.layout is torch.sparse_coo
+    torch.testing.assert_close(found.to_dense(), true)
+
+
+def test_a_series_under_vmap_is_refused_with_the_way_out() -> None:
+    points = draw(2, 3)
+    with pytest.raises(UnsupportedError, match=r"a series hides its coefficients .*take batches by in_dims"):
+        torch.func.vmap(lambda x: h.directional_derivative(lambda z: z.sin().sum(), x, V, 2, method="taylor"))(points)

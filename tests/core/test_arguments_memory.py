@@ -151,3 +151,14 @@ def test_out_is_where_the_hessian_goes(method: str) -> None:
             h.hessian(f, X, method=method, out=wrong)  # type: ignore[arg-type]
     structured = h.hessian(lambda p: f(p["a"]), {"a": X}, method=method, out=out)
     assert structured["a"]["a"].data_ptr() == out.data_ptr()
+    with pytest.raises(TypeError, match="out: got in_dims as well"):
+        h.hessian(f, X.expand(2, N), method=method, out=out, in_dims=0)
+
+
+@pytest.mark.parametrize("method", ["rows", "vmap_hvp"])
+def test_out_shares_no_memory_with_x(method: str) -> None:
+    """Rows that are written would move the point at which the next are taken."""
+    space = torch.linspace(0.5, 1.5, 3 * 3 + 3, dtype=torch.float64)
+    for start in (0, 3, 8, 9):
+        with pytest.raises(ValueError, match="out: shares its memory with x"):
+            h.hessian(lambda x: (x**4).sum(), space[start : start + 3], method=method, out=space[:9].view(3, 3))

@@ -10,7 +10,7 @@ from hograd_bench.metrics._allocations import trace
 from torch import Tensor, nn
 
 import hograd_core as h
-from hograd_core.curvature import extreme_eigenpairs, fisher_blocks, gauss_newton_blocks, groups_of, hessian_blocks
+from hograd_core.curvature import extreme_eigenpairs, groups_of, hessian_blocks, model_blocks
 from hograd_core.curvature._estimators import hutchinson_trace
 
 F64 = torch.float64
@@ -41,11 +41,8 @@ def made(kind: str, **how: Any) -> tuple[dict[tuple[str, str], Any], Tensor]:
     if kind == "hessian":
         f, x = h.from_module(NET, LOSS, (INPUTS, LABELS), flat=False)
         return hessian_blocks(f, x, **how), h.hessian(f, x, flat=True)
-    blocks, whole = {
-        "gauss_newton": (gauss_newton_blocks, h.gauss_newton_matrix),
-        "fisher": (fisher_blocks, h.fisher_matrix),
-    }[kind]
-    return blocks(NET, LOSS, INPUTS, LABELS, **how), whole(NET, LOSS, INPUTS, LABELS)
+    whole = {"gauss_newton": h.gauss_newton_matrix, "fisher": h.fisher_matrix}[kind]
+    return model_blocks(NET, LOSS, INPUTS, LABELS, matrix=kind, **how), whole(NET, LOSS, INPUTS, LABELS)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -111,3 +108,19 @@ def test_groups_are_names_and_each_is_in_one() -> None:
             groups_of(names, by)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"pairs: got \('0', '9'\), expected groups of 0, 2"):
         made("hessian", by="layer", pairs=[("0", "9")])
+    with pytest.raises(ValueError, match="matrix: got 'hessian', expected one of gauss_newton, fisher; of a function"):
+        model_blocks(NET, LOSS, INPUTS, LABELS, matrix="hessian")
+
+
+def test_what_cannot_fit_is_refused_before_it_is_made() -> None:
+    """Wherever all entries of a matrix are formed: before the first product, let alone the last."""
+    wide = {"a": torch.zeros(2_000_000), "b": torch.zeros(2_000_000)}
+    blocks = hessian_blocks(lambda p: (p["a"] * p["b"]).sum(), wide, pairs="all")
+    for form in (blocks["a", "a"].matrix, blocks["a", "b"].matrix, blocks["b", "b"].eigenvalues):
+        with pytest.raises(h.MemoryBudgetError, match=r"the block of . and .: the result alone needs 14\.6 TiB"):
+            form()
+    net = nn.Sequential(nn.Linear(3000, 1000))
+    n = sum(p.numel() for p in net.parameters())
+    data = (net, LOSS, torch.zeros(1, 3000), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(h.MemoryBudgetError, match=r"the Fisher matrix: the result alone needs 32\.8 TiB"):
+        h.inverse_fisher_vector_product(*data, torch.zeros(n), 1.0, method="dense")

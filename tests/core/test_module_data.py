@@ -10,7 +10,7 @@ import torch
 from core_fakes import squares
 from hograd_bench.metrics._allocations import trace
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 import hograd_core as h
 from hograd_core.curvature import HessianOperator
@@ -167,6 +167,10 @@ def iterator() -> Iterator[Any]:
     yield INPUTS, TARGETS
 
 
+def loader(**how: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=3, **how)
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no data": ({}, TypeError, "expected one of batch, as a DataLoader yields it, and batches"),
     "a tensor": ({"batch": INPUTS}, TypeError, r"batch: got Tensor, expected a pair \(inputs, targets\)"),
@@ -189,7 +193,33 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "couples the samples",
     ),
     "reduction": ({"batches": [(INPUTS, TARGETS)], "reduction": "none"}, ValueError, "reduction: got 'none'"),
-}
+    "no names": ({"batch": (INPUTS, TARGETS), "parameters": []}, ValueError, r"parameters: got \[\], expected at l"),
+    "a number": ({"batch": (INPUTS, TARGETS), "parameters": 3}, TypeError, "parameters: got 3, expected a name or"),
+    "samples left out": ({"batches": loader(shuffle=True, drop_last=True)}, ValueError, "draws other samples in each"),
+    "weighted samples": (
+        {"batch": loader(sampler=WeightedRandomSampler([1.0] * 7, 7))}, ValueError, "draws other samples in each",
+    ),
+    "samples put back": (
+        {"batch": loader(sampler=RandomSampler(range(7), replacement=True))}, ValueError, "without replacement",
+    ),
+    "fewer samples": ({"batch": loader(sampler=RandomSampler(range(7), num_samples=6))}, ValueError, "loss is random"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"shuffle": True},
+        {"drop_last": True},
+        {"sampler": SubsetRandomSampler([4, 2, 1, 5, 6, 0])},
+        {"shuffle": True, "drop_last": True, "batch_size": 7},
+    ],
+    ids=str,
+)
+def test_what_only_changes_the_order_is_no_chance(how: dict[str, Any]) -> None:
+    loaders = DataLoader(TensorDataset(INPUTS, TARGETS), **{"batch_size": 3, **how})
+    f, x = h.from_module(net(), mean_squares, loaders)
+    torch.testing.assert_close(h.gradient(f, x), h.gradient(f, x))
 
 
 @pytest.mark.parametrize("case", WRONG)

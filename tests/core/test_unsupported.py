@@ -137,7 +137,11 @@ def test_a_limit_of_pytorch_is_named(
 
 
 FUNCTORCH = {
-    "data-dependent control flow": [lambda r: r * r.sum().item(), lambda r: r if r.sum() > 0 else -r],
+    "data-dependent control flow": [
+        lambda r: r * r.sum().item(),
+        lambda r: r if r.sum() > 0 else -r,
+        torch.func.jacrev(lambda r: r * r.sum().item()),  # in other words than without jacrev
+    ],
     "dynamic shape under vmap": [lambda r: r[r > 0].sum(), lambda r: r.nonzero()],
     "in-place under vmap": [
         lambda r: torch.zeros(2, dtype=F64).__setitem__(0, r.sum()),

@@ -99,6 +99,8 @@ declare("factory_raises")(lambda spec, draw: draw.normal(spec.n).no_such_attribu
 declare("no_function")(lambda spec, draw: Instance("x**4", draw.normal(spec.n)))  # type: ignore[arg-type]
 declare("other_v")(lambda spec, draw: Instance(quartic, draw.normal(spec.n), v=draw.normal(spec.n + 1)))
 at("x_tuple", lambda spec, draw: (draw.normal(spec.n), draw.normal(2)), lambda x: quartic(x[0]))
+at("x_with_text", lambda spec, draw: (draw.normal(spec.n), "text"), lambda x: quartic(x[0]))
+declare("a_batch")(lambda s, d: Instance(lambda x, a: a @ x["b"], {"b": d.normal(2)}, args=(d.normal(3, 2),)))
 at("x_float32", lambda spec, draw: torch.ones(spec.n, dtype=torch.float32))
 at("x_integers", lambda spec, draw: torch.arange(spec.n))
 at("x_complex", lambda spec, draw: torch.ones(spec.n, dtype=torch.complex128))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_type
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import assert_type
 
 import hograd_core
 from hograd_core import Operator
@@ -49,10 +48,15 @@ def structures(p: dict[str, Tensor], v: dict[str, Tensor], pair: tuple[Tensor, T
     assert_type(hograd_core.directional_derivative(g, p, v, 3, args=(data,)), Tensor)
     assert_type(hograd_core.gradient(of_pair, pair), tuple[Tensor, Tensor])
     hograd_core.hessian(g, p, args=(data,))["a"]["a"]
+    hograd_core.derivative_tensor(g, p, 3, args=(data,))["a"]["a"]["a"]
     hograd_core.hessian(f, data, memory="1GiB", in_dims=0, chunk_size=3)
+    assert_type(hograd_core.hessian(g, p, args=(data,), flat=True), Tensor)
+    assert_type(hograd_core.hessian_diagonal(of_pair, pair), tuple[Tensor, Tensor])
+    assert_type(hograd_core.derivative_tensor(g, p, args=(data,), flat=True), Tensor)
     hograd_core.hvp(g, p, data, args=(data,))  # type: ignore[arg-type]
     hograd_core.hvp(f, p, v)  # type: ignore[arg-type]
     hograd_core.gradient(f, data, create_graph="yes")  # type: ignore[arg-type]
+    hograd_core.hessian(f, data, flat="yes")  # type: ignore[call-overload]
 
 
 def any_operator(one: Operator, x: Tensor) -> None:
@@ -69,8 +73,8 @@ def wrong(x: Tensor, v: Tensor, g: Callable[[str], str]) -> None:
     hograd_core.hvp(f, x, v, method=2)  # type: ignore[arg-type]
     hograd_core.hvp(f, x, v, metod="taylor")  # type: ignore[call-arg]
     hograd_core.gradient(f, x, v)  # type: ignore[call-arg, arg-type]
-    hograd_core.derivative_tensor(f, x, "3")  # type: ignore[arg-type]
-    hograd_core.derivative_tensor(f, x, 3, chunk_size="all")  # type: ignore[arg-type]
+    hograd_core.derivative_tensor(f, x, "3")  # type: ignore[call-overload]
+    hograd_core.derivative_tensor(f, x, 3, chunk_size="all")  # type: ignore[call-overload]
     _: str = hograd_core.hessian(f, x)  # type: ignore[assignment]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -44,9 +43,9 @@ def show(advice: Advice, console: Console) -> None:
     _foretold(advice, console)
     if advice.snippet():
         console.print("\n[bold]The calls to make[/bold]")
-        console.print(
-            Padding(Syntax(advice.snippet(), "python", theme="ansi_light", background_color="default"), (0, 2))
-        )
+        # Whole lines, from the margin: what is copied from a terminal runs.
+        code = Syntax("", "python", theme="ansi_light", background_color="default").highlight(advice.snippet())
+        console.print(code, soft_wrap=True)
     console.print(f"\nin {advice.seconds:.0f} s", markup=False)
 
 

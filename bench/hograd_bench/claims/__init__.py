@@ -8,6 +8,7 @@ from hograd_bench.claims._adjudicate import adjudicate as adjudicate
 from hograd_bench.claims._adjudicate import explain as explain
 from hograd_bench.claims._load import CLAIMS as CLAIMS
 from hograd_bench.claims._load import load as load
+from hograd_bench.claims._markdown import MARKS as MARKS
 from hograd_bench.claims._markdown import render_markdown as render_markdown
 from hograd_bench.claims._model import HOLDS as HOLDS
 from hograd_bench.claims._model import INSUFFICIENT as INSUFFICIENT

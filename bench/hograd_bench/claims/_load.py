@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hograd_bench.claims._model import ROLES, Claim, Part
 from hograd_bench.claims._rules import RULES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 _PART = ("id", "says", "rule", "metric", "cells", "refuted_by")

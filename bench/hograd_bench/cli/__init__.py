@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
-from hograd_bench.cli import _advise, _measuring, _peers, _reading
+from hograd_bench.cli import _advise, _env, _measuring, _peers, _reading
 from hograd_bench.gate.cli import gate
 
 app = typer.Typer(
     name="hograd",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Benchmarks of higher-order derivatives in PyTorch: which method, how long, how many bytes, how it grows.
@@ -24,10 +26,46 @@ app = typer.Typer(
     `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
     """,
 )
-app.command("advise")(_advise.advise)
-app.command("list")(_measuring.list_)
-for _command in (_measuring.run, _reading.report, _reading.compare, _reading.claims, _reading.law, gate, _peers.peers):
-    app.command()(_command)
+EXAMPLES = {
+    "advise": ("advise loss.py:f --shape 1000", "advise loss.py:make --n 64 --memory 8GiB --html advice.html"),
+    "list": ("list", "list --problem-file mine.py --json"),
+    "run": (
+        "run --preset smoke --report",
+        "run --problem-file mine.py --operator hvp --n 8,16,24,32 --untimed",
+        "run --operator hessian --method rows --problem mlp --n 16 --threads 1,2",
+        "run --resume",
+    ),
+    "report": ("report", "report --compare 20260102 latest"),
+    "compare": ("compare 20260102 latest", "compare 20260102 latest --deterministic --json"),
+    "claims": ("claims", "claims C2 --explain", "claims C5 --run"),
+    "law": ("law --operator hvp --method double_backward --problem sin_chain --predict n=100000,depth=64",),
+    "gate": ("gate", "gate --base origin/main", "gate --update"),
+    "peers": ("peers --json",),
+    "env": ("env", "env --json"),
+}
+"""Command -> what one types after ``hograd``."""
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "advise": _advise.advise, "list": _measuring.list_, "run": _measuring.run, "report": _reading.report,
+    "compare": _reading.compare, "claims": _reading.claims, "law": _reading.law, "gate": gate, "peers": _peers.peers,
+    "env": _env.env,
+}  # fmt: skip
+for _name, _command in _COMMANDS.items():
+    app.command(_name, epilog="\n\n".join(["Examples:", *(f"`hograd {line}`" for line in EXAMPLES[_name])]))(_command)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hograd {version('hograd')}, torch {version('torch')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="print versions and stop")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hograd_bench.cli import _asking as asking
 from hograd_bench.cli._common import INTERRUPTED, AsJson, Results, err, fail, first_line, out, print_json, table
 from hograd_bench.cli._reading import build_report
-
-AXES = ("n", "depth", "batch", "order", "dtype", "threads")
-"""Options that are fields of a sweep."""
 
 
 def list_(
@@ -25,8 +20,13 @@ def list_(
     """Name the operators with their methods, the problems, the metrics and the presets."""
     import hograd_core
     from hograd_bench import metrics, peers, plan, problems
+    from hograd_bench import run as running
 
-    load_problem_files(problem_file)
+    try:
+        with running.loaded([str(file) for file in problem_file or ()]):
+            pass
+    except ValueError as error:
+        raise fail(str(error)) from None
     catalogue: dict[str, Any] = {
         "operators": [
             {
@@ -94,15 +94,6 @@ def list_(
     out.print(table("preset", "for", title="Presets (hograd run --preset NAME)", rows=presets))
 
 
-_SELECTING = (
-    "preset", "cell", "only", "problem", "problem_file", "operator", "method", *AXES, "device", "timed",
-    "memory_budget",
-)  # fmt: skip
-"""Options that say what to measure."""
-_LIMITING = ("workers", "on", "address", "isolate", "cell_timeout", "memory_limit", "resident")
-"""Options that say how; a resumed run may be given others."""
-
-
 def run(
     context: typer.Context,
     preset: Annotated[str, typer.Option(help="which cells to measure; `hograd list` names the presets")] = "default",
@@ -165,147 +156,53 @@ def run(
 
     Your own function, at sizes of your own: `hograd run --problem-file mine.py --operator hvp --n 8,16,24,32`.
     """
-    from hograd_bench import engine
+    from hograd_bench import engine, store
     from hograd_bench import run as running
 
-    given = {name: value for name, value in context.params.items() if name in (*_SELECTING, *_LIMITING)}
+    given = {name: context.params[name] for name in (*asking.SELECTING, *asking.LIMITING)}
     try:
         if resume:
-            given = _as_recorded(context, running.recorded(results, given["on"]).get("asked"), given)
-        checked = _checked(given)
-        load_problem_files(checked["problem_file"])
-        asked = _asked(checked)
-        plans = running.planned(asked)
+            given = asking.as_recorded(context, running.recorded(results, on).get("asked"), given)
+        checked = asking.checked(given)
+        asked = asking.asked_by(checked)
+        with running.signs_of_life(err, lambda: "planning, and asking the problems how large x is …"):
+            plans = running.planned(asked)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     except ValueError as error:
         raise fail(str(error)) from None
     if not plans:
-        raise fail(f"no cell to measure: nothing in {_source(asked)} is selected by {asked.only!r}")
+        raise fail(f"no cell to measure: nothing in {asking.source(asked)} is selected by {asked.only!r}")
     if list_cells:
         typer.echo("\n".join(p.cell.id for p in plans))
         return
     memory = int(checked["memory_limit"] * 2**30) if checked["memory_limit"] else None
-    limits, workers = engine.Limits(checked["cell_timeout"], memory), checked["workers"]
+    limits, at_once = engine.Limits(checked["cell_timeout"], memory), checked["workers"]
     options: dict[str, Any] = {
         "isolate": checked["isolate"], "resident": checked["resident"], "resume": resume,
-        "problem_files": [Path(file) for file in checked["problem_file"]], "record": {"asked": _json_ready(given)},
-        "console": err,
+        "problem_files": [Path(file) for file in checked["problem_file"]],
+        "record": {"asked": asking.json_ready(given)}, "console": err,
     }  # fmt: skip
     try:
         if checked["on"] == "ray":
-            with engine.Cluster(checked["address"], workers, limits) as cluster:
+            with engine.Cluster(checked["address"], at_once, limits) as cluster:
                 outcomes = running.everywhere(plans, results, cluster, **options)
         else:
-            outcomes = [running.run(plans, results, engine.Local(workers or 1, limits), **options)]
-    except (running.RunError, engine.EngineError) as error:
+            outcomes = [running.run(plans, results, engine.Local(at_once or 1, limits), **options)]
+        if as_json:
+            print_json([row for outcome in outcomes for row in outcome.rows()])
+        else:
+            for outcome in outcomes:
+                outcome.print(out)
+        ended = {status for outcome in outcomes for status in outcome.frame["status"]}
+    except (running.RunError, engine.EngineError, store.StoreError) as error:
         raise fail(str(error), 1) from None
-    if as_json:
-        print_json([row for outcome in outcomes for row in outcome.rows()])
-    else:
-        for outcome in outcomes:
-            outcome.print(out)
-    for outcome in outcomes:
-        if outcome.interrupted:
-            where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
-            err.print(f"hograd: interrupted; {outcome.finished} rows are kept in {outcome.path}. Go on with: hograd run"
-                      f"{where} --resume", markup=False, soft_wrap=True)  # fmt: skip
-    if any(outcome.interrupted for outcome in outcomes):
+    stopped = [outcome for outcome in outcomes if outcome.interrupted]
+    if stopped:
+        kept = " and ".join(f"{outcome.finished} rows are kept in {outcome.path}" for outcome in stopped)
+        err.print(f"hograd: interrupted; {kept}. Go on with: {asking.going_on(context)}", markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if report:
         build_report(results, reports)
-    ended = [status for outcome in outcomes for status in outcome.ended.values()]
     if ended and "ok" not in ended:
         raise fail("no cell came out ok; the reasons are above and in the rows", 1)
-
-
-def _json_ready(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as they can be written down; files by their absolute paths."""
-    files = [str(Path(file).resolve()) for file in given["problem_file"] or []]
-    return {**{name: value for name, value in given.items() if value not in (None, [], "")}, "problem_file": files}
-
-
-def _as_recorded(context: typer.Context, then: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
-    """The options that a run was started with, and those limits that are given now.
-
-    Raises:
-        ValueError: other cells are asked for than the run's.
-    """
-    if then is None:  # of a version that did not write them down
-        return now
-    said = [name for name in now if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    written = _json_ready(now)
-    for name in said:
-        if name in _SELECTING and written.get(name) != then.get(name):
-            raise ValueError(
-                f"--{name.replace('_', '-')}: got {written.get(name)!r}, but the run that --resume goes on with was "
-                f"asked for {then.get(name)!r}; leave it out, or start a run of its own without --resume"
-            )
-    none = {name: [] if isinstance(value, list) else value for name, value in _unset(context).items()}
-    return {**none, **then, **{name: now[name] for name in said if name in _LIMITING}}
-
-
-def _unset(context: typer.Context) -> dict[str, Any]:
-    """The options' defaults."""
-    return {p.name: p.get_default(context) for p in context.command.params if p.name in (*_SELECTING, *_LIMITING)}
-
-
-def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """The options after a look at those that must make sense.
-
-    Raises:
-        ValueError: one does not.
-    """
-    if given["isolate"] not in ("auto", "always", "never"):
-        raise ValueError(f"--isolate: got {given['isolate']!r}, expected auto, always or never")
-    for name, unit in (("cell_timeout", "seconds"), ("memory_limit", "GiB"), ("memory_budget", "GiB")):
-        if given[name] is not None and not (given[name] > 0 and math.isfinite(given[name])):
-            raise ValueError(f"--{name.replace('_', '-')}: got {given[name]:g}, expected {unit} above 0")
-    if given["on"] not in ("local", "ray"):
-        raise ValueError(f"--on: got {given['on']!r}, expected local or ray")
-    if given["address"] is not None and given["on"] != "ray":
-        raise ValueError(f"--address: got {given['address']!r} without --on ray; add it, or leave the address out")
-    if given["device"] not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device: got {given['device']!r}, expected cpu or cuda")
-    return {**given, "problem_file": given["problem_file"] or []}
-
-
-def _asked(given: dict[str, Any]) -> Any:
-    """What the options ask for."""
-    from hograd_bench import problems, run
-
-    axes: dict[str, tuple[Any, ...]] = {}
-    for name in AXES:
-        words = [word.strip() for word in (given[name] or "").split(",") if word.strip()]
-        if name != "dtype" and not all(word.isdecimal() and int(word) > 0 for word in words):
-            raise ValueError(f"--{name}: got {given[name]!r}, expected integers from 1, as in 8,16,32")
-        axes[name] = tuple(words if name == "dtype" else map(int, words))
-    files = [Path(file) for file in given["problem_file"]]
-    return run.Asked(
-        given["preset"],
-        tuple(given["cell"] or ()),
-        tuple(given["operator"] or ()),
-        tuple(given["method"] or ()),
-        (*(given["problem"] or ()), *(problems.of_files(files) if not given["cell"] else ())),
-        tuple(map(str, files)),
-        {name: values for name, values in axes.items() if values},
-        given["only"] or "",
-        given["device"],
-        int(given["memory_budget"] * 2**30),
-        given["timed"],
-    )
-
-
-def _source(asked: Any) -> str:
-    return "the cells named" if asked.cells else f"preset {asked.preset!r}" if not asked.operators else "these sweeps"
-
-
-def load_problem_files(paths: Sequence[Path | str] | None) -> None:
-    """Register what the files declare."""
-    from hograd_bench import problems
-
-    for path in paths or []:
-        try:
-            problems.load_file(path)
-        except (OSError, ValueError) as error:
-            raise fail(str(error)) from None

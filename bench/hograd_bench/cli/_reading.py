@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json, table
+from hograd_bench import units
+from hograd_bench.cli._common import AsJson, Results, err, fail, out, print_json
 from hograd_bench.schema import visible
 
 if TYPE_CHECKING:
@@ -95,13 +97,16 @@ def compare(
     if as_json:
         print_json(found_out.to_json())
     else:
-        for line in found_out.summary():
-            out.print(line, markup=False)
-        _print_frame(found_out.statuses, "Cells whose status changed")
-        _print_frame(found_out.differences, "Deterministic metrics that differ")
+        _print_lines("", found_out.summary())
+        turned = found_out.statuses.to_dict("records")
+        _print_lines(
+            "Cells whose status changed",
+            [f"{t['status_a']} → {t['status_b']}: {t['reason_b'] or t['reason_a'] or ''}  {t['cell']}" for t in turned],
+        )
+        _print_lines("Deterministic metrics that differ, the largest change first", _changes(found_out.differences))
         if not deterministic and len(found_out.ratios):
-            _print_frame(found_out.ratios, "Other metrics, B / A")
-            out.print(comparing.TIME_NOTE, markup=False)
+            _print_lines("Other metrics, B / A, the largest change first", _changes(found_out.ratios))
+            _print_lines("", [comparing.TIME_NOTE])
     if not found_out.same:
         raise typer.Exit(DIFFERENT)
 
@@ -135,12 +140,13 @@ def claims(
         return
     if explain:
         for verdict in verdicts:
-            out.print(judging.explain(verdict), markup=False)
+            out.print(visible(judging.explain(verdict)), markup=False, soft_wrap=True)
         return
-    rows_of = ((f"{v.claim.id} {v.claim.title}", v.outcome, v.sentence, str(v.cells)) for v in verdicts)
-    out.print(table("claim", "verdict", "in words", "cells", title="Claims", rows=rows_of))
+    longest = max((len(v.claim.id) for v in verdicts), default=0)
+    _print_lines("", [f"{v.claim.id:{longest}}  {judging.MARKS[v.outcome]:21} {v.claim.title}" for v in verdicts])
+    _print_lines("", ["why: `hograd claims ID --explain`"])
     if any(verdict.outcome == judging.INSUFFICIENT for verdict in verdicts):
-        out.print("what is missing measures `hograd claims --run`")
+        _print_lines("", ["what is missing measures `hograd claims --run`"])
 
 
 def _measure_missing(chosen: list[Any], results: Path) -> None:
@@ -154,7 +160,8 @@ def _measure_missing(chosen: list[Any], results: Path) -> None:
     if not plans:
         return
     try:
-        outcome = running.run(plans, results, console=err)
+        asked = {"asked": {"cell": [p.cell.id for p in plans]}}  # so that `hograd run --resume` goes on with it
+        outcome = running.run(plans, results, record=asked, console=err)
     except running.RunError as error:
         raise fail(str(error), 1) from None
     outcome.print(err)
@@ -244,20 +251,38 @@ def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
     except store.StoreError as error:
         raise fail(str(error), 1) from None
     for warning in loaded.warnings[:5]:
-        err.print(f"warning: {visible(str(warning))}", markup=False)
+        err.print(f"warning: {visible(str(warning))}", markup=False, soft_wrap=True)
     if len(loaded.warnings) > 5:
         err.print(f"warning: and {len(loaded.warnings) - 5} more", markup=False)
     if loaded.rows.empty and loaded.warnings:
-        raise fail(f"{results}: none of its rows can be read, {len(loaded.warnings)} lines or files are damaged", 1)
+        count = len(loaded.warnings)
+        what = "1 line or file is damaged" if count == 1 else f"{count} lines or files are damaged"
+        raise fail(f"{results}: none of its rows can be read, {what}; measure anew with `hograd run`", 1)
     return loaded, store.newest(loaded.rows)
 
 
-def _print_frame(frame: pd.DataFrame, title: str, most: int = 40) -> None:
-    if frame.empty:
-        return
-    shown = (
-        [f"{v:g}" if isinstance(v, float) else str(v) for v in r] for r in frame.head(most).itertuples(index=False)
-    )
-    out.print(table(*map(str, frame.columns), title=title, rows=shown))
-    if len(frame) > most:
-        out.print(f"and {len(frame) - most} more; --json prints all")
+def _changes(frame: pd.DataFrame) -> Iterator[str]:
+    """A line for each: how much, of what, from where to where, and the cell's id, whole, last."""
+    for change in frame.to_dict("records"):
+        ratio = change["ratio"]
+        factor = units.times(ratio) if ratio == ratio and math.isfinite(ratio) else ""
+        a, b = (_figure(change["metric"], change[side]) for side in ("a", "b"))
+        note = f" ({change['note']})" if change.get("note") else ""
+        yield f"{factor:>8}  {change['metric']} {a} → {b}{note}  {change['cell']}"
+
+
+def _figure(metric: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "none" if value is None or value != value else units.full(metric, value)
+
+
+def _print_lines(title: str, lines: Iterable[str], most: int = 40) -> None:
+    """Lines of text as it is, each whole: where it is longer than the terminal, that wraps it."""
+    shown = list(lines)
+    if title and shown:
+        out.print(f"\n{title}", style="bold", markup=False)
+    for line in shown[:most]:
+        out.print(visible(line), markup=False, soft_wrap=True)
+    if len(shown) > most:
+        out.print(f"and {len(shown) - most} more; --json prints all")

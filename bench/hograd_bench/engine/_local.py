@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -24,6 +24,7 @@ NOT_THERE = "not on this host: "
 """How the reason of a skipped cell begins that the host's suite does not have."""
 
 _START_SECONDS = 180.0  # importing torch and collecting on a busy machine
+_LOAD_SECONDS = 60.0  # a file of problems, which computes nothing before it is asked
 _MOST_CELLS = 5000  # of one process: pytest keeps a report of each
 
 
@@ -289,17 +290,58 @@ def call(host: Host, function: str, *arguments: Any, seconds: float = 120.0, mem
         return result
 
 
-@contextmanager
+@contextlib.contextmanager
 def called(
     host: Host, function: str, *arguments: Any, seconds: float = 120.0, memory: int | None = None
 ) -> Iterator[tuple[Any, Child]]:
     """The same as :func:`call`, with the process, which then waits for a batch of cells until the block ends."""
+    with _calls(host, function, arguments, memory) as (started, answer):
+        with _named(function):
+            result = (started.receive(seconds) if "ready" in answer else answer)["result"]
+        yield result, started
+
+
+@contextlib.contextmanager
+def suite(host: Host) -> Iterator[Callable[..., Any]]:
+    """A process of this suite that answers one call after another, as ``call(function, *arguments, seconds=…)``.
+
+    Raises:
+        LostError: a plugin or problem file of the host cannot be loaded, hangs or ends the process, or, in the block,
+            a call was lost; the message names which.
+    """
+    with _calls(host, "", (), None) as (started, _):
+
+        def ask(function: str, *arguments: Any, seconds: float = 120.0) -> Any:
+            started.send({"call": function, "arguments": arguments})
+            with _named(function):
+                return started.receive(seconds)["result"]
+
+        yield ask
+
+
+@contextlib.contextmanager
+def _calls(
+    host: Host, function: str, arguments: Sequence[Any], memory: int | None
+) -> Iterator[tuple[Child, dict[str, Any]]]:
+    """A process that has loaded what it needs, and its answer."""
     with scratch() as folder:
         given = {**child.batch(host), "call": function, "arguments": arguments}
         with _start(host, given, folder, memory) as started:
-            try:
-                answer = started.receive(_START_SECONDS + seconds)
-                result = (started.receive(seconds) if "ready" in answer else answer)["result"]
-            except LostError as error:
-                raise LostError(error.status, f"{function}: {error}") from None
-            yield result, started
+            with _named(function):
+                answer = started.receive(_START_SECONDS)
+            while "loading" in answer:
+                file = answer["loading"]
+                with _named(f"problem file: {file}"):
+                    answer = started.receive(_LOAD_SECONDS)
+            if "refused" in answer:
+                raise LostError("failed", answer["refused"])
+            yield started, answer
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Have a loss say of what."""
+    try:
+        yield
+    except LostError as error:
+        raise LostError(error.status, f"{what}: {error}" if what else str(error)) from None

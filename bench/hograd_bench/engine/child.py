@@ -5,8 +5,11 @@ another revision's.
 
 Messages out: {"ask": i}, task i is next and waits for true (go on) or false (leave it); then {"row": {...}}, or
 {"unknown": "why"} where this host's suite has no such cell; {"more": true} after the last, which waits for a list of
-further tasks. A batch with "call" is answered by {"ready": true} once what it needs is loaded, and {"result": ...};
-then the process ends with its input, or goes on with a batch that comes there.
+further tasks.
+
+A batch with "call" is answered by {"loading": file} before each problem file, {"ready": true} once all are loaded, or
+{"refused": "why"}, and {"result": ...}; then the process ends with its input, or goes on with a batch that comes there.
+Without a function there, calls are lines of JSON, answered one by one.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ def described(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     return [{"cell": task.cell.id, "families": list(task.families)} for task in tasks]
 
 
-def load(given: dict[str, Any]) -> None:
-    """Register what the batch's plugins and problem files declare."""
+def load(given: dict[str, Any], beginning: Callable[[str], None] = lambda file: None) -> None:
+    """Register what the batch's plugins and problem files declare; ``beginning`` hears of each of these files."""
     from hograd_bench import own_files, problems
 
     for name in given["plugins"]:
@@ -54,6 +57,7 @@ def load(given: dict[str, Any]) -> None:
         path = next((root / name for root in map(Path, [*sys.path, "."]) if (root / name).is_file()), Path(name))
         own_files.load(path, "hograd_plugin")
     for file in given["problem_files"]:
+        beginning(file)
         problems.load_file(file)
 
 
@@ -118,6 +122,13 @@ def known(task: dict[str, Any]) -> Any:
     return planned
 
 
+def _function(name: str) -> Callable[..., Any]:
+    """What ``module:name`` names."""
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def _end_copy() -> None:
     """In a copy of this process that a cell's function forked: end it, or it measures all that is left once more."""
     frame = sys._getframe()
@@ -153,11 +164,19 @@ def main() -> None:
 
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "call" in given:
-        load(given)
-        module, _, name = given["call"].partition(":")
-        function = getattr(importlib.import_module(module), name)
+        try:
+            load(given, lambda file: emit({"loading": file}))
+        except ValueError as error:
+            emit({"refused": str(error)})
+            return
+        if given["call"]:
+            _function(given["call"])  # what it imports is not in the time of the call
         emit({"ready": True})
-        emit({"result": function(*given["arguments"])})
+        if not given["call"]:
+            for each in map(json.loads, requests):
+                emit({"result": _function(each["call"])(*each["arguments"])})
+            return
+        emit({"result": _function(given["call"])(*given["arguments"])})
         given = json.loads(requests.readline() or "null")
     if given is not None:
         work(given, ask, emit, more)

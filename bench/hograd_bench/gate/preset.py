@@ -23,6 +23,8 @@ VECTOR = {"n": 16, "depth": 2, "batch": 4}
 # First choice where it fits; else the first problem by name that provides what the operator needs.
 PREFERRED = ("mlp", "mlp_loss")
 HIGHER_ORDER = 3
+# A structure of weights with the batch beside it, and samples one by one: what the entrance does for them is guarded.
+STRUCTURED = ("params_loss", "sample_losses")
 
 
 def _problems_for(operator: Operator) -> list[problems.Problem]:
@@ -42,6 +44,8 @@ def _cell(operator: Operator, method: Method, problem: problems.Problem, order: 
 def cells(operators: Iterable[Operator] | None = None) -> list[Cell]:
     """The preset: each method once at order 2 (or the operator's own), each operator's default also at order 3.
 
+    Derivatives also with arguments as people have them: see :data:`STRUCTURED`.
+
     Args:
         operators: those to cover; all that are registered where None.
 
@@ -60,6 +64,10 @@ def cells(operators: Iterable[Operator] | None = None) -> list[Cell]:
             for order in orders:
                 if not operator.takes_order or method.supports(order):
                     chosen.append(_cell(operator, method, fitting[0], order))
+        if operator.takes_order and not set(operator.inputs) - {"f", "x", "v"}:
+            vectorised = next(m for m in operator.methods.values() if m.functorch)
+            for name, method in zip(STRUCTURED, (operator.method(operator.default), vectorised), strict=True):
+                chosen.append(_cell(operator, method, problems.get(name), 2))
     return list(dict.fromkeys(chosen))
 
 

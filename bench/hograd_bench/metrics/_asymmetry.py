@@ -12,7 +12,7 @@ def asymmetry(result: Any, order: int) -> float | Missing:
     """How far a derivative tensor is from symmetric (Schwarz's theorem), as it was computed.
 
     Args:
-        result: a tensor whose shape is a slot's shape ``order`` times over.
+        result: a tensor whose shape is a slot's shape ``order`` times over; a list of them is as bad as the worst.
         order: number of slots.
 
     Returns:
@@ -24,6 +24,9 @@ def asymmetry(result: Any, order: int) -> float | Missing:
 
     if order < 2:
         return Missing("a gradient has one slot: nothing to exchange")
+    if isinstance(result, list):
+        each = [asymmetry(one, order) for one in result]
+        return next((skew for skew in each if isinstance(skew, Missing)), None) or max(each)  # type: ignore[type-var]
     slots = result.ndim // order if isinstance(result, Tensor) else 0
     if not isinstance(result, Tensor) or result.shape != result.shape[:slots] * order:
         return Missing("the result is not of a slot's shape, as often as the order says")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Subject:
     Attributes:
         cell, operator, method: what is measured.
         instance: the problem built in the cell's dtype on its device.
-        arguments: the operator's arguments, taken from the instance by name.
+        arguments: the operator's arguments, taken from the instance by name, as a user has them.
         peer: where the method is a peer's, that method made ready; else None.
         prepared: where the cell's preparation is another than eager, hograd's method made ready; else None.
         prepare_seconds: what making it ready took.
@@ -38,23 +39,28 @@ class Subject:
         self.spec = problems.Spec(cell.n, cell.depth, cell.batch)
         self.dtype: torch.dtype = getattr(torch, cell.dtype)
         self.instance = self.problem.instance(self.spec, self.dtype, cell.device)
-        self.arguments = self.arguments_of(self.instance)
+        self.arguments, self._given = self.instance.call(self.operator)
         self._keywords: dict[str, Any] = {"method": cell.method}
         if self.operator.takes_order:
             self._keywords["order"] = cell.order
         self.peer: peers.Prepared | None = None
         self.prepared: Prepared | None = None
         started = time.perf_counter()
+        ready = isinstance(self.method, peers.PeerMethod) or cell.preparation != "eager"
+        if ready and "in_dims" in self._given:
+            raise UnsupportedError(self.where, "peers and prepared kernels are asked for one point at a time")
+        if ready:  # made of one tensor
+            self.arguments, self._given = replace(self.instance, given=None).call(self.operator)
         if isinstance(self.method, peers.PeerMethod):
             self.peer = self.method.prepare(peers.Task(cell, self.instance))
         elif cell.preparation != "eager":
             self.prepared = self.prepare()
         self.prepare_seconds = time.perf_counter() - started
 
-    def arguments_of(self, instance: problems.Instance) -> tuple[Any, ...]:
-        """The operator's positional arguments on an instance."""
-        known: Mapping[str, Any] = {"f": instance.f, "x": instance.x, "v": instance.v, **instance.extras}
-        return tuple(known[name] for name in self.operator.inputs)
+    @property
+    def where(self) -> str:
+        """Operator and method, for messages."""
+        return f"{self.operator.name}[{self.cell.method}]"
 
     def prepare(self) -> Prepared:
         """The method made ready as the cell says.
@@ -62,13 +68,12 @@ class Subject:
         Raises:
             UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
         """
-        where = f"{self.operator.name}[{self.cell.method}]"
         f, x, *_ = self.arguments
         if tuple(self.operator.inputs[:2]) != ("f", "x"):
-            raise UnsupportedError(where, "prepared are operators of a function of x")
+            raise UnsupportedError(self.where, "prepared are operators of a function of x")
         made = hograd_core.prepare(self.operator, f, x, preparation=self.cell.preparation, **self._keywords)
         if made.preparation != self.cell.preparation:
-            raise UnsupportedError(where, f"not prepared so: {made.reason}")
+            raise UnsupportedError(self.where, f"not prepared so: {made.reason}")
         return made
 
     def call(self) -> Any:
@@ -81,15 +86,17 @@ class Subject:
 
     def eager_call(self) -> Any:
         """The operator by the cell's method, without preparation and without hograd's guard."""
-        return self.operator.unguarded(*self.arguments, **self._keywords)
+        return self.operator.unguarded(*self.arguments, **self._given, **self._keywords)
 
     def by(self, method: str) -> Any:
         """The same operator by another of hograd's methods."""
-        return self.operator.unguarded(*self.arguments, **{**self._keywords, "method": method})
+        return self.operator.unguarded(*self.arguments, **self._given, **{**self._keywords, "method": method})
 
-    def tensors(self, result: Any) -> Any:
-        """What :meth:`call` returned, in the form that hograd's own methods return."""
-        return result if self.peer is None else self.peer.tensors(result)
+    def tensors(self, result: Any) -> list[Any]:
+        """What :meth:`call` returned, as hograd's own methods return it, at each point: one, but for a batch."""
+        if self.peer is not None:
+            return [self.peer.tensors(result)]
+        return [result] if self.prepared is not None else self.instance.flat(result, self.operator, self.cell.order)
 
     @property
     def unseen(self) -> str | None:
@@ -102,8 +109,7 @@ class Subject:
         """A peer's own value of the function and the true one; None where hograd's f itself is differentiated."""
         if self.peer is None:
             return None
-        exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
-        return self.peer.value(), peers.value_of(exact)
+        return self.peer.value(), peers.value_of(self.precise())
 
     def wait(self) -> None:
         """Return once the device has done what it was given; a GPU only queues what a call asks of it."""
@@ -112,9 +118,11 @@ class Subject:
 
     def guarded_call(self) -> Any:
         """The same as a user calls it."""
-        return self.call() if self.prepared is not None else self.operator(*self.arguments, **self._keywords)
+        if self.prepared is not None:
+            return self.call()
+        return self.operator(*self.arguments, **self._given, **self._keywords)
 
-    def call_with(self, f: Callable[[Tensor], Tensor]) -> Any:
+    def call_with(self, f: Callable[..., Tensor]) -> Any:
         """The same with f replaced (by a counting wrapper, say); only where the operator takes f.
 
         A prepared kernel does not call f again.
@@ -122,19 +130,21 @@ class Subject:
         if self.prepared is not None:
             return self.call()
         replaced = tuple(f if name == "f" else a for name, a in zip(self.operator.inputs, self.arguments, strict=True))
-        return self.operator.unguarded(*replaced, **self._keywords)
+        return self.operator.unguarded(*replaced, **self._given, **self._keywords)
 
     def gradient(self) -> Tensor:
-        """One plain reverse-mode gradient of the problem's f at x: the unit of gradient equivalents."""
+        """One plain reverse-mode gradient of the problem's f at x: the unit of gradient equivalents.
+
+        A structure is laid flat, and of a batch it is the first point's.
+        """
         x = self.instance.x.detach().requires_grad_(True)
         with torch.enable_grad():
             value = self.instance.f(x)
             if not value.requires_grad:  # it does not depend on x
                 return torch.zeros_like(x)
-            (g,) = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)
-        return g
+            found: tuple[Tensor] = torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)
+        return found[0]
 
-    def precise_arguments(self) -> tuple[Any, ...]:
-        """The same arguments in float64 on the CPU, at exactly the rounded values that :meth:`call` sees."""
-        exact = self.problem.instance(self.spec, self.dtype, "cpu", precise=True)
-        return self.arguments_of(exact)
+    def precise(self) -> problems.Instance:
+        """The problem in float64 on the CPU, at exactly the rounded values that :meth:`call` sees."""
+        return self.problem.instance(self.spec, self.dtype, "cpu", precise=True)

@@ -1,6 +1,6 @@
 """Whether the result is right: its relative error to float64 truth, the same in units of rounding, its symmetry.
 
-Truth is computed at exactly the rounded point that the method saw (``Subject.precise_arguments``), so the error
+Truth is computed at exactly the rounded point that the method saw (``Subject.precise``), so the error
 holds the method's rounding and truncation and nothing of the inputs'. In the maximum norm, leaf by leaf, relative
 to the largest entry, or to the terms that sum up to the value where they cancel.
 """
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from hograd_bench.metrics._asymmetry import asymmetry as asymmetry
 from hograd_bench.metrics._contract import Metric, Missing, Readings
+from hograd_bench.metrics._truths import TRUTHS_KEPT, are_finite, key_of, truths_of
 
 if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
+    from hograd_bench.problems import Instance
     from hograd_core.reference import Truth
 
 TURN = 0
@@ -27,68 +29,35 @@ _DEPENDS = ("torch", "threads", "isa", "device")
 _TRUTH = "hograd_core.reference in float64 on the CPU"
 METRICS = (
     Metric(
-        "relative_error",
-        "1",
-        True,
-        _TRUTH,
-        "largest deviation from truth over truth's scale",
-        _DEPENDS,
+        "relative_error", "1", True, _TRUTH, "largest deviation from truth over truth's scale", _DEPENDS,
         label="rel. error",
     ),
     Metric("ulp_error", "eps", True, _TRUTH, "relative_error in units of the dtype's machine epsilon", _DEPENDS),
     Metric(
-        "asymmetry",
-        "1",
-        True,
-        "the result against its transposes, in float64",
-        "largest change of a full derivative tensor under exchange of two slots, over its largest entry",
-        _DEPENDS,
+        "asymmetry", "1", True, "the result against its transposes, in float64",
+        "largest change of a full derivative tensor under exchange of two slots, over its largest entry", _DEPENDS,
     ),
     Metric(
-        "tolerance",
-        "1",
-        True,
-        "rule of hograd_core.reference",
-        "relative error above which a result is wrong",
-        (),
+        "tolerance", "1", True, "rule of hograd_core.reference", "relative error above which a result is wrong", (),
         direction="",
     ),
     Metric(
-        "deviation",
-        "1",
-        True,
-        _TRUTH,
-        "largest deviation over the largest entry, however conditioned",
-        _DEPENDS,
+        "deviation", "1", True, _TRUTH, "largest deviation over the largest entry, however conditioned", _DEPENDS,
         overhead=False,
     ),
     Metric(
-        "magnitude",
-        "1",
-        True,
-        _TRUTH,
-        "sum of absolute entries over the truth's: 0.5 is half too small",
-        _DEPENDS,
-        direction="",
-        overhead=False,
+        "magnitude", "1", True, _TRUTH, "sum of absolute entries over the truth's: 0.5 is half too small", _DEPENDS,
+        direction="", overhead=False,
     ),
     Metric(
-        "disagreement",
-        "1",
-        True,
-        "the results of the operator's other methods, in the dtype of the cell",
+        "disagreement", "1", True, "the results of the operator's other methods, in the dtype of the cell",
         "where truth is in doubt: median, over the other methods, of the largest deviation over the largest entry",
-        _DEPENDS,
-        overhead=False,
+        _DEPENDS, overhead=False,
     ),
-)
+)  # fmt: skip
 
 FUNCTION_EPS = 64
 """By how many eps of the dtype a peer's own value of the function may differ."""
-
-TRUTHS_KEPT = 16
-TRUTH_BYTES_KEPT = 2**26
-"""Methods of one problem share one truth, so the last few are kept while they are small."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +75,6 @@ class Judgement:
 
 
 _judged: weakref.WeakKeyDictionary[Subject, Judgement] = weakref.WeakKeyDictionary()
-_truths: OrderedDict[tuple[Any, ...], Truth] = OrderedDict()
 _results: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
 
@@ -130,30 +98,41 @@ def _judge(subject: Subject) -> Judgement:
 
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     allowed = reference.tolerance(subject.method, subject.dtype, order)
-    result = subject.tensors(repeatable(subject.call)())
+    results = subject.tensors(repeatable(subject.call)())
     most = subject.instance.sweeps
-    if most is not None and reference.sweeps(subject.operator.name, subject.instance.x.numel(), order) > most:
-        return _judge_samples(subject, result, order, allowed)
-    skew = asymmetry(result, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
+    large = most is not None and reference.sweeps(subject.operator.name, subject.instance.x.numel(), order) > most
+    if large and len(results) == 1:
+        return _judge_samples(subject, results[0], order, allowed)
+    skew = asymmetry(results, order) if subject.operator.result == "x * order" else Missing("no full derivative tensor")
     if not reference.has_truth(subject.operator.name):
         return Judgement(allowed, skew, unknown=f"{subject.operator.name} has no reference")
     try:
-        truth = _truth(subject)
+        truths = truths_of(subject)
     except reference.TruthError as doubt:
         return Judgement(allowed, skew, unknown=f"truth is in doubt: {doubt}")
-    if not _is_finite(truth):
+    if not are_finite(truths):
         return Judgement(allowed, skew, unknown=f"truth is not finite: f or a derivative to order {order} is not, at x")
-    error = reference.relative_error(result, truth.value, truth.scale)
+    error = _error(results, truths)
     if not error <= allowed:
         _refuse_if_it_changes(subject)
+    values = [truth.value for truth in truths]
     return Judgement(
-        allowed + truth.error,
+        allowed + max(truth.error for truth in truths),
         skew,
         error,
-        source=truth.source,
-        deviation=reference.relative_error(result, truth.value),
-        magnitude=reference.magnitude(result, truth.value),
+        source=next((truth.source for truth in truths if truth.source), ""),
+        deviation=reference.relative_error(results, values),
+        magnitude=reference.magnitude(results, values),
     )
+
+
+def _error(results: list[Any], truths: list[Truth]) -> float:
+    """The largest of the errors at every point."""
+    from hograd_core import reference
+
+    if len(results) != len(truths):
+        return math.inf
+    return max(reference.relative_error(r, t.value, t.scale) for r, t in zip(results, truths, strict=True))
 
 
 def _judge_samples(subject: Subject, result: Any, order: int, allowed: float) -> Judgement:
@@ -162,7 +141,7 @@ def _judge_samples(subject: Subject, result: Any, order: int, allowed: float) ->
     from hograd_core import reference
 
     skew = Missing("the result is large, and held against samples of its truth")
-    f, x, *_ = subject.precise_arguments()
+    f, x, *_ = subject.precise().each(subject.operator)[0]
     try:
         found = repeatable(lambda: reference.sampled(subject.operator.name, result, f, x, order=order))()
     except reference.TruthError as doubt:
@@ -184,8 +163,7 @@ def _refuse_if_it_changes(subject: Subject) -> None:
 
     from hograd_bench.problems import ProblemError
 
-    again = subject.problem.instance(subject.spec, subject.dtype, subject.cell.device)
-    exact = subject.problem.instance(subject.spec, subject.dtype, "cpu", precise=True)
+    again, exact = subject.problem.instance(subject.spec, subject.dtype, subject.cell.device), subject.precise()
     passed = again.x.detach().clone()
     again.f(passed)
     if not torch.equal(passed.nan_to_num(), again.x.detach().nan_to_num()):
@@ -207,13 +185,13 @@ def _disagreement(subject: Subject) -> float | Missing:
     from hograd_core import reference
 
     order = subject.cell.order
-    results = _results.setdefault(_key(subject, "results"), {})
+    results = _results.setdefault(key_of(subject, "results"), {})
     while len(_results) > TRUTHS_KEPT:
         _results.popitem(last=False)
     for method in subject.operator.methods.values():
         if method.exact and method.supports(order) and method.name not in results:
             try:
-                results[method.name] = repeatable(functools.partial(subject.by, method.name))()
+                results[method.name] = subject.tensors(repeatable(functools.partial(subject.by, method.name))())
             except Exception:  # that method's own row says why
                 results[method.name] = None
     own = subject.tensors(repeatable(subject.call)())
@@ -226,13 +204,13 @@ def _disagreement(subject: Subject) -> float | Missing:
     return statistics.median(finite) if finite else Missing("no other method gives a finite result")
 
 
-def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -> str | None:
+def against(subject: Subject, results: list[Any], exact: Instance, where: str) -> str | None:
     """Why a result of the subject is not the truth at other arguments than its own.
 
     Args:
         subject: the cell made callable.
-        result: what it gave there.
-        exact: the arguments in float64 on the CPU, at exactly the values that it saw.
+        results: what it gave there, at every point (``Subject.tensors``).
+        exact: the problem in float64 on the CPU, at exactly the values that it saw.
         where: a name of them, by which the truth is remembered.
 
     Returns:
@@ -244,48 +222,12 @@ def against(subject: Subject, result: Any, exact: tuple[Any, ...], where: str) -
         return None
     order = subject.operator.order if subject.operator.order is not None else subject.cell.order
     try:
-        truth = _truth(subject, exact, where)
+        truths = truths_of(subject, exact, where)
     except (reference.TruthError, RuntimeError):
         return None
-    if not _is_finite(truth):
+    if not are_finite(truths):
         return None
-    error = reference.relative_error(result, truth.value, truth.scale)
-    return _excess(error, reference.tolerance(subject.method, subject.dtype, order), subject) or ""
-
-
-def _is_finite(truth: Truth) -> bool:
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    leaves = [leaf for leaf in tree_leaves(truth.value) if isinstance(leaf, torch.Tensor | float)]
-    return all(bool(torch.as_tensor(leaf).isfinite().all()) for leaf in leaves)
-
-
-def _truth(subject: Subject, exact: tuple[Any, ...] | None = None, where: str = "") -> Truth:
-    from torch import Tensor
-    from torch.utils._pytree import tree_leaves
-
-    from hograd_bench.metrics._calls import repeatable
-    from hograd_core import reference
-
-    cell, key = subject.cell, _key(subject, where)
-    if key in _truths:
-        _truths.move_to_end(key)
-        return _truths[key]
-    arguments = subject.precise_arguments() if exact is None else exact
-    order = cell.order if subject.operator.takes_order else None
-    truth: Truth = repeatable(lambda: reference.true_value(subject.operator.name, *arguments, order=order))()
-    if sum(leaf.numel() * 8 for leaf in tree_leaves(truth.value) if isinstance(leaf, Tensor)) <= TRUTH_BYTES_KEPT:
-        _truths[key] = truth
-    while len(_truths) > TRUTHS_KEPT:
-        _truths.popitem(last=False)
-    return truth
-
-
-def _key(subject: Subject, where: str) -> tuple[Any, ...]:
-    cell = subject.cell
-    # dtype is in the key because truth is taken at the rounded point.
-    return (subject.operator.name, cell.problem, cell.n, cell.order, cell.depth, cell.batch, cell.dtype, where)
+    return _excess(_error(results, truths), reference.tolerance(subject.method, subject.dtype, order), subject) or ""
 
 
 def measure(subject: Subject) -> Readings:

@@ -69,12 +69,12 @@ def measure(subject: Subject) -> Readings:
 
     def counted_call() -> Any:
         nonlocal evaluations
-        f = subject.instance.f
+        f: Callable[..., Tensor] = subject.arguments[subject.operator.inputs.index("f")]
 
-        def counting(x: Tensor) -> Tensor:
+        def counting(*given: Any) -> Tensor:
             nonlocal evaluations
             evaluations += 1
-            return f(x)
+            return f(*given)
 
         return subject.call_with(counting)
 

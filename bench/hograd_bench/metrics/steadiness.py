@@ -61,22 +61,22 @@ def measure(subject: Subject) -> Readings:
     call = repeatable(lambda: subject.tensors(subject.call()))
     result = call()
     read = Readings(details={"results": {"allowed": allowed(subject), **_kept(result, subject.cell.id)}})
-    why = against(subject, result, subject.precise_arguments(), "")
+    why = against(subject, result, subject.precise(), "")
     read.values["steady"] = _flag(why)
     if why:
         read.wrong = f"a later call with the same arguments gives another result: {why}"
     if subject.peer is not None:
         read.values["follows_arguments"] = Missing("a peer's arguments are its own, made once from the problem's")
         return read
-    halve(subject.arguments)
+    halve((subject.arguments, subject.instance.own.args))
     try:
         result = call()
     except Exception as error:  # singular there, say; where the other side runs, the gate will see it
         read.values["follows_arguments"] = Missing(f"it fails at halved arguments: {type(error).__name__}")
         read.details["results"]["fails_halved"] = True
         return read
-    exact = subject.precise_arguments()
-    halve(exact)
+    exact = subject.precise()
+    halve((exact.call(subject.operator)[0], exact.own.args))
     why = against(subject, result, exact, "half")
     read.values["follows_arguments"] = _flag(why)
     if why and not read.wrong:

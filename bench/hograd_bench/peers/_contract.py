@@ -68,13 +68,14 @@ class Task:
     @property
     def x(self) -> Tensor:
         """The point."""
-        return self.instance.x
+        x: Tensor = self.instance.x
+        return x
 
     @property
     def v(self) -> Tensor:
         """The direction, shaped like x."""
-        assert self.instance.v is not None
-        return self.instance.v
+        v: Tensor = self.instance.v
+        return v
 
     def value(self) -> float:
         """:func:`value_of` the torch function."""

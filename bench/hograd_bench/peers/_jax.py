@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hograd_bench.peers._contract import Prepared, Task
+from hograd_bench.problems._networks import AttentionBlock, MeanOverPixels, MeanOverTokens
 
 VARIABLES: Mapping[str, str] = {
     "JAX_PLATFORMS": "cpu",
@@ -45,13 +47,13 @@ def array(tensor: Tensor) -> Any:
 
 
 class Network(NamedTuple):
-    """A sequential module as a function of a tree of parameters.
+    """A sequential module as a function of its parameters.
 
     Attributes:
-        apply: (parameters, inputs of one sample or a batch) -> outputs.
-        parameters: [(weight, bias), ...], the module's own.
-        tree: flat torch vector -> such a tree.
-        flat: such a tree -> flat torch vector in float64.
+        apply: (parameters, inputs of one sample or a batch) -> outputs; convolutions and pooling take a batch.
+        parameters: arrays, the module's own, in the order of ``module.parameters()``.
+        tree: flat torch vector -> such a list.
+        flat: such a list -> flat torch vector in float64.
     """
 
     apply: Callable[[Any, Any], Any]
@@ -60,41 +62,74 @@ class Network(NamedTuple):
     flat: Callable[[Any], Tensor]
 
 
+def _linear(_: nn.Linear, inputs: Any, weight: Any, bias: Any = 0) -> Any:
+    return inputs @ weight.T + bias
+
+
+def _tanh(_: nn.Tanh, inputs: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.tanh(inputs)
+
+
+def _convolution(layer: nn.Conv2d, inputs: Any, weight: Any, bias: Any) -> Any:
+    import jax
+
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or layer.dilation != (1, 1) or layer.groups != 1:
+        raise LookupError(f"module: {layer} has no translation to jax.numpy here")
+    padding = [(p, p) for p in layer.padding]
+    return jax.lax.conv_general_dilated(inputs, weight, layer.stride, padding) + bias[:, None, None]
+
+
+def _attention(block: AttentionBlock, inputs: Any, *weights: Any) -> Any:
+    import jax
+
+    query, key, value, out = (w.T for w in weights)
+    scores = (inputs @ query) @ (inputs @ key).swapaxes(-2, -1) * block.scale
+    return inputs + jax.nn.softmax(scores, -1) @ (inputs @ value) @ out
+
+
+LAYERS: Mapping[type[nn.Module], Callable[..., Any]] = {
+    nn.Linear: _linear,
+    nn.Tanh: _tanh,
+    nn.Conv2d: _convolution,
+    AttentionBlock: _attention,
+    MeanOverTokens: lambda _, inputs: inputs.mean(1),
+    MeanOverPixels: lambda _, inputs: inputs.mean((-2, -1)),
+}
+"""A layer -> (layer, inputs, *its parameters) -> outputs, in jax.numpy."""
+
+
 def network(module: nn.Module) -> Network:
-    """Translate a Sequential of Linear and Tanh layers.
+    """Translate a Sequential of layers in :data:`LAYERS`.
 
     Raises:
         LookupError: a layer that has no translation here.
     """
     import jax
-    import jax.numpy as jnp
 
     layers = list(module.children())
-    strange = [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Linear | nn.Tanh)]
+    strange = [type(layer).__name__ for layer in layers if type(layer) not in LAYERS]
     if strange or not isinstance(module, nn.Sequential):
         raise LookupError(f"module: {(strange or [type(module).__name__])[0]} has no translation to jax.numpy here")
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    if any(layer.bias is None for layer in linear):
-        raise LookupError("module: a Linear layer without bias has no translation to jax.numpy here")
+    counts = [len(list(layer.parameters())) for layer in layers]
 
     def apply(parameters: Any, inputs: Any) -> Any:
         rest = iter(parameters)
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                weight, bias = next(rest)
-                inputs = inputs @ weight.T + bias
-            else:
-                inputs = jnp.tanh(inputs)
+        for layer, count in zip(layers, counts, strict=True):
+            inputs = LAYERS[type(layer)](layer, inputs, *itertools.islice(rest, count))
         return inputs
 
+    own = list(module.parameters())
+
     def tree(vector: Tensor) -> Any:
-        parts = iter(torch.split(vector, [p.numel() for layer in linear for p in (layer.weight, layer.bias)]))
-        return [(array(next(parts).reshape(la.weight.shape)), array(next(parts))) for la in linear]
+        parts = torch.split(vector, [p.numel() for p in own])
+        return [array(part.reshape(p.shape)) for part, p in zip(parts, own, strict=True)]
 
     def flat(result: Any) -> Tensor:
         return torch.cat([to_torch(leaf).reshape(-1) for leaf in jax.tree_util.tree_leaves(result)])
 
-    return Network(apply, [(array(la.weight), array(la.bias)) for la in linear], tree, flat)
+    return Network(apply, [array(p) for p in own], tree, flat)
 
 
 def losses() -> Mapping[Any, Callable[[Any, Any], Any]]:

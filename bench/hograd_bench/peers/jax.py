@@ -82,7 +82,13 @@ def _dense(f: Any, parameters: Any) -> Any:
 @PEER.method("hessian", "jit(hessian(f))")
 def hessian(task: Task) -> Prepared:
     """Forward over reverse, vectorised over the coordinates."""
-    return _of_model(task, _dense, tensors=_jax.to_torch)
+    if "module" in task.instance.extras:
+        return _of_model(task, _dense, tensors=_jax.to_torch)
+    f, constants = _jax.twin(task)
+    x = _jax.array(task.x)
+    return _jax.compiled(
+        lambda x, *rest: _dense(lambda y: f(y, *rest), x), (x, *constants), lambda: float(f(x, *constants))
+    )
 
 
 @PEER.method("hessian_diagonal", "jit(vmap(jvp(jvp(f))))")

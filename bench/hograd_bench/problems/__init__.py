@@ -7,10 +7,12 @@ import hashlib
 import importlib
 import os
 import pkgutil
+import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hograd_bench import own_files, plugins
+from hograd_bench import own_files, plugins, torch_state
 from hograd_bench import patterns as patterns  # declares its operator, wherever cells are made
 from hograd_bench.problems._contract import ClosedForm as ClosedForm
 from hograd_bench.problems._contract import Draw as Draw
@@ -20,9 +22,19 @@ from hograd_bench.problems._contract import ProblemError as ProblemError
 from hograd_bench.problems._contract import Spec as Spec
 from hograd_bench.problems._contract import problem as problem
 from hograd_bench.problems._contract import registered as _registered
+from hograd_bench.problems._contract import withdraw
 
-_TEXTS: dict[str, str] = {}
-_FILES: dict[Path, list[str]] = {}
+
+@dataclass(frozen=True)
+class _Loaded:
+    names: list[str]
+    text: str
+    """SHA-256 of it."""
+    changed: list[str]
+    """What it set in torch, in words."""
+
+
+_FILES: dict[Path, _Loaded] = {}
 
 
 @functools.cache
@@ -54,14 +66,15 @@ def load_file(path: str | Path) -> list[str]:
     """Run a Python file that declares problems of your own; returns their names.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be run, or declares no problem; the message says where and why.
+        ValueError: no such file, it cannot be run, or declares no problem; the message says where and why.
     """
     path = Path(path).resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"problem file: {path} does not exist")
+        raise ValueError(
+            f"problem file: {path} is {'a folder' if path.is_dir() else 'not there'}, expected a Python file"
+        )
     if path in _FILES:
-        return _FILES[path]
+        return _FILES[path].names
     before = set(problems())
     try:
         text = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -69,22 +82,25 @@ def load_file(path: str | Path) -> list[str]:
         raise ValueError(f"problem file: {path} cannot be read: {error.strerror}") from None
     here = os.getcwd()
     try:
-        own_files.load(path, "hograd_problem_file")
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of somebody else's file: named with the file
-        raise ValueError(f"problem file: {path} cannot be run: {type(error).__name__}: {error}") from error
+        with torch_state.noted() as changed:
+            own_files.load(path, "hograd_problem_file")
+    except BaseException as error:  # of somebody else's file: named with the file
+        at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {at[-1]}" if at else ""
+        withdraw(set(problems()) - before)
+        raise ValueError(f"problem file: {path}{where}: cannot be run: {own_files.describe(error)}") from error
     finally:
         os.chdir(here)
     added = sorted(set(problems()) - before)
     if not added:
         raise ValueError(f"problem file: {path} declares no problem; decorate a factory with @problem(...)")
-    _TEXTS.update(dict.fromkeys(added, text))
-    _FILES[path] = added
+    _FILES[path] = _Loaded(added, text, changed)
     return added
 
 
 def of_files(paths: Sequence[str | Path]) -> list[str]:
     """Names of the problems that files declared which were loaded."""
-    return [name for path in paths for name in _FILES.get(Path(path).resolve(), [])]
+    return [name for path in paths if (loaded := _FILES.get(Path(path).resolve())) for name in loaded.names]
 
 
 def numels(cells: Sequence[tuple[str, int, int, int]]) -> list[int | None]:
@@ -93,7 +109,7 @@ def numels(cells: Sequence[tuple[str, int, int, int]]) -> list[int | None]:
     for name, *sizes in cells:
         try:
             found.append(get(name).instance(Spec(*sizes)).x.numel())
-        except (Exception, SystemExit, KeyboardInterrupt):  # the cell's row will say
+        except BaseException:  # the cell's row will say
             found.append(None)
     return found
 
@@ -103,7 +119,12 @@ def texts() -> dict[str, str]:
 
     What such a file imports is not looked at.
     """
-    return dict(_TEXTS)
+    return {name: loaded.text for loaded in _FILES.values() for name in loaded.names}
+
+
+def set_by_files() -> list[str]:
+    """What files of one's own set in torch when they were loaded, in words: it holds for all that is measured here."""
+    return [what for loaded in _FILES.values() for what in loaded.changed]
 
 
 plugins.load()  # last, for what they import is this module; wherever cells are made

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hograd_core import Operator
+from hograd_core.arguments import Arranged, Asked, arranged, batch, mapped, packing, taking
 
 
 @dataclass(frozen=True)
@@ -91,22 +94,86 @@ class Instance:
     """A problem at one size.
 
     Attributes:
-        f: R^n -> R, takes x and returns a 0-dimensional tensor. Pure: same x, same value.
-        x: the point, any shape.
-        v: a direction shaped like x; drawn by the suite where None.
-        closed_form: derivatives known on paper.
+        f: takes x and ``args`` and returns a 0-dimensional tensor. Pure: same arguments, same value.
+        x: the point: a tensor of any shape, or a structure of tensors (dicts, lists, tuples, nested).
+        v: a direction like x; drawn by the suite where None.
+        closed_form: derivatives known on paper, of a structure over its elements laid end to end.
         extras: further arguments that operators ask for by name (``module``, ``loss``, ``inputs``,
             ``targets``, ...); a problem declares their names in ``provides``.
+        args: what f takes after x, not differentiated.
+        in_dims: an entry for x and for each of ``args``, as of ``torch.vmap``: which axes count points. Results are
+            then those at every point, and v counts points as x does.
         sweeps: sweeps over the graph of f that a truth may take; what takes more is held against samples of it. None:
             however many it takes.
+        given: what the factory gave, where this is the same as methods take it (:meth:`Problem.instance`): f of one
+            tensor x, of a batch the first point.
     """
 
-    f: Callable[[Tensor], Tensor]
-    x: Tensor
-    v: Tensor | None = None
+    f: Callable[..., Tensor]
+    x: Any
+    v: Any = None
     closed_form: ClosedForm | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = ()
+    in_dims: Any = None
     sweeps: int | None = None
+    given: Instance | None = None
+
+    @property
+    def own(self) -> Instance:
+        """What the factory gave."""
+        return self if self.given is None else self.given
+
+    def points(self) -> list[Arranged]:
+        """Every point at which derivatives are taken, as methods take it; the values that are in memory now."""
+        if self.given is not None:
+            return self.given.points()
+        roles, asked = taking(("f", "x", "v")), Asked(self.args, self._dims(True))
+        whole = {"f": self.f, "x": self.x, "v": self.v}
+        if asked.in_dims is None:
+            return [arranged(whole, roles, asked)]
+        batched = batch(whole, roles, asked)
+        return [arranged(given, roles, one) for given, one in map(batched.point, range(batched.size))]
+
+    def call(self, operator: Operator) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """How a user calls an operator on this: its arguments and keywords.
+
+        Raises:
+            KeyError: the problem does not provide an argument.
+        """
+        structured = operator.taking.structured
+        of = self.own if structured else self
+        known: Mapping[str, Any] = {**self.extras, "f": of.f, "x": of.x, "v": of.v}
+        keywords: dict[str, Any] = {"args": of.args} if of.args else {}
+        if of.in_dims is not None:
+            keywords["in_dims"] = of._dims("v" in operator.inputs)
+        return tuple(known[name] for name in operator.inputs), keywords
+
+    def each(self, operator: Operator) -> list[tuple[Any, ...]]:
+        """The operator's arguments at every point, as methods take them: what truth is computed of.
+
+        Raises:
+            KeyError: the problem does not provide an argument.
+        """
+        points = self.points() if operator.taking.structured else [None]
+        here = {**self.extras, "f": self.f, "x": self.x, "v": self.v}
+        known = [here if point is None else {**here, **point.given} for point in points]
+        return [tuple(values[name] for name in operator.inputs) for values in known]
+
+    def flat(self, result: Any, operator: Operator, order: int) -> list[Any]:
+        """What :meth:`call` gave, at every point as methods return it: over the elements of x laid end to end."""
+        if self.given is None or not operator.taking.structured:
+            return [result]
+        points = self.points()
+        batched = self.given.in_dims is not None
+        each = [mapped(lambda t, i=i: t[i], result) for i in range(len(points))] if batched else [result]
+        return [point.flat_result(part, operator.result, order) for point, part in zip(points, each, strict=True)]
+
+    def _dims(self, with_v: bool) -> Any:
+        """``in_dims`` with an entry for v, which counts points as x does."""
+        if isinstance(self.in_dims, tuple | list) and self.in_dims and with_v:
+            return (self.in_dims[0], *self.in_dims)
+        return self.in_dims
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +212,10 @@ class Problem:
     ) -> Instance:
         """Build the instance; its direction ``v`` is drawn (unit-scale normal) where the problem gave none.
 
+        Returns:
+            The instance as methods take it: f, x and v of one tensor; ``given`` is what the factory gave, where that is
+            a structure, has further arguments or is a batch.
+
         Raises:
             ProblemError: the factory does not return what it must; the message says what to write instead. What the
                 factory itself raises goes through.
@@ -157,8 +228,18 @@ class Problem:
         built = self.build(spec, draw)
         self._check(built, draw)
         if built.v is None:
-            built.v = Draw(dtype, device, seed + 1, precise=precise).normal(*built.x.shape)
-        return built
+            more = Draw(dtype, device, seed + 1, precise=precise)
+            built.v = mapped(lambda leaf: more.normal(*leaf.shape), built.x)
+        try:
+            asked = Asked(built.args, built.in_dims)
+            if isinstance(built.x, Tensor) and not asked.args and asked.in_dims is None:
+                return built
+            if asked.in_dims is not None:  # as it is written, without v
+                batch({"x": built.x}, taking(("f", "x")), asked)
+            first = built.points()[0].given
+        except (TypeError, ValueError) as error:
+            raise ProblemError(f"{self.name}: {error}") from None
+        return Instance(**first, closed_form=built.closed_form, extras=built.extras, given=built)
 
     def _check(self, built: Any, draw: Draw) -> None:
         """Raise where an instance cannot be measured."""
@@ -167,28 +248,34 @@ class Problem:
             raise ProblemError(f"{self.name}: its factory returned {got}, expected Instance(f=…, x=…)")
         if not callable(built.f):
             raise ProblemError(f"{self.name}: f is a {type(built.f).__name__}, expected a function of x")
-        for name, tensor in (("x", built.x), ("v", built.v)):
-            if tensor is None and name == "v":
-                continue
-            if not isinstance(tensor, Tensor):
-                raise ProblemError(
-                    f"{self.name}: {name} is a {type(tensor).__name__}, expected one tensor; pack what it holds into "
-                    "one (torch.cat of the flattened parts) and take it apart in f"
-                )
-            if tensor.dtype != draw.dtype or tensor.device.type != draw.device.type:
-                raise ProblemError(
-                    f"{self.name}: {name} is {tensor.dtype} on {tensor.device} where {draw.dtype} on {draw.device} was "
-                    "asked for; make it by draw.tensor(…), draw.normal(…) or draw.module(…)"
-                )
-            if not tensor.numel():
-                raise ProblemError(f"{self.name}: {name} is empty, of shape {tuple(tensor.shape)}")
-        if built.v is not None and built.v.shape != built.x.shape:
+        for name, value in (("x", built.x), ("v", built.v)):
+            if value is not None or name == "x":
+                self._check_tensors(name, value, draw)
+        if isinstance(built.v, Tensor) and isinstance(built.x, Tensor) and built.v.shape != built.x.shape:
             raise ProblemError(
                 f"{self.name}: v has shape {tuple(built.v.shape)}, expected that of x, {tuple(built.x.shape)}"
             )
         lacking = [name for name in self.provides if name not in built.extras]
         if lacking:
             raise ProblemError(f"{self.name}: provides {lacking[0]!r} by its declaration, and its extras lack it")
+
+    def _check_tensors(self, name: str, value: Any, draw: Draw) -> None:
+        """Raise where a point or a direction is not of tensors as they were asked for."""
+        leaves = [(name, value)]
+        if not isinstance(value, Tensor):
+            try:
+                packed = packing(value, name)
+            except (TypeError, ValueError) as error:
+                raise ProblemError(f"{self.name}: {error}") from None
+            leaves = list(zip(packed.names, packed.like, strict=True))
+        for label, tensor in leaves:
+            if tensor.dtype != draw.dtype or tensor.device.type != draw.device.type:
+                raise ProblemError(
+                    f"{self.name}: {label} is {tensor.dtype} on {tensor.device} where {draw.dtype} on {draw.device} "
+                    "was asked for; make it by draw.tensor(…), draw.normal(…) or draw.module(…)"
+                )
+        if not sum(tensor.numel() for _, tensor in leaves):
+            raise ProblemError(f"{self.name}: {name} is empty, of shape {tuple(value.shape)}")
 
 
 class ProblemError(ValueError):
@@ -212,24 +299,44 @@ def problem(
     """Declare a problem by its factory; see :class:`Problem` for the arguments.
 
     Raises:
-        ValueError: the name is taken or holds other characters than letters, digits, "_", "-" and ".", the family is
-            no short text, or a size is not n, depth or batch.
+        ValueError: an argument is of another kind, the name is taken or holds other characters than letters, digits,
+            "_", "-" and ".", the family is no short text, or a size is not n, depth or batch.
     """
+    for what, given in (("name", name), ("formula", formula), ("source", source), ("family", family)):
+        if not isinstance(given, str):
+            raise ValueError(f"problem: got the {what} {given!r}, expected text")
+    given_extras: object = provides  # whatever it is typed
+    given_sizes: object = sizes
+    if not isinstance(given_extras, tuple | list) or not all(isinstance(extra, str) for extra in given_extras):
+        raise ValueError(f"problem: got provides={provides!r}, expected a tuple of names, such as ('module', 'loss')")
+    if operations is not None and not callable(operations):
+        raise ValueError(f"problem: got operations={operations!r}, expected a function of spec")
     if not _NAME.fullmatch(name):
         raise ValueError(f"problem: got the name {name!r}, expected letters, digits, '_', '-' and '.', at most 60")
     if name in _PROBLEMS:
-        raise ValueError(f"problem: {name!r} is declared twice")
-    text = str(family)
-    if text != family or not text.isprintable() or not 0 < len(text.strip()) <= 40:
+        raise ValueError(f"problem: {name!r} is declared twice; choose another name")
+    if not family.isprintable() or not 0 < len(family.strip()) <= 40:
         raise ValueError(f"family: got {family!r}, expected a word or two, such as 'network'")
-    if not set(sizes) <= {"n", "depth", "batch"}:
-        raise ValueError(f"sizes: got {sorted(sizes)}, expected some of n, depth, batch")
+    if not isinstance(given_sizes, Mapping) or not set(given_sizes) <= {"n", "depth", "batch"}:
+        raise ValueError(
+            f"sizes: got {sizes!r}, expected a dict from some of n, depth, batch to what each means here, as "
+            "{'n': 'entries of x'}"
+        )
 
     def declare(build: Callable[[Spec, Draw], Instance]) -> Callable[[Spec, Draw], Instance]:
-        _PROBLEMS[name] = Problem(name, formula, source, family, dict(sizes), build, provides, operations)
+        if not callable(build):
+            raise ValueError(f"problem: {name!r} decorates {build!r}, expected a function of (spec, draw)")
+        meanings = {size: str(meaning) for size, meaning in sizes.items()}
+        _PROBLEMS[name] = Problem(name, formula, source, family, meanings, build, tuple(provides), operations)
         return build
 
     return declare
+
+
+def withdraw(names: Iterable[str]) -> None:
+    """Forget problems, those of a file that could not be run to its end."""
+    for name in names:
+        del _PROBLEMS[name]
 
 
 def registered() -> dict[str, Problem]:

@@ -10,6 +10,7 @@ import pandas as pd
 from pytest_benchmark.stats import Stats
 
 from hograd_bench.cells import Cell
+from hograd_bench.report.text import is_number
 from hograd_bench.store import metric_columns
 
 
@@ -38,7 +39,8 @@ def document(rows: pd.DataFrame, environment: Mapping[str, Any]) -> dict[str, An
 
 def _benchmark(row: Mapping[Any, Any], metrics: list[str]) -> dict[str, Any] | None:
     samples = row["details"].get("samples_seconds") if row["status"] == "ok" else None
-    if not samples:
+    figures = [row.get(name) for name in ("seconds_min", "seconds_median", "rounds")]
+    if not isinstance(samples, list) or not samples or not all(map(is_number, (*samples, *figures))):
         return None
     stats: Any = Stats()  # type: ignore[no-untyped-call]
     for seconds in samples:
@@ -46,7 +48,7 @@ def _benchmark(row: Mapping[Any, Any], metrics: list[str]) -> dict[str, Any] | N
     known = {name: row[name] for name in metrics if pd.notna(row[name])}
     cell = Cell.parse(row["cell"])
     taken = {**stats.as_dict(), "data": samples, "iterations": 1}
-    taken |= {"min": known["seconds_min"], "median": known["seconds_median"], "rounds": int(known["rounds"])}
+    taken |= {"min": figures[0], "median": figures[1], "rounds": int(known["rounds"])}
     return {
         "group": cell.id.replace(f"/{cell.method}/", "/", 1),
         "name": cell.id,
@@ -67,11 +69,11 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
             environment, "python", python_version="version", python_implementation="implementation",
             python_compiler="compiler",
         ),
-        "machine": (environment.get("cpu") or {}).get("architecture"),
+        "machine": _section(environment, "cpu", machine="architecture")["machine"],
         "cpu": _section(environment, "cpu", brand_raw="model", count="logical", arch="architecture"),
     }  # fmt: skip
 
 
 def _section(environment: Mapping[str, Any], section: str, **names: str) -> dict[str, Any]:
-    facts = environment.get(section) or {}
-    return {theirs: facts.get(ours) for theirs, ours in names.items()}
+    facts = environment.get(section)
+    return {theirs: facts.get(ours) if isinstance(facts, Mapping) else None for theirs, ours in names.items()}

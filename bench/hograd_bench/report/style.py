@@ -104,10 +104,11 @@ def points(axes: Axes, lines: Sequence[Series], x: str, y: str, size: float = 26
     # A collection a look: all markers of one have one shape, which the SVG then holds once.
     drawn = axes.collections[-1]
     drawn.remove()
-    for place, at in rows.groupby("look").indices.items():
+    places = rows.groupby("look").indices
+    for one, at in ((one, places[place]) for place, one in enumerate(lines) if place in places):
         part = copy.copy(drawn)
         part.set_paths([drawn.get_paths()[at[0]]])
-        part.set(offsets=np.asarray(drawn.get_offsets())[at], facecolors=lines[place].look.colour)
+        part.set(offsets=np.asarray(drawn.get_offsets())[at], facecolors=one.look.colour)
         part.set_urls([f"#{a}" if isinstance(a, str) and a else None for a in rows["anchor"].iloc[at]])
         axes.add_collection(part, autolim=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Hashable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def write_copy(rows: Path, frame: pd.DataFrame, run: str, size: int, sha256: str
         return
 
 
-def _origin(run: str, size: int, sha256: str) -> dict[str, Any]:
+def _origin(run: str, size: int, sha256: str) -> dict[Hashable | None, Any]:
     return {"run": run, "size": size, "sha256": sha256, "code": _code()}
 
 

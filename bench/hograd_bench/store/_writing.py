@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -167,7 +167,7 @@ class Run:
 
 def new_run_id() -> str:
     """UTC time to the second and 32 random bits, such as ``20260102T030405Z-9f8e7d6c``; sorts by time."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def create_run(results: str | Path, environment: Mapping[str, Any], run_id: str | None = None) -> Run:

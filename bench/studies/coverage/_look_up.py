@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,6 @@ import hograd_core
 from hograd_core import curvature, solvers
 from hograd_core.applications import gradient_penalty, maml, pinn
 from studies.coverage._named import EVERY_METHOD, TestUse, read_tests
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PUBLIC = (hograd_core, curvature, solvers, gradient_penalty, maml, pinn)
 COVERAGE = Path(__file__).with_name("coverage.toml")

@@ -169,4 +169,4 @@ def tables(trials: int, seed: int = 0) -> str:
             table([t for t in times if t.kind == "prediction"], ("noise", "disturbance")),
         ),
     )
-    return "\n\n".join(f"#### {title}\n\n{text}" for title, text in sections)
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in sections)

@@ -18,6 +18,7 @@ from hograd_bench.engine import Limits, Local
 from hograd_bench.metrics import Subject
 from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import warm
+from hograd_bench.own_files import describe
 from hograd_bench.plan import Planned
 from scipy import stats
 
@@ -61,7 +62,7 @@ def _peaks(cells: Sequence[Cell], path: Path) -> dict[str, int | str]:
                 warnings.simplefilter("ignore")
                 known[cell.id] = trace(warm(Subject(cell)), cell.device).peak_bytes
         except (RuntimeError, MemoryError) as error:
-            known[cell.id] = measure.describe(error)
+            known[cell.id] = describe(error)
         path.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return known
 

@@ -43,6 +43,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         counts = part.groupby(["n", "depth", "batch"], observed=True)["method"].nunique()
         size = counts[counts == counts.max()].index[-1]
         here = part[(part[["n", "depth", "batch"]] == list(size)).all(axis=1)].sort_values("peak_bytes")
+        found: list[tuple[Any, list[dict[str, Any]]]]
         found = [(row, blocks(row["details"])) for row in here.to_dict("records")]
         found = [(row, made) for row, made in found if made]
         if len(found) < 2:

@@ -37,7 +37,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     rows = rows.assign(where=places(data, rows))
     if rows["where"].nunique() < 2:
         return
-    ranked = []
+    ranked: list[tuple[dict[str, Any], pd.DataFrame]] = []
     for key, part in rows.groupby(_SERIES, observed=True, sort=True):
         shared = part.groupby([*_SIZES, "method"], observed=True)["where"].transform("nunique")
         part = part[shared > 1]

@@ -49,7 +49,7 @@ def _panel(
     place = {run: i for i, run in enumerate(runs)}
     figure, axes = style.canvas(5.4, 3.3)
     both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
-    step = np.log(both[metric] / both[f"was_{metric}"])
+    step = (both[metric] / both[f"was_{metric}"]).map(np.log)
     drawn, ends, said, seen = [], [], [], [1.0]
     for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
         means = logs.groupby(both.loc[logs.index, "run"]).mean()

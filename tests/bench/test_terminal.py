@@ -1,0 +1,109 @@
+"""The terminal: lines that are whole, text that is text, and help that runs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hograd_bench import claims, environment, schema, store
+from hograd_bench.cells import Cell
+from hograd_bench.cli import EXAMPLES, app
+from typer.testing import CliRunner
+
+LONG = "m" * 150
+SHOUTED = "ValueError: [bold]x[/bold] [/red] :smile: \x1b[31mred"
+
+
+def invoke(*arguments: str, **variables: str) -> Any:
+    return CliRunner().invoke(app, list(arguments), env=variables, prog_name="hograd")
+
+
+def a_run(results: Path, *rows: tuple[Cell, str, str | None, dict[str, Any]]) -> Path:
+    with store.create_run(results, environment.record()) as made:
+        for cell, status, reason, metrics in rows:
+            made.append(schema.row(cell, status, reason, metrics=metrics))
+    return made.path
+
+
+def hvp(n: int, method: str = "double_backward") -> Cell:
+    return Cell("derivative_vector_product", method, "sin_chain", n)
+
+
+@pytest.mark.parametrize(("command", "line"), [(name, line) for name, lines in EXAMPLES.items() for line in lines])
+def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None:
+    name, *arguments = shlex.split(line)
+    assert name == command
+    typer.main.get_command(app).commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+    shown = invoke(command, "--help", COLUMNS="200").stdout
+    assert f"hograd {line}" in shown
+
+
+def test_every_command_has_examples() -> None:
+    assert set(EXAMPLES) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_version_and_completion() -> None:
+    said = invoke("--version")
+    assert said.exit_code == 0
+    assert said.stdout.startswith("hograd ")
+    assert "torch " in said.stdout
+    completed = invoke(_HOGRAD_COMPLETE="complete_bash", COMP_WORDS="hograd cl", COMP_CWORD="1")
+    assert completed.stdout.split() == ["claims"]
+    assert "--install-completion" in invoke("--help", COLUMNS="200").stdout
+
+
+def test_compare_has_a_line_a_change_the_largest_first_and_ids_whole(tmp_path: Path) -> None:
+    a = a_run(
+        tmp_path,
+        (hvp(8), "ok", None, {"peak_bytes": 100, "allocations": 7, "seconds_min": 1e-6}),
+        (hvp(9, LONG), "ok", None, {"peak_bytes": 1_000_000, "allocations": 8, "seconds_min": 1e-6}),
+        (hvp(10), "ok", None, {}),
+    )
+    b = a_run(
+        tmp_path,
+        (hvp(8), "ok", None, {"peak_bytes": 110, "allocations": 7, "seconds_min": 2e-6}),
+        (hvp(9, LONG), "ok", None, {"peak_bytes": 4_000_000, "allocations": 4, "seconds_min": 1e-6}),
+        (hvp(10), "failed", SHOUTED, {}),
+    )
+    said = invoke("compare", str(a), str(b), "--results", str(tmp_path), COLUMNS="80")
+    assert said.exit_code == 1
+    lines = said.stdout.splitlines()
+    turned = "ok → failed: ValueError: [bold]x[/bold] [/red] :smile: \\x1b[31mred  " + hvp(10).id
+    assert lines[lines.index("Cells whose status changed") + 1] == turned
+    at = lines.index("Deterministic metrics that differ, the largest change first")
+    assert lines[at + 1 : at + 4] == [
+        f"      4×  peak_bytes 1,000,000 B → 4,000,000 B  {hvp(9, LONG).id}",
+        f"    0.5×  allocations 8 → 4  {hvp(9, LONG).id}",
+        f"    1.1×  peak_bytes 100 B → 110 B  {hvp(8).id}",
+    ]
+    at = lines.index("Other metrics, B / A, the largest change first")
+    assert lines[at + 1] == f"      2×  seconds_min 1 µs → 2 µs  {hvp(8).id}"
+
+
+def test_claims_are_a_line_each_and_the_reasons_are_asked_for(tmp_path: Path) -> None:
+    a_run(tmp_path, *((hvp(n), "ok", None, {"peak_bytes": 8 * n}) for n in (8, 16, 24)))
+    said = invoke("claims", "--results", str(tmp_path), COLUMNS="60")
+    assert said.exit_code == 0
+    lines, known = said.stdout.splitlines(), claims.load()
+    for line, claim in zip(lines, known, strict=False):
+        assert line.startswith(f"{claim.id} ")
+        assert line.endswith(claim.title)
+    assert lines[len(known) :] == [
+        "why: `hograd claims ID --explain`",
+        "what is missing measures `hograd claims --run`",
+    ]
+    explained = invoke("claims", "C2", "--explain", "--results", str(tmp_path), COLUMNS="60").stdout
+    assert "refuted by: " in explained
+
+
+def test_names_and_reasons_are_text_wherever_they_are_shown(tmp_path: Path) -> None:
+    a_run(tmp_path, (hvp(8, "[bold]m"), "failed", SHOUTED, {}), (hvp(8), "ok", None, {"peak_bytes": 8}))
+    for command in (("compare", "latest", "latest"), ("law", "--operator", "hvp", "--method", ":smile:\x1b[1m",
+                    "--problem", "[/red]")):  # fmt: skip
+        said = invoke(*command, "--results", str(tmp_path)).output
+        assert "\x1b" not in said
+        assert "😄" not in said
+    assert "method=:smile:\\x1b[1m, problem=[/red]" in said
