@@ -163,6 +163,15 @@ def test_the_first_method_of_a_need_may_take_most_of_what_is_left() -> None:
     assert [c.method for c in engine.ran if c.operator == "derivative_vector_product"] == ["double_backward"]
 
 
+def test_what_would_come_near_the_limit_of_a_method_is_not_begun() -> None:
+    """Its process would be lost with it."""
+    made, engine = Session(Request("mine.py:f"), 60.0, clock=lambda: 0.0, preparations=()), Scripted()
+    assert made.longest == 15.0
+    made.described = described(law_sizes=[], hvp_seconds=0.5, numel=10**6, memory=2**30)  # 8 s of 51
+    made._measure("target", Host(), engine)
+    assert not [c for c in engine.ran if c.operator == "derivative_vector_product"]
+
+
 def test_what_auto_takes_first_is_measured_first() -> None:
     for need in _plan.needs(described()):
         first = described()["operators"][need.operator]["first"]

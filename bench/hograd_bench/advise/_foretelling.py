@@ -83,17 +83,14 @@ def foretell(
 def _series(frame: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
     """The rows of the method to take that have a peak, at all sizes."""
     best = ranking.at_once
-    found: pd.DataFrame = frame.head(0)
-    if best is None:
-        return found
-    matching: pd.DataFrame = frame[
+    found: pd.DataFrame = frame[
         (frame["operator"] == ranking.need.operator)
         & (frame["order"] == ranking.need.order)
-        & (frame["method"] == best.method)
+        & (frame["method"] == (best and best.method))
         & (frame["preparation"] == "eager")
-        & frame["peak_bytes"].notna()
+        & frame.reindex(columns=["peak_bytes"])["peak_bytes"].notna()
     ]
-    return matching
+    return found
 
 
 def _law(series: pd.DataFrame) -> laws.ExactLaw | None:

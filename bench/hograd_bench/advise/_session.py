@@ -105,6 +105,11 @@ class Session:
         left = self._until - self.clock()
         return left if self._measures else max(left, _MEASURING * self.seconds)
 
+    @property
+    def longest(self) -> float:
+        """Seconds after which a method is given up, and with it a process that took long to load."""
+        return max(_LONGEST, self.seconds / 4)
+
     def say(self, what: str) -> None:
         """Tell how far it is."""
         self.progress(what, min(1.0, (self.clock() - self._began) / self.seconds))
@@ -126,7 +131,7 @@ class Session:
             with self._looked_at() as (self.described, process):
                 given, sweeps = json.dumps(self.request.to_json()), _plan.sweeps(self.described, self.seconds)
                 file.write_text(_FILE.format(given=given, problem=PROBLEM, sweeps=sweeps), encoding="utf-8")
-                limits = Limits(max(_LONGEST, self.seconds / 4), int(self.described["memory"]) + _INTERPRETER)
+                limits = Limits(self.longest, int(self.described["memory"]) + _INTERPRETER)
                 self._measure(PROBLEM, host, Local(1, limits, process))
 
     def _run_here(self, target: Target) -> None:
@@ -203,7 +208,7 @@ class Session:
         )
         expected = _plan.seconds(self.described, need, cell.method, self.seconds, truth=first)
         share = max(_FIRST * self.left, _AT_LEAST * self.seconds) if first else _SHARE * self.left
-        if expected > share:
+        if expected > min(share, self.longest / 2):
             return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"
         return None
 

@@ -87,8 +87,8 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
         o in operators and m in operators[o].methods and operators[o].methods[m].exact
         for o, m in zip(ours["operator"], ours["method"], strict=True)
     ]
-    kept: pd.DataFrame = ours[exact]
-    return kept.assign(seconds_min=known.steady(kept))
+    kept: pd.DataFrame = ours[exact].assign(seconds_min=known.steady(ours[exact]))
+    return kept
 
 
 def _entries(rows: pd.DataFrame) -> tuple[Entry, ...]:
