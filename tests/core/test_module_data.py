@@ -214,7 +214,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"sampler": SubsetRandomSampler([4, 2, 1, 5, 6, 0])},
         {"shuffle": True, "drop_last": True, "batch_size": 7},
     ],
-    ids=str,
+    ids=", ".join,  # of its keys
 )
 def test_what_only_changes_the_order_is_no_chance(how: dict[str, Any]) -> None:
     loaders = DataLoader(TensorDataset(INPUTS, TARGETS), **{"batch_size": 3, **how})
