@@ -105,9 +105,8 @@ class Crew:
         self, shared: Shared, nodes: Iterable[Node], wanted: Callable[[Task], bool], files: Iterable[str]
     ) -> None:
         self.shared, self.wanted = shared, wanted
-        self.files = {
-            path: Path(path).read_text("utf-8", "surrogateescape") for path in files
-        }  # a host may not see this folder
+        # A host may not see this folder.
+        self.files = {path: Path(path).read_text("utf-8", "surrogateescape") for path in files}
         self.nodes = {str(number): node for number, node in enumerate(nodes, 1)}  # those still of use
         self.failed = dict.fromkeys(self.nodes, 0)  # actors that died there without a step between
         self.waiting: dict[bool, deque[Given]] = {True: deque(), False: deque()}  # on a GPU or not
