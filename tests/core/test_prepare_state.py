@@ -1,0 +1,151 @@
+"""Prepared kernels: what f refers to is seen when it changes; eager with a reason where no graph can stand for f."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from core_fakes import F64, normal
+from prepare_fakes import V, X, close, network
+from torch import Tensor, nn
+
+import hograd_core as h
+from hograd_core import VerificationError, prepare
+from hograd_core.prepare import _build, _inductor
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8, dtype=F64)
+        self.scale = 2.0
+        self.table = {"shift": 0.5}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x).tanh() * self.scale + self.table["shift"]
+        return y if self.training else y * 3
+
+
+def _train(module: Scaled) -> None:
+    module.eval()
+
+
+def _scale(module: Scaled) -> None:
+    module.scale = 5.0
+
+
+def _table(module: Scaled) -> None:
+    module.table["shift"] = 0.25
+
+
+def _weight(module: Scaled) -> None:
+    module.linear.weight = nn.Parameter(normal(8, 8, seed=9))
+
+
+def _hook(module: Scaled) -> None:
+    module.linear.register_forward_hook(lambda *a: a[2] * 7)
+
+
+@pytest.mark.parametrize("change", [_train, _scale, _table, _weight, _hook])
+def test_changes_of_what_f_refers_to_make_a_new_trace(change: Callable[[Scaled], None]) -> None:
+    module = Scaled()
+    f = lambda x: module(x).square().sum() + x.pow(4).sum()  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph")
+    b = p.bind(X)
+    b(V)
+    change(module)
+    expected = h.hvp(f, X, V)
+    assert close(b(V), expected)
+    assert close(p(X, V), expected)
+    assert p.traces == 2
+
+
+def test_a_variable_or_a_global_name_that_changes() -> None:
+    power = 3
+    f = lambda x: (x**power).sum() * SETTINGS[0]  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph")
+    power = 4
+    assert close(p(X, V), h.hvp(f, X, V))
+    SETTINGS[0] = 3.0
+    assert close(p(X, V), h.hvp(f, X, V))
+    assert p.traces == 3
+
+
+SETTINGS = [2.0]
+
+
+def test_what_cannot_be_seen_is_found_by_checking() -> None:
+    hidden = iter([1.0] * 8 + [2.0] * 100)  # as many are taken before the first call
+    f = lambda x: x.pow(4).sum() * next(hidden)  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph", check_every=2)
+    assert p.reason is None
+    with pytest.raises(VerificationError, match="last 2 calls"):
+        deque((p(X, V) for _ in range(10)), maxlen=0)
+
+
+def _bn() -> Callable[[Tensor], Tensor]:
+    norm = nn.BatchNorm1d(2, dtype=F64)
+    return lambda x: norm(x.view(4, 2)).pow(3).sum()
+
+
+def _lstm() -> Callable[[Tensor], Tensor]:
+    lstm = nn.LSTM(2, 3, dtype=F64)
+    return lambda x: lstm(x.view(2, 2, 2))[0].square().sum()
+
+
+def _read_of_closure() -> Callable[[Tensor], Tensor]:
+    w = torch.ones(3, dtype=F64)
+    return lambda x: x.pow(3).sum() if w.sum() > 0 else x.pow(4).sum()
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        (lambda x: nn.functional.dropout(x, 0.5).pow(3).sum() * 0 + x.pow(3).sum(), "random"),
+        (lambda x: x.pow(3).sum() if x.sum() > -99 else x.sum(), "reads values"),
+        (lambda x: x.pow(3).sum() * x[0].detach().item(), "reads values"),
+        (lambda x: x.pow(3).sum() * x.tolist()[0], "reads values"),
+        (lambda x: x[x > 0].pow(3).sum(), "shape out of values"),
+        (_bn(), "writes into"),
+        (_read_of_closure(), "reads values"),
+        (lambda x: (x - 100).sqrt().sum(), "not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::hograd_core.NotFiniteWarning")
+def test_eager_with_a_reason(f: Callable[[Tensor], Tensor], reason: str) -> None:
+    p = prepare(h.hvp, f, X, preparation="graph")
+    assert p.preparation == "eager"
+    assert reason in (p.reason or "")
+    assert reason in p.explain()
+    assert torch.equal(p(X, V).nan_to_num(), h.hvp(f, X, V).nan_to_num())
+
+
+def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_inductor, "unavailable", lambda device: "no C++ compiler")
+    p = prepare(h.hvp, network(), X, preparation="compiled")
+    assert p.preparation == "graph"
+    assert p.reason == "compiled: no C++ compiler"
+
+
+def test_a_cuda_graph_needs_a_gpu() -> None:
+    p = prepare(h.hvp, network(), X, preparation="cudagraph")
+    assert p.preparation == "graph"
+    assert "x is on the cpu" in (p.reason or "")
+
+
+def test_a_wrong_pass_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(module: Any, **_: Any) -> Any:
+        for node in module.graph.nodes:
+            if node.target is torch.ops.aten.tanh.default:
+                node.target = torch.ops.aten.sin.default
+        return module
+
+    monkeypatch.setattr(_build, "merge_products", wrong)
+    f = network()
+    p = prepare(h.hvp, f, X, preparation="graph")
+    assert p.preparation == "eager"
+    assert "differs from the eager method" in (p.reason or "")
+    assert torch.equal(p(X, V), h.hvp(f, X, V))
