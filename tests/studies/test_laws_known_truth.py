@@ -79,5 +79,5 @@ def test_table_counts():
 def test_tables_are_markdown(monkeypatch):
     monkeypatch.setattr(study, "time_trials", lambda *a, **k: iter([Trial("growth", "n", "8 sizes", 0.1, "right")]))
     text = study.tables(1)
-    assert "#### All verdicts" in text
+    assert "### All verdicts" in text
     assert "| growth | 1 | 0.00% |" in text
