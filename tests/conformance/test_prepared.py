@@ -52,7 +52,7 @@ def test_every_problem(name: str, preparation: str) -> None:
         (h.hvp, (instance.v,), (precise.v,)),
         (h.gradient, (), ()),
     ]
-    if instance.x.numel() <= 40:
+    if instance.x.numel() <= 16:
         calls.append((h.hessian, (), ()))
     for operator, more, exact in calls:
         p = prepare(operator, instance.f, instance.x, preparation=preparation)

@@ -37,7 +37,6 @@ def test_a_graph_dispatches_at_most_half_of_what_eager_does() -> None:
     [
         (h.gradient, (), {}),
         (h.hessian, (), {}),
-        pytest.param(h.derivative_tensor, (), {"order": 3}, marks=pytest.mark.slow),
         (h.derivative_vector_product, (V,), {"order": 3}),
         (h.directional_derivative, (V,), {"order": 2}),
         (h.hvp, (V,), {"method": "jvp_of_grad"}),
@@ -51,6 +50,15 @@ def test_other_operators_methods_and_orders(operator: Any, arguments: tuple[Tens
     p = prepare(operator, f, X, preparation="graph", **how)
     assert p.reason is None
     assert close(p(X + 0.1, *arguments), operator(f, X + 0.1, *arguments, **how))
+
+
+def test_a_tensor_of_third_order() -> None:
+    def f(x: Tensor) -> Tensor:
+        return (x.tanh().square() * x.roll(1)).sum()
+
+    p = prepare(h.derivative_tensor, f, X[:3], preparation="graph", order=3)
+    assert p.reason is None
+    assert close(p(X[3:6]), h.derivative_tensor(f, X[3:6], order=3))
 
 
 @every
