@@ -151,5 +151,4 @@ def _tasks(
 
 def _family_apart(task: Task) -> str | None:
     """The family that a task measures apart, or None for the cell itself."""
-    (first, *more) = task.families
-    return first if not more and first in measure.APART else None
+    return task.families[0] if len(task.families) == 1 and task.families[0] in measure.APART else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from hograd_bench import claims, plan, problems
+from hograd_bench import run as running
 from hograd_bench.cells import Cell
 from hograd_bench.plan import Planned, Sweep
 
@@ -90,3 +91,11 @@ def test_presets_name_claims_that_exist() -> None:
     known = {claim.id for claim in claims.load()}
     for name, table in plan.load_presets().items():
         assert set(table.get("claims", ())) <= known, name
+
+
+def test_an_untimed_run_leaves_out_what_was_only_to_be_timed() -> None:
+    timed, exact = running.planned(running.Asked()), running.planned(running.Asked(timed=False))
+    only = {p.cell for p in timed if p.families == ("time",)}
+    assert only
+    assert {p.cell for p in exact} == {p.cell for p in timed} - only
+    assert all(p.families and "time" not in p.families for p in exact)

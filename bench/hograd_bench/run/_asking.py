@@ -59,7 +59,9 @@ def planned(asked: Asked) -> list[Planned]:
         if asked.device is not None:
             plans = [replace(p, cell=replace(p.cell, device=asked.device)) for p in plans]
         if not asked.timed:
-            plans = [replace(p, families=tuple(name for name in p.families if name != "time")) for p in plans]
+            # What was to be timed and nothing else is left out.
+            exact = [replace(p, families=tuple(name for name in p.families if name != "time")) for p in plans]
+            plans = [p for p in exact if p.families]
         plans = plan.selected(plans, asked.only) if asked.only else plans
         return plan.within_budget(plans, asked.budget, functools.partial(_census, call))
 
