@@ -188,7 +188,7 @@ Census = Callable[[Sequence[Sized]], Sequence[int | None]]
 
 @functools.cache
 def _numel(at: Sized) -> int | None:
-    return problems.numels([at])[0]
+    return problems.numels([at], Exception)[0]
 
 
 def census_here(instances: Sequence[Sized]) -> list[int | None]:

@@ -99,3 +99,18 @@ def test_an_untimed_run_leaves_out_what_was_only_to_be_timed() -> None:
     assert only
     assert {p.cell for p in exact} == {p.cell for p in timed} - only
     assert all(p.families and "time" not in p.families for p in exact)
+
+
+def test_planning_can_be_interrupted_and_a_factory_that_fails_is_no_reason_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(problems.Problem, "instance", build)
+    raised: BaseException = ValueError()
+    assert plan.census_here([("mlp", 5, 3, 7)]) == [None]
+    raised = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        plan.census_here([("mlp", 6, 3, 7)])
+    assert problems.numels([("mlp", 6, 3, 7)]) == [None]

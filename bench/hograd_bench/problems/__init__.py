@@ -103,13 +103,16 @@ def of_files(paths: Sequence[str | Path]) -> list[str]:
     return [name for path in paths if (loaded := _FILES.get(Path(path).resolve())) for name in loaded.names]
 
 
-def numels(cells: Sequence[tuple[str, int, int, int]]) -> list[int | None]:
-    """How many entries x has, by problem, n, depth and batch; None where the factory does not say."""
+def numels(cells: Sequence[tuple[str, int, int, int]], caught: type[BaseException] = BaseException) -> list[int | None]:
+    """How many entries x has, by problem, n, depth and batch; None where the factory does not say.
+
+    A factory may raise what is ``caught``: anything in a process of its own, but no Ctrl-C in the caller's.
+    """
     found: list[int | None] = []
     for name, *sizes in cells:
         try:
             found.append(get(name).instance(Spec(*sizes)).x.numel())
-        except BaseException:  # the cell's row will say
+        except caught:  # the cell's row will say
             found.append(None)
     return found
 

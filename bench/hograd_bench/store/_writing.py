@@ -78,9 +78,8 @@ class Run:
                 _write_all(self._file, line)
                 os.fsync(self._file)
             except BaseException:
-                with contextlib.suppress(
-                    OSError
-                ):  # where this fails too, the next writer finds a torn line and moves it
+                # Where this fails too, the next writer finds a torn line and moves it.
+                with contextlib.suppress(OSError):
                     os.ftruncate(self._file, before)
                 raise
         return made
