@@ -280,9 +280,9 @@ def _modes() -> tuple[Any, ...]:
 
 def prepare(
     operator: Any,
-    f: Callable[..., Tensor],
-    x: Tensor,
-    *,
+    f: Any,
+    x: Any,
+    *more: Any,
     args: Sequence[Tensor] = (),
     preparation: str = "auto",
     check_every: int | None = None,
@@ -294,7 +294,10 @@ def prepare(
         operator: of a function of x: ``hvp``, ``hessian``, ``gradient``, ``derivative_tensor``, ...
         f: ``(x, *args)`` -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched
             as far as they can be: module :mod:`._state` says which.
-        x: the point, any shape, a real floating dtype, any device; calls may be at others.
+            Of an operator on models: the module; an update of its parameters in place is seen.
+        x: the point, any shape, a real floating dtype, any device; calls may be at others. Of an operator on models:
+            the loss.
+        *more: of an operator on models, tensors that calls are like: inputs, targets, and directions.
         args: further arguments of f, tensors.
         preparation: "graph" (a cleaned graph, run op by op: ready at once), "compiled" (by inductor: seconds),
             "cudagraph" (the same, recorded on a GPU), "eager", or "auto": the quickest that there is.
@@ -302,7 +305,8 @@ def prepare(
         **how: ``method``, ``order``, ``repair`` and options, as the operator takes them.
 
     Returns:
-        ``(x, *directions, args=...)`` -> the operator's result.
+        ``(x, *directions, args=...)`` -> the operator's result; of an operator on models ``(inputs, targets,
+        *directions)``.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
@@ -312,7 +316,10 @@ def prepare(
         raise ValueError(f"preparation: got {preparation!r}, expected one of auto, {', '.join(PREPARATIONS)}")
     if check_every is not None and (type(check_every) is not int or check_every < 1):
         raise ValueError(f"check_every: got {check_every!r}, expected an int >= 1, or None")
-    made = Prepared(task(operator, f, how), preparation, check_every)
+    made = Prepared(task(operator, (f, x) if more else f, how), preparation, check_every)
+    if more:
+        made.entry_for(more, args)
+        return made
     given: Any = x  # what it is not is said by the operator's own guard
     direction = torch.ones_like(given) if isinstance(given, Tensor) else given
     made.entry_for([given, *[direction] * made._task.directions], args)
