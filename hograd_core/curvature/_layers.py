@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from hograd_core.curvature._model import Loss, Model, scalar_loss
 from hograd_core.curvature._precision import widened
 from hograd_core.derivatives._autograd import leaf
+from hograd_core.hazards import _graph
 from hograd_core.prepare import assume, tracing
 
 _MOST = 2**22
@@ -99,8 +100,9 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
     """Sums over samples and passes of the squares of a sample's gradient, and which entries of (P,) they are known for.
 
     For layers of a weight and a bias, called once, no sample's gradient is formed where they have one position: squares
-    of g a^T are products of squares. Sums of g a^T are held against the gradient that autograd gives, along random
-    vectors: where a parameter is used elsewhere too, or a hook changes what a layer gives, its entries are not known.
+    of g a^T are products of squares. Where the graph does not show that a sum of g a^T is the gradient, it is held
+    against the one that autograd gives, along random vectors: where a parameter is used elsewhere too, or a hook changes
+    what a layer gives, its entries are not known.
 
     Args:
         model: the bound model.
@@ -118,7 +120,8 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
         return scalar_loss(loss, held[0], model.targets)
 
     hooks = {name: recorder(records[name]) for name in layers}
-    value = model.function.evaluate(model.unflatten(flat), body, model.inputs, hooks, what="loss")
+    weights = model.unflatten(flat)
+    value = model.function.evaluate(weights, body, model.inputs, hooks, what="loss")
     sites = {
         name: (received, output)
         for name, calls in records.items()
@@ -129,14 +132,23 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
     offsets = dict(zip(model.names, accumulate(model.sizes, initial=0), strict=False))
     at = [output for _, output in sites.values()]
     root, cotangents = passes(value, held[0])
-    # Of several passes one mixture is held against autograd's gradient.
-    mixed = (
-        None if cotangents is None else torch.tensordot(_direction(len(cotangents), 0).to(cotangents), cotangents, 1)
-    )
-    whole, *gradients = gradients_at(root, [flat, *at], mixed, cotangents is not None)
+    readers = _readers([value, held[0]])
+    doubted = {
+        key
+        for name, (received, output) in sites.items()
+        for key, _ in _factors(name, columns[name], offsets)
+        if not _only_here(weights[key], received, output, readers)
+    }
+    seen: list[Tensor] = []
+    if cotangents is None or doubted:
+        # Of several passes one mixture is held against autograd's gradient.
+        mixed = None
+        if cotangents is not None:
+            mixed = torch.tensordot(_direction(len(cotangents), 0).to(cotangents), cotangents, 1)
+        seen = gradients_at(root, [*at, flat] if doubted else at, mixed, cotangents is not None)
     several: Iterable[list[Tensor]]
     if cotangents is None:
-        several = [[gradient[None] for gradient in gradients]]
+        several = [[gradient[None] for gradient in seen]]
     elif tracing():
         several = [gradients_at(root, at, cotangents, False, batched=True)]
     else:
@@ -144,7 +156,7 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
     found: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     for part in several:
-        for (name, column), each in zip(columns.items(), part, strict=True):
+        for (name, column), each in zip(columns.items(), part, strict=False):
             every = [output_rows(layers[name], gradient.to(dtype)) for gradient in each]
             if column.shape[1] == 1:  # squares of g aᵀ are products of squares, and those of g add up
                 added = widened(torch.stack(every)).square().sum((0, 2))
@@ -154,13 +166,14 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
                 total = torch.stack([_summed_squares(rows, factor) for rows in every]).sum(0)
                 found[key] = found[key] + total if key in found else total
     wrong: set[str] = set()
-    for (name, column), gradient in zip(columns.items(), gradients, strict=True):
-        rows = output_rows(layers[name], gradient.to(dtype))
+    for i, (name, column) in enumerate(columns.items()):
         for key, factor in _factors(name, column, offsets):
             if name in squares:
                 found[key] = squares[name].T @ widened(factor)[:, 0].square()
-            if not _agree(rows, factor, _part(whole, offsets[key], rows.shape[2], factor.shape[2])):
-                wrong.add(key)
+            if key in doubted:
+                rows = output_rows(layers[name], seen[i].to(dtype))
+                if not _agree(rows, factor, _part(seen[-1], offsets[key], rows.shape[2], factor.shape[2])):
+                    wrong.add(key)
     right = {key: squares for key, squares in found.items() if key not in wrong}
     each = zip(model.names, model.sizes, strict=True)
     sums = torch.cat([right[k].reshape(-1).to(dtype) if k in right else flat.new_zeros(size) for k, size in each])
@@ -168,6 +181,41 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
         return sums, None
     each = zip(model.names, model.sizes, strict=True)
     return sums, torch.cat([flat.new_full((size,), k in right, dtype=torch.bool) for k, size in each])
+
+
+def _readers(results: Sequence[Tensor]) -> dict[Any, list[Any]]:
+    """Of each node behind results those that read what it gave."""
+    found: dict[Any, list[Any]] = {}
+    for node in _graph.nodes(_graph.recorded(results)):
+        for before, _ in node.next_functions:
+            found.setdefault(before, []).append(node)
+    return found
+
+
+def _only_here(weight: Tensor, received: Tensor, output: Tensor, readers: dict[Any, list[Any]]) -> bool:
+    """Whether the graph shows that a weight or bias goes into its layer's ``addmm`` of what was received, and only there.
+
+    Then the sum of g a^T is its gradient at all values. A hook on the weight, or an input that was overwritten, is none
+    of what is shown.
+    """
+    product, bias = output.grad_fn, weight.dim() == 1
+    if product is None or product.name() != "AddmmBackward0" or weight._backward_hooks is not None:
+        return False
+    at, behind = 0 if bias else 2, weight.grad_fn
+    if not bias:
+        (behind, *others) = readers.get(behind, [None])
+        if others or behind is None or behind.name() != "TBackward0":
+            return False
+    if readers.get(behind) != [product] or product.next_functions[at][0] is not behind:
+        return False
+    try:
+        given = product._saved_mat1  # type: ignore[attr-defined]
+    except RuntimeError:  # overwritten meanwhile
+        return False
+    if given is None or (product._saved_alpha, product._saved_beta) != (1, 1):  # type: ignore[attr-defined]
+        return False
+    same = given.untyped_storage()._cdata == received.untyped_storage()._cdata
+    return bool(same and given.shape == received.shape and given.stride() == received.stride())
 
 
 def _factors(name: str, column: Tensor, keys: Container[str]) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ here are exact for every value, NaN and infinity included (but for the sign of z
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
@@ -241,6 +242,16 @@ def _padding(dims: int, d: int, before: int, after: int) -> list[int]:
     return pad
 
 
+def _part_of_cat(node: Node) -> None:
+    """A part of a concatenation that was put in as one piece."""
+    source, index = node.args
+    if not is_call(source, aten.split_with_sizes.default) or not is_call(source.args[0], aten.cat.default):
+        return
+    (pieces, *dim), (_, sizes, *along) = source.args[0].args, source.args
+    if [value(piece).shape for piece in pieces] == [(size,) for size in sizes] and not any((*dim, *along)):
+        _as(pieces[index], node)
+
+
 def _span(node: Any) -> tuple[int, int, Node] | None:
     """Of zeros around a tensor along one dimension: that dimension, where the tensor starts, and the tensor."""
     if not is_call(node, aten.constant_pad_nd.default) or (len(node.args) > 2 and node.args[2] != 0):
@@ -346,6 +357,7 @@ _RULES: dict[Any, Callable[[Node], Any]] = {
     aten.div.Tensor: functools.partial(_neutral, number=1, either=False),
     aten.div.Scalar: functools.partial(_neutral, number=1, either=False),
     aten.pow.Tensor_Scalar: _power,
+    operator.getitem: _part_of_cat,
     aten.slice_scatter.default: _backward_of_slice,
     aten.select_scatter.default: _backward_of_select,
 }
