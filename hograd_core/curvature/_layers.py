@@ -101,8 +101,8 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
 
     For layers of a weight and a bias, called once, no sample's gradient is formed where they have one position: squares
     of g a^T are products of squares. Where the graph does not show that a sum of g a^T is the gradient, it is held
-    against the one that autograd gives, along random vectors: where a parameter is used elsewhere too, or a hook changes
-    what a layer gives, its entries are not known.
+    against the one that autograd gives, along random vectors: where a parameter is used elsewhere too, or a hook
+    changes what a layer gives, its entries are not known.
 
     Args:
         model: the bound model.
@@ -193,7 +193,7 @@ def _readers(results: Sequence[Tensor]) -> dict[Any, list[Any]]:
 
 
 def _only_here(weight: Tensor, received: Tensor, output: Tensor, readers: dict[Any, list[Any]]) -> bool:
-    """Whether the graph shows that a weight or bias goes into its layer's ``addmm`` of what was received, and only there.
+    """Whether the graph shows that a weight or bias goes into the ``addmm`` of what its layer received, and only there.
 
     Then the sum of g a^T is its gradient at all values. A hook on the weight, or an input that was overwritten, is none
     of what is shown.
@@ -214,8 +214,8 @@ def _only_here(weight: Tensor, received: Tensor, output: Tensor, readers: dict[A
         return False
     if given is None or (product._saved_alpha, product._saved_beta) != (1, 1):  # type: ignore[attr-defined]
         return False
-    same = given.untyped_storage()._cdata == received.untyped_storage()._cdata
-    return bool(same and given.shape == received.shape and given.stride() == received.stride())
+    with _disable_current_modes():  # of whoever traces this
+        return bool(given.is_set_to(received.detach()))
 
 
 def _factors(name: str, column: Tensor, keys: Container[str]) -> Iterator[tuple[str, Tensor]]:
