@@ -96,6 +96,7 @@ def rows(ran: tuple[subprocess.CompletedProcess[str], Path]) -> dict[str, dict[s
     return {row["problem"]: row for row in read}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_is_a_row_that_says_why(name: str, rows: dict[str, dict[str, Any]]) -> None:
     status, reason = EXPECTED[name]
@@ -131,6 +132,7 @@ def test_where_truth_is_in_doubt_counts_and_agreement_are_there(rows: dict[str, 
     assert "truth is in doubt" in taken["missing"]["relative_error"]
 
 
+@pytest.mark.slow
 def test_a_file_without_one_good_problem_is_exit_code_1(tmp_path: Path) -> None:
     arguments = ["--operator", "hvp", "--method", "double_backward", "--n", "4", "--untimed"]
     (tmp_path / "bad.py").write_text(

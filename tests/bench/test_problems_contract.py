@@ -47,6 +47,7 @@ def instances(problem: Problem, spec: Spec, dtype: torch.dtype) -> tuple[Instanc
     return problem.instance(spec, dtype), problem.instance(spec, dtype, precise=True)
 
 
+@pytest.mark.slow
 def test_all_required_problems_are_discovered() -> None:
     missing = REQUIRED - set(OURS)
     assert not missing, f"not discovered: {sorted(missing)}"

@@ -228,6 +228,7 @@ def test_no_second_reverse_formula_is_needed_by_the_jvp_method() -> None:
     assert all(bool(g.isfinite().all()) for g in found.gradient.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -266,6 +267,7 @@ def test_errors_name_the_argument() -> None:
         r1_penalty(nn.Linear(3, 1).double().requires_grad_(False), x)
 
 
+@pytest.mark.slow
 def test_a_wgan_gp_critic_converges() -> None:
     """Between two points at distance 2 the optimal critic is linear with slope 1: it estimates W₁ = 2."""
     torch.manual_seed(0)

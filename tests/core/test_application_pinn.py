@@ -121,6 +121,7 @@ def test_residual_losses_against_truth(name: str, equation: Equation, d: int) ->
     assert all(p.grad is None for p in u.parameters())
 
 
+@pytest.mark.slow
 def test_exact_solutions_leave_no_residual() -> None:
     x = points(6, 2).abs()
 
@@ -229,6 +230,7 @@ def test_estimators_are_exact_where_their_variance_is_zero() -> None:
     torch.testing.assert_close(method, found.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     u, x = network(2), points(2, 2)

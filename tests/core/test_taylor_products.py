@@ -137,6 +137,7 @@ def test_attention(shape: tuple[int, ...], causal: bool) -> None:
     products_agree(lambda x: (fused(x) * weight).sum(), lambda x: (by_hand(x) * weight).sum(), x)
 
 
+@pytest.mark.slow
 def test_attention_with_masks() -> None:
     q = rand(1, 2, 3, 4)
     boolean = torch.tensor([[True, False, True], [True, True, False], [False, True, True]])

@@ -22,6 +22,7 @@ def systems(world: World, group: str) -> list[str]:
     return [fault for fault in coverage.faults(coverage.load(), world) if fault.startswith(f"{group}:")]
 
 
+@pytest.mark.slow
 def test_every_system_and_every_use_is_covered(world: World) -> None:
     faults = coverage.faults(coverage.load(), world)
     assert not faults, "not covered:\n" + "\n".join(faults)

@@ -46,6 +46,7 @@ def test_predictions_cover_what_they_say(times):
     assert seen["covered"] >= 0.8
 
 
+@pytest.mark.slow
 def test_growth_in_the_order_is_wrong_in_at_most_one_percent():
     trials = list(study.order_trials(4, noises=(0.01, 0.10, 0.30), seed=5))
     assert shares(trials)["wrong"] <= 0.01
@@ -76,6 +77,7 @@ def test_table_counts():
     assert "| a | 2 | 50.00% |" in text
 
 
+@pytest.mark.slow
 def test_tables_are_markdown(monkeypatch):
     monkeypatch.setattr(study, "time_trials", lambda *a, **k: iter([Trial("growth", "n", "8 sizes", 0.1, "right")]))
     text = study.tables(1)
