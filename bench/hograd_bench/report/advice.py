@@ -274,7 +274,9 @@ def _pick(
     )
     return Pick(
         operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), preparation,
-        *(_median(records, mine, name) for name in ("dimension", "cost", "peak", "gradients")), *second, anchors,
+        dimension=_median(records, mine, "dimension"), seconds=_median(records, mine, "cost"),
+        peak=_median(records, mine, "peak"), gradients=_median(records, mine, "gradients"),
+        next_best=second[0], slower=second[1], anchors=anchors,
     )  # fmt: skip
 
 

@@ -29,13 +29,14 @@ def tables(data: ReportData) -> list[dict[str, Any]]:
     """A table a problem and operator, its lines by size and then time, at most :data:`MOST` lines in all."""
     rows = data.rows[data.rows["problem"].isin(declared(data))]
     made, left = [], MOST
-    for key, part in rows.groupby(_TABLE, observed=True, sort=True):
+    for _, part in rows.groupby(_TABLE, observed=True, sort=True):
         lines = list(_lines(data, part))[:left]
         left -= len(lines)
         if lines:
-            problem, operator, order, _ = key
-            titled = f"{text.operator_name(str(operator), int(order))} of {text.clean(problem)}"
-            made.append({"title": titled, "lines": lines, "left": len(part) - len(lines)})
+            first = part.iloc[0]
+            titled = f"{text.operator_name(first['operator'], int(first['order']))} of {text.clean(first['problem'])}"
+            made.append({"title": titled, "lines": lines, "left": len(part) - len(lines),
+                         "trouble": any(line["status"] != "ok" for line in lines)})  # fmt: skip
     return made
 
 
@@ -46,7 +47,7 @@ def _lines(data: ReportData, part: pd.DataFrame) -> Iterator[dict[str, Any]]:
     part = part.assign(times=part["seconds_min"] / best)
     ordered = part.assign(bad=part["status"] != "ok").sort_values([*_SIZES, "bad", "seconds_min"], kind="stable")
     before = None
-    for row in ordered.to_dict("records"):
+    for row in ({str(k): v for k, v in each.items()} for each in ordered.to_dict("records")):
         size = ", ".join(filter(None, (text.sizes(row), setting_of(row, data.telling))))
         yield {
             "size": "" if size == before else size,

@@ -17,8 +17,8 @@ MARKS = {
     claims.HOLDS: ("holds", "✓", "Holds"), claims.REFUTED: ("refuted", "✗", "Refuted"),
     claims.PARTIAL: ("partial", "◐", "Holds in part"), claims.INSUFFICIENT: ("open", "?", "Not decided"),
 }  # fmt: skip
-_DEGREES = {0: "", 1: "Linear", 2: "Quadratic", 3: "Cubic"}
-_POWERS = {1: "", 2: "²", 3: "³", 4: "⁴"}
+_DEGREES: dict[float, str] = {0: "", 1: "Linear", 2: "Quadratic", 3: "Cubic"}
+_POWERS: dict[float, str] = {1: "", 2: "²", 3: "³", 4: "⁴"}
 _ORDER = (claims.REFUTED, claims.PARTIAL, claims.HOLDS, claims.INSUFFICIENT)
 
 

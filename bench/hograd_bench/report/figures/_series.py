@@ -69,7 +69,7 @@ def rivals(rows: pd.DataFrame, least: int) -> list[tuple[dict[str, Any], pd.Data
     several = rows.groupby(fixed, observed=True)["method"].transform("nunique") >= least
     groups = rows[several].groupby(fixed, observed=True, sort=True)
     return sorted(
-        ((dict(zip(fixed, key, strict=True)), part) for key, part in groups),  # type: ignore[call-overload]
+        ((dict(zip(fixed, key, strict=True)), part) for key, part in groups),
         key=lambda item: -len(item[1]),
     )
 

@@ -74,9 +74,8 @@ def _map(speeds: pd.DataFrame, anchors: pd.DataFrame, title: str, reference: str
     )  # fmt: skip
     for (i, j), speed in np.ndenumerate(speeds.to_numpy(dtype=float)):
         if np.isfinite(speed):
-            words = {"ha": "center", "va": "center", "fontsize": 7.5, "color": style.INK}
-            told, anchor = axes.text(j + 0.5, i + 0.5, units.figures(speed), **words), anchors.iat[i, j]
-            told.set_url(f"#{anchor}" if anchor else None)
+            told = axes.text(j + 0.5, i + 0.5, units.figures(speed), ha="center", va="center", fontsize=7.5)
+            told.set_url(f"#{anchors.iat[i, j]!s}" if anchors.iat[i, j] else None)
     names = [text.clean(problem, 18) for problem in speeds.columns]
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=38, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(speeds)) + 0.5, [text.clean(way, 26) for way in speeds.index], rotation=0)

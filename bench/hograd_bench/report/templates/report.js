@@ -58,6 +58,9 @@
     picker.hidden = false;
   }
 
+  // Where panels scroll, the keyboard scrolls them, too.
+  if (matchMedia("(max-width: 34rem)").matches) for (const panel of document.querySelectorAll(".panel")) panel.tabIndex = 0;
+
   // Where the contents stand above the page instead of beside it, they would push the answers off the screen.
   if (matchMedia("(max-width: 60rem)").matches) document.querySelector(".layout > nav details")?.removeAttribute("open");
 
