@@ -38,6 +38,7 @@ def judge(claim, part, frame):
     return verdict.parts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("claim", "part"), PARTS)
 @pytest.mark.parametrize("true", [True, False], ids=["true", "false"])
 def test_part_is_confirmed_and_refuted(claim, part, true):

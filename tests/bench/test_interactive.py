@@ -37,6 +37,7 @@ def test_the_tutorial_measures_every_method(tutorial: dict[str, Any]) -> None:
     assert set(frame["problem"]) == {"energy"}
 
 
+@pytest.mark.slow
 def test_the_tutorial_finds_laws(tutorial: dict[str, Any]) -> None:
     laws = tutorial["laws"].set_index(["method", "metric"])
     assert set(laws["kind"]) == {"exact"}

@@ -111,6 +111,7 @@ def test_what_is_within_its_limits_passes_with_torch_alone(limits: Ran, name: st
     assert limits.outcomes[name] == Outcome("passed", ""), limits.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_over_fails_and_says_why(limits: Ran, name: str) -> None:
     outcome, *said = REFUSED[name]

@@ -103,6 +103,7 @@ def test_each_is_a_row_that_says_why(name: str, rows: dict[str, dict[str, Any]])
     assert (rows[name]["status"], reason in (rows[name]["reason"] or "")) == (status, True), rows[name]["reason"]
 
 
+@pytest.mark.slow
 def test_no_cell_is_lost_and_nothing_else_is_said(ran: Any, rows: dict[str, dict[str, Any]]) -> None:
     done, _ = ran
     assert set(rows) == set(EXPECTED)

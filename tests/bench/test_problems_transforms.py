@@ -33,6 +33,7 @@ def rows(instance: Instance) -> Tensor:
     return torch.stack(out).reshape(x.shape * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", TRANSFORMED)
 def test_torch_func_agrees_with_autograd_at_order_two(problem: Problem) -> None:
     instance = problem.instance(SMALL)

@@ -210,6 +210,7 @@ def test_a_logarithmic_axis_has_ticks_to_read(low: float, high: float, base: int
     assert low <= ticks[0] <= ticks[-1] <= high
 
 
+@pytest.mark.slow
 def test_the_first_screen_names_no_approximation(tmp_path: Path) -> None:
     made = fakes.rows("a")
     for row in made:
@@ -222,6 +223,7 @@ def test_the_first_screen_names_no_approximation(tmp_path: Path) -> None:
     assert "jvp_of_grad" not in first
 
 
+@pytest.mark.slow
 def test_problems_of_ones_own_come_first_and_claims_are_a_line(tmp_path: Path) -> None:
     """Each row of them with its figures, the fastest first and marked, and what is not right with its reason."""
     made = [row for row in fakes.rows("a") if row["problem"] == "sin_chain" and row["order"] == 2]

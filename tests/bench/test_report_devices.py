@@ -77,6 +77,7 @@ def test_advice_is_given_for_each_device_of_each_machine(results: Path, page: st
     assert "You need one product Dᵏf·v⋯v (k = 2: an HVP), on cuda of gpu-machine-aaaaaaaaaa" in section(page, "advice")
 
 
+@pytest.mark.slow
 def test_verdicts_judge_devices_as_cases_of_their_own(page: str) -> None:
     answers = section(page, "answers")
     assert "device cuda" in answers

@@ -166,6 +166,7 @@ def check_all(source: ReportData, panels: list[tuple[str, Axes]]) -> None:
     assert check_lines(source, panels) > 10
 
 
+@pytest.mark.slow
 def test_every_marker_lies_where_its_row_says(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     check_all(source, drawn(source, monkeypatch))
 

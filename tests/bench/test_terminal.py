@@ -32,6 +32,7 @@ def hvp(n: int, method: str = "double_backward") -> Cell:
     return Cell("derivative_vector_product", method, "sin_chain", n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "line"), [(name, line) for name, lines in EXAMPLES.items() for line in lines])
 def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None:
     name, *arguments = shlex.split(line)

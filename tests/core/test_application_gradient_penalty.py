@@ -89,6 +89,7 @@ def test_linear_critic(name: str) -> None:
     torch.testing.assert_close(found.gradient["bias"], torch.zeros(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", [gradient_penalty, lipschitz_penalty, r1_penalty])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -74,6 +74,7 @@ def sympy_truths() -> dict[str, Tensor]:
     return {name: torch.stack([exact(name, index, points()) for index in INDICES]) for name in FORMULAS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_partial_derivatives_against_sympy(name: str, formula: str, sympy_truths: dict[str, Tensor]) -> None:
@@ -81,6 +82,7 @@ def test_partial_derivatives_against_sympy(name: str, formula: str, sympy_truths
     torch.testing.assert_close(found, sympy_truths[formula], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_laplacian_and_bilaplacian_against_sympy(name: str, formula: str) -> None:

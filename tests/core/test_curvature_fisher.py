@@ -47,6 +47,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", ["classes", "positions", "bernoulli"])
 @pytest.mark.parametrize(("name", "method"), WAYS)

@@ -104,6 +104,7 @@ def by_scipy(f: Function, start: Tensor, method: str) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 @pytest.mark.parametrize("forcing", ["nocedal_wright", "eisenstat_walker", 0.1])
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -43,6 +43,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_products_agree_with_nesting(name: str) -> None:
     function, x = CASES[name]

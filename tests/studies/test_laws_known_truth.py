@@ -28,6 +28,7 @@ def test_growth_verdicts_are_wrong_in_at_most_one_percent(times):
     assert shares(verdicts)["wrong"] <= 0.01
 
 
+@pytest.mark.slow
 def test_quiet_data_are_decided(times):
     for truth in ("n", "n²", "n³"):
         seen = shares([t for t in times if t.kind != "prediction"], truth=truth, noise=0.01, disturbance="8 sizes")
