@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from hograd_core import _entrance
 from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready
-from hograd_core.prepare._graphs import duplicate
+from hograd_core.prepare._graphs import duplicate, placeholders
 from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
 
@@ -29,8 +30,7 @@ class Halves:
     """The two halves of a kernel: x to residuals, directions and residuals to products; for a number of rows.
 
     Attributes:
-        first: [x, *args, *lifted] -> residuals.
-        second: [v, x, *args, *lifted, *residuals] -> product.
+        second: [v, *at(point)] -> product.
     """
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
@@ -45,8 +45,15 @@ class Halves:
         if rows is not None:
             second = batched(second, inputs, 0, rows)
             inputs[0] = v.expand(rows, *v.shape).contiguous()
-        self.first: Outputs = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
-        self.second: Outputs = ready(finished(second, kernel.preparation), inputs, kernel.preparation)
+        second = finished(second, kernel.preparation)
+        self._read = _read(second)
+        self._first: Outputs = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
+        self.second: Outputs = ready(second, [inputs[i] for i in self._read], kernel.preparation)
+
+    def at(self, fixed: list[Tensor]) -> list[Tensor]:
+        """What the second half reads beside the directions, of [x, *args, *lifted]."""
+        every: list[Any] = [None, *fixed, *self._first(fixed)]
+        return [every[i] for i in self._read[1:]]
 
 
 class Bound:
@@ -84,8 +91,8 @@ class Bound:
                     with _entrance.entered():
                         return binding.run(v.clone() if v.is_inference() else v.detach().contiguous())
         if rows is None:
-            return self._prepared(self._x, v, args=self._args)
-        return torch.stack([self._prepared(self._x, row, args=self._args) for row in v])
+            return self._prepared.of_tensors(self._x, v, args=self._args)
+        return torch.stack([self._prepared.of_tensors(self._x, row, args=self._args) for row in v])
 
     def _bound(self, v: Tensor, rows: int | None) -> _Binding | None:
         """What runs for so many rows, with residuals of x as it is now; None: only the whole kernel does."""
@@ -105,7 +112,6 @@ class _Binding:
         x, v, *args = tensors
         self._open = bound._prepared.is_open
         self._state, self._second = entry.state, halves.second
-        fixed = [x, *args, *entry.lifted]
         self._watched = [t for t in (bound._x, *bound._args, *entry.lifted) if not t.is_inference()]
         self._graded = any(t.requires_grad for t in self._watched)
         self._then = self._now()
@@ -113,7 +119,7 @@ class _Binding:
             like = v if rows is None else v.new_empty(rows, *v.shape)
             self._matches = _inductor.tensor_guard([like, *self._watched])
         with _entrance.entered(), torch.no_grad():
-            self._rest = [*fixed, *halves.first(list(fixed))]
+            self._rest = halves.at([x, *args, *entry.lifted])
 
     def _now(self) -> list[int]:
         return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
@@ -140,6 +146,16 @@ class _Binding:
         return None
 
 
+def _read(module: GraphModule) -> list[int]:
+    """Drop inputs after the first that nothing reads, each of which costs a call its time; the places of the others."""
+    inputs = placeholders(module.graph)
+    for node in inputs[1:]:
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+    return [0, *(i for i, node in enumerate(inputs) if i and not node._erased)]
+
+
 def _rows(v: Any, x: Tensor) -> int:
     if not isinstance(v, Tensor) or v.dim() != x.dim() + 1 or v.shape[1:] != x.shape:
         got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
@@ -157,8 +173,7 @@ def halves_of(task: Task, kernel: Kernel, tensors: Sequence[Tensor], rows: int |
 
         def run(given: list[Tensor]) -> Tensor:
             x, v, *args = given
-            residuals = halves.first([x, *args, *kernel.lifted])
-            return halves.second([v, x, *args, *kernel.lifted, *residuals])[0]
+            return halves.second([v, *halves.at([x, *args, *kernel.lifted])])[0]
 
         return Kernel(run)
 
