@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,6 @@ from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
-from hograd_core.prepare import Prepared
 
 
 @operator(result="x", linear=True, default="columns", order=2)
@@ -46,7 +47,7 @@ def hessian_diagonal(f: Function[T], x: T, **how: Unpack[How]) -> T:
     mode="reverse over reverse, one product a column",
     source="Pearlmutter 1994, §3, with unit vectors; the gradient's graph built once",
 )
-def columns(f: ScalarFunction, x: Tensor, *, preparation: str | Prepared = "eager") -> Tensor:
+def columns(f: ScalarFunction, x: Tensor, *, preparation: Any = "eager") -> Tensor:
     """e_i^T H e_i for every i. Time: n products; memory: the gradient's graph and one product."""
     diagonal = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
     with HessianOperator(f, x, preparation=preparation) as hessian:
@@ -117,7 +118,7 @@ def hutchinson(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Mean of z * Hz over ``probes`` random sign vectors z.
 

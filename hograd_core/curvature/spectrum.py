@@ -32,7 +32,6 @@ from hograd_core.curvature._precision import precision, sampling, solver_toleran
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
-from hograd_core.prepare import Prepared
 
 
 def _iterative_tolerance(eps: float, order: int) -> float:
@@ -78,7 +77,7 @@ def lanczos_extremes(
     seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Ritz values once their residuals fall below ``tolerance`` (default max(eps^0.75, 16 eps)) of the largest.
 
@@ -121,7 +120,7 @@ def lobpcg_extremes(
     seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """torch.lobpcg at each end, in memory of a few n-vectors. Below n = 3, where it is undefined: dense."""
     with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
@@ -301,7 +300,7 @@ def slq_density(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Stochastic Lanczos quadrature: ``probes`` * ``steps`` products, memory n * ``steps``.
 

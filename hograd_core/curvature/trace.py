@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,6 @@ from hograd_core.curvature import _estimators
 from hograd_core.curvature._precision import sampling
 from hograd_core.curvature.diagonal import columns, forward_over_forward
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
-from hograd_core.prepare import Prepared
 
 
 @operator(result="scalar", linear=True, default="columns", order=2)
@@ -41,7 +42,7 @@ def hessian_trace(f: Function[T], x: T, **how: Unpack[How]) -> Tensor:
     mode="reverse over reverse, one product a column",
     source="Pearlmutter 1994, §3, with unit vectors; the gradient's graph built once",
 )
-def trace_columns(f: ScalarFunction, x: Tensor, *, preparation: str | Prepared = "eager") -> Tensor:
+def trace_columns(f: ScalarFunction, x: Tensor, *, preparation: Any = "eager") -> Tensor:
     """Sum of the exact diagonal. Time: n products; memory: the gradient's graph and one product."""
     diagonal: Tensor = columns(f, x, preparation=preparation)
     return diagonal.sum()
@@ -79,7 +80,7 @@ def hutchinson(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Mean of z^T H z. Unbiased; standard error sqrt(2 sum over i != j of H_ij² / probes)."""
     with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
@@ -105,7 +106,7 @@ def hutch_plus_plus(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Exact on a random sketch of H's range, Hutchinson on the rest; unbiased."""
     with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
@@ -129,7 +130,7 @@ def xtrace(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
 ) -> Tensor:
     """Hutch++ with every probe used for both purposes, by leaving one out at a time; unbiased."""
     with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:

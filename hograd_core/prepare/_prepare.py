@@ -34,9 +34,7 @@ class _StructuredBound(Bound):
             return self._prepared.cut(super().__call__(packed.pack(v, "v")))
         rows = {leaf.shape[:1] for leaf in leaves(v) if isinstance(leaf, Tensor)}
         if len(rows) != 1 or rows == {()}:
-            raise ValueError(
-                "V: got leaves of several lengths, expected a direction a row, along dimension 0 of each"
-            )
+            raise ValueError("V: got leaves of several lengths, expected a direction a row, along dimension 0 of each")
         if rows != {(0,)}:
             packed.pack(mapped(lambda leaf: leaf[0], v), "V[0]")  # says what does not pair with x
         return self._prepared.cut(super().__call__(packed.joined(v, 1, 1), in_dims=in_dims), 1)

@@ -50,6 +50,13 @@ class Entry:
         with torch.no_grad():
             self.matches = _inductor.tensor_guard([*inputs, *kernel.lifted])
 
+    def still(self, *tensors: Tensor) -> bool:
+        """Whether the kernel is one for these tensors (inputs and lifted ones), and f what it was: in little time."""
+        try:
+            return self.matches(*tensors) and self.state.still()
+        except TypeError:  # something is no tensor, which the operator says
+            return False
+
     def holds(self) -> bool:
         """Whether what f refers to is as it was when the kernel was made."""
         return self.state.holds() and _kinds(self.lifted) == self._kinds
@@ -123,10 +130,8 @@ class Prepared:
         if grad:
             torch._C._set_grad_enabled(False)
         try:
-            if entry.matches(*tensors) and entry.state.holds():
+            if entry.still(*tensors):
                 return entry.run(tensors)
-        except TypeError:  # of the guard: something is no tensor; the operator says what
-            pass
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)

@@ -138,7 +138,7 @@ def _declare(name: str, mode: str, product: Method | None = None) -> None:
         max_iterations: int | None = None,
         radius: float | None = None,
         preconditioner: Preconditioner | None = None,
-        preparation: str | Prepared = "eager",
+        preparation: Any = "eager",
     ) -> Tensor:
         result = newton_cg(
             f,

@@ -140,7 +140,7 @@ def lanczos(
     regularisation: float,
     *,
     hvp_method: str = LINEARISED,
-    preparation: str | Prepared = "eager",
+    preparation: Any = "eager",
     relative_tolerance: float | None = None,
     max_iterations: int | None = None,
 ) -> CubicStep:
