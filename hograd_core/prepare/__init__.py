@@ -6,5 +6,5 @@
 
 from hograd_core.prepare._bound import Bound as Bound
 from hograd_core.prepare._build import PREPARATIONS as PREPARATIONS
+from hograd_core.prepare._prepare import prepare as prepare
 from hograd_core.prepare._prepared import Prepared as Prepared
-from hograd_core.prepare._prepared import prepare as prepare
