@@ -33,6 +33,11 @@ def _bound(problem: str, sizes: str) -> Sides:
     return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
 
 
+def _series(n: int, order: int) -> Sides:
+    operator, cell = "directional_derivative", f"mlp/n={n},order={order},depth=2,batch=1/float32/cpu/t1"
+    return (f"{operator}/taylor/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+
+
 LOSSES = {
     "flat MLP 5k": ("mlp_loss", "n=48,order=2,depth=2,batch=32"),
     "flat MLP 26k": ("mlp_loss", "n=112,order=2,depth=2,batch=64"),
@@ -57,6 +62,7 @@ CONTESTS: dict[str, Sides] = {
         )
         for n in (256, 1024, 4096)
     },
+    **{f"directional derivative, K={k}, MLP n={n}": _series(n, k) for n in (64, 512) for k in (2, 4, 6, 10)},
     "empirical Fisher diagonal": (
         f"empirical_fisher_diagonal/layers/{DIGITS}",
         f"empirical_fisher_diagonal/jax/{DIGITS}",
