@@ -33,6 +33,11 @@ def _bound(problem: str, sizes: str) -> Sides:
     return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
 
 
+def _series(n: int, order: int) -> Sides:
+    operator, cell = "directional_derivative", f"mlp/n={n},order={order},depth=2,batch=1/float32/cpu/t1"
+    return (f"{operator}/taylor/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+
+
 LOSSES = {
     "flat MLP 5k": ("mlp_loss", "n=48,order=2,depth=2,batch=32"),
     "flat MLP 26k": ("mlp_loss", "n=112,order=2,depth=2,batch=64"),
@@ -50,7 +55,14 @@ CONTESTS: dict[str, Sides] = {
         f"Hessian, MLP n={n}": _second_order("mlp", f"n={n},order=2,depth=2,batch=1", "derivative_tensor")
         for n in (64, 512, 1024)
     },
-    **{f"Rosenbrock Hessian, n={n}": (f"sparse:{n}", f"jax:{n}") for n in (256, 1024, 4096)},
+    **{
+        f"Rosenbrock Hessian, n={n}": (
+            *(f"{kind} {how}:{n}" for kind in ("coloured", "compressed") for how in ("compiled", "graph", "eager")),
+            f"jax:{n}",
+        )
+        for n in (256, 1024, 4096)
+    },
+    **{f"directional derivative, K={k}, MLP n={n}": _series(n, k) for n in (64, 512) for k in (2, 4, 6, 10)},
     "empirical Fisher diagonal": (
         f"empirical_fisher_diagonal/layers/{DIGITS}",
         f"empirical_fisher_diagonal/jax/{DIGITS}",
@@ -70,7 +82,7 @@ CONTESTS: dict[str, Sides] = {
     ),
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
-function by hograd's sparse Hessian or JAX's dense one."""
+function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense."""
 ROUNDS, TURN = 15, 0.1
 
 
@@ -86,12 +98,8 @@ def side(name: str) -> Callable[[], Any]:
     kind, _, size = name.partition(":")
     if kind in ("bound", "linearize"):
         return (bound if kind == "bound" else linearized)(size)
-    if kind == "sparse":
-        from hograd_core.sparse import SparseHessian
-
-        x = torch.ones(int(size)) * 0.9
-        hessian = SparseHessian(rosenbrock, x)
-        return lambda: hessian.dense(x)
+    if kind.startswith(("coloured", "compressed")):
+        return sparse(*kind.split(), torch.ones(int(size)) * 0.9)
     if kind == "jax":
         from hograd_bench.peers import _jax
 
@@ -104,6 +112,21 @@ def side(name: str) -> Callable[[], Any]:
 
     call: Callable[[], Any] = made(name).call
     return call
+
+
+def sparse(kind: str, preparation: str, x: Any) -> Callable[[], Any]:
+    """Rosenbrock's function's Hessian by colours, "coloured" (dense) or "compressed", prepared or eager."""
+    import hograd_core as h
+    from hograd_core.sparse import SparseHessian
+
+    if preparation == "eager":
+        hessian = SparseHessian(rosenbrock, x)
+        return lambda: hessian.dense(x) if kind == "coloured" else hessian.sparse(x)
+    how = {"operator": h.hessian, "method": "coloured"} if kind == "coloured" else {"operator": h.sparse_hessian}
+    prepared = h.prepare(f=rosenbrock, x=x, preparation=preparation, **how)
+    if prepared.preparation != preparation:
+        raise RuntimeError(prepared.explain())
+    return lambda: prepared(x)
 
 
 def bound(cell: str) -> Callable[[], Any]:
@@ -151,7 +174,8 @@ def serve(name: str) -> None:
     if hasattr(os, "sched_setaffinity"):  # all sides on one core: they take turns
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     call = side(name)
-    norm = sum(float((leaf**2).sum()) for leaf in tree_leaves(call())) ** 0.5
+    results = [leaf.values() if getattr(leaf, "is_sparse_csr", False) else leaf for leaf in tree_leaves(call())]
+    norm = sum(float((leaf**2).sum()) for leaf in results) ** 0.5
     print(f"ready {norm}", flush=True)
     for _ in sys.stdin:
         least, end = sys.maxsize, time.perf_counter() + TURN

@@ -63,16 +63,25 @@ def disagreement(
         args: what is given as it is.
     """
     at = nearby(inputs)
-    n = at[0].numel()
-    if not task.is_hessian or n <= _COMPARED_WHOLE:
+    if not task.is_coloured and (not task.is_hessian or at[0].numel() <= _COMPARED_WHOLE):
         return _compared(task.eager, kernel(*at, *args), at, args)
     whole = kernel(*at, *args)
     for seed in (21, 22):
         v = _uniform(at[0], seed)
-        why = _compared(task.product.eager, (whole.view(n, n) @ v.view(n)).view(v.shape), [*at, v], args)
+        why = _compared(task.product.eager, times(whole, v), [*at, v], args)
         if why is not None:
             return why
     return None
+
+
+def times(matrix: Tensor, v: Tensor) -> Tensor:
+    """The product of a Hessian, dense or compressed, with a direction."""
+    n = v.numel()
+    if matrix.layout is torch.strided:
+        return (matrix.view(n, n) @ v.view(n)).view(v.shape)
+    rows = torch.repeat_interleave(torch.arange(n, device=v.device), matrix.crow_indices().diff())
+    terms = matrix.values() * v.view(n)[matrix.col_indices()]
+    return terms.new_zeros(n).index_add(0, rows, terms).view(v.shape)
 
 
 def _compared(eager: Callable[..., Tensor], result: Tensor, at: Sequence[Tensor], args: Sequence[Tensor]) -> str | None:

@@ -15,10 +15,10 @@ from hograd_core import _entrance
 from hograd_core._checks import innermost
 from hograd_core._differences import VerificationError
 from hograd_core.prepare import _inductor
-from hograd_core.prepare._agreement import differs, disagreement, nearby, tolerance
+from hograd_core.prepare._agreement import differs, disagreement, nearby, times, tolerance
 from hograd_core.prepare._bound import Bound, Halves, halves_of
 from hograd_core.prepare._build import Kernel, build, ladder
-from hograd_core.prepare._hessian import maker
+from hograd_core.prepare._coloured import maker
 from hograd_core.prepare._state import State
 from hograd_core.prepare._task import Task
 
@@ -180,8 +180,8 @@ class Prepared:
         moved, args = tensors[: len(tensors) - count], tensors[len(tensors) - count :]
         # Outside of everything that is caught: what f itself does wrong, and what the operator refuses, is raised.
         at = nearby(moved)
-        witness = self._task.product if self._task.is_hessian else self._task
-        witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_hessian else []), *args)
+        witness = self._task.product if self._task.is_matrix else self._task
+        witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_matrix else []), *args)
         self.traces += 1
         if self.traces > _MOST_TRACES + len(self._entries):
             kernel = Kernel(reasons=[f"what f refers to changed {_MOST_TRACES} times: each change needs a new trace"])
@@ -199,11 +199,14 @@ class Prepared:
         return entry
 
     def _check(self, tensors: list[Tensor], result: Tensor) -> None:
-        reference = self._task.eager(*tensors)
+        def comparable(found: Tensor) -> Tensor:
+            return times(found, torch.ones_like(tensors[0])) if self._task.is_sparse else found
+
+        result, reference = comparable(result), comparable(self._task.eager(*tensors))
         if not bool(reference.isfinite().all()):
             return
         eps = torch.finfo(reference.dtype).eps
-        again = self._task.eager(tensors[0] * (1 + eps), *tensors[1:])
+        again = comparable(self._task.eager(tensors[0] * (1 + eps), *tensors[1:]))
         why = differs(reference, result, tolerance(reference, again))
         if why is not None:
             self._entries.clear()

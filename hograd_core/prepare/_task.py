@@ -38,10 +38,26 @@ class Task:
         return self.operator.name == "derivative_tensor" and self.options["order"] == 2 and rows
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether the result is a matrix in compressed rows."""
+        return self.operator.name == "sparse_hessian"
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether it is a Hessian by products with colours of its pattern."""
+        named = self.operator.name == "derivative_tensor" and self.options.get("method") == "coloured"
+        return named or self.is_sparse
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a Hessian that a kernel makes of products, by which it is held against the eager way."""
+        return self.is_hessian or self.is_coloured
+
+    @property
     def product(self) -> Task:
         """Of a Hessian: its product with a direction."""
         options = {name: option for name, option in self.options.items() if name != "method"}
-        return replace(self, operator=resolve("hvp")[0], options=options)
+        return replace(self, operator=resolve("hvp")[0], options={**options, "order": 2})
 
     @property
     def directions(self) -> int:
@@ -50,11 +66,11 @@ class Task:
 
     def eager(self, *tensors: Tensor) -> Tensor:
         """The operator as it is called without preparation, guard and all, of (x, *directions, *args)."""
-        return self.operator(self._of(tensors), *tensors[: 1 + self.directions], **self.options)
+        return self.operator(self.function(tensors), *tensors[: 1 + self.directions], **self.options)
 
     def kernel(self, *tensors: Tensor) -> Tensor:
         """The same without looking for hazards: what is traced."""
-        f = self._of(tensors)
+        f = self.function(tensors)
         options = dict(self.options)
         if options.pop("repair", False):
             plain = f
@@ -65,7 +81,8 @@ class Task:
 
         return self.operator.unguarded(f, *tensors[: 1 + self.directions], **options)
 
-    def _of(self, tensors: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    def function(self, tensors: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        """f of x alone, the further arguments being those of a call."""
         args = tensors[1 + self.directions :]
         return (lambda x: self.f(x, *args)) if args else self.f
 

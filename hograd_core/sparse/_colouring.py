@@ -9,12 +9,14 @@ have colours of their own.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hograd_core.sparse._sets import Sets, numbers
+from hograd_core.sparse._sets import Sets, numbers, starts_of
 
 _MOST_STEPS = 2**24
 """Sum of squared degrees above which no colouring is looked for: some ten seconds."""
@@ -37,6 +39,31 @@ class Colouring:
     columns: Tensor
     read_row: Tensor
     read_colour: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of columns."""
+        return self.colours.numel()
+
+    @functools.cached_property
+    def read(self) -> Tensor:
+        """Where the entries are in the products, laid end to end."""
+        return self.read_colour * self.n + self.read_row
+
+    @functools.cached_property
+    def where(self) -> Tensor:
+        """Where the entries are in the matrix, row-major."""
+        return self.rows * self.n + self.columns
+
+    @functools.cached_property
+    def starts(self) -> Tensor:
+        """Where each row's entries begin, and where the last one's end."""
+        return starts_of(torch.bincount(self.rows, minlength=self.n))
+
+    def on(self, device: torch.device) -> Colouring:
+        """The same with its tensors on a device."""
+        tensors = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self) if f.name != "count"}
+        return dataclasses.replace(self, **tensors)
 
 
 def colouring(pattern: Sets) -> Colouring:

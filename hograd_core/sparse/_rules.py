@@ -40,6 +40,10 @@ class Call:
                 return self.defaults[name]
         return None
 
+    def looks(self) -> None:
+        """Note that what is found rests on values of tensors: on positions, on zeros of a matrix."""
+        self.trace.looked = True
+
     def tensors(self) -> list[Tensor]:
         """The tensors among the arguments, but masks and positions."""
         return [t for t in _tree.leaves(self.given) if isinstance(t, Tensor) and t.dtype.is_floating_point]
@@ -164,7 +168,8 @@ def _multiplied(call: Call, factors: tuple[str, str] = ("self", "other"), *, div
 
 
 def _powered(call: Call) -> Sets | None:
-    return _elementwise(call, curved=call.argument("exponent") not in (0, 1))
+    exponent = call.argument("exponent")
+    return _elementwise(call, curved=isinstance(exponent, Tensor) or exponent not in (0, 1))
 
 
 def _dims(call: Call, rank: int) -> list[int]:
@@ -218,6 +223,8 @@ def _moved(call: Call) -> list[Sets | None]:
         return numbers(start, start + found.m).reshape(value.shape)
 
     scalars = {a.name for a in call.func._schema.arguments if str(a.type) in ("number", "Scalar")}
+    if any(isinstance(t, Tensor) for name in _POSITIONS for t in _tree.leaves(call.given.get(name))):
+        call.looks()
     given = {
         name: _tree.mapped(lambda t: t.cpu() if isinstance(t, Tensor) else t, value)
         if name in _POSITIONS
@@ -245,6 +252,7 @@ def _on_numbers(func: Any, given: dict[str, Any]) -> Any:
 
 def _accumulated(call: Call, index: str, source: str) -> Sets:
     """What is there, and what is added to it at positions that are data."""
+    call.looks()
     out = results_of(call)[0]
     target = numbers(out.numel()).reshape(out.shape)
     at = call.argument(index)
@@ -287,7 +295,7 @@ def _product(call: Call, *, before: int) -> Sets:
             deps[1].grouped(numbers(batch * k)[:, None].expand(-1, j).reshape(-1), batch * k),
         )
     if deps[0] is not None:
-        linked = None if deps[1] is not None else _linked(deps[0], a, b)
+        linked = None if deps[1] is not None else _linked(call, deps[0], a, b)
         if linked is None:
             whole = deps[0].grouped(rows_of[:, None].expand(-1, k).reshape(-1), batch * i)
             linked = whole.taken(rows_of[:, None].expand(-1, j).reshape(-1))
@@ -296,7 +304,7 @@ def _product(call: Call, *, before: int) -> Sets:
         linked = None
         if deps[0] is None:
             turned = deps[1].taken(numbers(batch * k * j).reshape(b.shape).mT.reshape(-1))
-            linked = _linked(turned, b.mT, a.mT)
+            linked = _linked(call, turned, b.mT, a.mT)
             if linked is not None:
                 linked = linked.taken(numbers(batch * i * j).reshape(batch, j, i).mT.reshape(-1))
         if linked is None:
@@ -309,13 +317,14 @@ def _product(call: Call, *, before: int) -> Sets:
     return united(parts) if parts else empty(batch * i * j, trace.n)
 
 
-def _linked(found: Sets, a: Tensor, b: Tensor) -> Sets | None:
+def _linked(call: Call, found: Sets, a: Tensor, b: Tensor) -> Sets | None:
     """a b for a constant b that has zeros: (i, j) depends on those (i, k) of a for which b[k, j] is not zero."""
     batch, rows, inner = a.shape
     number, k, j = (b != 0).cpu().nonzero(as_tuple=True)
     columns = b.shape[-1]
     if number.numel() == b.numel() or number.numel() * rows > _MOST_LINKS:
         return None
+    call.looks()
     i = numbers(rows)[:, None]
     source = ((number * rows + i) * inner + k).reshape(-1)
     target = ((number * rows + i) * columns + j).reshape(-1)

@@ -29,12 +29,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         full: whether tracing gave up: any two elements may interact.
+        looked: whether what was found rests on values of tensors (positions, zeros of a matrix).
     """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.n = x.numel()
-        self.full = False
+        self.full = self.looked = False
         self._pairs = Pairs(self.n, steps=min(max(2**22, 4 * self.n**2), 2**28))
         self._known: dict[int, tuple[Any, int, Sets]] = {}
         every = numbers(self.n)

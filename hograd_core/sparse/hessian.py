@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction, check_point, scalar_function
 from hograd_core._differences import check_derivative, probe
-from hograd_core._entrance import entrance, kept, released
+from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.arguments import point_of
@@ -19,10 +18,20 @@ from hograd_core.derivatives._autograd import grad_or_zeros, leaf, refuse_in_tra
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 from hograd_core.hazards import _graph, guarded
 from hograd_core.sparse._colouring import Colouring, colouring
+from hograd_core.sparse._recovery import compressed, fits, recovered, spread
 from hograd_core.sparse._sets import numbers
 from hograd_core.sparse._trace import Trace
 
 SOURCE = "Coleman & Moré 1984; Gebremedhin, Manne & Pothen 2005, §6; pattern by tracing, cf. Walther 2008"
+
+
+def traced(f: ScalarFunction, point: Tensor) -> tuple[Tensor, Colouring, bool]:
+    """The value of f at a leaf, the colouring of its Hessian's pattern, and whether that is the same for all values."""
+    with Trace(point) as trace:
+        value = f(point)
+    # What a function of the caller's own does in its backward pass is not seen.
+    trace.full |= any(map(_graph.custom_function, _graph.nodes(_graph.recorded(value))))
+    return value, colouring(trace.pattern()), trace.full or not trace.looked
 
 
 class _Products:
@@ -31,23 +40,19 @@ class _Products:
     Args:
         f: the function, of a tensor.
         x: the point.
-        traced: whether the pattern is found in the same run of f.
+        find: whether the pattern is found in the same run of f.
 
     Attributes:
         plan: the colouring of that pattern, or None.
         made: products made so far.
     """
 
-    def __init__(self, f: ScalarFunction, x: Tensor, *, traced: bool) -> None:
+    def __init__(self, f: ScalarFunction, x: Tensor, *, find: bool) -> None:
         self._point = leaf(x)
         self.plan: Colouring | None = None
         self.made = 0
-        if traced:
-            with Trace(self._point) as trace:
-                value = f(self._point)
-            # What a function of the caller's own does in its backward pass is not seen.
-            trace.full |= any(map(_graph.custom_function, _graph.nodes(_graph.recorded(value))))
-            self.plan = colouring(trace.pattern())
+        if find:
+            value, self.plan, _ = traced(f, self._point)
         else:
             value = f(self._point)
         self._gradient = grad_or_zeros(value, self._point, create_graph=True).reshape(-1)
@@ -61,22 +66,14 @@ class _Products:
     def entries(self, plan: Colouring) -> Tensor:
         """The entries of the plan, by one product a colour."""
         colours = plan.colours.to(self._point.device)
-        products = [self.with_vector((colours == c).to(self._point.dtype)) for c in range(plan.count)]
-        at = plan.read_colour * colours.numel() + plan.read_row
-        return torch.cat(products)[at.to(self._point.device)]
+        return recovered(
+            plan, torch.cat([self.with_vector((colours == c).to(self._point.dtype)) for c in range(plan.count)])
+        )
 
     def fits(self, plan: Colouring, entries: Tensor) -> bool:
         """Whether a product with a random vector is that of these entries: one more product."""
-        n, device = plan.colours.numel(), self._point.device
         v = probe(self._point, 0).reshape(-1)
-        rows = plan.rows.to(device)
-        terms = entries.detach() * v[plan.columns.to(device)]
-        zero = torch.zeros(n, dtype=v.dtype, device=device)
-        ours, size = zero.index_add(0, rows, terms), zero.index_add(0, rows, terms.abs())
-        true = self.with_vector(v).detach()
-        eps = torch.finfo(v.dtype).eps
-        allowed = eps**0.5 * (true.abs() + size) + 64 * eps * size.max()
-        return bool(((true - ours).abs() <= allowed).all())
+        return fits(plan, entries, v, self.with_vector(v).detach())
 
 
 class SparseHessian:
@@ -109,13 +106,13 @@ class SparseHessian:
         self._f, x, self._packing = point_of(f, x, args)
         point = check_point(x)
         self._shape, self.n, self.products = point.shape, point.numel(), 0
-        plan = self._at(point, traced=True).plan
+        plan = self._at(point, find=True).plan
         assert plan is not None
         self._plan: Colouring = plan
 
-    def _at(self, x: Tensor, *, traced: bool) -> _Products:
+    def _at(self, x: Tensor, *, find: bool) -> _Products:
         with guarded("SparseHessian", ("double_backward", 2)):
-            return _Products(scalar_function(self._f), x, traced=traced)
+            return _Products(scalar_function(self._f), x, find=find)
 
     @property
     def colours(self) -> int:
@@ -135,19 +132,19 @@ class SparseHessian:
     @entrance
     def sparse(self, x: Any) -> Tensor:
         """The Hessian at x as an (n, n) tensor of layout ``torch.sparse_csr``, in the dtype and on the device of x."""
-        return _compressed(*self._entries(x))
+        return compressed(*self._entries(x))
 
     @entrance
     def dense(self, x: Any) -> Tensor:
         """The Hessian at x as an (n, n) tensor."""
-        return _spread(*self._entries(x))
+        return spread(*self._entries(x))
 
     def _entries(self, x: Any) -> tuple[Colouring, Tensor]:
         point = self._packing.pack(x, "x") if self._packing is not None else x
         point = check_point(point)
         if point.shape != self._shape:
             raise ValueError(f"x: got shape {tuple(point.shape)}, expected {tuple(self._shape)}; make another for it")
-        plan, entries, products = _found(lambda traced: self._at(point, traced=traced), self._plan)
+        plan, entries, products = _found(lambda find: self._at(point, find=find), self._plan)
         self._plan = plan
         self.products += products
         return plan, entries
@@ -161,12 +158,11 @@ def _found(at: Callable[[bool], _Products], plan: Colouring | None) -> tuple[Col
         use = known or products.plan
         assert use is not None
         entries = products.entries(use)
-        n = use.colours.numel()
-        fits = use.count == n or products.fits(use, entries)
+        held = use.count == use.n or products.fits(use, entries)
         made += products.made
-        if fits:
+        if held:
             return use, entries, made
-    every = numbers(n)
+    n, every = use.n, numbers(use.n)
     rows, columns = every.repeat_interleave(n), every.repeat(n)
     full = Colouring(every, n, rows, columns, columns, rows)  # product i is row i, symmetric or not
     return full, products.entries(full), products.made + n
@@ -174,29 +170,8 @@ def _found(at: Callable[[bool], _Products], plan: Colouring | None) -> tuple[Col
 
 def _once(f: ScalarFunction, x: Tensor) -> tuple[Colouring, Tensor]:
     refuse_in_transform("a pattern is traced on plain tensors")
-    plan, entries, _ = _found(lambda traced: _Products(f, x, traced=traced), None)
+    plan, entries, _ = _found(lambda find: _Products(f, x, find=find), None)
     return plan, entries
-
-
-def _spread(plan: Colouring, entries: Tensor) -> Tensor:
-    n = plan.colours.numel()
-    where = (plan.rows * n + plan.columns).to(entries.device)
-    matrix = torch.zeros(n * n, dtype=entries.dtype, device=entries.device)
-    matrix = matrix.scatter(0, where, entries) if kept() else matrix.scatter_(0, where, released(entries))
-    return matrix.view(n, n)
-
-
-def _compressed(plan: Colouring, entries: Tensor) -> Tensor:
-    n = plan.colours.numel()
-    starts = torch.cat(
-        [torch.zeros(1, dtype=torch.int64, device="cpu"), torch.bincount(plan.rows, minlength=n).cumsum(0)]
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(
-            starts.to(entries.device), plan.columns.to(entries.device), released(entries), (n, n),
-            check_invariants=False,
-        )  # fmt: skip
 
 
 def _check(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:
@@ -239,7 +214,7 @@ def sparse_hessian(f: ScalarFunction, x: Tensor, **how: Unpack[How]) -> Tensor:
 )
 def coloured_sparse(f: ScalarFunction, x: Tensor) -> Tensor:
     """The pattern, a product a colour of it, and one to check. Memory: a vector a colour, and the entries."""
-    return _compressed(*_once(f, x))
+    return compressed(*_once(f, x))
 
 
 @method(
@@ -253,4 +228,4 @@ def coloured_sparse(f: ScalarFunction, x: Tensor) -> Tensor:
 )
 def coloured(f: ScalarFunction, x: Tensor, *, order: int) -> Tensor:
     """As ``sparse_hessian``, spread to all n² entries: few products where most second derivatives are zero."""
-    return _spread(*_once(f, x)).view(x.shape * order)
+    return spread(*_once(f, x)).view(x.shape * order)
