@@ -107,7 +107,11 @@ class Bound:
 
 
 class _Binding:
-    """Residuals of a point, and what they are of."""
+    """Residuals of a point, and what they are of.
+
+    Attributes:
+        rest: what the second half reads beside the directions.
+    """
 
     def __init__(self, bound: Bound, halves: Halves, entry: Entry, tensors: Sequence[Tensor], rows: int | None) -> None:
         x, v, *args = tensors
@@ -120,7 +124,7 @@ class _Binding:
         known = not any(t.is_inference() for t in watched)
         self._is_same = self._condition(like, watched) if known else lambda v: False
         with _entrance.entered(), torch.no_grad():
-            self._rest = halves.at([x, *args, *entry.lifted])
+            self.rest = halves.at([x, *args, *entry.lifted])
 
     def _condition(self, like: Tensor, watched: Sequence[Tensor]) -> Callable[[Tensor], bool]:
         """Whether a call with v is like the one that residuals were computed for: kinds, versions, places in memory."""
@@ -138,7 +142,7 @@ class _Binding:
     def run(self, v: Tensor) -> Tensor:
         """The product, with residuals that were just computed."""
         with torch.no_grad():
-            return self._second([v, *self._rest])[0]
+            return self._second([v, *self.rest])[0]
 
     def quickly(self, v: Tensor) -> Tensor | None:
         """The product; None where something is not as it was."""
@@ -146,7 +150,7 @@ class _Binding:
         if grad:
             torch._C._set_grad_enabled(False)
         try:
-            return self._second([v, *self._rest])[0] if self._is_same(v) else None
+            return self._second([v, *self.rest])[0] if self._is_same(v) else None
         except TypeError:  # of the condition: v is no tensor, which the operator says
             return None
         finally:

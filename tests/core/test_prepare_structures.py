@@ -57,9 +57,8 @@ def test_a_bound_structure_sees_its_updates() -> None:
     x["rest"][1] = normal(2, seed=21)
     assert same(b(v), h.hvp(f, x, v, args=(SCALE,)))
     several = {"a": normal(4, 2, 3, seed=6), "rest": [normal(4, 3, 2, seed=7), normal(4, 2, seed=8)]}
-    expected = [
-        h.hvp(f, x, {"a": a, "rest": [b_, c]}, args=(SCALE,)) for a, b_, c in zip(*leaves(several), strict=True)
-    ]
+    rows = [{"a": a, "rest": [b_, c]} for a, b_, c in zip(*leaves(several), strict=True)]
+    expected = [h.hvp(f, x, row, args=(SCALE,)) for row in rows]
     found = b(several, in_dims=0)
     assert same(found["rest"][1], torch.stack([e["rest"][1] for e in expected]))
     assert found["a"].shape == (4, 2, 3)
