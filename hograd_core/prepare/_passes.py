@@ -108,13 +108,13 @@ def _key(argument: Any) -> Hashable:
 def own_result(graph: Graph) -> None:
     """Have a graph return memory of its own, never an input, a constant or a view of one."""
     returned = output(graph)
-    (node,) = returned.all_input_nodes
-    memory = value(node).untyped_storage()
     given = [v.untyped_storage()._cdata for n in graph.nodes if not is_call(n) for v in tensors_of(n)]
-    whole = memory.nbytes() == value(node).numel() * value(node).element_size()
-    if memory._cdata in given or not value(node).is_contiguous() or not whole:
-        own = insert(returned, aten.clone.default, node, memory_format=torch.contiguous_format)
-        returned.replace_input_with(node, own)
+    for node in returned.all_input_nodes:
+        memory = value(node).untyped_storage()
+        whole = memory.nbytes() == value(node).numel() * value(node).element_size()
+        if memory._cdata in given or not value(node).is_contiguous() or not whole:
+            own = insert(returned, aten.clone.default, node, memory_format=torch.contiguous_format)
+            returned.replace_input_with(node, own)
 
 
 _RULES: dict[Any, Callable[[Node], Any]] = {

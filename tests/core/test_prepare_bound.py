@@ -78,13 +78,16 @@ def test_a_hessian_takes_little_beside_itself_by_the_allocators_count(how: dict[
 
 @needs_compiler
 @pytest.mark.slow
-def test_small_compiled_products_take_their_result_alone() -> None:
-    """The law of their peak: 8 n bytes in float64. Up to 100 KiB what lies between is on the stack."""
-    for n in (16, 48):
+def test_peak_bytes_of_compiled_products_obey_an_exact_law() -> None:
+    """By the allocator's count: a n + b through two sizes foretells eight times the larger."""
+    at = {}
+    for n in (16, 32, 256):
         p, x, v = prepare(h.hvp, sized(n), normal(n), preparation="compiled"), normal(n), normal(n, seed=1)
         assert p.preparation == "compiled", p.explain()
         p(x, v)
-        assert trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes == 8 * n
+        at[n] = trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes
+    slope = (at[32] - at[16]) / 16
+    assert at[256] == at[32] + slope * 224
 
 
 def test_products_take_what_is_foretold() -> None:
