@@ -33,9 +33,9 @@ def _bound(problem: str, sizes: str) -> Sides:
     return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
 
 
-def _series(n: int, order: int) -> Sides:
-    operator, cell = "directional_derivative", f"mlp/n={n},order={order},depth=2,batch=1/float32/cpu/t1"
-    return (f"{operator}/taylor/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+def _series(operator: str, method: str, problem: str, n: int, order: int, batch: int) -> Sides:
+    cell = f"{problem}/n={n},order={order},depth=2,batch={batch}/float32/cpu/t1"
+    return (f"{operator}/{method}/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
 
 
 LOSSES = {
@@ -55,7 +55,12 @@ CONTESTS: dict[str, Sides] = {
         f"Hessian, MLP n={n}": _second_order("mlp", f"n={n},order=2,depth=2,batch=1", "derivative_tensor")
         for n in (64, 512, 1024)
     },
-    **{f"directional derivative, K={k}, MLP n={n}": _series(n, k) for n in (64, 512) for k in (2, 4, 6, 10)},
+    **{
+        f"directional derivative, K={k}, MLP n={n}": _series("directional_derivative", "taylor", "mlp", n, k, 1)
+        for n in (64, 512)
+        for k in (2, 4, 6, 10)
+    },
+    **{f"Laplacian, MLP D={d}": _series("laplacian", "collapsed_taylor", "field_loss", d, 2, 64) for d in (8, 50)},
     **{f"Rosenbrock Hessian, n={n}": (f"sparse:{n}", f"jax:{n}") for n in (256, 1024, 4096)},
     "empirical Fisher diagonal": (
         f"empirical_fisher_diagonal/layers/{DIGITS}",

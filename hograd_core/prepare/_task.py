@@ -20,7 +20,7 @@ class Task:
 
     Attributes:
         operator: the operator.
-        f: (x, *args) -> a 0-dimensional tensor.
+        f: (x, *args) -> a 0-dimensional tensor; of operators on fields u: (points, *args) -> a value a point.
         options: order, method, repair and the method's own options.
         chunk_size, memory: of a Hessian: rows at a time, and bytes that it may take, itself included.
     """
@@ -46,7 +46,7 @@ class Task:
     @property
     def directions(self) -> int:
         """How many tensors a call takes after x."""
-        return len([name for name in self.operator.inputs if name not in ("f", "x", "order")])
+        return len([name for name in self.operator.inputs[2:] if name != "order"])
 
     def eager(self, *tensors: Tensor) -> Tensor:
         """The operator as it is called without preparation, guard and all, of (x, *directions, *args)."""
@@ -76,7 +76,7 @@ class Task:
             TypeError, ValueError: as the operator says.
         """
         if len(given) != 1 + self.directions:
-            names = [name for name in self.operator.inputs if name not in ("f", "order")]
+            names = [name for name in self.operator.inputs[1:] if name != "order"]
             raise TypeError(f"a call takes {', '.join(names)}: got {len(given)} of them")
         for i, tensor in enumerate(args):
             if not isinstance(tensor, Tensor):
@@ -84,7 +84,7 @@ class Task:
                     f"args[{i}]: got {type(tensor).__name__}, expected a tensor; what is no tensor belongs into f"
                 )
         extra = {"order": self.options["order"]} if "order" in self.options else {}
-        _, *checked = self.operator.guard(self.f, *given, **extra)
+        checked = self.operator.guard(self.f, *given, **extra)[1 : 1 + len(given)]
         return [_ordinary(t) for t in (*checked, *args)]
 
 
@@ -106,7 +106,7 @@ def task(operator: Any, f: Callable[..., Tensor], how: Mapping[str, Any]) -> Tas
     if not isinstance(name, str):
         raise TypeError(f"operator: got {type(operator).__name__}, expected one of hograd_core's operators, as hvp")
     record, fixed = resolve(name)
-    if not {"f", "x"} <= set(arguments_of(record.guard).parameters) <= {"f", "x", "v", "order"}:
+    if not record.of_a_function:
         raise TypeError(f"operator: {name} is not one of a function f of x; prepare those that are, as hvp and hessian")
     if not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")

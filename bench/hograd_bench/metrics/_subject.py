@@ -69,7 +69,7 @@ class Subject:
             UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
         """
         f, x, *_ = self.arguments
-        if tuple(self.operator.inputs[:2]) != ("f", "x"):
+        if not self.operator.of_a_function:
             raise UnsupportedError(self.where, "prepared are operators of a function of x")
         made = hograd_core.prepare(self.operator, f, x, preparation=self.cell.preparation, **self._keywords)
         if made.preparation != self.cell.preparation:
