@@ -7,7 +7,8 @@ directions. A rule is run once under ``vmap``, so that what is the same for all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from hograd_core.taylor._series import Series
-
 
 Weights = Tensor | float
 """Of directions, summing to one; a number: of each."""
@@ -48,14 +48,15 @@ def over_directions(answer: Callable[..., Any], args: Any, kwargs: Any, weights:
         (args, kwargs),
         is_leaf=lambda leaf: isinstance(leaf, Wide | Series) or not isinstance(leaf, list | tuple | dict),
     )
-    series = [list(leaf.c) for leaf in leaves if isinstance(leaf, Series)]
-    wide = [c.each for coefficients in series for c in coefficients if isinstance(c, Wide)]
+    wide = [c.each for leaf in leaves for c in _coefficients(leaf) if isinstance(c, Wide)]
     found: list[Any] = []
 
     def lane(*lanes: Tensor) -> tuple[Tensor, ...]:
         given = iter(lanes)
         filled = [
-            Series([next(given) if isinstance(c, Wide) else c for c in leaf.c]) if isinstance(leaf, Series) else leaf
+            Series([next(given) if isinstance(c, Wide) else c for c in _coefficients(leaf)])
+            if isinstance(leaf, Series)
+            else leaf
             for leaf in leaves
         ]
         opened, named = tree_unflatten(filled, shape)
@@ -74,18 +75,40 @@ def over_directions(answer: Callable[..., Any], args: Any, kwargs: Any, weights:
         found[:] = [taken(answer(*opened, **named))]
         return tuple(several)
 
-    several = torch.vmap(lane, randomness="same")(*wide) if wide else lane()
+    with _plain_dispatch():
+        several = torch.vmap(lane, randomness="same")(*wide) if wide else lane()
 
     def put(result: Any) -> Any:
         if isinstance(result, Series):
-            lower = [Wide(several[c.number]) if isinstance(c, _Place) else c for c in result.c[:-1]]
-            last: Any = result.c[-1]
+            *lower, last = _coefficients(result)
+            lower = [Wide(several[c.number]) if isinstance(c, _Place) else c for c in lower]
             return Series([*lower, weighted_sum(several[last.number], weights) if isinstance(last, _Place) else last])
         if isinstance(result, list | tuple) and not isinstance(result, _Place):
             return type(result)(put(item) for item in result)
         return result
 
     return put(found[0])
+
+
+def _coefficients(value: Any) -> list[Any]:
+    """Of a series, which here may be wide or stand for places."""
+    return list(value.c) if isinstance(value, Series) else []
+
+
+@contextmanager
+def _plain_dispatch() -> Iterator[None]:
+    """Without the sign that a dispatch mode is on where none is any more.
+
+    A mode that calls on an operation is off meanwhile, though the sign stays; vmap's layers take it at its word.
+    """
+    stale = torch._C._len_torch_dispatch_stack() == 0 and torch._C._dispatch_tls_is_dispatch_key_included("Python")
+    if stale:
+        torch._C._dispatch_tls_set_dispatch_key_included("Python", False)
+    try:
+        yield
+    finally:
+        if stale:
+            torch._C._dispatch_tls_set_dispatch_key_included("Python", True)
 
 
 def weighted_sum(each: Tensor, weights: Weights) -> Tensor:

@@ -162,8 +162,7 @@ _DETACHES = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[a
 
 
 def _detached(jet: Jet) -> Tensor:
-    primal = jet.coefficients[0]
-    assert primal is not None
+    primal: Tensor = jet.coefficients[0]
     return primal.detach()
 
 
@@ -233,7 +232,6 @@ def _level_of(jet: Jet) -> int:
 
 
 def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[Jet], inner: Jet) -> Any:
-    level = inner.level
     writes, pure = _writes(func)
     if writes:
         return _write(func, pure, args, kwargs, inner)

@@ -136,8 +136,10 @@ def summed_along(
         scale = count * weights[0]
     first: Any = Wide(directions) if order > 1 else weighted_sum(directions, each)
     found = _through(f, Series([x, first, *[None] * (order - 1)]), recorded, each)
-    result = torch.zeros_like(found[0]) if found[order] is None else found[order] * (scale * math.factorial(order))
-    return result
+    highest: Tensor | None = found[order]
+    if highest is None:
+        return torch.zeros_like(found[0])
+    return highest * (scale * math.factorial(order))
 
 
 def derivatives_along(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, order: int) -> list[Tensor]:
