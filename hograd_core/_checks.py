@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ ScalarFunction = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 """A point, directions and what else has its shape: a tensor, or a structure of tensors."""
 _T_contra = TypeVar("_T_contra", contravariant=True)
+_OF = "_hograd_of"
 
 
 class Function(Protocol[_T_contra]):
@@ -210,7 +212,15 @@ def scalar_function(f: Any) -> ScalarFunction:
             )
         return y
 
+    vars(checked)[_OF] = f
     return checked
+
+
+def innermost(f: Any) -> Any:
+    """The function that :func:`scalar_function` wrapped, as often as it did."""
+    while isinstance(f, FunctionType) and _OF in vars(f):
+        f = vars(f)[_OF]
+    return f
 
 
 def zeros_for(x: Tensor, order: int) -> Tensor:

@@ -57,6 +57,7 @@ class HowInStructure(TypedDict, total=False):
     max_steps: int | None
     out: Tensor | None
     preconditioner: Callable[[Tensor], Tensor] | None
+    preparation: Any  # a name, or what prepare returned for hvp of f
     probes: int
     products: int
     radius: float | None

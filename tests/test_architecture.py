@@ -92,6 +92,7 @@ def test_what_runs_kernels_and_what_reads_frames_is_told_apart() -> None:
     assert {"store", "schema", "compare", "laws", "claims", "report"} <= READS_ONLY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "name", "levels"),
     [
@@ -104,6 +105,7 @@ def test_imports_go_one_way(package: Path, name: str, levels: dict[str, int]) ->
     assert violations(package, name, levels) == []
 
 
+@pytest.mark.slow
 def test_core_depends_on_torch_alone() -> None:
     # typing_extensions is torch's own requirement: who has torch has it.
     allowed = {*sys.stdlib_module_names, "torch", "typing_extensions", "hograd_core"}
@@ -112,6 +114,7 @@ def test_core_depends_on_torch_alone() -> None:
         assert not outside, f"{path.relative_to(ROOT)} imports {outside}"
 
 
+@pytest.mark.slow
 def test_nothing_right_of_results_runs_a_kernel() -> None:
     for path, room in rooms(BENCH).items():
         if room in READS_ONLY:
@@ -120,6 +123,7 @@ def test_nothing_right_of_results_runs_a_kernel() -> None:
             assert not {"torch", "hograd_core"} & {n.split(".")[0] for n in imported_names(path)}, path
 
 
+@pytest.mark.slow
 def test_studies_are_for_the_repository_alone() -> None:
     """They are in no wheel, and nothing that is in one imports them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -33,6 +33,11 @@ def _bound(problem: str, sizes: str) -> Sides:
     return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
 
 
+def _series(operator: str, method: str, problem: str, n: int, order: int, batch: int) -> Sides:
+    cell = f"{problem}/n={n},order={order},depth=2,batch={batch}/float32/cpu/t1"
+    return (f"{operator}/{method}/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+
+
 def _of_model(operator: str, method: str, other: str) -> Sides:
     ours = [f"{operator}/{method}/{DIGITS}/{kind}" for kind in ("compiled", "graph", "eager")]
     return (*ours, *(f"{operator}/{name}/{DIGITS}/eager" for name in (other, "jax", "backpack")))
@@ -62,6 +67,12 @@ CONTESTS: dict[str, Sides] = {
         )
         for n in (256, 1024, 4096)
     },
+    **{
+        f"directional derivative, K={k}, MLP n={n}": _series("directional_derivative", "taylor", "mlp", n, k, 1)
+        for n in (64, 512)
+        for k in (2, 4, 6, 10)
+    },
+    **{f"Laplacian, MLP D={d}": _series("laplacian", "collapsed_taylor", "field_loss", d, 2, 64) for d in (8, 50)},
     "empirical Fisher diagonal": _of_model("empirical_fisher_diagonal", "layers", "per_sample_vmap"),
     "Fisher diagonal": _of_model("fisher_diagonal", "layers", "expectation"),
     "Gauss-Newton product": _of_model("gauss_newton_vector_product", "double_vjp", "jvp_vjp"),

@@ -14,9 +14,10 @@ from hograd_core._entrance import entrance, released
 from hograd_core._forward import jvp
 from hograd_core._unsupported import refused_under_vmap
 from hograd_core.arguments import in_chunks, slices
+from hograd_core.curvature._dense import unit_rows
 from hograd_core.curvature._likelihood import fisher_is_hessian, output_fisher_product
 from hograd_core.curvature._model import Model, scalar_loss
-from hograd_core.curvature.linear_operator import OperatorBase, unit_rows
+from hograd_core.curvature.linear_operator import OperatorBase
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.hazards import guarded
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from hograd_core._entrance import entrance
 from hograd_core.arguments import _tree, changed, check_fits, packing, trainable_of
+from hograd_core.curvature._dense import unit_vector
 from hograd_core.curvature._model import Inputs, Loss
 from hograd_core.curvature.fisher import fisher_vector_product
 from hograd_core.curvature.gauss_newton import gauss_newton_vector_product
-from hograd_core.curvature.linear_operator import MatrixOperator, unit_vector
+from hograd_core.curvature.linear_operator import MatrixOperator
 from hograd_core.derivatives.derivative_vector_product import hvp
 
 Groups = str | Mapping[str, Iterable[str]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,10 @@ from hograd_core._forward import jvp
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.arguments import in_chunks
+from hograd_core.curvature._dense import unit_rows, unit_vector
 from hograd_core.curvature._estimators import stochastic_diagonal
 from hograd_core.curvature._precision import sampling
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, unit_rows, unit_vector
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
@@ -44,10 +47,10 @@ def hessian_diagonal(f: Function[T], x: T, **how: Unpack[How]) -> T:
     mode="reverse over reverse, one product a column",
     source="Pearlmutter 1994, §3, with unit vectors; the gradient's graph built once",
 )
-def columns(f: ScalarFunction, x: Tensor) -> Tensor:
+def columns(f: ScalarFunction, x: Tensor, *, preparation: Any = "eager") -> Tensor:
     """e_i^T H e_i for every i. Time: n products; memory: the gradient's graph and one product."""
     diagonal = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-    with HessianOperator(f, x, method=LINEARISED) as hessian:
+    with HessianOperator(f, x, preparation=preparation) as hessian:
         for i in range(hessian.n):
             diagonal[i] = hessian.matvec(unit_vector(hessian, i))[i]
     return diagonal.reshape(x.shape)
@@ -115,13 +118,14 @@ def hutchinson(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Mean of z * Hz over ``probes`` random sign vectors z.
 
     Unbiased; standard error of entry i: sqrt(sum over j != i of H_ij² / probes). ``stochastic_diagonal`` gives the
     estimated standard error with the value.
     """
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         estimate = stochastic_diagonal(
             hessian, probes=probes, distribution=distribution, seed=seed, generator=generator
         )

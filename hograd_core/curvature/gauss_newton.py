@@ -17,6 +17,7 @@ from hograd_core._differences import conclude, differenced, judged, probe, toler
 from hograd_core._entrance import kept, released, unguarded
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
+from hograd_core.curvature._dense import dense_matrix
 from hograd_core.curvature._jacobian import (
     JacobianProductOperator,
     full_jacobian,
@@ -28,7 +29,6 @@ from hograd_core.curvature._jacobian import (
     transformed_loss_hessian,
 )
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector, scalar_loss
-from hograd_core.curvature.linear_operator import dense_matrix
 
 
 def check_gauss_newton(where: str, result: Tensor, arguments: tuple[Any, ...], order: int | None) -> None:

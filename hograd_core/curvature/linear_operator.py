@@ -1,4 +1,4 @@
-"""Symmetric linear operators, the Hessian at a point among them, and their bridge to array libraries."""
+"""Symmetric linear operators, the Hessian at a point among them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hograd_core._checks import check_number, check_point, check_positive, scalar_function
 from hograd_core._entrance import entrance, in_autocast, kept, released, watched
-from hograd_core.arguments import check_fits, point_of
+from hograd_core.arguments import point_of
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.derivatives.derivative_vector_product import derivative_vector_product
 from hograd_core.hazards import guard
@@ -243,8 +243,8 @@ class HessianOperator(OperatorBase):
                     "and a tensor x, or a preparation by name"
                 )
             return preparation.bind(self._x, args=args)
-        method = None if self.method == LINEARISED else self.method
-        made = prepare(derivative_vector_product, self._f, self._x, preparation=preparation, method=method, order=2)
+        made = kernel_for(preparation, self._f, self._x, self.method)
+        assert isinstance(made, Prepared)
         return made.bind(self._x)
 
     @entrance
@@ -289,77 +289,9 @@ class HessianOperator(OperatorBase):
         self.close()
 
 
-def dense_matrix(operator: SymmetricOperator) -> Tensor:
-    """The operator's (n, n) matrix by n products, one a column.
-
-    Raises:
-        MemoryBudgetError: it is larger than what is free.
-    """
-    check_fits("the dense matrix", operator.n**2 * operator.dtype.itemsize, operator.device)
-    matrix = torch.empty(operator.n, operator.n, dtype=operator.dtype, device=operator.device)
-    for i in range(operator.n):
-        matrix[:, i] = operator.matvec(unit_vector(operator, i))
-    return matrix
-
-
-def unit_vector(operator: SymmetricOperator, i: int) -> Tensor:
-    """The i-th column of the identity."""
-    e = torch.zeros(operator.n, dtype=operator.dtype, device=operator.device)
-    e[i] = 1
-    return e
-
-
-def unit_rows(part: slice, like: Tensor) -> Tensor:
-    """Some rows of the identity over the elements of ``like``, in its dtype and on its device."""
-    n = like.numel()
-    if part == slice(0, n):
-        return torch.eye(n, dtype=like.dtype, device=like.device)
-    rows = torch.zeros(part.stop - part.start, n, dtype=like.dtype, device=like.device)
-    rows.diagonal(part.start).fill_(1)
-    return rows
-
-
-class ArrayOperator(OperatorBase):
-    """A symmetric operator in the protocol of ``scipy.sparse.linalg.aslinearoperator``.
-
-    ``shape``, ``dtype`` (by name), ``matvec``, ``rmatvec``, ``matmat`` and ``@`` over NumPy arrays; nothing here
-    imports NumPy or SciPy. Example::
-
-        with HessianOperator(f, x) as hessian:
-            values, vectors = scipy.sparse.linalg.eigsh(aslinearoperator(ArrayOperator(hessian)), k=4)
-
-    Args:
-        operator: the operator; each product copies one vector to its device and one back.
-
-    Raises:
-        TypeError: the dtype has no NumPy counterpart (bfloat16).
-    """
-
-    def __init__(self, operator: SymmetricOperator) -> None:
-        operator = adopted(operator)
-        if operator.dtype == torch.bfloat16:
-            raise TypeError("operator: got dtype torch.bfloat16, expected one that NumPy has; use float32 or float64")
-        self._operator = operator
-        self.n = operator.n
-        self.dtype = str(operator.dtype).removeprefix("torch.")
-
-    def _tensor(self, array: Any) -> Tensor:
-        if "complex" in str(getattr(array, "dtype", "")):
-            raise TypeError(f"array: got dtype {array.dtype}, expected a real one; apply A to real and imaginary parts")
-        # A copy, for PyTorch takes no negative strides and warns of arrays that are read-only.
-        array = array.copy() if hasattr(array, "copy") else array
-        return torch.as_tensor(array, dtype=self._operator.dtype, device=self._operator.device)
-
-    @entrance
-    def matvec(self, v: Any) -> Any:
-        """A v for an array of shape (n,) or (n, 1); returns an array of the same shape."""
-        tensor = self._tensor(v)
-        return self._operator.matvec(tensor.reshape(-1)).reshape(tensor.shape).detach().cpu().numpy()
-
-    rmatvec = matvec
-
-    @entrance
-    def matmat(self, columns: Any) -> Any:
-        """A V for an array of shape (n, k), column by column."""
-        tensor = self._tensor(columns)
-        return torch.stack([self._operator.matvec(column) for column in tensor.unbind(1)], 1).detach().cpu().numpy()
+def kernel_for(preparation: str | Prepared, f: Callable[..., Tensor], x: Tensor, method: str) -> str | Prepared:
+    """One kernel for Hessian operators of f at many points, made at x: what they take as ``preparation``."""
+    if isinstance(preparation, Prepared) or preparation == "eager":
+        return preparation
+    own = None if method == LINEARISED else method
+    return prepare(derivative_vector_product, f, x, preparation=preparation, method=own, order=2)

@@ -20,6 +20,7 @@ from hograd_core._checks import (
 from hograd_core._entrance import entrance
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
+from hograd_core.curvature._dense import dense_matrix
 from hograd_core.curvature._lanczos import (
     Eigenpairs,
     extreme_eigenpairs,
@@ -29,7 +30,7 @@ from hograd_core.curvature._lanczos import (
 )
 from hograd_core.curvature._precision import precision, sampling, solver_tolerance, widen, widened
 from hograd_core.curvature._probes import draw, probe_generator
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator, dense_matrix
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
@@ -76,12 +77,13 @@ def lanczos_extremes(
     seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Ritz values once their residuals fall below ``tolerance`` (default max(eps^0.75, 16 eps)) of the largest.
 
     Time: m products and 4 n m² operations for m steps; memory n m. Symmetric both ends at once.
     """
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         pairs = extreme_eigenpairs(hessian, tolerance=tolerance, max_steps=max_steps, seed=seed, generator=generator)
     if not pairs.converged:
         raise RuntimeError(
@@ -118,9 +120,10 @@ def lobpcg_extremes(
     seed: int | None = 0,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """torch.lobpcg at each end, in memory of a few n-vectors. Below n = 3, where it is undefined: dense."""
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         if hessian.n < 3:
             values: Tensor = torch.linalg.eigvalsh(check_finite(widened(dense_matrix(hessian)), "f: its Hessian at x"))
             return values[[0, -1]].to(x.dtype)
@@ -297,12 +300,13 @@ def slq_density(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Stochastic Lanczos quadrature: ``probes`` * ``steps`` products, memory n * ``steps``.
 
     ``spectral_density`` on a ``HessianOperator`` gives nodes, weights and the standard error over probes.
     """
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         quadrature = spectral_density(hessian, probes=probes, steps=steps, seed=seed, generator=generator)
     grid, sigma = _grid(float(quadrature.nodes.min()), float(quadrature.nodes.max()), points, width)
     density, _ = quadrature.density(grid, sigma)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,9 +42,9 @@ def hessian_trace(f: Function[T], x: T, **how: Unpack[How]) -> Tensor:
     mode="reverse over reverse, one product a column",
     source="Pearlmutter 1994, §3, with unit vectors; the gradient's graph built once",
 )
-def trace_columns(f: ScalarFunction, x: Tensor) -> Tensor:
+def trace_columns(f: ScalarFunction, x: Tensor, *, preparation: Any = "eager") -> Tensor:
     """Sum of the exact diagonal. Time: n products; memory: the gradient's graph and one product."""
-    diagonal: Tensor = columns(f, x)
+    diagonal: Tensor = columns(f, x, preparation=preparation)
     return diagonal.sum()
 
 
@@ -78,9 +80,10 @@ def hutchinson(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Mean of z^T H z. Unbiased; standard error sqrt(2 sum over i != j of H_ij² / probes)."""
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         estimate = _estimators.hutchinson_trace(
             hessian, probes=probes, distribution=distribution, seed=seed, generator=generator
         )
@@ -103,9 +106,10 @@ def hutch_plus_plus(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Exact on a random sketch of H's range, Hutchinson on the rest; unbiased."""
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         estimate = _estimators.hutch_plus_plus(hessian, products=products, seed=seed, generator=generator)
     return estimate.value.to(x.dtype)
 
@@ -126,8 +130,9 @@ def xtrace(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
 ) -> Tensor:
     """Hutch++ with every probe used for both purposes, by leaving one out at a time; unbiased."""
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
         estimate = _estimators.xtrace(hessian, products=products, seed=seed, generator=generator)
     return estimate.value.to(x.dtype)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from hograd_core import _entrance
 from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready
-from hograd_core.prepare._graphs import duplicate
+from hograd_core.prepare._build import Kernel, build, finished, ready
+from hograd_core.prepare._condition import Condition
+from hograd_core.prepare._graphs import duplicate, placeholders
 from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
 
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
     from hograd_core.prepare._prepared import Entry, Prepared
 
 _MOST_BATCHES = 8
-_VERSION = operator.attrgetter("_version")
 
 
 class Halves:
     """The two halves of a kernel: x to residuals, directions and residuals to products; for a number of rows.
 
     Attributes:
-        first: [x, *args, *lifted] -> residuals.
-        second: [v, x, *args, *lifted, *residuals] -> product.
+        second: [v, *at(point)] -> product.
     """
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
@@ -45,8 +44,17 @@ class Halves:
         if rows is not None:
             second = batched(second, inputs, 0, rows)
             inputs[0] = v.expand(rows, *v.shape).contiguous()
-        self.first: Outputs = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
-        self.second: Outputs = ready(finished(second, kernel.preparation), inputs, kernel.preparation)
+        second = finished(second, kernel.preparation)
+        self._read = _read(second)
+        if kernel.first is None:
+            kernel.first = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
+        self._first = kernel.first
+        self.second = ready(second, [inputs[i] for i in self._read], kernel.preparation)
+
+    def at(self, fixed: list[Tensor]) -> list[Tensor]:
+        """What the second half reads beside the directions, of [x, *args, *lifted]."""
+        every: list[Any] = [None, *fixed, *self._first(fixed)]
+        return [every[i] for i in self._read[1:]]
 
 
 class Bound:
@@ -67,11 +75,11 @@ class Bound:
             RuntimeError: the prepared kernel was closed.
             TypeError, ValueError: v does not pair with x.
         """
-        if in_dims not in (None, 0):
-            raise ValueError(f"in_dims: got {in_dims!r}, expected None, or 0 for directions along dimension 0")
-        rows = None if in_dims is None else _rows(v, self._x)
-        if rows == 0:
-            return torch.zeros_like(v)
+        rows = None
+        if in_dims is not None:
+            rows = _rows(v, self._x, in_dims)
+            if rows == 0:
+                return torch.zeros_like(v)
         if not _entrance._STATE.evaluating:
             binding = self.bindings.get(rows)
             if binding is not None:
@@ -84,8 +92,8 @@ class Bound:
                     with _entrance.entered():
                         return binding.run(v.clone() if v.is_inference() else v.detach().contiguous())
         if rows is None:
-            return self._prepared(self._x, v, args=self._args)
-        return torch.stack([self._prepared(self._x, row, args=self._args) for row in v])
+            return self._prepared.of_tensors(self._x, v, args=self._args)
+        return torch.stack([self._prepared.of_tensors(self._x, row, args=self._args) for row in v])
 
     def _bound(self, v: Tensor, rows: int | None) -> _Binding | None:
         """What runs for so many rows, with residuals of x as it is now; None: only the whole kernel does."""
@@ -99,29 +107,42 @@ class Bound:
 
 
 class _Binding:
-    """Residuals of a point, and what they are of."""
+    """Residuals of a point, and what they are of.
+
+    Attributes:
+        rest: what the second half reads beside the directions.
+    """
 
     def __init__(self, bound: Bound, halves: Halves, entry: Entry, tensors: Sequence[Tensor], rows: int | None) -> None:
         x, v, *args = tensors
         self._open = bound._prepared.is_open
-        self._state, self._second = entry.state, halves.second
-        fixed = [x, *args, *entry.lifted]
-        self._watched = [t for t in (bound._x, *bound._args, *entry.lifted) if not t.is_inference()]
-        self._graded = any(t.requires_grad for t in self._watched)
-        self._then = self._now()
-        with torch.no_grad():  # kinds too: .data may be swapped for a view of the same memory
-            like = v if rows is None else v.new_empty(rows, *v.shape)
-            self._matches = _inductor.tensor_guard([like, *self._watched])
+        self._holds, self._second = entry.state.still, halves.second
+        watched = [bound._x, *bound._args, *entry.lifted]
+        self._graded = any(t.requires_grad for t in watched)
+        like = v if rows is None else v.new_empty(rows, *v.shape)
+        # Nothing tells of an update of a tensor made in inference mode: then it is computed anew at every call.
+        known = not any(t.is_inference() for t in watched)
+        self._is_same = self._condition(like, watched) if known else lambda v: False
         with _entrance.entered(), torch.no_grad():
-            self._rest = [*fixed, *halves.first(list(fixed))]
+            self.rest = halves.at([x, *args, *entry.lifted])
 
-    def _now(self) -> list[int]:
-        return [*map(_VERSION, self._watched), *map(Tensor.data_ptr, self._watched)]
+    def _condition(self, like: Tensor, watched: Sequence[Tensor]) -> Callable[[Tensor], bool]:
+        """Whether a call with v is like the one that residuals were computed for: kinds, versions, places in memory."""
+        condition = Condition()
+        name = condition.name
+        with torch.no_grad():  # kinds too: .data may be swapped for a view of the same memory
+            matches = _inductor.tensor_guard([like, *watched])
+        condition.require(f"{name(matches)}(v, {', '.join(map(name, watched))})")
+        for t in watched:
+            condition.require(f"{name(t)}._version == {name(t._version)}")
+            condition.require(f"{name(t.data_ptr)}() == {name(t.data_ptr())}")
+        condition.require(f"{name(self._holds)}() and {name(self._open)}()")
+        return condition.made("v")
 
     def run(self, v: Tensor) -> Tensor:
         """The product, with residuals that were just computed."""
         with torch.no_grad():
-            return self._second([v, *self._rest])[0]
+            return self._second([v, *self.rest])[0]
 
     def quickly(self, v: Tensor) -> Tensor | None:
         """The product; None where something is not as it was."""
@@ -129,18 +150,27 @@ class _Binding:
         if grad:
             torch._C._set_grad_enabled(False)
         try:
-            same = self._matches(v, *self._watched) and self._now() == self._then
-            if same and self._state.holds() and self._open():
-                return self._second([v, *self._rest])[0]
-        except TypeError:
-            pass
+            return self._second([v, *self.rest])[0] if self._is_same(v) else None
+        except TypeError:  # of the condition: v is no tensor, which the operator says
+            return None
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
-        return None
 
 
-def _rows(v: Any, x: Tensor) -> int:
+def _read(module: GraphModule) -> list[int]:
+    """Drop inputs after the first that nothing reads, each of which costs a call its time; the places of the others."""
+    inputs = placeholders(module.graph)
+    for node in inputs[1:]:
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+    return [0, *(i for i, node in enumerate(inputs) if i and not node._erased)]
+
+
+def _rows(v: Any, x: Tensor, in_dims: int) -> int:
+    if in_dims != 0:
+        raise ValueError(f"in_dims: got {in_dims!r}, expected None, or 0 for directions along dimension 0")
     if not isinstance(v, Tensor) or v.dim() != x.dim() + 1 or v.shape[1:] != x.shape:
         got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
         raise ValueError(f"V: got {got}, expected directions along dimension 0: (rows, {', '.join(map(str, x.shape))})")
@@ -157,8 +187,7 @@ def halves_of(task: Task, kernel: Kernel, tensors: Sequence[Tensor], rows: int |
 
         def run(given: list[Tensor]) -> Tensor:
             x, v, *args = given
-            residuals = halves.first([x, *args, *kernel.lifted])
-            return halves.second([v, x, *args, *kernel.lifted, *residuals])[0]
+            return halves.second([v, *halves.at([x, *args, *kernel.lifted])])[0]
 
         return Kernel(run)
 

@@ -40,6 +40,7 @@ class Kernel:
         operations: of the graph that runs, by name, as far as there is one.
         peak: the most bytes that it holds at once, its result included, as far as its graph tells.
         traced: the clean graph that it was made from, of which bound products are made.
+        first: of bound products for any number of directions: what depends on x alone; made with the first of them.
     """
 
     run: Run | None = None
@@ -49,6 +50,7 @@ class Kernel:
     operations: Counter[str] = field(default_factory=Counter)
     traced: Traced | None = None
     peak: int = 0
+    first: Outputs | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Run it on inputs."""

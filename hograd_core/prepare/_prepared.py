@@ -1,4 +1,4 @@
-"""``prepare``: an operator made ready for many calls, with the guards that keep it from ever being wrong."""
+"""An operator made ready for many calls, with the guards that keep it from ever being wrong."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from hograd_core import _entrance
+from hograd_core._checks import innermost
 from hograd_core._differences import VerificationError
 from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, disagreement, nearby, times, tolerance
 from hograd_core.prepare._bound import Bound, Halves, halves_of
-from hograd_core.prepare._build import PREPARATIONS, Kernel, build, ladder
+from hograd_core.prepare._build import Kernel, build, ladder
 from hograd_core.prepare._coloured import maker
 from hograd_core.prepare._state import State
-from hograd_core.prepare._task import Task, task
+from hograd_core.prepare._task import Task
 
 _MOST_KINDS = 8
 _MOST_TRACES = 16
@@ -49,6 +50,13 @@ class Entry:
         with torch.no_grad():
             self.matches = _inductor.tensor_guard([*inputs, *kernel.lifted])
 
+    def still(self, *tensors: Tensor) -> bool:
+        """Whether the kernel is one for these tensors (inputs and lifted ones), and f what it was: in little time."""
+        try:
+            return self.matches(*tensors) and self.state.still()
+        except TypeError:  # something is no tensor, which the operator says
+            return False
+
     def holds(self) -> bool:
         """Whether what f refers to is as it was when the kernel was made."""
         return self.state.holds() and _kinds(self.lifted) == self._kinds
@@ -64,6 +72,8 @@ class Prepared:
         seconds: what preparing took, so far.
         traces: how many kernels were made.
     """
+
+    _bound = Bound
 
     def __init__(self, task: Task, preparation: str, check_every: int | None) -> None:
         self._task = task
@@ -120,14 +130,14 @@ class Prepared:
         if grad:
             torch._C._set_grad_enabled(False)
         try:
-            if entry.matches(*tensors) and entry.state.holds():
+            if entry.still(*tensors):
                 return entry.run(tensors)
-        except TypeError:  # of the guard: something is no tensor; the operator says what
-            pass
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
         return self._slowly(given, args)
+
+    of_tensors = __call__
 
     def _slowly(self, given: Sequence[Tensor], args: Sequence[Tensor]) -> Tensor:
         """All that a call may need beside running a kernel."""
@@ -221,7 +231,7 @@ class Prepared:
         """
         if self._task.directions != 1:
             raise TypeError(f"bind: {self._task.operator.name} takes no direction; call it")
-        return Bound(self, self._task, x, tuple(args))
+        return self._bound(self, self._task, x, tuple(args))
 
     def halves(self, entry: Entry, tensors: Sequence[Tensor], rows: int | None) -> Halves | None:
         """The two halves of a kernel, made where they are not there yet; None: they cannot be had."""
@@ -236,9 +246,10 @@ class Prepared:
             return entry.halves[rows]
 
     def is_product_of(self, f: Callable[..., Tensor]) -> bool:
-        """Whether it is the Hessian-vector product of this function."""
+        """Whether it is the Hessian-vector product of this function, wrapped or not."""
         task = self._task
-        return task.operator.name == "derivative_vector_product" and task.options["order"] == 2 and task.f is f
+        is_product = task.operator.name == "derivative_vector_product" and task.options["order"] == 2
+        return is_product and innermost(task.f) is innermost(f)
 
     def is_open(self) -> bool:
         """Whether it was not closed."""
@@ -275,52 +286,4 @@ def _kinds(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
 
 def _modes() -> tuple[Any, ...]:
     on = [d for d in _entrance._DEVICE_TYPES if torch.is_autocast_enabled(d)]
-    return tuple((d, torch.get_autocast_dtype(d)) for d in on), torch.get_default_dtype()
-
-
-def prepare(
-    operator: Any,
-    f: Any,
-    x: Any,
-    *more: Any,
-    args: Sequence[Tensor] = (),
-    preparation: str = "auto",
-    check_every: int | None = None,
-    **how: Any,
-) -> Prepared:
-    """Make an operator of f ready for many calls: traced once, cleaned, compiled, and compared with the eager method.
-
-    Args:
-        operator: of a function of x: ``hvp``, ``hessian``, ``gradient``, ``derivative_tensor``, ...
-        f: ``(x, *args)`` -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched
-            as far as they can be: module :mod:`._state` says which.
-            Of an operator on models: the module; an update of its parameters in place is seen.
-        x: the point, any shape, a real floating dtype, any device; calls may be at others. Of an operator on models:
-            the loss.
-        *more: of an operator on models, tensors that calls are like: inputs, targets, and directions.
-        args: further arguments of f, tensors.
-        preparation: "graph" (a cleaned graph, run op by op: ready at once), "compiled" (by inductor: seconds),
-            "cudagraph" (the same, recorded on a GPU), "eager", or "auto": the quickest that there is.
-        check_every: compare every so many calls with the eager method, where f may change in ways that are not seen.
-        **how: ``method``, ``order``, ``repair`` and options, as the operator takes them.
-
-    Returns:
-        ``(x, *directions, args=...)`` -> the operator's result; of an operator on models ``(inputs, targets,
-        *directions)``.
-
-    Raises:
-        TypeError, ValueError: an argument is wrong; the message names it.
-        UnsupportedError: PyTorch differentiates f wrongly by this method.
-    """
-    if preparation not in ("auto", *PREPARATIONS):
-        raise ValueError(f"preparation: got {preparation!r}, expected one of auto, {', '.join(PREPARATIONS)}")
-    if check_every is not None and (type(check_every) is not int or check_every < 1):
-        raise ValueError(f"check_every: got {check_every!r}, expected an int >= 1, or None")
-    made = Prepared(task(operator, (f, x) if more else f, how), preparation, check_every)
-    if more:
-        made.entry_for(more, args)
-        return made
-    given: Any = x  # what it is not is said by the operator's own guard
-    direction = torch.ones_like(given) if isinstance(given, Tensor) else given
-    made.entry_for([given, *[direction] * made._task.directions], args)
-    return made
+    return tuple((d, torch.get_autocast_dtype(d)) for d in on), _STATE.autocast, torch.get_default_dtype()

@@ -1,4 +1,4 @@
-"""Products of few rows, ``A @ W`` with at most 4 rows of A: W is streamed once, in the order it lies in memory.
+"""Products of few rows, ``A @ W`` with few rows of A: W is streamed once, in the order it lies in memory.
 
 A matrix library packs W before it multiplies, which for few rows costs more than the product. Registered with inductor
 as an operation of the library ``hograd``: contiguous A (rows x k), contiguous W (k x n, or n x k where ``transposed``).
@@ -16,70 +16,86 @@ from torch.fx import GraphModule
 
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 
-MOST_ROWS = 4
+MOST_ROWS, MOST_ROWS_TRANSPOSED = 12, 7
+"""Of more rows a matrix library is as quick, or quicker."""
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
 # y = a W: each row of W, times an entry of a, is added to y; several rows of W at a time, so that y is read less often.
 # y = a Wᵀ: each row of W with a is a dot product. Views of larger memory start where kernel.index says.
+# Registers hold at most 4 rows of a: the next 4 meet the same rows of W while those are in the cache.
 _SOURCE = r"""
 #include <torch/csrc/inductor/cpp_prefix.h>
 #ifndef HOGRAD_ROWS
 #define HOGRAD_ROWS
+template <typename T, int R, int Q>
+static inline void hograd_axpy(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long from, long to, long N) {
+  using V = at::vec::Vectorized<T>;
+  constexpr long L = V::size();
+  V x[R][Q];
+  for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) x[r][q] = V(a[r*K+i+q]);
+  const T* row = w + i*N;
+  long j = from;
+  for (; j + L <= to; j += L) {
+    V sum[R];
+    for (int r = 0; r < R; r++) sum[r] = V::loadu(y + r*N + j);
+    for (int q = 0; q < Q; q++) {
+      V m = V::loadu(row + q*N + j);
+      for (int r = 0; r < R; r++) sum[r] = at::vec::fmadd(x[r][q], m, sum[r]);
+    }
+    for (int r = 0; r < R; r++) sum[r].store(y + r*N + j);
+  }
+  for (; j < to; j++) for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) y[r*N+j] += a[r*K+i+q] * row[q*N+j];
+}
 template <typename T, int R>
 static inline void hograd_rows(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long from, long to, long N) {
-  using V = at::vec::Vectorized<T>;
-  constexpr long L = V::size();
   constexpr int Q = R <= 2 ? 8 : 4;
+  constexpr int whole = R / 4 * 4, rest = R % 4;
   for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] = 0;
   long i = 0;
   for (; i + Q <= K; i += Q) {
-    V x[R][Q];
-    for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) x[r][q] = V(a[r*K+i+q]);
-    const T* row = w + i*N;
-    long j = from;
-    for (; j + L <= to; j += L) {
-      V sum[R];
-      for (int r = 0; r < R; r++) sum[r] = V::loadu(y + r*N + j);
-      for (int q = 0; q < Q; q++) {
-        V m = V::loadu(row + q*N + j);
-        for (int r = 0; r < R; r++) sum[r] = at::vec::fmadd(x[r][q], m, sum[r]);
-      }
-      for (int r = 0; r < R; r++) sum[r].store(y + r*N + j);
-    }
-    for (; j < to; j++) for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) y[r*N+j] += a[r*K+i+q] * row[q*N+j];
+    for (int r = 0; r < whole; r += 4) hograd_axpy<T, 4, Q>(a + r*K, w, y + r*N, K, i, from, to, N);
+    if constexpr (rest > 0) hograd_axpy<T, rest, Q>(a + whole*K, w, y + whole*N, K, i, from, to, N);
   }
   for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
 }
 template <typename T, int R>
-static inline void hograd_rows_transposed(
-    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long from, long to, long N) {
+static inline void hograd_dots(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long to, long N) {
   using V = at::vec::Vectorized<T>;
   constexpr long L = V::size();
   constexpr int Q = 4;
-  for (long i = from; i < to; i += Q) {
-    const int q_end = to - i < Q ? to - i : Q;
-    V sum[R][Q];
-    for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q] = V(T(0));
-    long j = 0;
-    if (q_end == Q) {
-      for (; j + L <= K; j += L) {
-        V x[R];
-        for (int r = 0; r < R; r++) x[r] = V::loadu(a + r*K + j);
-        for (int q = 0; q < Q; q++) {
-          V m = V::loadu(w + (i+q)*K + j);
-          for (int r = 0; r < R; r++) sum[r][q] = at::vec::fmadd(x[r], m, sum[r][q]);
-        }
+  const int q_end = to - i < Q ? to - i : Q;
+  V sum[R][Q];
+  for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q] = V(T(0));
+  long j = 0;
+  if (q_end == Q) {
+    for (; j + L <= K; j += L) {
+      V x[R];
+      for (int r = 0; r < R; r++) x[r] = V::loadu(a + r*K + j);
+      for (int q = 0; q < Q; q++) {
+        V m = V::loadu(w + (i+q)*K + j);
+        for (int r = 0; r < R; r++) sum[r][q] = at::vec::fmadd(x[r], m, sum[r][q]);
       }
     }
-    for (int q = 0; q < q_end; q++) for (int r = 0; r < R; r++) {
-      T part[L];
-      sum[r][q].store(part);
-      T s = 0;
-      for (int l = 0; l < L; l++) s += part[l];
-      for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
-      y[r*N+i+q] = s;
-    }
+  }
+  for (int q = 0; q < q_end; q++) for (int r = 0; r < R; r++) {
+    T part[L];
+    sum[r][q].store(part);
+    T s = 0;
+    for (int l = 0; l < L; l++) s += part[l];
+    for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
+    y[r*N+i+q] = s;
+  }
+}
+template <typename T, int R>
+static inline void hograd_rows_transposed(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long from, long to, long N) {
+  constexpr int whole = R / 4 * 4, rest = R % 4;
+  for (long i = from; i < to; i += 4) {
+    for (int r = 0; r < whole; r += 4) hograd_dots<T, 4>(a + r*K, w, y + r*N, K, i, to, N);
+    if constexpr (rest > 0) hograd_dots<T, rest>(a + whole*K, w, y + whole*N, K, i, to, N);
   }
 }
 #endif
@@ -117,6 +133,8 @@ def use_rows(module: GraphModule) -> None:
             continue
         a, w = node.args
         turned = is_call(w, aten.permute.default) and w.args[1] == [1, 0]
+        if turned and value(node).shape[0] > MOST_ROWS_TRANSPOSED:
+            continue
         base = w.args[0] if turned else w
         if value(base).is_contiguous() and value(base).device.type == "cpu" and value(base).numel() > 0:
             replace(node, insert(node, _ROWS, a, base, turned))

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hograd_core.prepare._condition import Condition
 
 _CONTENTS = operator.attrgetter("cell_contents")
 _MOST = 512
@@ -31,47 +33,82 @@ class State:
         whole: whether all that was found is watched; very large structures are watched in part.
     """
 
-    __slots__ = ("_cells", "_default", "_held", "_named", "_seen", "_sizes", "_then", "whole")
+    __slots__ = ("_cells", "_default", "_is_same", "_lists", "_mappings", "_named", "_seen", "_sizes", "_then", "whole")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._cells: list[CellType] = []
-        self._held: list[Collection[Any]] = []
-        self._named: list[Callable[[], tuple[Any, ...]]] = []
+        self._lists: list[list[Any]] = []
+        self._mappings: list[Mapping[Any, Any]] = []
+        self._named: list[tuple[Mapping[Any, Any], list[Any]]] = []
         self._seen: dict[int, Any] = {}  # the objects themselves, so that no id is used again
         self.whole = True
         self._default = torch.get_default_dtype()
         self._visit(function)
-        self._sizes = [*map(len, self._held)]
+        self._sizes = self._lengths()
         self._then = [*self._now()]
+        self._is_same = self._condition().made()
 
     def holds(self) -> bool:
-        """Whether all of it still is what it was. Loops run in C: this is part of every call."""
+        """Whether all of it still is what it was; numbers and texts may be others that are equal."""
         if torch.get_default_dtype() is not self._default:
             return False
         try:
-            if [*map(len, self._held)] != self._sizes:
-                return False
-            return all(map(operator.is_, self._now(), self._then)) or all(map(_same, self._now(), self._then))
+            return self._lengths() == self._sizes and all(map(_same, self._now(), self._then))
         except (KeyError, ValueError, RuntimeError):  # gone, without a value, or changed meanwhile
             return False
 
-    def _now(self) -> Iterator[Any]:
-        return chain(map(_CONTENTS, self._cells), *self._held, *[look() for look in self._named])
+    def still(self) -> bool:
+        """The same, in little time where nothing changed: part of every call."""
+        try:
+            if self._is_same():
+                return True
+        except (LookupError, ValueError, RuntimeError):
+            pass
+        return self.holds()
 
-    def _hold(self, values: Collection[Any]) -> None:
-        self._held.append(values)
-        for value in values:
-            self._visit(value)
+    def _lengths(self) -> list[int]:
+        return [*map(len, self._lists), *map(len, self._mappings)]
+
+    def _now(self) -> Iterator[Any]:
+        yield from map(_CONTENTS, self._cells)
+        yield from chain(*self._lists)
+        for mapping in self._mappings:
+            yield from chain(mapping.keys(), mapping.values())
+        for mapping, names in self._named:
+            yield from map(mapping.__getitem__, names)
+
+    def _condition(self) -> Condition:
+        """All of it being the very objects that it was."""
+        condition = Condition()
+        name = condition.name
+        same = name(operator.is_)
+        condition.require(f"{name(torch.get_default_dtype)}() is {name(self._default)}")
+        for cell in self._cells:
+            condition.require(f"{name(cell)}.cell_contents is {name(cell.cell_contents)}")
+        for values, size in zip([*self._lists, *self._mappings], self._sizes, strict=True):
+            condition.require(f"len({name(values)}) == {size}")
+        for values in self._lists:
+            here = name(values)
+            for i, value in enumerate(values):
+                condition.require(f"{here}[{i}] is {name(value)}")
+        for mapping in self._mappings:
+            for held, kept in ((mapping.keys(), [*mapping.keys()]), (mapping.values(), [*mapping.values()])):
+                if kept:
+                    condition.require(f"all(map({same}, {name(held)}, {name(kept)}))")
+        for mapping, names in self._named:
+            here = name(mapping)
+            for key in names:
+                condition.require(f"{here}[{name(key)}] is {name(mapping[key])}")
+        return condition
 
     def _mapping(self, mapping: Mapping[Any, Any], names: list[Any] | None = None) -> None:
         """Watch a dictionary: all that it holds and that there is nothing else, or the values of these names."""
         if names is None:
-            self._hold(mapping.keys())
-            self._hold(mapping.values())
-        elif names:  # one of them twice, so that a tuple comes where there is one
-            self._named.append(functools.partial(operator.itemgetter(names[0], *names), mapping))
-            for name in names:
-                self._visit(mapping[name])
+            self._mappings.append(mapping)
+        else:
+            self._named.append((mapping, names))
+        for value in [*mapping, *mapping.values()] if names is None else [mapping[name] for name in names]:
+            self._visit(value)
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, _PLAIN) and not isinstance(value, tuple):
@@ -92,9 +129,9 @@ class State:
                 self._visit(part)
         elif isinstance(value, dict):
             self._mapping(value)
-        elif isinstance(value, list):
-            self._hold(value)
-        elif isinstance(value, tuple):
+        elif isinstance(value, list | tuple):
+            if isinstance(value, list):
+                self._lists.append(value)
             for item in value:
                 self._visit(item)
         elif isinstance(value, nn.Module):

@@ -22,7 +22,8 @@ class Task:
 
     Attributes:
         operator: the operator.
-        f: (x, *args) -> a 0-dimensional tensor; of an operator on models its module and loss.
+        f: (x, *args) -> a 0-dimensional tensor; of operators on fields u: (points, *args) -> a value a point; of
+            operators on models their module and loss.
         options: order, method, repair and the method's own options.
         chunk_size, memory: of a Hessian: rows at a time, and bytes that it may take, itself included.
     """
@@ -69,7 +70,12 @@ class Task:
     @property
     def directions(self) -> int:
         """How many tensors a call takes after x; of an operator on models, after the inputs."""
-        return len([name for name in self.operator.inputs if name not in ("f", "x", "order", *_MODEL, "inputs")])
+        return len(self._names) - 1
+
+    @property
+    def _names(self) -> list[str]:
+        """What a call takes."""
+        return [name for name in self.operator.inputs[2 if self.of_model else 1 :] if name != "order"]
 
     def _first(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """What a call of the operator takes before its tensors."""
@@ -105,8 +111,7 @@ class Task:
             TypeError, ValueError: as the operator says.
         """
         if len(given) != 1 + self.directions:
-            names = [name for name in self.operator.inputs if name not in ("f", "order", *_MODEL)]
-            raise TypeError(f"a call takes {', '.join(names)}: got {len(given)} of them")
+            raise TypeError(f"a call takes {', '.join(self._names)}: got {len(given)} of them")
         for i, tensor in enumerate(args):
             if not isinstance(tensor, Tensor):
                 raise TypeError(
@@ -118,7 +123,7 @@ class Task:
             self.operator.guard(*self.f, *given)
             return [_ordinary(t) for t in given]
         extra = {"order": self.options["order"]} if "order" in self.options else {}
-        _, *checked = self.operator.guard(self.f, *given, **extra)
+        checked = self.operator.guard(self.f, *given, **extra)[1 : 1 + len(given)]
         return [_ordinary(t) for t in (*checked, *args)]
 
 
@@ -143,7 +148,7 @@ def task(operator: Any, f: Any, how: Mapping[str, Any]) -> Task:
     if record.inputs[:2] == _MODEL:
         if not (isinstance(f, tuple) and len(f) == 2):
             raise TypeError(f"prepare: {name} takes module, loss, {', '.join(record.inputs[2:])}")
-    elif not {"f", "x"} <= set(arguments_of(record.guard).parameters) <= {"f", "x", "v", "order"}:
+    elif not record.of_a_function:
         raise TypeError(f"operator: {name} is not one of a function f of x; prepare those that are, as hvp and hessian")
     elif not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hograd_core._checks import ScalarFunction
 from hograd_core.curvature.linear_operator import HessianOperator
+from hograd_core.prepare import Prepared
 from hograd_core.solvers._conjugate_gradient import CGResult, conjugate_gradient
 
 LINE_SEARCH_FAILED = "line_search_failed"
@@ -43,12 +45,19 @@ class NewtonIteration:
 
 @dataclass
 class Run:
-    """f with its counters, and the settings of one minimisation."""
+    """f with its counters, and the settings of one minimisation.
+
+    Attributes:
+        given, args: f as Hessians are asked for of it: by a kernel at hand that is as the kernel was made of it.
+    """
 
     f: ScalarFunction
     shape: torch.Size
     hvp_method: str
     damping: float
+    given: Callable[..., Tensor]
+    args: tuple[Any, ...] = ()
+    preparation: str | Prepared = "eager"
     evaluations: int = 0
     gradients: int = 0
     products: int = 0
@@ -60,7 +69,8 @@ class Run:
 
     def expand(self, flat: Tensor) -> HessianOperator:
         self.gradients += 1
-        return HessianOperator(self.f, flat.reshape(self.shape), method=self.hvp_method, damping=self.damping)
+        how: dict[str, Any] = {"method": self.hvp_method, "damping": self.damping, "preparation": self.preparation}
+        return HessianOperator(self.given, flat.reshape(self.shape), args=self.args, **how)
 
 
 @dataclass(frozen=True)

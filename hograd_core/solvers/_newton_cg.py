@@ -138,12 +138,14 @@ def _declare(name: str, mode: str, product: Method | None = None) -> None:
         max_iterations: int | None = None,
         radius: float | None = None,
         preconditioner: Preconditioner | None = None,
+        preparation: Any = "eager",
     ) -> Tensor:
         result = newton_cg(
             f,
             x,
             damping=damping,
             hvp_method=name,
+            preparation=preparation,
             relative_tolerance=relative_tolerance,
             max_iterations=max_iterations,
             radius=radius,

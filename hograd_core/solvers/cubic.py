@@ -33,8 +33,9 @@ from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.arguments import point_of
 from hograd_core.curvature._lanczos import extreme_eigenpairs
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, MatrixOperator, kernel_for
 from hograd_core.derivatives.gradient import gradient
+from hograd_core.prepare import Prepared
 from hograd_core.solvers._dense import finite_hessian
 from hograd_core.solvers._inside import refuse_inside_derivative
 from hograd_core.solvers._subproblem import minimise_over_subspaces, solve_diagonal
@@ -139,6 +140,7 @@ def lanczos(
     regularisation: float,
     *,
     hvp_method: str = LINEARISED,
+    preparation: Any = "eager",
     relative_tolerance: float | None = None,
     max_iterations: int | None = None,
 ) -> CubicStep:
@@ -154,7 +156,7 @@ def lanczos(
     eps = torch.finfo(x.dtype).eps
     tolerance = eps if relative_tolerance is None else check_number(relative_tolerance, "relative_tolerance", minimum=0)
     limit = min(n, n if max_iterations is None else check_positive(max_iterations, "max_iterations"))
-    with HessianOperator(f, x, method=hvp_method) as hessian:
+    with HessianOperator(f, x, method=hvp_method, preparation=preparation) as hessian:
 
         def product(v: Tensor) -> Tensor:
             # Scaled: half precision overflows for vectors that are harmless in float64.
@@ -208,6 +210,7 @@ def minimize_cubic_newton(
     *,
     args: tuple[Any, ...] = (),
     step_method: str = "dense",
+    preparation: str | Prepared = "eager",
     regularisation: float = 1.0,
     gradient_tolerance: float | None = None,
     curvature_tolerance: float | None = None,
@@ -224,6 +227,8 @@ def minimize_cubic_newton(
         x0: the start, a tensor or a structure of tensors, of a real floating dtype.
         args: what f takes after x, not differentiated.
         step_method: a method of ``cubic_newton_step``.
+        preparation: of Hessian-vector products, for ``step_method="lanczos"``: as for ``HessianOperator``; one kernel,
+            traced once, serves all points.
         regularisation: the first M.
         gradient_tolerance: on ‖g‖; None: √eps of the dtype.
         curvature_tolerance: on λ of the step at a small gradient; None: eps^(1/4).
@@ -247,6 +252,8 @@ def minimize_cubic_newton(
     bent = check_number(bent, "curvature_tolerance", minimum=0)
     m, products, status = check_regularisation(regularisation), 0, "max_iterations"
     value = float(function(x).detach())
+    kernel = kernel_for(preparation, function, x, LINEARISED)
+    how: dict[str, Any] = {} if kernel == "eager" else {"preparation": kernel}
     slope, multiplier, steps = math.inf, 0.0, 0
     while steps < max_iterations:
         slope = float(torch.linalg.vector_norm(gradient(function, x)))
@@ -254,7 +261,7 @@ def minimize_cubic_newton(
             status = "not_finite"
             break
         try:
-            found: CubicStep = cubic_newton_step(function, x, m, method=step_method)
+            found: CubicStep = cubic_newton_step(function, x, m, method=step_method, **how)
         except FloatingPointError:
             status = "not_finite"
             break

@@ -16,8 +16,9 @@ from hograd_core._entrance import entrance, unguarded
 from hograd_core.arguments import Packing, point_of
 from hograd_core.curvature._lanczos import extreme_eigenpairs
 from hograd_core.curvature._model import check_damping
-from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
+from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, kernel_for
 from hograd_core.hazards import guarded
+from hograd_core.prepare import Prepared
 from hograd_core.solvers._conjugate_gradient import Preconditioner
 from hograd_core.solvers._globalisation import NewtonIteration, Outcome, Run, line_search, trust_region
 from hograd_core.solvers._inside import refuse_inside_derivative
@@ -79,6 +80,7 @@ def minimize_newton(
     args: tuple[Any, ...] = (),
     globalisation: str = "line_search",
     hvp_method: str = LINEARISED,
+    preparation: str | Prepared = "eager",
     gradient_tolerance: float | None = None,
     max_iterations: int = 200,
     forcing: str | float = "nocedal_wright",
@@ -108,6 +110,7 @@ def minimize_newton(
         args: what f takes after x, not differentiated.
         globalisation: "line_search" or "trust_region".
         hvp_method: "linearised" or a method of ``derivative_vector_product``.
+        preparation: as for ``HessianOperator``: products at all points are of one kernel, which is traced once.
         gradient_tolerance: converged at |g| <= gradient_tolerance, absolute; default sqrt(eps). Where f's own rounding
             keeps g above it, the search ends with a status that says so.
         max_iterations: most outer iterations.
@@ -140,13 +143,17 @@ def minimize_newton(
     if not 0 < check_number(initial_radius, "initial_radius") <= max_radius:
         raise ValueError(f"initial_radius: got {initial_radius}, expected in (0, max_radius = {max_radius}]")
     check_positive(max_iterations, "max_iterations")
+    given = f
     f, x0, packed = point_of(f, x0, args)
     refuse_inside_derivative("minimize_newton", x0)
     x = check_point(x0).detach()
     goal = torch.finfo(x.dtype).eps ** 0.5
     if gradient_tolerance is not None and not (goal := check_number(gradient_tolerance, "gradient_tolerance")) > 0:
         raise ValueError(f"gradient_tolerance: got {gradient_tolerance}, expected > 0")
-    run = Run(scalar_function(f), x.shape, hvp_method, check_damping(damping))
+    function = scalar_function(f)
+    of = (given, args) if isinstance(preparation, Prepared) else (function, ())
+    kernel = kernel_for(preparation, function, x, hvp_method)
+    run = Run(function, x.shape, hvp_method, check_damping(damping), *of, kernel)
     with guarded("minimize_newton", (product_of(hvp_method), 2)):
         found = _minimize(
             run, x, goal, searches[globalisation], max_iterations, forcing, {"max_iterations": max_cg_iterations},

@@ -109,6 +109,7 @@ def test_every_example_is_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_advice_on_an_example(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, since torch is loaded here, nothing made ready; another test goes by name, through children."""

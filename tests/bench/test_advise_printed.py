@@ -61,6 +61,7 @@ def test_json_and_html_hold_everything() -> None:
         assert 'method="rows"' in unescape(html)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_examples_of_the_page_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOGRAD_CACHE", raising=False)

@@ -74,6 +74,7 @@ def test_what_is_too_large_or_too_slow_is_not_begun() -> None:
     assert [c for c in engine.ran if c.operator == "derivative_vector_product"]
 
 
+@pytest.mark.slow
 def test_this_process_is_an_engine_too() -> None:
     frozen = gc.get_freeze_count()
     cell = Cell("gradient", "autograd", "sin_chain", 4, order=1)
@@ -86,6 +87,7 @@ def test_this_process_is_an_engine_too() -> None:
     assert (gc.get_freeze_count() > 0) == (frozen > 0)
 
 
+@pytest.mark.slow
 def test_a_lambda_is_measured_here_and_the_advice_says_so() -> None:
     import torch
 

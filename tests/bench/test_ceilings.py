@@ -10,6 +10,7 @@ import torch
 from hograd_bench import ceilings, environment
 
 
+@pytest.mark.slow
 def test_ceilings_are_positive_and_leave_the_threads_alone() -> None:
     before = torch.get_num_threads()
     found = ceilings.measure(threads=(1,), dtypes=("float32",))

@@ -38,6 +38,7 @@ def judge(claim, part, frame):
     return verdict.parts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("claim", "part"), PARTS)
 @pytest.mark.parametrize("true", [True, False], ids=["true", "false"])
 def test_part_is_confirmed_and_refuted(claim, part, true):
@@ -88,6 +89,7 @@ def test_claim_follows_its_deciding_parts(claim, true):
     assert claim_sentence(claim, outcome, parts).startswith("Holds." if true else "Refuted.")
 
 
+@pytest.mark.slow
 def test_verdicts_are_plain_json():
     chosen = (CLAIMS[0], CLAIMS[4], CLAIMS[9], CLAIMS[18])
     frame = pd.concat([frame_of(c.parts[0].id, True) for c in chosen], ignore_index=True)

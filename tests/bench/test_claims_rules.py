@@ -231,6 +231,7 @@ def test_markdown_names_the_environment_and_escapes():
     assert "no recorded environment" in claims.render_markdown([verdict], [])
 
 
+@pytest.mark.slow
 def test_frame_must_have_the_columns_of_a_row():
     with pytest.raises(ValueError, match="no column 'method'"):
         claims.adjudicate(frame([{"n": 1}]).drop(columns="method"))

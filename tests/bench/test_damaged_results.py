@@ -122,6 +122,7 @@ LOST: dict[str, tuple[Callable[[Path], Any], str]] = {  # no row is left, and ho
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", SOUND)
 def test_what_is_sound_is_read(run: Path, damage: str) -> None:
     SOUND[damage](run)
@@ -131,6 +132,7 @@ def test_what_is_sound_is_read(run: Path, damage: str) -> None:
         hograd(*command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", LOST)
 def test_what_is_lost_is_counted(run: Path, damage: str) -> None:
     spoil, said = LOST[damage]
@@ -144,6 +146,7 @@ def test_what_is_lost_is_counted(run: Path, damage: str) -> None:
         assert hograd(*command).exit_code in (1, 2)
 
 
+@pytest.mark.slow
 def test_a_report_of_what_is_left(run: Path) -> None:
     with_environment(run, **WRONG_TYPES)
     with_first_row(run, details={"samples_seconds": "x", "peak_attribution": 3, "aten_by_op": [1], "changed": 5})
@@ -155,6 +158,7 @@ def test_a_report_of_what_is_left(run: Path) -> None:
     assert "1 of " in ended.output or "rows.jsonl:9" in ended.output, ended.output
 
 
+@pytest.mark.slow
 def test_a_report_on_a_full_disk_leaves_the_last_good_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("reports").mkdir()
     for name in ("index.html", "rows.csv"):
@@ -172,6 +176,7 @@ def test_a_report_on_a_full_disk_leaves_the_last_good_one(run: Path, monkeypatch
     assert {path.read_text(encoding="utf-8") for path in Path("reports").iterdir()} == {"the last good one"}
 
 
+@pytest.mark.slow
 def test_results_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for command in (LAW, ("claims",), ("report",), ("peers",), ("compare", "a", "b"), ("run", "--resume")):

@@ -27,6 +27,7 @@ def statuses(events: Iterator[Event]) -> list[tuple[str, str]]:
     return [(event.task.cell.problem, event.row["status"]) for event in events if event.row is not None]
 
 
+@pytest.mark.slow
 def test_one_worker_keeps_the_order_and_shares_a_process(host: Host) -> None:
     given = [*tasks(host, "a", "b", families=("time",)), *tasks(host, "c"), *tasks(host, "d", "e", alone=True)]
     events = list(Local().run(given))
@@ -51,6 +52,7 @@ def test_two_workers_run_at_once_what_is_not_timed(host: Host) -> None:
     assert log(host).count("process") == 2
 
 
+@pytest.mark.slow
 def test_each_way_to_end_is_a_status_and_the_next_cell_runs(host: Host) -> None:
     given = tasks(host, "a", "exits", "b", "oom", "leaves", "foreign", "waits", "c")
     rows = [event.row for event in Local(limits=Limits(seconds=3)).run(given) if event.row is not None]
@@ -92,6 +94,7 @@ def test_a_function_of_the_host_with_its_variables(host: Host) -> None:
         call(host, "module:name")
 
 
+@pytest.mark.slow
 def test_the_process_of_a_call_goes_on_with_cells(host: Host) -> None:
     with called(host, "module:name", 1) as (result, process):
         assert result[:2] == ["module:name", [1]]

@@ -161,6 +161,7 @@ class Machine:
             yield Event(task, schema.row(task.cell, "ok", metrics={"peak_bytes": len(self.name)}))
 
 
+@pytest.mark.slow
 def test_each_kind_of_machine_has_a_run_of_all_cells(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plans = [Planned(Cell("derivative_vector_product", "double_backward", "quadratic", n), ("memory",)) for n in (2, 3)]
     record = {"asked": {"on": "ray", "only": "quadratic"}}

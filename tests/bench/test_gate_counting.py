@@ -34,6 +34,7 @@ def test_growth_is_found_on_both_sides_measured_here(tmp_path: Path) -> None:
     assert "backward 1/mm +4" in found.text
 
 
+@pytest.mark.slow
 def test_the_baseline_gate_end_to_end(tmp_path: Path) -> None:
     cells, folder = [fakes.cell_id(n) for n in NAMES], tmp_path / "baselines"
     good, grown = fakes.side(tmp_path, "good", behaviour()), fakes.side(tmp_path, "grown", behaviour(two={"peak": 101}))
@@ -49,6 +50,7 @@ def test_the_baseline_gate_end_to_end(tmp_path: Path) -> None:
     assert against_baseline(grown, cells, folder, tolerance={"peak_bytes": 0.01}).exit == Exit.PASS
 
 
+@pytest.mark.slow
 def test_part_of_a_baseline_is_compared_and_written_by_itself(tmp_path: Path) -> None:
     side = fakes.side(tmp_path, "a", behaviour())
     grown = fakes.side(tmp_path, "b", behaviour(two={"peak": 101}))
@@ -68,6 +70,7 @@ def test_part_of_a_baseline_is_compared_and_written_by_itself(tmp_path: Path) ->
     assert "has none of these cells; --update adds them" in none.findings[0].text
 
 
+@pytest.mark.slow
 def test_a_damaged_baseline_can_be_written_anew_as_a_whole_only(tmp_path: Path) -> None:
     side, folder, cell = fakes.side(tmp_path, "a", behaviour()), tmp_path / "baselines", fakes.cell_id("one")
     against_baseline(side, [cell], folder, update=True)
@@ -91,6 +94,7 @@ def test_an_older_base_that_leaves_no_results_accuses_nobody(tmp_path: Path) -> 
     assert outcome.exit == Exit.PASS
 
 
+@pytest.mark.slow
 def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: Path) -> None:
     """A method that lost an order is broken; a cell that only moved elsewhere in the preset is compared as before."""
     a = {**behaviour(), "lost": {"ns": MS}, "moved": {"ns": MS}, "grown": {"ns": MS}}
@@ -116,6 +120,7 @@ def test_cells_of_the_base_that_the_head_dropped_are_measured_on_both(tmp_path: 
     assert "a cannot list its gate's cells (KeyError: 'mlp')" in found.text
 
 
+@pytest.mark.slow
 def test_a_method_that_only_the_base_has_is_missing(tmp_path: Path) -> None:
     left, right = fakes.side(tmp_path, "a", behaviour()), fakes.side(tmp_path, "b", behaviour())
     for side, methods in ((left, "one two lost three"), (right, "one two three fresh")):

@@ -147,6 +147,7 @@ MADE = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(MADE, min_size=1, max_size=5, unique_by=lambda r: r["cell"]))
 def test_baselines_survive_the_round_trip(made: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -162,6 +163,7 @@ def test_baselines_survive_the_round_trip(made: list[Row]) -> None:
         assert rendered(Path(name), *read.values()) == text
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_baseline_that_was_cut_short_is_damage_wherever_it_was_cut(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

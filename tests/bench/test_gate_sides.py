@@ -55,6 +55,7 @@ def repo(tmp_path: Path) -> Path:
     return top
 
 
+@pytest.mark.slow
 def test_a_tree_is_written_once_and_registers_nothing(repo: Path) -> None:
     cache = trees.cache_folder(repo)
     sha = repository.commit(repo, "HEAD")

@@ -53,6 +53,7 @@ def test_clear_changes_need_hardly_more_pairs_than_any_exact_test_could_do_with(
         assert math.log2(1 / alpha) <= fewest <= math.log2(1 / alpha) + 2.5
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-1, 1), max_size=40), st.floats(0.001, 0.2))
 def test_interval_inverts_the_tests(ratios: list[float], alpha: float) -> None:
     low, high = sequential.interval(ratios, alpha)
@@ -140,6 +141,7 @@ def replay(pairs: list[dict[str, Reading]]) -> dict[str, policy.Verdict]:
     return progress.conclude()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", NOISES)
 def test_identical_code_raises_no_alarm(noise: Noise) -> None:
     alarms = sum(any(v.verdict == "slower" for v in run.values()) for run in runs(noise, 60))
@@ -147,6 +149,7 @@ def test_identical_code_raises_no_alarm(noise: Noise) -> None:
     assert alarms <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "shift", "least"), [(quiet, 0.05, 58), (quiet, 0.10, 60), (two_layouts, 0.20, 55)])
 def test_planted_slowdowns_are_found_and_named(noise: Noise, shift: float, least: int) -> None:
     found = runs(noise, 60, shift)
@@ -154,6 +157,7 @@ def test_planted_slowdowns_are_found_and_named(noise: Noise, shift: float, least
     assert sum(v.verdict == "slower" for run in found for cell, v in run.items() if cell != "c0") <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [heavy, outliers, two_layouts])
 def test_noise_is_called_inconclusive_rather_than_same_or_slower(noise: Noise) -> None:
     """A change of 5% drowned in noise may be missed as "inconclusive", hardly ever passed as "same"."""
@@ -161,6 +165,7 @@ def test_noise_is_called_inconclusive_rather_than_same_or_slower(noise: Noise) -
     assert called_same / 100 <= 2 * Policy().miss_rate
 
 
+@pytest.mark.slow
 def test_a_change_that_does_not_matter_is_never_an_alarm() -> None:
     found = runs(quiet, 100, 0.015)
     # At most in the miss rate of 5%; eleven of 100 or more have probability 1%.

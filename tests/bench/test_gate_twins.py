@@ -29,6 +29,7 @@ from hograd_bench.gate.twins.processes import Worker, WorkerError, environment
 from hograd_bench.scratch import clear_stale
 
 
+@pytest.mark.slow
 def test_identical_sides_pass(tmp_path: Path) -> None:
     outcome, timed = compare(tmp_path, behaviour(), behaviour())
     assert outcome.exit == Exit.PASS, outcome.findings
@@ -36,6 +37,7 @@ def test_identical_sides_pass(tmp_path: Path) -> None:
     assert outcome.counted == 3
 
 
+@pytest.mark.slow
 def test_a_slow_cell_is_named_with_its_size(tmp_path: Path) -> None:
     outcome, timed = compare(tmp_path, behaviour(), behaviour(two={"ns": int(1.05 * MS)}))
     assert outcome.exit == Exit.REGRESSION
@@ -45,6 +47,7 @@ def test_a_slow_cell_is_named_with_its_size(tmp_path: Path) -> None:
     assert timed.verdicts["one"].pairs < timed.verdicts["two"].pairs
 
 
+@pytest.mark.slow
 def test_noise_ends_inconclusive(tmp_path: Path) -> None:
     wild = {name: {"ns": MS, "noise": 30.0} for name in NAMES}
     outcome, _ = compare(tmp_path, wild, wild, Policy(max_pairs=6), counts=False)
@@ -52,6 +55,7 @@ def test_noise_ends_inconclusive(tmp_path: Path) -> None:
     assert set(kinds(outcome).values()) == {"inconclusive"}
 
 
+@pytest.mark.slow
 def test_a_faster_wrong_kernel_fails(tmp_path: Path) -> None:
     wrong = behaviour(two={"ns": MS // 10, "result": [1.0, 2.02]})
     outcome, timed = compare(tmp_path, behaviour(), wrong, counts=False)
@@ -60,6 +64,7 @@ def test_a_faster_wrong_kernel_fails(tmp_path: Path) -> None:
     assert "two" not in timed.verdicts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "result", [[1.0], *(pytest.param([bad, 2.0], marks=pytest.mark.slow) for bad in (math.nan, math.inf))]
 )
@@ -68,6 +73,7 @@ def test_shapes_and_nan_are_compared(tmp_path: Path, result: list[float]) -> Non
     assert kinds(outcome) == {"two": "wrong"}
 
 
+@pytest.mark.slow
 def test_cells_that_come_and_go(tmp_path: Path) -> None:
     a = {**behaviour(two={"status": "unsupported"}), "gone": {"ns": MS}, "never": {"ns": MS, "status": "failed"}}
     b = {**behaviour(one={"status": "unsupported"}), "fresh": {"ns": MS}, "never": {"ns": MS, "status": "failed"}}
@@ -78,6 +84,7 @@ def test_cells_that_come_and_go(tmp_path: Path) -> None:
     assert kinds(exact) == {"one": "broken", "two": "improvement", "gone": "missing", "fresh": "new"}
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
     outcome, timed = compare(tmp_path, behaviour(), behaviour(one={"status": "crash"}), counts=False)
     assert kinds(outcome)["one"] == "broken"
@@ -86,6 +93,7 @@ def test_a_crash_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
     assert outcome.exit == Exit.REGRESSION
 
 
+@pytest.mark.slow
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     left = fakes.side(tmp_path, "a", behaviour(one={"status": "hang"}))
     with Worker(left, environment(1, 1, 0)) as worker:
@@ -98,6 +106,7 @@ def test_a_hang_is_ended(tmp_path: Path) -> None:
     assert not _alive(worker.pid)
 
 
+@pytest.mark.slow
 def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
     lacking = fakes.side(tmp_path, "old", {})
     shutil.rmtree(tmp_path / "old" / "hograd_core")
@@ -110,12 +119,14 @@ def test_a_side_without_a_suite_is_not_comparable(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.slow
 def test_sides_without_a_common_cell_are_not_comparable(tmp_path: Path) -> None:
     outcome, _ = compare(tmp_path, {}, behaviour())
     assert outcome.exit == Exit.NOT_COMPARABLE
     assert "later base" in next(f.text for f in outcome.findings if f.kind == "not comparable")
 
 
+@pytest.mark.slow
 def test_a_kernel_that_goes_wrong_during_its_turns_is_wrong(tmp_path: Path) -> None:
     late = behaviour(two={"wrong_from": 40})
     outcome, timed = compare(tmp_path, behaviour(), late)
@@ -149,6 +160,7 @@ def test_what_was_said_before_the_end_is_read_though_the_request_comes_too_late(
         assert found.value.status == "crashed"
 
 
+@pytest.mark.slow
 def test_time_is_bounded(tmp_path: Path) -> None:
     outcome, _ = compare(tmp_path, behaviour(), behaviour(), Policy(max_seconds=1e-6), counts=False)
     assert outcome.pairs <= 1
@@ -169,6 +181,7 @@ def stretch(workers: Any, seed: int = 1, calls: int = 3, turns: int = 5) -> proc
     return processes.take_turns(*workers, cell, cell, calls, turns, random.Random(seed))
 
 
+@pytest.mark.slow
 def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
     log = tmp_path / "log"
     calls = [{"ns": ns * MS, "log": [str(log), name]} for name, ns in (("a", 1), ("b", 2))]
@@ -184,6 +197,7 @@ def test_sides_alternate_and_who_begins_is_drawn(tmp_path: Path) -> None:
     assert orders == {"aabb" * 6, "bbaa" * 6}  # a turn of each to warm up, then five
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("guilty", [0, 1])
 @pytest.mark.parametrize(
@@ -208,6 +222,7 @@ def test_who_ends_a_stretch_is_blamed(tmp_path: Path, how: str, status: str, gui
                 stretch(workers, seed)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_late_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
     late = behaviour(one={"status": "failed", "from_call": 12})
     outcome, timed = compare(tmp_path, behaviour(), late, counts=False)

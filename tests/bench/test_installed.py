@@ -57,6 +57,7 @@ def test_the_modules_are_those_that_the_extra_brings() -> None:
     assert declared <= here
 
 
+@pytest.mark.slow
 def test_the_kernels_need_torch_alone() -> None:
     code = RUN.split("sys.argv")[0].format(missing=command.BENCH) + (
         "import torch, hograd_core\n"

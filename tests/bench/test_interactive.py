@@ -25,6 +25,7 @@ def tutorial() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "docs" / "tutorial.py"))
 
 
+@pytest.mark.slow
 def test_the_tutorial_measures_every_method(tutorial: dict[str, Any]) -> None:
     frame = tutorial["frame"]
     assert set(frame["status"]) <= {"ok", "unsupported"}
@@ -36,6 +37,7 @@ def test_the_tutorial_measures_every_method(tutorial: dict[str, Any]) -> None:
     assert set(frame["problem"]) == {"energy"}
 
 
+@pytest.mark.slow
 def test_the_tutorial_finds_laws(tutorial: dict[str, Any]) -> None:
     laws = tutorial["laws"].set_index(["method", "metric"])
     assert set(laws["kind"]) == {"exact"}
@@ -43,6 +45,7 @@ def test_the_tutorial_finds_laws(tutorial: dict[str, Any]) -> None:
     assert "<table" in tutorial["laws"]._repr_html_()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs() -> None:
     page = (ROOT / "docs" / "your_project.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"## In Python\n\n```python\n(.*?)```", page, re.DOTALL)

@@ -58,6 +58,7 @@ def test_the_load_of_a_moment_is_taken_out(tmp_path: Path) -> None:
     assert known.steady(frame.drop(columns="gradient_equivalents")).tolist() == [4.0, 9.0, 5.0, 7.0]
 
 
+@pytest.mark.slow
 def test_auto_takes_what_advice_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(known.CACHE, str(tmp_path))
     threads = torch.get_num_threads()

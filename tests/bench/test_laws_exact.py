@@ -146,6 +146,7 @@ def test_any_bilinear_law_is_recovered_and_extrapolates(c, unit):
     assert found.predict({"n": 8 * 32, "depth": 8 * 12}) == f(256, 96)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(

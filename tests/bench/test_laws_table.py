@@ -25,6 +25,7 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_every_series_has_its_law() -> None:
     found = hograd_bench.laws(frame(), ["peak_bytes", "aten_calls"])
     assert list(found.columns) == ["operator", "method", "metric", "law", "kind"]
@@ -49,6 +50,7 @@ def test_a_column_that_is_not_there_is_named() -> None:
         laws.table(frame(), ["peak"])
 
 
+@pytest.mark.slow
 def test_the_package_finds_them_without_torch() -> None:
     code = (
         "import sys, hograd_bench; hograd_bench.laws.fit_exact; hograd_bench.laws.__call__\n"

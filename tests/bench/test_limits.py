@@ -105,11 +105,13 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASSED)
 def test_what_is_within_its_limits_passes_with_torch_alone(limits: Ran, name: str) -> None:
     assert limits.outcomes[name] == Outcome("passed", ""), limits.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_over_fails_and_says_why(limits: Ran, name: str) -> None:
     outcome, *said = REFUSED[name]
@@ -144,6 +146,7 @@ GROWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_growth_is_an_outcome_of_its_own(growth: Ran) -> None:
     assert {name for name in growth.outcomes if "growth over" in name} == {n for n in GROWN if "growth over" in n}
     for name, (outcome, *said) in GROWN.items():
@@ -154,11 +157,13 @@ def test_growth_is_an_outcome_of_its_own(growth: Ran) -> None:
     assert growth.code == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_a_test_asks(run: Run) -> None:
     ran = run(test_lazy=LAZY)
     assert ran.outcomes == {"test_nothing_was_imported": Outcome("passed", "")}, ran.output
 
 
+@pytest.mark.slow
 def test_marks_are_declared() -> None:
     command = [sys.executable, "-m", "pytest", "--markers", "-p", "hograd_bench.sweeps.plugin"]
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -169,6 +174,7 @@ def test_marks_are_declared() -> None:
     assert "@pytest.mark.hograd_growth(" in said
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(run: Run) -> None:
     (example,) = re.findall(r"```python\n(import pytest\n.*?)```", DOCS, re.DOTALL)
     ran = run("--strict-markers", test_example=example)

@@ -96,12 +96,14 @@ def rows(ran: tuple[subprocess.CompletedProcess[str], Path]) -> dict[str, dict[s
     return {row["problem"]: row for row in read}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_is_a_row_that_says_why(name: str, rows: dict[str, dict[str, Any]]) -> None:
     status, reason = EXPECTED[name]
     assert (rows[name]["status"], reason in (rows[name]["reason"] or "")) == (status, True), rows[name]["reason"]
 
 
+@pytest.mark.slow
 def test_no_cell_is_lost_and_nothing_else_is_said(ran: Any, rows: dict[str, dict[str, Any]]) -> None:
     done, _ = ran
     assert set(rows) == set(EXPECTED)
@@ -131,6 +133,7 @@ def test_where_truth_is_in_doubt_counts_and_agreement_are_there(rows: dict[str, 
     assert "truth is in doubt" in taken["missing"]["relative_error"]
 
 
+@pytest.mark.slow
 def test_a_file_without_one_good_problem_is_exit_code_1(tmp_path: Path) -> None:
     arguments = ["--operator", "hvp", "--method", "double_backward", "--n", "4", "--untimed"]
     (tmp_path / "bad.py").write_text(

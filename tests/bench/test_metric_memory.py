@@ -144,6 +144,7 @@ def test_peak_rss_sees_a_planted_block(tmp_path: Path) -> None:
     assert abs(rises[1] - rises[0] - 64 * 2**20) <= 4 * 2**20
 
 
+@pytest.mark.slow
 def test_without_a_high_water_mark_the_reason_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resident, "_CLEAR", tmp_path / "none" / "clear_refs")
     read = resident.measure(Subject(Cell(HVP, "double_backward", "mlp", 4)))

@@ -281,6 +281,7 @@ def test_garbage_of_earlier_work_is_not_charged(process: Any) -> None:
     assert counted(taken) == Expected(40, 40, 1, 40)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_settled_collects_what_its_cells_made() -> None:
     """And leaves the collector as it was."""
 
@@ -298,6 +299,7 @@ def test_a_process_that_has_settled_collects_what_its_cells_made() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 def test_the_profiler_writes_nothing() -> None:
     code = "import torch; from hograd_bench.metrics._allocations import trace; trace(lambda: torch.ones(9))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

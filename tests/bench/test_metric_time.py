@@ -18,6 +18,7 @@ def subject() -> Subject:
     return Subject(Cell("gradient", "autograd", "quadratic", 4, 1))
 
 
+@pytest.mark.slow
 def test_statistics_of_known_samples(subject: Subject) -> None:
     samples = [5.0, 1.0, 2.0, 4.0, 3.0]
     values = timing.measure(subject, lambda call: samples, 7.0).values
@@ -31,12 +32,14 @@ def test_statistics_of_known_samples(subject: Subject) -> None:
     assert values["gradient_equivalents"] == 1.0 / values["gradient_seconds"]
 
 
+@pytest.mark.slow
 def test_every_metric_of_the_family_is_there(subject: Subject) -> None:
     values = timing.measure(subject, lambda call: [1.0]).values
     assert set(values) == {m.name for m in timing.METRICS}
     assert isinstance(values["first_call_seconds"], Missing)
 
 
+@pytest.mark.slow
 def test_samples_are_thinned_evenly_and_bounded(subject: Subject) -> None:
     kept = timing.measure(subject, lambda call: [float(i) for i in range(1, 1001)]).details["samples_seconds"]
     assert len(kept) <= timing.SAMPLES_KEPT
@@ -59,6 +62,7 @@ def test_noisy(samples: list[float], before: float, after: float, noisy: bool) -
     assert timing.is_noisy(samples, before, after) is noisy
 
 
+@pytest.mark.slow
 def test_the_collector_is_off_while_timing_and_as_before_after(subject: Subject) -> None:
     seen = []
     timing.measure(subject, lambda call: seen.append(gc.isenabled()) or [1.0])

@@ -86,6 +86,7 @@ def test_the_packages_that_the_project_names_are_there():
     assert {"jax", "jax_jet"} <= {m.name for m in peers.peers()["jax"].methods}
 
 
+@pytest.mark.slow
 def test_no_peer_is_imported_by_looking_at_its_file():
     code = "import sys; from hograd_bench.peers import peers; peers(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -120,6 +121,7 @@ def test_every_method_of_a_peer_enters_a_contest_and_every_contest_has_hograds_e
     assert {(m.operator, m.name) for p in peers.peers().values() for m in p.methods} <= used
 
 
+@pytest.mark.slow
 def test_no_registry_of_hograd_knows_of_peers():
     theirs = {m.name for p in peers.peers().values() for m in p.methods}
     for operator in hograd_core.operators().values():
@@ -188,6 +190,7 @@ def test_a_task_says_what_its_problem_lacks():
     assert torch.equal(torch.cat([p.reshape(-1) for p in parts]), digits.v)
 
 
+@pytest.mark.slow
 def test_a_right_result_is_timed_weighed_and_counted_as_any_methods(measured):
     row = measured(right)
     assert row["status"] == "ok"
@@ -202,6 +205,7 @@ def test_a_right_result_is_timed_weighed_and_counted_as_any_methods(measured):
     assert row["missing"]["f_calls"] == "p takes no f"
 
 
+@pytest.mark.slow
 def test_a_list_of_parts_is_one_vector_and_another_form_is_what_the_peer_says(measured):
     assert measured(lambda task: list(right(task).split(2)))["status"] == "ok"
     assert measured(lambda task: {"v": right(task)}, tensors=lambda result: result["v"])["status"] == "ok"
@@ -235,6 +239,7 @@ def test_another_function_is_found_before_its_result_is_looked_at(measured):
     assert row["reason"].startswith("its function is another one")
 
 
+@pytest.mark.slow
 def test_an_instrument_of_another_framework_has_names_of_its_own_and_pytorchs_see_nothing(measured):
     row = measured(right, framework="JAX", readings=lambda: {"xla_peak_bytes": 7, "compile_seconds": 0.5})
     assert row["status"] == "ok"
@@ -244,6 +249,7 @@ def test_an_instrument_of_another_framework_has_names_of_its_own_and_pytorchs_se
     assert measured(right)["missing"]["xla_peak_bytes"] == "the peer has no such figure"
 
 
+@pytest.mark.slow
 def test_an_instrument_that_fails_is_no_failure_of_the_method(measured):
     def broken():
         raise ValueError("no such counter")
@@ -294,6 +300,7 @@ def test_the_minimum_on_paper_is_one_and_an_unknown_one_is_refused():
         plan.expand(plan.Sweep("local_minimum", problems=("quadratic",)))
 
 
+@pytest.mark.slow
 def test_the_command_names_peers_where_it_is_asked_and_what_pip_installs():
     listed = json.loads(CliRunner().invoke(app, ["list", "--peers", "--json"]).stdout)["peers"]
     assert "curvlinops-for-pytorch" in next(p for p in listed if p["name"] == "curvlinops")["requires"]

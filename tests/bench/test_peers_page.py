@@ -64,6 +64,7 @@ def findings(frame):
     return [contests.finding(rows) for rows in contests.contests(frame)]
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_command_makes_of_the_committed_run(monkeypatch):
     monkeypatch.chdir(ROOT)
     run = newest_run(Path("results/reference"))

@@ -30,6 +30,7 @@ def test_theirs(planned, measured, number):
 """
 
 
+@pytest.mark.slow
 def test_foreign_fixtures_of_any_name_are_theirs(tmp_path: Path) -> None:
     (tmp_path / "test_foreign.py").write_text(FOREIGN, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", plugin.__name__, str(tmp_path)]

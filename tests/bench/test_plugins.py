@@ -32,6 +32,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_is_measured_where_it_is_installed(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n# my_library/hograd_plugin.py\n(.*?)```", DOCS, re.DOTALL)
     (entry,) = re.findall(r"```toml\n\[project.entry-points.hograd\]\nmy_library = \"(.*?)\"\n```", DOCS)

@@ -99,6 +99,7 @@ def test_known_problems_have_closed_forms_of_every_kind() -> None:
         assert closed.tensor is not None or param.values[0].name == "mlp"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", KNOWN)
 def test_closed_form_agrees_with_nested_autograd(problem: Problem) -> None:
     one_size = set(problem.sizes) == {"n"}

@@ -47,6 +47,7 @@ def instances(problem: Problem, spec: Spec, dtype: torch.dtype) -> tuple[Instanc
     return problem.instance(spec, dtype), problem.instance(spec, dtype, precise=True)
 
 
+@pytest.mark.slow
 def test_all_required_problems_are_discovered() -> None:
     missing = REQUIRED - set(OURS)
     assert not missing, f"not discovered: {sorted(missing)}"
@@ -79,6 +80,7 @@ def test_record_is_complete(problem: Problem) -> None:
             assert sum(counts.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_builds_in_every_dtype_without_promotion(problem: Problem, dtype: torch.dtype) -> None:
@@ -99,6 +101,7 @@ def test_builds_in_every_dtype_without_promotion(problem: Problem, dtype: torch.
         assert torch.isfinite(instance.x).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_precise_instance_is_the_rounded_one_in_float64(problem: Problem, dtype: torch.dtype) -> None:
@@ -158,6 +161,7 @@ def test_extras_describe_the_same_function(problem: Problem) -> None:
     torch.testing.assert_close(value.detach(), instance.f(instance.x), rtol=1e-14, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_well_conditioned_in_float32(problem: Problem) -> None:
     """Derivatives along v up to order 5 lose at most three digits in float32, even for deep instances."""

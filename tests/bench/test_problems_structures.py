@@ -155,6 +155,7 @@ def test_what_remembers_its_further_arguments_is_wrong(monkeypatch: pytest.Monke
     assert "halved in place, as if it remembered earlier calls" in row["reason"]
 
 
+@pytest.mark.slow
 def test_peers_and_prepared_kernels_refuse_a_batch_and_take_a_structure() -> None:
     batch = Cell("derivative_vector_product", "double_backward", "sample_losses", 2, 2, 1, 3, preparation="graph")
     row = measure.measure(batch, ("accuracy",))

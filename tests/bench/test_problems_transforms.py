@@ -33,6 +33,7 @@ def rows(instance: Instance) -> Tensor:
     return torch.stack(out).reshape(x.shape * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", TRANSFORMED)
 def test_torch_func_agrees_with_autograd_at_order_two(problem: Problem) -> None:
     instance = problem.instance(SMALL)
@@ -93,6 +94,7 @@ def test_fused_attention_equals_the_explicit_one() -> None:
         torch.testing.assert_close(grad(fused.f)(fused.x), grad(explicit.f)(explicit.x), rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_fused_attention_has_a_second_order_truth() -> None:
     explicit = problems.get("attention_loss").instance(SMALL)
     precise = problems.get(FUSED).instance(SMALL, precise=True)

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow
 def test_two_commands_find_the_law_and_foretell(tmp_path: Path) -> None:
     section = README.read_text(encoding="utf-8").split("### Its law", 1)[1].split("\n## ", 1)[0]
     source, commands, said = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)

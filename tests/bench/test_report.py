@@ -14,7 +14,7 @@ from hograd_bench import claims, metrics, report, store
 from hograd_bench.report import cells, export, history, palette, summary, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.data import MOST_CELLS, report_data
-from hograd_bench.report.figures import best, bounds, figures, pareto
+from hograd_bench.report.figures import bounds, figures, pareto
 from hograd_bench.report.page import template
 from hograd_bench.report.style import log_ticks, spread, style
 from rich.console import Console
@@ -34,6 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return base, made.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_link_has_a_target_and_every_id_is_unique(built: tuple[Path, str]) -> None:
     page = fakes.Page(built[1])
     inside = [link[1:] for link in page.links if link.startswith("#") and link != "#closed"]
@@ -61,8 +62,8 @@ def test_hostile_strings_stay_text(built: tuple[Path, str]) -> None:
 
 def test_every_kind_of_section_is_there(built: tuple[Path, str]) -> None:
     ids = set(fakes.Page(built[1]).ids)
-    wanted = "answers advice run-diff unsupported runs cells environment dimension length orders gradients pareto best"
-    for name in f"{wanted} composition roofline accuracy history".split():
+    wanted = "answers advice run-diff unsupported runs cells environment problems dimension length orders gradients"
+    for name in f"{wanted} pareto noise composition roofline accuracy history".split():
         assert name in ids, name
 
 
@@ -209,16 +210,39 @@ def test_a_logarithmic_axis_has_ticks_to_read(low: float, high: float, base: int
     assert low <= ticks[0] <= ticks[-1] <= high
 
 
-def test_the_map_of_best_methods_has_no_approximation(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_first_screen_names_no_approximation(tmp_path: Path) -> None:
     made = fakes.rows("a")
     for row in made:
         if row["metrics"] and "/jvp_of_grad/" in row["cell"]:
             row["metrics"].update(seconds_min=1e-9, peak_bytes=1, tolerance=0.1)
     fakes.write(tmp_path / "results", "a", made)
-    what = report_data(store.load(tmp_path / "results"))
-    drawn = [panel for figure in best.draw(what) for panel in figure.panels]
-    assert drawn
-    assert not [panel for panel in drawn if "jvp_of_grad" in panel]
+    page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    first = page[page.index('<section id="advice">') : page.index('<section id="answers">')]
+    assert "double_backward" in first
+    assert "jvp_of_grad" not in first
+
+
+@pytest.mark.slow
+def test_problems_of_ones_own_come_first_and_claims_are_a_line(tmp_path: Path) -> None:
+    """Each row of them with its figures, the fastest first and marked, and what is not right with its reason."""
+    made = [row for row in fakes.rows("a") if row["problem"] == "sin_chain" and row["order"] == 2]
+    bad = {**made[0], "status": "wrong", "reason": "off by 3"}
+    made = [*made[1:], bad]
+    for row in made:
+        row["problem"], row["cell"] = "my_loss", row["cell"].replace("sin_chain", "my_loss")
+    fakes.write(tmp_path / "results", "a", made, plan={"problem_files": ["mine.py"], "problems": {"my_loss": "0"}})
+    page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    assert page.index('<section id="own">') < page.index('<section id="advice">') < page.index('<section id="answers">')
+    mine = page[page.index('<section id="own">') : page.index('<section id="advice">')]
+    assert mine.count("<tr") - mine.count("<thead>") == len(made)
+    assert "off by 3" in mine
+    marked = re.findall(r'<tr class="marked">.*?<th scope="row"><a href="#c\d+">(\w+)</a>', mine)
+    # At n = 8 the fastest method's row is wrong: the next is the best there.
+    assert sorted(set(marked)) == ["double_backward", "functional_vhp"]
+    claimed = page[page.index('<section id="answers">') :]
+    assert re.search(r"<summary>(\d+) of \1 claims wait for cells", claimed)
+    assert "--run</code> measures them" in claimed
 
 
 def test_bounds_are_in_evaluations_of_f(tmp_path: Path) -> None:

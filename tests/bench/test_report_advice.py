@@ -6,18 +6,19 @@ import math
 
 import pandas as pd
 import pytest
-from hograd_bench.report import advice
+from hograd_bench.report import advice, slowdowns
 from hograd_bench.report.data import approximations
 
 
 @pytest.fixture
 def two_ways() -> pd.DataFrame:
-    """HVP: 1 s, 8 kB; Hessian: 5 s, 80 kB; at n = 32."""
+    """HVP: 1 s, 8 MB; Hessian: 5 s, 80 MB; at n = 32."""
     common = {"problem": "p", "n": 32, "depth": 1, "batch": 1, "order": 2, "machine": "m", "dtype": "float32",
-              "device": "cpu", "threads": 1, "numel": 32.0, "anchor": "c0", "tolerance": 1e-4}  # fmt: skip
+              "device": "cpu", "threads": 1, "numel": 32.0, "anchor": "c0", "tolerance": 1e-4,
+              "preparation": "eager"}  # fmt: skip
     ways = [
-        ("derivative_vector_product", "a", 1.0, 8e3), ("derivative_vector_product", "b", 1.5, 4e3),
-        ("derivative_tensor", "full", 5.0, 8e4), ("derivative_tensor", "lean", 9.0, 2e4),
+        ("derivative_vector_product", "a", 1.0, 8e6), ("derivative_vector_product", "b", 1.5, 4e6),
+        ("derivative_tensor", "full", 5.0, 8e7), ("derivative_tensor", "lean", 9.0, 2e7),
     ]  # fmt: skip
     return pd.DataFrame(
         [{**common, "operator": o, "method": m, "seconds_min": s, "peak_bytes": b} for o, m, s, b in ways]
@@ -27,9 +28,9 @@ def two_ways() -> pd.DataFrame:
 def test_advice_depends_on_the_number_of_products(two_ways: pd.DataFrame) -> None:
     picks = {n.title: n.situations[0].picks[-1].method for n in advice.advise(two_ways)}
     assert picks == {
-        "one product Dᵏf·v⋯v": "a",
+        "one product Dᵏf·v⋯v (k = 2: an HVP)": "a",
         "ten such products": "full",
-        "n products, or all of the tensor": "full",
+        "all of the tensor, or n products (k = 2: the Hessian)": "full",
     }
 
 
@@ -82,11 +83,11 @@ def test_an_approximation_stays_one_where_no_tolerance_was_recorded(two_ways: pd
 
 def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.DataFrame) -> None:
     a, b, *_ = (two_ways[two_ways["method"] == m] for m in ("a", "b"))
-    larger = pd.concat([a.assign(problem="q", peak_bytes=8e6), b.assign(problem="q")])
+    larger = pd.concat([a.assign(problem="q", peak_bytes=8e9), b.assign(problem="q")])
     need = advice.advise(pd.concat([a, b, larger]))[0]
     picks = {limit: pick.method for limit, pick in zip(need.budgets, need.situations[0].picks, strict=True)}
     assert picks.pop(math.inf) == "a"
-    between = [method for limit, method in picks.items() if 8e3 <= limit < 8e6]
+    between = [method for limit, method in picks.items() if 8e6 <= limit < 8e9]
     assert between == ["b"] * len(between)
     assert between
 
@@ -94,7 +95,33 @@ def test_advice_holds_it_against_a_method_that_it_does_not_fit(two_ways: pd.Data
 def test_a_point_where_nothing_fits_is_held_against_no_method(two_ways: pd.DataFrame) -> None:
     """ "a" does not fit where nobody fits; "full" was never tried there, and is no better for it."""
     a, full = (two_ways[two_ways["method"] == m] for m in ("a", "full"))
-    large = [a.assign(problem=f"p{i}", peak_bytes=1e9) for i in range(2)]
+    large = [a.assign(problem=f"p{i}", peak_bytes=1e12) for i in range(2)]
     need = advice.advise(pd.concat([a, full, *large]))[0]
     for budget, pick in zip(need.budgets, need.situations[0].picks, strict=True):
-        assert pick.method == ("a" if budget >= 8e3 else "")
+        assert pick.method == ("a" if budget >= 8e6 else "")
+
+
+def test_the_next_best_is_named_with_what_it_takes(two_ways: pd.DataFrame) -> None:
+    pick = advice.advise(two_ways)[0].situations[0].picks[-1]
+    assert (pick.words, pick.next_best, pick.slower) == ("a", "b", 1.5)
+    assert (pick.dimension, pick.seconds, pick.peak) == (32, 1.0, 8e6)
+    assert pick.figures == "1 s, 7.63 MiB", "nothing is said of gradients that were not measured"
+
+
+def test_a_prepared_method_is_another_way(two_ways: pd.DataFrame) -> None:
+    prepared = two_ways[two_ways["method"] == "b"].assign(preparation="compiled", seconds_min=0.5)
+    pick = advice.advise(pd.concat([two_ways, prepared]))[0].situations[0].picks[-1]
+    assert (pick.words, pick.next_best) == ("b, compiled", "a")
+
+
+def test_memory_is_spoken_of_in_tiers_that_decide() -> None:
+    assert advice.budgets_of([8e6, 8e7]) == (2.0**24, 2.0**26, math.inf)
+    assert advice.budgets_of([100.0, 2000.0]) == (math.inf,), "below a mebibyte nobody counts"
+    assert advice.budgets_of([math.nan]) == (math.inf,)
+
+
+def test_times_of_the_fastest_are_geometric_means_over_problems(two_ways: pd.DataFrame) -> None:
+    other = two_ways.assign(problem="q", seconds_min=[2.0, 2.0, 2.0, 2.0])
+    (need, *_) = advice.advise(pd.concat([two_ways, other]))
+    lines = {method: float(rows["times"].iloc[0]) for method, _, rows in slowdowns.slowdowns(need.rows, 2)}
+    assert lines == pytest.approx({"a": 1.0, "b": 1.5**0.5, "full": 5.0**0.5, "lean": 3.0})

@@ -44,6 +44,7 @@ def test_every_timed_row_is_there_with_its_own_figures(run: store.Results, docum
         assert f"/{row['method']}/" not in benchmark["group"]
 
 
+@pytest.mark.slow
 def test_pytest_benchmark_compares_them(document: dict[str, list[dict]], tmp_path: Path) -> None:
     few = {**document, "benchmarks": document["benchmarks"][:3]}
     (tmp_path / "times.json").write_text(json.dumps(few, allow_nan=False), encoding="utf-8")

@@ -76,7 +76,7 @@ def test_loads_without_errors_and_hides_nothing_that_matters(page: Any) -> None:
     assert page.title == "hograd report"
     assert script(page, "document.querySelectorAll('.verdict').length") > 10
     assert script(page, "document.querySelectorAll('img').length") == 0
-    visible = "[...document.querySelectorAll('section figure')].filter(f => f.offsetParent !== null).length"
+    visible = "[...document.querySelectorAll('.pictures figure')].filter(f => f.offsetParent !== null).length"
     sections = script(page, "document.querySelectorAll('.pictures').length")
     assert script(page, visible) == sections, "one picture a section"
 
@@ -91,6 +91,24 @@ def test_choosers_change_the_picture(page: Any) -> None:
     after = script(page, data)
     assert len(before) == len(after) == 1
     assert before != after
+
+
+def test_the_picker_names_what_the_tables_say(page: Any) -> None:
+    """Whatever is needed: its answer is a square of the tables, and each choice leads to another."""
+    assert page.find_element("id", "picker").is_displayed()
+    seen = set()
+    for place in range(script(page, "document.querySelectorAll('#picker select')[0].options.length")):
+        page.execute_script(
+            "const s = document.querySelector('#picker select'); s.selectedIndex = arguments[0];"
+            "s.dispatchEvent(new Event('change'))", place,
+        )  # fmt: skip
+        said = script(page, "document.querySelector('#picker [role=status]').textContent")
+        need = script(page, "document.querySelector('#picker select').value")
+        squares = f"[...document.querySelectorAll('table.advice')].find(t => t.dataset.need === {need!r}).textContent"
+        assert said.strip()
+        assert said in script(page, squares)
+        seen.add(said)
+    assert len(seen) > 1
 
 
 def test_choosers_offer_what_there_is_and_leave_what_is_further_left(page: Any) -> None:

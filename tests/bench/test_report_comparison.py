@@ -46,6 +46,7 @@ def test_an_unknown_run_is_an_error(tmp_path: Path) -> None:
         report.build_comparison(two(tmp_path), tmp_path, "a", "1999")
 
 
+@pytest.mark.slow
 def test_a_run_compared_with_itself_is_a_doubt(tmp_path: Path) -> None:
     results = two(tmp_path)
     says = "A and B are one run, b, so that nothing can differ; name two"

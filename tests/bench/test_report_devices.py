@@ -39,6 +39,7 @@ def section(page: str, name: str) -> str:
     return found[0]
 
 
+@pytest.mark.slow
 def test_figures_name_every_device_and_compare_time_bytes_and_energy(page: str) -> None:
     figure = re.search(r'<figure id="devices-0.*?</figure>', section(page, "devices"), re.DOTALL)
     assert figure is not None
@@ -48,6 +49,7 @@ def test_figures_name_every_device_and_compare_time_bytes_and_energy(page: str) 
     assert len(re.findall(r'<a href="#c\d+"', figure[0])) > 20
 
 
+@pytest.mark.slow
 def test_the_line_of_each_device_is_its_fastest_method(results: Path) -> None:
     what = report_data(store.load(results))
     drawn = next(d for d in devices.draw(what) if d.title.startswith("Hessian-vector product"))
@@ -65,15 +67,17 @@ def test_two_machines_of_one_model_are_told_apart(tmp_path: Path) -> None:
     assert set(devices.places(what, what.rows)) == {"Same GPU aaaaaa", "Same GPU bbbbbb"}
 
 
+@pytest.mark.slow
 def test_advice_is_given_for_each_device_of_each_machine(results: Path, page: str) -> None:
     needs = advice.advise(report_data(store.load(results)).ok)
     places = {"cpu of test-machine-0123456789", "cuda of gpu-machine-aaaaaaaaaa", "cuda of gpu-machine-bbbbbbbbbb"}
     assert {n.device for n in needs} == places
     points = {n.device: max(p.points for s in n.situations for p in s.picks) for n in needs}
     assert len(set(points.values())) == 1, "each speaks for itself"
-    assert "You need one product Dᵏf·v⋯v, on cuda of gpu-machine-aaaaaaaaaa" in section(page, "advice")
+    assert "You need one product Dᵏf·v⋯v (k = 2: an HVP), on cuda of gpu-machine-aaaaaaaaaa" in section(page, "advice")
 
 
+@pytest.mark.slow
 def test_verdicts_judge_devices_as_cases_of_their_own(page: str) -> None:
     answers = section(page, "answers")
     assert "device cuda" in answers
@@ -91,6 +95,7 @@ def test_table_and_evidence_show_the_device_and_its_metrics(page: str) -> None:
     assert "gpu_celsius: NVML does not report a temperature" in evidence
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_verdict_is_of_the_machine_it_speaks_about(tmp_path: Path) -> None:
     """Two machines measured the same cells, one with three times the bytes: each case links to its own rows."""
     for machine, factor in (("aaa", 1), ("zzz", 3)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import report_fakes as fakes
 import seaborn
-from hograd_bench import claims, laws, store
+from hograd_bench import claims, laws, store, units
 from hograd_bench.report import figures, history
 from hograd_bench.report.data import ReportData, positive, report_data
 from hograd_bench.report.figures import _contract
@@ -47,10 +48,11 @@ AXES: dict[str, tuple[Column | None, Column | None]] = {  # figure -> x, y; None
     "batch": (of("batch"), None), "threads": (of("threads"), None), "devices": (None, None),
     "pareto": (of("peak_bytes"), of("seconds_min")), "gradients": (of("gradient_equivalents"), None),
     "accuracy": (lambda r: max(float(r["relative_error"]), 1e-18), None), "bounds": (operations, None),
-    "roofline": (lambda r: r["flops"] / r["moved_bytes"], None), "best": (None, of("peak_bytes")),
+    "roofline": (lambda r: r["flops"] / r["moved_bytes"], None),
+    "noise": (lambda r: math.log10(r["seconds_min"]), None),
 }  # fmt: skip
-UNLINKED = {"composition", "history"}
-"""Whose marks are sums of many rows: tests of their own."""
+UNLINKED = {"composition", "history", "problems"}
+"""Whose marks are no markers of rows: tests of their own."""
 
 
 def add_devices(base: Path) -> None:
@@ -92,7 +94,7 @@ def drawn(source: ReportData, monkeypatch: pytest.MonkeyPatch, *names: str) -> l
 
 
 def marks(axes: Axes) -> Iterator[tuple[str, float, float]]:
-    """(Anchor, x, y) of what leads to evidence: markers, and the lower ends of bars."""
+    """(Anchor, x, y) of the markers that lead to evidence."""
     for found in axes.collections:
         urls = found.get_urls()
         if isinstance(found, PathCollection) and any(urls):
@@ -100,9 +102,6 @@ def marks(axes: Axes) -> Iterator[tuple[str, float, float]]:
             assert len(urls) == len(places), "a marker a row"
             for url, (x, y) in zip(urls, places, strict=True):
                 yield url[1:], float(x), float(y)
-    for bar in axes.patches:
-        if bar.get_url():
-            yield bar.get_url()[1:], float(bar.get_x()), float(bar.get_y())
 
 
 def check_marks(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
@@ -111,7 +110,7 @@ def check_marks(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
     count = 0
     for name, axes in panels:
         figure = name.split("-")[0]
-        if figure in UNLINKED or name.endswith("-r"):
+        if figure in UNLINKED:
             continue
         x_of, y_of = AXES[figure]  # a new figure says here what it plots
         y_of = y_of or TITLED.get(axes.get_title(loc="left"))
@@ -141,7 +140,7 @@ def check_lines(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
         metric = {"Time of a call": "seconds_min", "Time in gradients": "gradient_equivalents"}.get(
             axes.get_title(loc="left"), "peak_bytes"
         )
-        if variable is None or name.endswith("-r"):
+        if variable is None:
             continue
         for found, points in zip(axes.lines, axes.collections, strict=True):
             count += 1
@@ -167,15 +166,30 @@ def check_all(source: ReportData, panels: list[tuple[str, Axes]]) -> None:
     assert check_lines(source, panels) > 10
 
 
-def test_every_marker_and_bar_lies_where_its_row_says(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_every_marker_lies_where_its_row_says(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     check_all(source, drawn(source, monkeypatch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [pytest.param("x", marks=pytest.mark.slow), "y"])
-@pytest.mark.parametrize("which", ["scatterplot", "lineplot", "stripplot"])
+@pytest.mark.parametrize("which", ["scatterplot", "plot", "stripplot"])
 def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.write(tmp_path, "run", fakes.rows("run"))
     found = report_data(store.load(tmp_path))
+    if which == "plot":
+        plot = Axes.plot
+        factor = {"x": (3.7, 1), "y": (1, 3.7)}[axis]
+        monkeypatch.setattr(Axes, "plot", lambda self, x, y, **k: plot(self, factor[0] * x, factor[1] * y, **k))
+    else:
+        monkeypatch.setattr(seaborn, which, moving(which, axis))
+    panels = drawn(found, monkeypatch, "dimension", "gradients", "accuracy")
+    with pytest.raises(AssertionError):
+        check_all(found, panels)
+
+
+def moving(which: str, axis: str) -> Callable[..., Any]:
+    """A function of seaborn that plots each row at 3.7 times its place."""
     whole = getattr(seaborn, which)
 
     def wrong(data: pd.DataFrame, **given: Any) -> Any:
@@ -184,12 +198,10 @@ def test_a_planted_factor_is_found(which: str, axis: str, tmp_path: Path, monkey
             moved = data.assign(place=data["place"].max() - data["place"])
         return whole(data=moved, **given)
 
-    monkeypatch.setattr(seaborn, which, wrong)
-    panels = drawn(found, monkeypatch, "dimension", "gradients", "accuracy")
-    with pytest.raises(AssertionError):
-        check_all(found, panels)
+    return wrong
 
 
+@pytest.mark.slow
 def test_lines_between_devices_join_their_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes.write(tmp_path, "cpu", fakes.rows("cpu"))
     add_devices(tmp_path)
@@ -200,20 +212,47 @@ def test_lines_between_devices_join_their_markers(tmp_path: Path, monkeypatch: p
             assert np.column_stack(line.get_data()) == pytest.approx(np.ma.filled(points.get_offsets())), name
 
 
-def test_blocks_of_the_map_end_where_the_next_begins(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_squares_of_the_map_are_speeds(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
-    for name, axes in drawn(source, monkeypatch, "best"):
-        columns: dict[float, list[Any]] = {}
-        for bar in axes.patches:
-            columns.setdefault(bar.get_x(), []).append(bar)
-        for bars in columns.values():
-            bars.sort(key=lambda bar: bar.get_y())
-            ends = [bar.get_y() + bar.get_height() for bar in bars]
-            starts = [float(rows.loc[bar.get_url()[1:], "peak_bytes"]) for bar in bars]
-            assert ends[:-1] == pytest.approx(starts[1:]), name
-            assert ends[-1] == pytest.approx(axes.get_ylim()[1]), name
+    panels = drawn(source, monkeypatch, "problems")
+    assert panels
+    for name, axes in panels:
+        squares = np.asarray(axes.collections[0].get_array())
+        methods, problems = ([t.get_text() for t in side] for side in (axes.get_yticklabels(), axes.get_xticklabels()))
+        linked = [told for told in axes.texts if told.get_url()]
+        assert len(linked) == np.isfinite(np.ma.filled(squares, np.nan)).sum() > 3, name
+        for told in linked:
+            row = rows.loc[told.get_url()[1:]]
+            x, y = (int(at) for at in told.get_position())
+            assert row["method"].startswith(methods[y].split(",")[0].rstrip("…")), name
+            assert row["problem"].startswith(problems[x].rstrip("…")) or "<" in row["problem"], name
+            like = ["operator", "problem", "order", "n", "depth", "batch", "dtype", "device", "threads", "machine"]
+            same = rows[(rows[like] == row[like]).all(axis=1) & (rows["method"] == "double_backward")]
+            same = same[same["preparation"] == "eager"]
+            if len(same):
+                speed = same["seconds_min"].iloc[0] / row["seconds_min"]
+                assert told.get_text() == units.figures(speed), name
+                assert squares[y, x] == pytest.approx(np.clip(np.log2(speed), -3, 3)), name
 
 
+def test_violins_span_their_rounds(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extent of each method's density is that of the logarithms of its rounds."""
+    rows = source.rows.set_index("anchor")
+    panels = drawn(source, monkeypatch, "noise")
+    assert panels
+    for name, axes in panels:
+        (points,) = [c for c in axes.collections if isinstance(c, PathCollection)]
+        for url, (_, place) in zip(points.get_urls(), np.asarray(points.get_offsets()), strict=True):
+            rounds = np.log10(rows.loc[url[1:], "details"]["samples_seconds"])
+            extents = [
+                (path.vertices[:, 0].min(), path.vertices[:, 0].max())
+                for violin in axes.collections if not isinstance(violin, PathCollection)
+                for path in violin.get_paths() if abs(path.vertices[:, 1].mean() - place) < 0.4
+            ]  # fmt: skip
+            assert any(found == pytest.approx((rounds.min(), rounds.max()), rel=1e-6) for found in extents), name
+
+
+@pytest.mark.slow
 def test_bars_of_the_composition_are_its_shares(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
     panels = drawn(source, monkeypatch, "composition")

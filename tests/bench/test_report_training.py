@@ -86,6 +86,7 @@ def test_a_step_without_its_plain_one_or_without_any_other_is_left_out(tmp_path:
     assert list(training.pictures(seen(tmp_path / "d", fakes.rows(RUN)))) == []
 
 
+@pytest.mark.slow
 def test_an_approximation_that_is_no_faster_is_not_offered_and_noise_is_marked(tmp_path: Path) -> None:
     made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick", "rough")]
     made[-1]["metrics"].update(seconds_min=1.0, gradient_equivalents=9.0, noisy=True)
@@ -113,6 +114,7 @@ def test_settings_are_not_mixed(tmp_path: Path) -> None:
     assert one.points[0].pick.steps == pytest.approx(2.5)
 
 
+@pytest.mark.slow
 def test_a_missing_peak_is_a_dash_and_not_a_number(tmp_path: Path) -> None:
     made = [row("critic_training_step", "critic_loss", m, 4) for m in ("plain", "quick")]
     for r in made:
@@ -144,6 +146,7 @@ def test_the_page_has_the_section_with_links_and_figures(tmp_path: Path) -> None
     assert targets <= set(re.findall(r'id="(c\d+)"', page))
 
 
+@pytest.mark.slow
 def test_the_summary_has_a_line_a_workload(tmp_path: Path) -> None:
     fakes.write(tmp_path / "results", RUN, rows())
     report.build(tmp_path / "results", tmp_path / "reports", markdown=tmp_path / "job.md")
@@ -152,6 +155,7 @@ def test_the_summary_has_a_line_a_workload(tmp_path: Path) -> None:
     assert "<" not in said
 
 
+@pytest.mark.slow
 def test_no_section_where_nothing_was_measured(tmp_path: Path) -> None:
     fakes.write(tmp_path / "results", RUN, fakes.rows(RUN))
     page = report.build(tmp_path / "results", tmp_path / "reports").path.read_text(encoding="utf-8")

@@ -266,6 +266,7 @@ def verdict(read: Any, value: Any) -> Any:
         return error
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(field=st.sampled_from(sorted(good())), value=json_values)
 def test_any_value_in_any_field_is_a_row_or_a_schema_error(field: str, value: Any) -> None:

@@ -39,6 +39,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return read
 
 
+@pytest.mark.slow
 def test_a_second_read_takes_the_copies_and_finds_the_same(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(10):
         with store.create_run(results, ENV, f"r{index:02}") as run:

@@ -67,6 +67,7 @@ def test_a_forgotten_run_closes_its_file(results: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+@pytest.mark.slow
 def test_a_line_torn_at_some_bytes_loses_itself_alone(results: Path) -> None:
     torn_lines(results, every=7)
 
@@ -244,6 +245,7 @@ def test_two_processes_append_to_one_run_at_once(results: Path, run: store.Run) 
     assert not (run.path / store.TORN).exists()
 
 
+@pytest.mark.slow
 def test_two_runs_start_in_one_results_folder_at_once(results: Path) -> None:
     def work() -> None:
         for _ in range(10):
@@ -257,6 +259,7 @@ def test_two_runs_start_in_one_results_folder_at_once(results: Path) -> None:
     assert found.rows["run"].nunique() == 30
 
 
+@pytest.mark.slow
 def test_kill_9_at_twenty_moments_loses_at_most_the_row_in_flight(results: Path, run: store.Run) -> None:
     """Each writer says over a pipe which row is written; what was said before it died must be there, in order."""
     rng = random.Random(0)

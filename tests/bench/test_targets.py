@@ -214,6 +214,7 @@ def test_what_f_raises_elsewhere_does_not_lose_it() -> None:
     assert signs(f, torch.ones(3)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["double_backward", "jvp_of_grad"])
 def test_a_function_that_ignores_x_has_a_derivative_of_zero(method: str) -> None:
     with declared(Target(Request("mine"), Example(lambda x: torch.ones(3).sum(), torch.ones(3)))) as name:
@@ -223,6 +224,7 @@ def test_a_function_that_ignores_x_has_a_derivative_of_zero(method: str) -> None
     assert row["metrics"]["gradient_equivalents"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "name"),
     [(nn.Dropout(0.5), "dropout in training mode"), (nn.BatchNorm1d(3), "batch norm in training mode")],

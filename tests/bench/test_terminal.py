@@ -32,6 +32,7 @@ def hvp(n: int, method: str = "double_backward") -> Cell:
     return Cell("derivative_vector_product", method, "sin_chain", n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "line"), [(name, line) for name, lines in EXAMPLES.items() for line in lines])
 def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None:
     name, *arguments = shlex.split(line)
@@ -83,6 +84,7 @@ def test_compare_has_a_line_a_change_the_largest_first_and_ids_whole(tmp_path: P
     assert lines[at + 1] == f"      2×  seconds_min 1 µs → 2 µs  {hvp(8).id}"
 
 
+@pytest.mark.slow
 def test_claims_are_a_line_each_and_the_reasons_are_asked_for(tmp_path: Path) -> None:
     a_run(tmp_path, *((hvp(n), "ok", None, {"peak_bytes": 8 * n}) for n in (8, 16, 24)))
     said = invoke("claims", "--results", str(tmp_path), COLUMNS="60")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hograd_bench.metrics import metrics
 
 
@@ -27,5 +28,6 @@ def exact(folder: Path, workers: int) -> bytes:
     return json.dumps(kept).encode()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes(tmp_path: Path) -> None:
     assert exact(tmp_path / "one", 1) == exact(tmp_path / "two", 2)

@@ -41,11 +41,13 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), PROBLEMS, ids=str)
 def test_every_method_agrees_with_the_reference(name: str, dtype: torch.dtype) -> None:
     agrees(name, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "shape"), [(1, ()), (1, (1, 1)), (4, (2, 2)), (6, (1, 3, 2))])
 @pytest.mark.parametrize("name", ["log_sum_exp", "mlp", "polynomial"])
 def test_any_shape_of_x(name: str, n: int, shape: tuple[int, ...]) -> None:

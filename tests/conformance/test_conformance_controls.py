@@ -105,6 +105,7 @@ def test_lost_digits_fail_the_loop() -> None:
     assert [o.status for o in outcomes] == ["wrong"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["wrong", "failed", "unsupported"])
 def test_the_test_itself_fails(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     """Not only the loop: the test over it, with one kernel of all of them broken in each way."""

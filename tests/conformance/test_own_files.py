@@ -48,6 +48,7 @@ def own(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_they_go_through_the_conformance_loop_and_have_their_signature(own: Path) -> None:
     problems.load_file(own)
     outcomes = list(loop(make_case("own_loss", torch.float64), hograd_core.operators(), range(1, 4)))

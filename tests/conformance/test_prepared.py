@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from conformance_loop import make_case
+from conformance_loop import Case, make_case
 from hograd_bench import problems
 from torch import Tensor
 
 import hograd_core as h
 from hograd_core import UnsupportedError, prepare
+from hograd_core._registry import resolve
+from hograd_core.arguments import mapped
 from hograd_core.prepare import _inductor
 
 pytestmark = [pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")]
@@ -43,29 +45,42 @@ def test_every_problem(name: str, preparation: str) -> None:
     if preparation == "compiled" and name not in QUICK and not ALL:
         pytest.skip("HOGRAD_COMPILE_ALL=1 compiles every problem")
     case = make_case(name, torch.float32)
-    instance, precise = case.instance, case.precise
+    own, precise = case.instance.own, case.precise
+    if own.in_dims is not None:  # a prepared kernel is of one point: the first one's function
+        own = case.instance
     if name in UNPREPARED:
         with pytest.raises(UnsupportedError):
-            prepare(h.hvp, instance.f, instance.x, preparation=preparation)
+            prepare(h.hvp, own.f, own.x, args=own.args, preparation=preparation)
         return
-    calls: list[tuple[Any, tuple[Any, ...], tuple[Any, ...]]] = [
-        (h.hvp, (instance.v,), (precise.v,)),
-        (h.gradient, (), ()),
-    ]
-    if instance.x.numel() <= 16:
-        calls.append((h.hessian, (), ()))
-    for operator, more, exact in calls:
-        p = prepare(operator, instance.f, instance.x, preparation=preparation)
+    # A product's graph holds the gradient's: each of them costs a compilation.
+    fewer = preparation == "compiled" and not ALL and name != "mlp"
+    calls: list[tuple[Any, bool]] = [(h.hvp, True), *([] if fewer else [(h.gradient, False)])]
+    if case.precise.x.numel() <= 16 and not fewer:
+        calls.append((h.hessian, False))
+    for operator, takes_v in calls:
+        given = (own.x, own.v) if takes_v else (own.x,)
+        p = prepare(operator, own.f, own.x, args=own.args, preparation=preparation)
         assert p.preparation == preparation, p.explain()
-        truth = operator(precise.f, precise.x, *exact)
-        assert near(p(instance.x, *more), truth, operator(instance.f, instance.x, *more))
-    bound = prepare(h.hvp, instance.f, instance.x, preparation=preparation).bind(instance.x)
-    assert instance.v is not None
-    truth, eager = h.hvp(precise.f, precise.x, precise.v), h.hvp(instance.f, instance.x, instance.v)
-    assert near(bound(instance.v), truth, eager)
-    both = bound(torch.stack([instance.v, -instance.v]), in_dims=0)
-    assert near(both[0], truth, eager)
-    assert near(-both[1], truth, eager)
+        truth = operator(precise.f, precise.x, *([precise.v] if takes_v else [])).reshape(-1)
+        eager = flat(case, operator, operator(own.f, *given, args=own.args))
+        assert near(flat(case, operator, p(*given, args=own.args)), truth, eager)
+        if not takes_v:
+            continue
+        bound = p.bind(own.x, args=own.args)
+        assert near(flat(case, operator, bound(own.v)), truth, eager)
+        both = bound(mapped(lambda leaf: torch.stack([leaf, -leaf]), own.v), in_dims=0)
+        assert not any(binding is None for binding in bound.bindings.values())
+        for i, sign in enumerate((1, -1)):
+            one = flat(case, operator, mapped(lambda leaf, i=i: leaf[i], both))
+            assert near(sign * one, truth, eager)
+
+
+def flat(case: Case, operator: Any, result: Any) -> Tensor:
+    """The numbers of a result at one point, in the order of the elements of x."""
+    record, order = resolve(operator.__name__)
+    whole = [result] if case.instance.own.in_dims is not None else case.instance.flat(result, record, order or 1)
+    numbers: Tensor = whole[0].reshape(-1)
+    return numbers
 
 
 N = 6
@@ -173,3 +188,63 @@ def test_a_fault_of_inductor_is_noticed_or_gone(operator: Any) -> None:
     more = (v,) if operator is h.hvp else ()
     p = prepare(operator, f, x, preparation="compiled")
     assert torch.allclose(p(x, *more), operator(f, x, *more), rtol=1e-4), p.explain()
+
+
+TAYLOR_ORDERS = (2, 3, 4, 5, 6)
+
+
+def taylor_fuzz(seed: int, preparation: str) -> None:
+    """A directional derivative by one Taylor pass: prepared, eager and float64 agree."""
+    order = TAYLOR_ORDERS[seed % len(TAYLOR_ORDERS)]
+    numbers = torch.Generator().manual_seed(2000 + seed)
+    x, v = (torch.rand(N, generator=numbers) + 0.5 for _ in range(2))
+    f, precise = composed(seed, torch.float32), composed(seed, torch.float64)
+    try:
+        truth = h.directional_derivative(precise, x.double(), v.double(), order, method="taylor")
+    except UnsupportedError as error:  # an operation without a rule
+        with pytest.raises(UnsupportedError, match=str(error)[:20]):
+            prepare(h.directional_derivative, f, x, order=order, method="taylor", preparation=preparation)
+        return
+    eager = h.directional_derivative(f, x, v, order, method="taylor")
+    if not bool(eager.isfinite().all()) or truth.abs().max() > 1e6:
+        pytest.skip("it overflows, or nearly")
+    p = prepare(h.directional_derivative, f, x, order=order, method="taylor", preparation=preparation)
+    if preparation == "graph":
+        assert p.preparation == "graph" or any(w in (p.reason or "") for w in (*EXCUSES, "reads values")), p.explain()
+    if p.preparation != "eager":
+        result = p(x, v)
+        allowed = 8 * (eager.double() - truth).abs() + 4**order * 64 * torch.finfo(x.dtype).eps * truth.abs().clamp_min(
+            1
+        )
+        assert (result.double() - truth).abs() <= allowed, p.explain()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_taylor_passes_of_functions_put_together_at_random(seed: int) -> None:
+    taylor_fuzz(seed, "graph")
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30 if ALL else 3))
+def test_taylor_passes_put_together_at_random_and_compiled(seed: int) -> None:
+    taylor_fuzz(seed, "compiled")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_taylor_passes_of_every_problem(name: str) -> None:
+    """Order 3, or 2 of losses, whose parameters are many: prepared as it is asked for, or for a reason."""
+    case = make_case(name, torch.float32)
+    instance, precise = case.instance, case.precise
+    order = 3 if instance.x.numel() <= 64 else 2
+    try:
+        truth = h.directional_derivative(precise.f, precise.x, precise.v, order, method="taylor")
+    except UnsupportedError:
+        pytest.skip("no Taylor rule, or no derivative")
+    eager = h.directional_derivative(instance.f, instance.x, instance.v, order, method="taylor")
+    p = prepare(h.directional_derivative, instance.f, instance.x, order=order, method="taylor", preparation="graph")
+    assert p.preparation == "graph" or p.reason, p.explain()
+    assert instance.v is not None
+    result = p(instance.x, instance.v)
+    allowed = 4 * (eager.double() - truth).abs() + 4**order * 64 * torch.finfo(torch.float32).eps * truth.abs()
+    assert (result.double() - truth).abs() <= allowed, p.explain()

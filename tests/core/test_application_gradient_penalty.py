@@ -89,6 +89,7 @@ def test_linear_critic(name: str) -> None:
     torch.testing.assert_close(found.gradient["bias"], torch.zeros(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", [gradient_penalty, lipschitz_penalty, r1_penalty])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -228,6 +229,7 @@ def test_no_second_reverse_formula_is_needed_by_the_jvp_method() -> None:
     assert all(bool(g.isfinite().all()) for g in found.gradient.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -266,6 +268,7 @@ def test_errors_name_the_argument() -> None:
         r1_penalty(nn.Linear(3, 1).double().requires_grad_(False), x)
 
 
+@pytest.mark.slow
 def test_a_wgan_gp_critic_converges() -> None:
     """Between two points at distance 2 the optimal critic is linear with slope 1: it estimates W₁ = 2."""
     torch.manual_seed(0)

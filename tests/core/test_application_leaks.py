@@ -37,6 +37,7 @@ def alive() -> int:
     return sum(o.nbytes for o in gc.get_objects() if issubclass(type(o), Tensor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "method"), mostly_slow(KERNELS, 25), ids=lambda value: value if isinstance(value, str) else value.name
 )

@@ -125,6 +125,7 @@ def saved_bytes(kernel, steps: int) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_memory_against_inner_steps() -> None:
     """Unrolling saves a graph a step; recomputation one step's graph, whatever K; first order no graph of a graph."""
     unrolled_at = [saved_bytes(unrolled, k) for k in (1, 2, 4, 8)]
@@ -138,6 +139,7 @@ def test_memory_against_inner_steps() -> None:
     assert saved_bytes(first_order, 8) == saved_bytes(first_order, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(list(meta_gradient.methods)))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     model = network()
@@ -155,6 +157,7 @@ def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     assert alive() <= before
 
 
+@pytest.mark.slow
 def test_frozen_parameters_and_buffers_stay() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()

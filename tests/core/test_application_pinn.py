@@ -32,6 +32,7 @@ from hograd_core.applications.pinn import (
 from hograd_core.reference import reference, relative_error, tolerance
 
 METHODS = list(partial_derivatives.methods)
+SUMS = [*METHODS, "collapsed_taylor"]
 SYMBOLS = sympy.symbols("x y z")
 FORMULAS = {
     "trigonometric": sympy.sin(2 * SYMBOLS[0] - SYMBOLS[1]) * sympy.exp(SYMBOLS[2] / 2)
@@ -74,6 +75,7 @@ def sympy_truths() -> dict[str, Tensor]:
     return {name: torch.stack([exact(name, index, points()) for index in INDICES]) for name in FORMULAS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_partial_derivatives_against_sympy(name: str, formula: str, sympy_truths: dict[str, Tensor]) -> None:
@@ -81,7 +83,8 @@ def test_partial_derivatives_against_sympy(name: str, formula: str, sympy_truths
     torch.testing.assert_close(found, sympy_truths[formula], rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUMS)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_laplacian_and_bilaplacian_against_sympy(name: str, formula: str) -> None:
     x = points()
@@ -121,6 +124,7 @@ def test_residual_losses_against_truth(name: str, equation: Equation, d: int) ->
     assert all(p.grad is None for p in u.parameters())
 
 
+@pytest.mark.slow
 def test_exact_solutions_leave_no_residual() -> None:
     x = points(6, 2).abs()
 
@@ -229,6 +233,7 @@ def test_estimators_are_exact_where_their_variance_is_zero() -> None:
     torch.testing.assert_close(method, found.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     u, x = network(2), points(2, 2)

@@ -83,6 +83,7 @@ def tensors(result: Any) -> list[Tensor]:
     return [t for t in _pytree.tree_leaves(result) if isinstance(t, Tensor)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), OF_A_POINT)
 def test_a_structure_gives_what_one_tensor_gives(name: str, method: str) -> None:
     make, take = KINDS["nested"]

@@ -57,6 +57,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_what_is_chosen_keeps_to_the_limit(name: str, sizes: list[int]) -> None:
     call = CALLS[name]
@@ -75,6 +76,7 @@ def test_what_is_chosen_keeps_to_the_limit(name: str, sizes: list[int]) -> None:
     assert chunks[0] > chunks[-1]
 
 
+@pytest.mark.slow
 def test_the_least_that_is_too_much_is_told() -> None:
     least = peak(lambda: h.hessian(f, X, method="batched_rows", chunk_size=1))
     with pytest.raises(

@@ -171,6 +171,7 @@ def test_a_damaged_cache_is_told_and_left_out(text: str, cache: Any) -> None:
         assert h.explain("hessian", f, X).method == "vmap_hvp"
 
 
+@pytest.mark.slow
 def test_a_probe_times_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = h.explain("hessian", f, X, probe=True)
     assert choice.source == "probe"

@@ -187,6 +187,7 @@ def test_failures_are_named() -> None:
         minimize_cubic_newton(rosenbrock, torch.zeros(2), max_iterations=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     x = normal(5)

@@ -45,6 +45,7 @@ def made(kind: str, **how: Any) -> tuple[dict[tuple[str, str], Any], Tensor]:
     return model_blocks(NET, LOSS, INPUTS, LABELS, matrix=kind, **how), whole(NET, LOSS, INPUTS, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton", "fisher"])
 def test_blocks_are_those_of_the_whole_matrix(kind: str, way: str) -> None:
@@ -76,6 +77,7 @@ def test_the_diagonal_is_what_is_made_unless_asked_for_more() -> None:
     assert list(made("fisher", by="layer", pairs=[("0", "2")])[0]) == [("0", "2")]
 
 
+@pytest.mark.slow
 def test_of_data_sets_and_further_arguments() -> None:
     f, x = h.from_module(NET, LOSS, batches=[(INPUTS[:2], LABELS[:2]), (INPUTS[2:], LABELS[2:])], flat=False)
     whole = made("hessian")[1]
@@ -112,6 +114,7 @@ def test_groups_are_names_and_each_is_in_one() -> None:
         model_blocks(NET, LOSS, INPUTS, LABELS, matrix="hessian")
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_before_it_is_made() -> None:
     """Wherever all entries of a matrix are formed: before the first product, let alone the last."""
     wide = {"a": torch.zeros(2_000_000), "b": torch.zeros(2_000_000)}

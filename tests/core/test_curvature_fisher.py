@@ -47,6 +47,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", ["classes", "positions", "bernoulli"])
 @pytest.mark.parametrize(("name", "method"), WAYS)
@@ -142,6 +143,7 @@ def one_by_one(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return module(inputs).detach(), torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("batch", [2, 4])
 def test_fisher_and_natural_gradient_where_batch_outputs_and_channels_are_one_size(name: str, batch: int) -> None:

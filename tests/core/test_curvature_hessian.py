@@ -126,6 +126,7 @@ def test_hutchinsons_trace(distribution: str) -> None:
     assert estimates[0].products == probes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["rademacher", "normal"])
 def test_the_stochastic_diagonal(distribution: str) -> None:
     a, probes = symmetric(8), 60
@@ -141,6 +142,7 @@ def test_the_stochastic_diagonal(distribution: str) -> None:
     assert ((stated / spread - 1).abs() < 0.25).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [hutch_plus_plus, xtrace], ids=["hutch++", "xtrace"])
 def test_sketching_traces_are_unbiased_and_state_their_error(estimator: Callable[..., Estimate]) -> None:
     a = symmetric(40)
@@ -152,6 +154,7 @@ def test_sketching_traces_are_unbiased_and_state_their_error(estimator: Callable
     assert estimates[0].products == 30
 
 
+@pytest.mark.slow
 def test_sketching_beats_hutchinson_on_a_decaying_spectrum() -> None:
     a = psd(torch.arange(1, 61, dtype=torch.float64) ** -2.0)
     operator = MatrixOperator.dense(a)

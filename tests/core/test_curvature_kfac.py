@@ -66,6 +66,7 @@ def test_blocks_are_an_approximation_elsewhere() -> None:
     assert 1e-3 < error < 0.3
 
 
+@pytest.mark.slow
 def test_factors_of_one_linear_layer_by_hand() -> None:
     module, inputs, targets = filled(nn.Linear(4, 3)), normal(6, 4, seed=1), labels(6)
     (block,) = kfac(module, F.cross_entropy, inputs, targets).blocks

@@ -98,17 +98,20 @@ def check(step: Callable[[], Any], steps: int = 100) -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), mostly_slow(KERNELS, 25))
 def test_a_kernel_keeps_nothing(name: str, method: str) -> None:
     check(stepped(name, method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("globalisation", mostly_slow(["line_search", "trust_region"]))
 def test_minimisation_keeps_nothing(globalisation: str) -> None:
     start = arguments()["x"]
     check(lambda: _drop(minimize_newton(f, start, globalisation=globalisation, max_iterations=3)), steps=20)
 
 
+@pytest.mark.slow
 def test_functions_with_reports_keep_nothing() -> None:
     known = arguments()
     model = tuple(known[name] for name in ("module", "loss", "inputs", "targets"))

@@ -286,6 +286,7 @@ def test_results_keep_the_dtype_and_the_module_its_state(operator: Any, dtype: t
     assert all(p.grad is None for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_batch_norm_in_training_mode() -> None:
     module = fill(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)))
     loss, targets = LOSSES["cross_entropy"]

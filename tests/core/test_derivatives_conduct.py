@@ -224,6 +224,7 @@ def test_the_allocator_test_sees_the_leak_that_nested_backward_avoids() -> None:
     assert retained_by_allocator(operator, method, 1, 4) > 0
 
 
+@pytest.mark.slow
 def test_chunks_of_any_size_give_the_same_tensor() -> None:
     x = torch.tensor([0.5, -1.0, 2.0], dtype=F64)
     whole = h.derivative_tensor(smooth, x, 3, method="vmap_hvp")

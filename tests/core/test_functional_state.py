@@ -78,6 +78,7 @@ THREADED: dict[str, Work] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("name", THREADED)
 def test_threads_on_one_module_by_every_method(name: str) -> None:

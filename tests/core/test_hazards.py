@@ -126,6 +126,7 @@ def outcomes(name: str, **options: Any) -> dict[tuple[str, int], str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(CASES, 18))
 def test_no_method_returns_a_wrong_number(name: str) -> None:
     found = outcomes(name)
@@ -138,6 +139,7 @@ def test_no_method_returns_a_wrong_number(name: str) -> None:
         assert "refused" in found.values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(CASES, 18))
 def test_repair_computes_instead(name: str) -> None:
     found = outcomes(name, repair=True)

@@ -96,6 +96,7 @@ def test_a_data_set_is_the_mean_over_all_its_samples(reduction: str) -> None:
     torch.testing.assert_close(torch.cat([p.reshape(-1) for p in found.values()]), h.hvp(whole, x, v))
 
 
+@pytest.mark.slow
 def test_a_data_set_takes_the_memory_of_one_batch() -> None:
     module = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 2)).double()
     inputs, targets = draw(512, 3), draw(512, 2, seed=1)

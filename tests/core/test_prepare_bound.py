@@ -11,7 +11,7 @@ import pytest
 import torch
 from core_fakes import normal
 from hograd_bench.metrics._allocations import trace
-from prepare_fakes import V, X, close, dispatched, every, network
+from prepare_fakes import V, X, close, dispatched, every, needs_compiler, network
 from torch import Tensor
 
 import hograd_core as h
@@ -76,6 +76,20 @@ def test_a_hessian_takes_little_beside_itself_by_the_allocators_count(how: dict[
     assert 0 <= trace(lambda: p(x)).peak_bytes - p.peak_bytes <= SCALARS
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_peak_bytes_of_compiled_products_obey_an_exact_law() -> None:
+    """By the allocator's count: a n + b through two sizes foretells eight times the larger."""
+    at = {}
+    for n in (16, 32, 256):
+        p, x, v = prepare(h.hvp, sized(n), normal(n), preparation="compiled"), normal(n), normal(n, seed=1)
+        assert p.preparation == "compiled", p.explain()
+        p(x, v)
+        at[n] = trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes
+    slope = (at[32] - at[16]) / 16
+    assert at[256] == at[32] + slope * 224
+
+
 def test_products_take_what_is_foretold() -> None:
     p = prepare(h.hvp, sized(64), normal(64), preparation="graph")
     x, v = normal(64), normal(64, seed=1)
@@ -118,9 +132,33 @@ def test_bound_products_see_updated_weights() -> None:
     assert close(b(V), h.hvp(f, X, V))
 
 
-def test_threads() -> None:
+def test_what_is_not_read_again_is_not_passed_again() -> None:
+    w, c = normal(8, 8, seed=5), normal(8, seed=6)
+    b = prepare(h.hvp, lambda x: (x @ w).tanh().square().sum() + (c * x).sum(), X, preparation="graph").bind(X)
+    b(V)
+    binding = b.bindings[None]
+    assert binding is not None
+    places = [t.data_ptr() for t in binding.rest]
+    assert w.data_ptr() in places
+    assert not {X.data_ptr(), c.data_ptr()} & {*places}
+
+
+def test_a_point_made_in_inference_mode_is_read_anew() -> None:
+    """Such tensors do not tell of updates."""
     f = network()
-    p = prepare(h.hvp, f, X, preparation="graph")
+    with torch.inference_mode():
+        x = X.clone()
+    b = prepare(h.hvp, f, X, preparation="graph").bind(x)
+    assert close(b(V), h.hvp(f, X, V))
+    with torch.inference_mode():
+        x.mul_(0.5)
+    assert close(b(V), h.hvp(f, X * 0.5, V))
+
+
+@every
+def test_threads(preparation: str) -> None:
+    f = network()
+    p = prepare(h.hvp, f, X, preparation=preparation)
     b = p.bind(X)
     wrong: list[int] = []
 
@@ -150,7 +188,7 @@ def test_nothing_grows_over_many_calls() -> None:
     for _ in range(10):
         p(X, V), b(V)
     before = alive()
-    for _ in range(5_000):
+    for _ in range(10_000):
         p(X, V), b(V)
     assert alive() - before < 50
 

@@ -74,6 +74,32 @@ def test_a_variable_or_a_global_name_that_changes() -> None:
     assert p.traces == 3
 
 
+def test_another_object_of_the_same_number_is_no_change() -> None:
+    scale = 2.5
+    f = lambda x: (x.pow(3) * scale).sum()  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph")
+    b = p.bind(X)
+    b(V)
+    binding = b.bindings[None]
+    scale = float("2.5")
+    assert close(b(V), h.hvp(f, X, V))
+    assert close(p(X, V), h.hvp(f, X, V))
+    assert p.traces == 1
+    assert b.bindings[None] is binding
+
+
+def test_a_variable_that_is_gone_is_the_functions_own_error() -> None:
+    table = {"power": 3}
+    f = lambda x: x.pow(table["power"]).sum()  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph")
+    b = p.bind(X)
+    b(V)
+    del table["power"]
+    for call in (lambda: p(X, V), lambda: b(V)):
+        with pytest.raises(KeyError, match="power"):
+            call()
+
+
 SETTINGS = [2.0]
 
 

@@ -304,6 +304,7 @@ def test_a_right_tensor_agrees_with_samples_of_its_truth(order: int, dtype: torc
     assert found.what == "3 random products of the result"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(300,), (30, 10)])
 def test_one_wrong_entry_of_ninety_thousand_is_seen(shape: tuple[int, ...]) -> None:
     x = torch.linspace(-1, 1, 300, dtype=F64).reshape(shape)
@@ -320,6 +321,7 @@ def test_one_wrong_entry_of_ninety_thousand_is_seen(shape: tuple[int, ...]) -> N
     assert r.sampled("derivative_tensor", 1.01 * hessian, f, x).error > allowed
 
 
+@pytest.mark.slow
 def test_a_diagonal_is_held_at_entries() -> None:
     x = torch.linspace(-1, 1, 1000, dtype=F64)
     diagonal = h.hessian_diagonal(_coupled, x)

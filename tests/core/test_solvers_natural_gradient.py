@@ -76,6 +76,7 @@ def test_the_direction_does_not_depend_on_the_parametrisation(method: str) -> No
     torch.testing.assert_close(centred[0], centred[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list(hg.natural_gradient_step.methods))
 def test_natural_gradient_descent_converges(method: str) -> None:
     targets = torch.arange(90) % 3

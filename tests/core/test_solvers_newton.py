@@ -104,6 +104,7 @@ def by_scipy(f: Function, start: Tensor, method: str) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 @pytest.mark.parametrize("forcing", ["nocedal_wright", "eisenstat_walker", 0.1])
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -140,6 +141,7 @@ def test_as_good_as_scipy_and_no_more_products(name: str) -> None:
             np.testing.assert_allclose(ours.x.numpy(), theirs.x, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hvp_method", mostly_slow(("linearised", "double_backward", "jvp_of_grad", "finite_difference"))
 )
@@ -222,6 +224,7 @@ def test_a_barrier_is_not_crossed() -> None:
         torch.testing.assert_close(result.x, torch.ones(2, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_a_function_without_a_minimum_ends() -> None:
     for globalisation in ("line_search", "trust_region"):
         result = minimize_newton(
@@ -285,6 +288,7 @@ def blobs(samples: int = 120) -> tuple[Tensor, Tensor]:
     return normal(samples, 5, seed=3) + 1.5 * normal(3, 5, seed=4)[targets], targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 def test_newton_cg_fits_a_network_to_a_stated_tolerance(globalisation: str) -> None:
     inputs, targets = blobs()
@@ -315,6 +319,7 @@ def test_newton_cg_fits_a_network_to_a_stated_tolerance(globalisation: str) -> N
     assert (outputs.argmax(1) == targets).double().mean() > 0.85
 
 
+@pytest.mark.slow
 def test_newton_cg_finds_the_unique_minimum_of_a_logistic_regression() -> None:
     inputs, targets = blobs()
 

@@ -162,6 +162,7 @@ def test_quadrature_is_exact_for_polynomials_from_one_probe() -> None:
     torch.testing.assert_close(found.weights.sum(1), torch.ones(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_density_is_unbiased_with_the_error_it_states() -> None:
     values = torch.cat([torch.linspace(-1, 1, 90), torch.linspace(6, 10, 10)]).double()
     operator = MatrixOperator.dense(with_spectrum(values))
@@ -179,6 +180,7 @@ def test_density_is_unbiased_with_the_error_it_states() -> None:
     assert ((spread / stated)[bulk] - 1).abs().max() < 0.45
 
 
+@pytest.mark.slow
 def test_the_density_operator() -> None:
     grid, density = hg.hessian_spectral_density(chain, normal(50), 200, 0.05, method="dense")
     mass = torch.trapezoid(density, grid)

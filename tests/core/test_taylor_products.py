@@ -43,6 +43,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_products_agree_with_nesting(name: str) -> None:
     function, x = CASES[name]
@@ -137,6 +138,7 @@ def test_attention(shape: tuple[int, ...], causal: bool) -> None:
     products_agree(lambda x: (fused(x) * weight).sum(), lambda x: (by_hand(x) * weight).sum(), x)
 
 
+@pytest.mark.slow
 def test_attention_with_masks() -> None:
     q = rand(1, 2, 3, 4)
     boolean = torch.tensor([[True, False, True], [True, True, False], [False, True, True]])

@@ -135,6 +135,7 @@ def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
     assert slope_after(PLAIN) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "method"), mostly_slow(ALL, 25))
 def test_nothing_is_kept_over_many_steps(step: str, method: str) -> None:
     given = arguments(step, torch.float32)

@@ -54,6 +54,7 @@ def call(operator: h.Operator, f: Any, x: Tensor, order: int, **options: Any) ->
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", mostly_slow([torch.float32, F64]), ids=str)
 @pytest.mark.parametrize("operator", DERIVATIVES, ids=lambda o: o.name)
 def test_what_is_right_passes(operator: h.Operator, dtype: torch.dtype) -> None:
@@ -94,6 +95,7 @@ def test_operators_without_a_second_definition_refuse() -> None:
         h.gradient(lambda x: h.hvp(smooth, x, V, verify=True).sum(), X)
 
 
+@pytest.mark.slow
 def test_verify_names_the_operator_and_the_modes() -> None:
     with pytest.raises(h.VerificationError, match=r"order 2, reverse over reverse .*at fault: Wrong"):
         h.verify(lambda x: Wrong.apply(x * 2).exp().sum(), X)

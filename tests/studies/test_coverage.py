@@ -22,6 +22,7 @@ def systems(world: World, group: str) -> list[str]:
     return [fault for fault in coverage.faults(coverage.load(), world) if fault.startswith(f"{group}:")]
 
 
+@pytest.mark.slow
 def test_every_system_and_every_use_is_covered(world: World) -> None:
     faults = coverage.faults(coverage.load(), world)
     assert not faults, "not covered:\n" + "\n".join(faults)
@@ -35,6 +36,7 @@ def test_every_system_and_area_is_listed() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_operator_beyond_plain_derivatives_is_promised_somewhere(world: World) -> None:
     promised = {use.name for group in coverage.load() for item in group.items for use in item.uses}
     named = {o.name for o in world.operators.values() if {o.name, *o.aliases} & promised}

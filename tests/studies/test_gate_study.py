@@ -131,6 +131,7 @@ def test_rivals_agree_with_hand_made_cases() -> None:
     assert rules.RULES[4].processes == 2, "asv runs two rounds of processes"
 
 
+@pytest.mark.slow
 def test_the_table_is_computed_and_reproducible() -> None:
     text = page.render(study(), 40)
     assert text == page.render(study(), 40)
@@ -141,6 +142,7 @@ def test_the_table_is_computed_and_reproducible() -> None:
     assert "| one more ATen call | 82 | 82 |" in text
 
 
+@pytest.mark.slow
 def test_quiet_and_busy_recordings_are_told_apart() -> None:
     made = study()
     made.pairs += [Recorded(p.factor, p.cells, p.turns, 5.0) for p in pairs(10, seed=4)]

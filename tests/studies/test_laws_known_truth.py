@@ -28,6 +28,7 @@ def test_growth_verdicts_are_wrong_in_at_most_one_percent(times):
     assert shares(verdicts)["wrong"] <= 0.01
 
 
+@pytest.mark.slow
 def test_quiet_data_are_decided(times):
     for truth in ("n", "n²", "n³"):
         seen = shares([t for t in times if t.kind != "prediction"], truth=truth, noise=0.01, disturbance="8 sizes")
@@ -46,6 +47,7 @@ def test_predictions_cover_what_they_say(times):
     assert seen["covered"] >= 0.8
 
 
+@pytest.mark.slow
 def test_growth_in_the_order_is_wrong_in_at_most_one_percent():
     trials = list(study.order_trials(4, noises=(0.01, 0.10, 0.30), seed=5))
     assert shares(trials)["wrong"] <= 0.01
@@ -76,6 +78,7 @@ def test_table_counts():
     assert "| a | 2 | 50.00% |" in text
 
 
+@pytest.mark.slow
 def test_tables_are_markdown(monkeypatch):
     monkeypatch.setattr(study, "time_trials", lambda *a, **k: iter([Trial("growth", "n", "8 sizes", 0.1, "right")]))
     text = study.tables(1)

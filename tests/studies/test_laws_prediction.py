@@ -56,6 +56,7 @@ def test_series_are_judged_with_their_reason() -> None:
     assert "1 series (1 cells) have a single size" in text
 
 
+@pytest.mark.slow
 def test_times_are_foretold_from_the_sizes_below_alone() -> None:
     sizes = (64, 128, 256, 512, 1024, 2048, 4096)
     good = rows(lambda n: 1e-6 * n, sizes, "seconds_min")

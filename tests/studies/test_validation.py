@@ -32,6 +32,7 @@ def test_sections_of_the_documentation_exist() -> None:
         assert "DIFFERENT" not in between
 
 
+@pytest.mark.slow
 def test_programs_and_operations_agree() -> None:
     memory = study.run(["memory"])
     assert memory.count("| equal |") == len(study.PROGRAMS)

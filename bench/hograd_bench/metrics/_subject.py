@@ -74,7 +74,7 @@ class Subject:
         Raises:
             UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
         """
-        if tuple(self.operator.inputs[:2]) not in (("f", "x"), _MODEL):
+        if not (self._of_model or self.operator.of_a_function):
             raise UnsupportedError(self.where, "prepared are operators of a function of x, or of a module and a loss")
         given = self.arguments if self._of_model else self.arguments[:2]
         made = hograd_core.prepare(self.operator, *given, preparation=self.cell.preparation, **self._keywords)

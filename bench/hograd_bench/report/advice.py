@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from hograd_bench.report.data import exact, numbers, positive
 
 BANDS = (16, 128, 1024, 16384)
 """Upper ends of the ranges of dimension."""
+TIERS = tuple(2.0 ** (20 + 2 * i) for i in range(9))
+"""Memory budgets that are spoken of, in bytes: 1 MiB to 64 GiB."""
 MOST_PLACES = 6
 """Pairs of a machine and a device that are advised on, those with the most rows."""
 SUPPORT = 1 / 3
@@ -24,10 +26,14 @@ FITS = 0.9
 """Share of those where it stays within the budget."""
 _POINT = ["problem", "n", "depth", "batch", "order", "machine"]
 _SPOKEN = [
-    "operator", "method", *_POINT, "dtype", "device", "threads", "numel", "seconds_min", "peak_bytes",
-    "anchor",
+    "operator", "method", "preparation", *_POINT, "dtype", "device", "threads", "numel", "seconds_min", "peak_bytes",
+    "gradient_equivalents", "anchor",
 ]  # fmt: skip
-_PRODUCTS = (("one product Dᵏf·v⋯v", 1), ("ten such products", 10), ("n products, or all of the tensor", None))
+_WAY = ["operator", "method", "preparation"]
+_PRODUCTS = (
+    ("one product Dᵏf·v⋯v (k = 2: an HVP)", 1), ("ten such products", 10),
+    ("all of the tensor, or n products (k = 2: the Hessian)", None),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class Pick:
         points: number of measured problems and sizes that speak for it.
         fastest: in how many of them it is the fastest.
         worst: how many times longer than the fastest it takes at worst.
+        preparation: what is done once before it is called: eager, graph, compiled, ...
+        dimension, seconds, peak, gradients: medians of those points; NaN where that was not measured.
+        next_best: the method that comes after it, in words, or "".
+        slower: how many times its time the next best takes, the geometric mean where both were measured.
         anchors: evidence, (anchor, what) a point.
         why: why there is none to take, else "".
     """
@@ -48,8 +58,30 @@ class Pick:
     points: int
     fastest: int
     worst: float
+    preparation: str = "eager"
+    dimension: float = math.nan
+    seconds: float = math.nan
+    peak: float = math.nan
+    gradients: float = math.nan
+    next_best: str = ""
+    slower: float = math.nan
     anchors: tuple[tuple[str, str], ...] = ()
     why: str = ""
+
+    @property
+    def words(self) -> str:
+        """The method, and what is done before it."""
+        return way(self.method, self.preparation)
+
+    @property
+    def figures(self) -> str:
+        """``61 µs, 242 KiB, 1.1 gradients``."""
+        known = (
+            (self.seconds, units.seconds(self.seconds)),
+            (self.peak, units.binary(self.peak) if math.isfinite(self.peak) else ""),
+            (self.gradients, f"{units.figures(self.gradients)} gradients"),
+        )
+        return ", ".join(words for value, words in known if math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -71,6 +103,7 @@ class Need:
         situations: by order and dimension.
         main: whether it is one of the derivative operators of a function.
         device: what it holds on, where rows of several devices or machines were measured, else "".
+        rows: what it was found from, with each row's ``cost`` in seconds, ``peak``, and ``band`` of dimension.
     """
 
     title: str
@@ -78,6 +111,13 @@ class Need:
     situations: tuple[Situation, ...]
     main: bool
     device: str = ""
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+
+    @property
+    def spoken(self) -> Situation:
+        """The line that a sentence is made of: of the lowest order above one, the largest dimension."""
+        order = min((s.order for s in self.situations if s.order > 1), default=self.situations[-1].order)
+        return [s for s in self.situations if s.order == order][-1]
 
     @property
     def words(self) -> str:
@@ -115,17 +155,16 @@ def _advise(rows: pd.DataFrame) -> list[Need]:
     return [n for n in found if n is not None]
 
 
+def way(method: str, preparation: str) -> str:
+    """A method and its preparation in words: ``double_backward, compiled``."""
+    named = text.clean(method, 40)
+    return named if preparation == "eager" else f"{named}, {text.clean(preparation, 20)}"
+
+
 def budgets_of(peaks: Sequence[float]) -> tuple[float, ...]:
-    """Up to three round budgets inside the range of the peaks (powers of 16 bytes), then no limit."""
+    """The tiers of memory that some measured peak keeps and some other does not, then no limit."""
     known = [p for p in peaks if p > 0 and math.isfinite(p)]
-    if not known:
-        return (math.inf,)
-    low, high = math.log(min(known), 16), math.log(max(known), 16)
-    powers = [16.0 * 4.0 * 16.0 ** (e - 1.5) for e in np.arange(2, 12, 0.5)]
-    inside = [p for p in powers if low < math.log(p, 16) < high]
-    if len(inside) > 3:
-        inside = [inside[round(i * (len(inside) - 1) / 2)] for i in range(3)]
-    return (*inside, math.inf)
+    return (*(t for t in TIERS if known and min(known) <= t < max(known)), math.inf)
 
 
 def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -162,17 +201,19 @@ def _dimension(rows: pd.DataFrame) -> pd.Series[float]:
 
 
 def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
-    if rows.empty or rows["method"].nunique() < 2:
+    if len(rows[_WAY].drop_duplicates()) < 2:
         return None
+    dimension = _dimension(rows).to_numpy(dtype=float)
     rows = rows.assign(
-        peak=numbers(rows, "peak_bytes"), band=np.searchsorted(BANDS, _dimension(rows).to_numpy(dtype=float))
-    )
+        peak=numbers(rows, "peak_bytes"), gradients=numbers(rows, "gradient_equivalents"), dimension=dimension,
+        band=np.searchsorted(BANDS, dimension),
+    )  # fmt: skip
     budgets = budgets_of(rows["peak"].to_list())
     situations = [
         Situation(int(part["order"].iloc[0]), _band(int(part["band"].iloc[0])), tuple(_picks(part, budgets)))
         for _, part in rows.groupby(["order", "band"], sort=True)
     ]
-    return Need(title, budgets, tuple(situations), main)
+    return Need(title, budgets, tuple(situations), main, rows=rows)
 
 
 def _band(place: int) -> str:
@@ -185,16 +226,16 @@ def _picks(part: pd.DataFrame, budgets: Sequence[float]) -> Iterator[Pick]:
     names: dict[tuple[Any, ...], int] = {}
     point = np.array([names.setdefault(tuple(r[c] for c in _POINT), len(names)) for r in records])
     cost, peak = part["cost"].to_numpy(dtype=float), part["peak"].to_numpy(dtype=float)
-    ways: dict[tuple[str, str], list[int]] = {}
+    ways: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(records):
-        ways.setdefault((row["operator"], row["method"]), []).append(i)
+        ways.setdefault(tuple(row[c] for c in _WAY), []).append(i)
     for budget in budgets:
         yield _pick(records, ways, point, cost, peak, budget)
 
 
 def _pick(
     records: Sequence[dict[str, Any]],
-    ways: dict[tuple[str, str], list[int]],
+    ways: dict[tuple[str, ...], list[int]],
     point: np.ndarray[Any, Any],
     cost: np.ndarray[Any, Any],
     peak: np.ndarray[Any, Any],
@@ -222,11 +263,36 @@ def _pick(
             summary.append((rank, key, mine))
     if not summary:
         return Pick("", "", 0, 0, math.nan, why="nothing fits" if known.any() else "bytes not measured")
-    _, (operator, method), mine = min(summary, key=lambda s: s[0])
+    ranked = sorted(summary, key=lambda s: s[0])
+    _, (operator, method, preparation), mine = ranked[0]
+    second = _second(ranked, point, cost)
     mine = mine[np.argsort(slower[mine], kind="stable")]
     anchors = tuple(
         (r["anchor"], f"{r['problem']} {text.sizes(r)}: {units.seconds(r['cost'])}, {units.times(slower[i])}")
         for i, r in ((i, records[i]) for i in mine)
         if r["anchor"]
     )
-    return Pick(operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), anchors)
+    return Pick(
+        operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), preparation,
+        dimension=_median(records, mine, "dimension"), seconds=_median(records, mine, "cost"),
+        peak=_median(records, mine, "peak"), gradients=_median(records, mine, "gradients"),
+        next_best=second[0], slower=second[1], anchors=anchors,
+    )  # fmt: skip
+
+
+_Ranked = Sequence[tuple[Any, tuple[str, ...], np.ndarray[Any, Any]]]
+
+
+def _second(ranked: _Ranked, point: np.ndarray[Any, Any], cost: np.ndarray[Any, Any]) -> tuple[str, float]:
+    """The first of the others that was measured somewhere that the pick was, and how many times its time it takes."""
+    taken = {point[i]: cost[i] for i in ranked[0][2]}
+    for _, (_, method, preparation), members in ranked[1:]:
+        ratios = [cost[i] / taken[point[i]] for i in members if point[i] in taken]
+        if ratios:
+            return way(method, preparation), float(np.exp(np.mean(np.log(ratios))))
+    return "", math.nan
+
+
+def _median(records: Sequence[dict[str, Any]], members: Iterable[int], name: str) -> float:
+    known = [value for i in members if math.isfinite(value := float(records[i][name]))]
+    return float(np.median(known)) if known else math.nan

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from hograd_bench import units
-from hograd_bench.report import cells, figures, history, matrix, palette, text, training, verdicts
+from hograd_bench.report import answers, cells, figures, history, matrix, own, palette, text, training, verdicts
 from hograd_bench.report.data import ReportData
 from hograd_bench.report.summary import Summary
 
@@ -55,12 +55,14 @@ def render(data: ReportData, said: Summary, warnings: Sequence[str], source: str
         statuses=Counter(data.rows["status"]).most_common(),
         tally=verdicts.tally(said.verdicts),
         verdicts=verdicts.views(said.verdicts, anchors),
+        own=own.tables(data),
         needs=said.needs,
+        answers=_answers(data, said),
+        tables=answers.tables(said.needs),
         run_diffs=said.run_diffs,
         verdict_changes=[(i, t, verdicts.mark(a), verdicts.mark(b)) for i, t, a, b in said.changed],
         training=training.workloads(data),
         training_pictures=_training_pictures(data),
-        most_pictures=figures.MOST,
         sections=_sections(data),
         matrices=matrix.matrices(data),
         signs=matrix.legend(data),
@@ -125,8 +127,22 @@ def _sections(data: ReportData) -> list[Section]:
             pictures = [picture(drawn) for drawn in module.draw(data)]
         if pictures:
             identity = module.__name__.rpartition(".")[2]
-            made.append({"id": identity, "title": module.TITLE, "about": module.ABOUT, "pictures": pictures})
+            said = module.answer(data) if hasattr(module, "answer") else ""
+            made.append({
+                "id": identity, "title": module.TITLE, "about": module.ABOUT, "answer": said, "pictures": pictures,
+            })  # fmt: skip
     return made
+
+
+def _answers(data: ReportData, said: Summary) -> list[tuple[answers.Answer, dict[str, Any] | None]]:
+    """Every answer with its picture, where its methods were measured at a size at all."""
+    from hograd_bench.report import slowdowns
+    from hograd_bench.report.style import style
+
+    found = answers.answers(said.needs)
+    with style():
+        drawn = [slowdowns.draw(answer, number, data.palette) for number, answer in enumerate(found)]
+    return [(answer, picture(one) if one else None) for answer, one in zip(found, drawn, strict=True)]
 
 
 def _training_pictures(data: ReportData) -> list[dict[str, Any]]:
@@ -141,7 +157,7 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
     return {
         "name": drawn.name, "title": drawn.title, "caption": drawn.caption,
         "facets": json.dumps(dict(drawn.keys), ensure_ascii=True), "panels": [Markup(p) for p in drawn.panels],
-        "notes": drawn.notes, "more": [(what, Markup(p)) for what, p in drawn.more],
+        "notes": drawn.notes,
     }  # fmt: skip
 
 

@@ -34,6 +34,14 @@ class Summary:
     run_diffs: Sequence[run_diff.RunDiff]
     changed: Sequence[tuple[str, str, str, str]]
 
+    @property
+    def decided(self) -> tuple[list[claims.Verdict], str]:
+        """The verdicts that the data decide, and a line on all others and what measures them, "" for none."""
+        decided = [v for v in self.verdicts if v.outcome != claims.INSUFFICIENT]
+        waiting = len(self.verdicts) - len(decided)
+        line = f"{waiting} of {len(self.verdicts)} claims wait for cells that were not measured: `hograd claims --run`."
+        return decided, line if waiting else ""
+
 
 def summarise(data: ReportData, verdicts: Sequence[claims.Verdict], earlier: Sequence[claims.Verdict]) -> Summary:
     """Everything at the top of the report.
@@ -48,7 +56,7 @@ def summarise(data: ReportData, verdicts: Sequence[claims.Verdict], earlier: Seq
 
 
 def markdown(data: ReportData, said: Summary, warnings: Sequence[str] = ()) -> str:
-    """Statuses, what of the data is missing, verdicts, recommendations, what is new; text from data is escaped."""
+    """Statuses, what of the data is missing, recommendations, verdicts, what is new; text from data is escaped."""
     counts = Counter(data.rows["status"]).most_common()
     lines = [
         "# hograd report",
@@ -60,17 +68,19 @@ def markdown(data: ReportData, said: Summary, warnings: Sequence[str] = ()) -> s
         more = len(warnings) - MOST_WARNINGS
         lines += ["**Not all of the data is here**:", "", *(f"- {escape(w)}" for w in warnings[:MOST_WARNINGS])]
         lines += [f"- and {more:,} more, listed in the report"] * (more > 0) + [""]
-    lines += ["## Verdicts", ""]
-    lines += table(
-        ("", "claim", "in words"),
-        ((" ".join(mark(v.outcome)[1:]), f"{v.claim.id} {v.claim.title}", short(v)) for v in said.verdicts),
-    )
     if said.needs:
-        lines += ["", "## Which method to take", ""]
+        lines += ["## Which method to take", ""]
     for need in (n for n in said.needs if n.main):
         head = ("k", "dimension", *("any memory" if math.isinf(b) else f"≤ {units.binary(b)}" for b in need.budgets))
         body = ((str(s.order), s.band, *(pick_words(p) for p in s.picks)) for s in need.situations)
         lines += [f"**You need {escape(need.words)}**", "", *table(head, body), ""]
+    decided, waiting = said.decided
+    if said.verdicts:
+        lines += ["", "## Verdicts", ""]
+    if decided:
+        told = ((" ".join(mark(v.outcome)[1:]), f"{v.claim.id} {v.claim.title}", short(v)) for v in decided)
+        lines += [*table(("", "claim", "in words"), told), ""]
+    lines += [waiting] * bool(waiting)
     steps = training.table(data)
     if steps:
         head = ("training step", "plain", "take", "plain steps", "peak over plain")
@@ -107,7 +117,7 @@ def escape(value: object) -> str:
 def short(verdict: claims.Verdict) -> str:
     """A verdict without its first word, cut to a line or two."""
     words = verdict.sentence.partition(". ")[2] or verdict.sentence
-    return text.clean(words, LONGEST)
+    return text.clean(text.in_words(words), LONGEST)
 
 
 def pick_words(pick: advice.Pick) -> str:
@@ -115,4 +125,4 @@ def pick_words(pick: advice.Pick) -> str:
     if not pick.method:
         return pick.why
     worst = f", at worst {units.times(pick.worst)}" if pick.worst > 1.005 else ""
-    return f"{pick.method} ({pick.fastest}/{pick.points}{worst})"
+    return f"{pick.words}: {pick.figures} (fastest in {pick.fastest} of {pick.points}{worst})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -37,6 +38,24 @@ def labels() -> dict[str, str]:
 def metric(name: str, value: Any) -> str:
     """A metric's value with its unit, or its text on one line."""
     return clean(value, 200) if isinstance(value, str) else units.metric(name, value)
+
+
+@functools.cache
+def _names() -> re.Pattern[str]:
+    """Columns of results: only those that no word of a sentence can be."""
+    found = sorted((name for name in metrics.known() if "_" in name), key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, found))})\b")
+
+
+def in_words(sentence: str) -> str:
+    """A sentence with metrics by what readers call them in place of their columns: ``peak bytes``, ``gradients``."""
+    known = metrics.known()
+
+    def named(found: re.Match[str]) -> str:
+        label = known[found[0]].label or found[0].replace("_", " ")
+        return f"{label} bytes" if known[found[0]].unit == "B" and "bytes" not in label else label
+
+    return _names().sub(named, sentence)
 
 
 def is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hograd_bench import claims
+from hograd_bench.laws.polynomial import SYMBOLS
 from hograd_bench.report import text
 
 MOST_LINKS = 40
@@ -16,6 +17,8 @@ MARKS = {
     claims.HOLDS: ("holds", "✓", "Holds"), claims.REFUTED: ("refuted", "✗", "Refuted"),
     claims.PARTIAL: ("partial", "◐", "Holds in part"), claims.INSUFFICIENT: ("open", "?", "Not decided"),
 }  # fmt: skip
+_DEGREES: dict[float, str] = {0: "", 1: "Linear", 2: "Quadratic", 3: "Cubic"}
+_POWERS: dict[float, str] = {1: "", 2: "²", 3: "³", 4: "⁴"}
 _ORDER = (claims.REFUTED, claims.PARTIAL, claims.HOLDS, claims.INSUFFICIENT)
 
 
@@ -43,7 +46,9 @@ def _view(verdict: claims.Verdict, anchors: Anchors) -> dict[str, Any]:
     parts = [_part(p, anchors) for p in verdict.parts]
     deciding = [f for p in parts if p["role"] == "claim" for f in p["findings"]]
     example = next((f for f in deciding if f["outcome"] == verdict.outcome and f["law"]), None)
-    words = verdict.sentence.partition(". ")[2] or verdict.sentence
+    growth = example["growth"] if example else ""
+    words = text.in_words(verdict.sentence.partition(". ")[2] or verdict.sentence)
+    worst = text.in_words(verdict.worst)
     by_part = [(p["says"].rstrip("."), p["mark"][2].lower()) for p in parts if p["role"] == "claim"]
     split = verdict.outcome == claims.PARTIAL and len(by_part) > 1
     return {
@@ -54,12 +59,13 @@ def _view(verdict: claims.Verdict, anchors: Anchors) -> dict[str, Any]:
         "mark": mark(verdict.outcome),
         "sentence": words,
         "law": example,
-        "worst": verdict.worst,
-        "worst_link": next((f["worst_link"] for f in deciding if verdict.worst == f"{f['name']}: {f['worst']}"), ""),
+        "worst": worst,
+        "worst_link": next((f["worst_link"] for f in deciding if worst == f"{f['name']}: {f['worst']}"), ""),
         "gist": " ".join(f"{says}: {outcome}." for says, outcome in by_part)
         if split
-        else text.gist(f"{example['name']}: {example['law']}" if example else words, GIST),
-        "worst_gist": text.gist(verdict.worst, GIST),
+        else text.gist(f"{growth}{example['name']}: {example['law']}" if example else words, GIST),
+        # Of a growth the law says it all; the last point that was measured tells nothing more.
+        "worst_gist": "" if growth else text.gist(worst, GIST),
         "cells": verdict.cells,
         "parts": parts,
     }
@@ -76,13 +82,24 @@ def _part(part: claims.PartVerdict, anchors: Anchors) -> dict[str, Any]:
         "role": part.part.role,
         "refuted_by": part.part.refuted_by,
         "mark": mark(part.outcome),
-        "sentence": part.sentence,
-        "findings": [_finding(f, anchors) for f in chosen],
+        "sentence": text.in_words(part.sentence),
+        "findings": [_finding(part.part, f, anchors) for f in chosen],
         "left": len(part.findings) - len(chosen),
     }
 
 
-def _finding(finding: claims.Finding, anchors: Anchors) -> dict[str, Any]:
+def _growth(part: claims.Part, finding: claims.Finding) -> str:
+    """An exact growth in words, and against which: ``Linear in T, not T²: ``; "" where there is none."""
+    variable, degree = part.parameters.get("variable"), finding.value
+    if variable is None or degree is None or finding.interval is not None or degree not in _DEGREES:
+        return ""
+    symbol = SYMBOLS.get(str(variable), str(variable))
+    limit = finding.group.get("order") if part.parameters.get("limit") == "order" else part.parameters.get("limit")
+    other = f", not {symbol}{_POWERS.get(limit, f'^{limit:g}')}" if finding.outcome == claims.REFUTED and limit else ""
+    return f"{_DEGREES[degree]} in {symbol}{other}. " if degree else f"Independent of {symbol}{other}. "
+
+
+def _finding(part: claims.Part, finding: claims.Finding, anchors: Anchors) -> dict[str, Any]:
     # A group names its machine where several measured the part; where it names none, one did.
     machine = str(finding.group.get("machine", ""))
     links = [(anchors[machine, c], _sizes(c)) for c in finding.cells if (machine, c) in anchors]
@@ -92,13 +109,14 @@ def _finding(finding: claims.Finding, anchors: Anchors) -> dict[str, Any]:
     elif finding.value is not None:
         interval = "exact"
     return {
-        "name": finding.name,
+        "name": text.in_words(finding.name),
         "outcome": finding.outcome,
         "mark": mark(finding.outcome),
-        "law": finding.law,
-        "reason": finding.reason,
-        "lost": finding.lost,
-        "worst": finding.worst,
+        "law": text.in_words(finding.law),
+        "reason": text.in_words(finding.reason),
+        "lost": text.in_words(finding.lost),
+        "growth": _growth(part, finding),
+        "worst": text.in_words(finding.worst),
         "worst_link": anchors.get((machine, finding.worst_cell), ""),
         "interval": interval,
         "links": links[:MOST_LINKS],

@@ -19,6 +19,7 @@ from hograd_bench.store._frames import Details as Details
 from hograd_bench.store._frames import frame_of as frame_of
 from hograd_bench.store._frames import metric_columns as metric_columns
 from hograd_bench.store._frames import newest as newest
+from hograd_bench.store._frames import plain as plain
 from hograd_bench.store._loading import Results as Results
 from hograd_bench.store._loading import environment_of as environment_of
 from hograd_bench.store._loading import find_run as find_run

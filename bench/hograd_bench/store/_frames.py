@@ -54,6 +54,12 @@ def _details(file: Path, line: int, offset: int, length: int) -> dict[str, Any]:
     return found
 
 
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose texts and names of columns are plain objects: many small selections are several times faster."""
+    texts = {name: object for name in frame.columns if isinstance(frame[name].dtype, pd.StringDtype)}
+    return frame.astype(texts).set_axis(frame.columns.astype(object), axis=1)
+
+
 def frame_of(lines: Sequence[tuple[int, Row]]) -> pd.DataFrame:
     """The rows of one run, each with its line, without its machine; of several rows of a cell, the last."""
     rows = [row for _, row in lines]

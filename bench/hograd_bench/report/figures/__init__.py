@@ -1,6 +1,7 @@
 """Figures: one file each, discovered by being here. A file has ORDER, TITLE, ABOUT and draw(data) -> Drawn, ...
 
-``draw`` yields what it can draw from the rows: nothing, where they say nothing. Files that begin with an
+``draw`` yields what it can draw from the rows: nothing, where they say nothing. A file may have answer(data), a
+sentence that answers its title where one can. Files that begin with an
 underscore are shared pieces.
 """
 
@@ -13,7 +14,6 @@ from types import ModuleType
 
 from hograd_bench.report.figures._contract import Drawn as Drawn
 from hograd_bench.report.figures._contract import Note as Note
-from hograd_bench.report.figures._series import MOST as MOST
 
 
 @functools.cache

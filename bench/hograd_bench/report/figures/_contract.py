@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hograd_bench.report.svg import svg
@@ -40,7 +40,6 @@ class Drawn:
         keys: facet -> value; a reader chooses among a section's pictures by these.
         panels: SVG elements, set side by side where there is room.
         notes: lines beneath.
-        more: (what, SVG element): shown on demand.
         caption: how to read it, where the section's words do not say it.
     """
 
@@ -49,7 +48,6 @@ class Drawn:
     keys: Mapping[str, str]
     panels: Sequence[str]
     notes: Sequence[Note] = ()
-    more: Sequence[tuple[str, str]] = field(default=())
     caption: str = ""
 
 

@@ -13,8 +13,10 @@ from hograd_bench.report.data import ReportData, setting_of
 SIZES = ("n", "order", "depth", "batch")
 SETTING = ("dtype", "device", "threads", "preparation", "machine")
 SYMBOLS = {"n": "n", "order": "k", "depth": "T", "batch": "B", "threads": "threads"}
-MOST = 5
+MOST = 3
 """Pictures of a section at most; a page is for reading."""
+FEW = 2
+"""Of those that show every method at a size."""
 
 
 def groups(rows: pd.DataFrame, variable: str, least: int = 3) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -59,6 +61,17 @@ def swept(
         if max(map(len, spans.values())) >= least:
             kept = [i for i in places[key] if len(spans[lines_of[i]]) >= min(2, least)]
             yield dict(zip(fixed, key, strict=True)), rows.iloc[kept]
+
+
+def rivals(rows: pd.DataFrame, least: int) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Rows of one operator, problem, order and setting that ``least`` methods or more share, the richest first."""
+    fixed = ["operator", "problem", "order", *SETTING]
+    several = rows.groupby(fixed, observed=True)["method"].transform("nunique") >= least
+    groups = rows[several].groupby(fixed, observed=True, sort=True)
+    return sorted(
+        ((dict(zip(fixed, key, strict=True)), part) for key, part in groups),
+        key=lambda item: -len(item[1]),
+    )
 
 
 def keys_of(named: dict[str, Any], data: ReportData, *, but: Sequence[str] = ()) -> dict[str, str]:

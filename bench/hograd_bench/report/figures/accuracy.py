@@ -9,7 +9,7 @@ import pandas as pd
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, numbers
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST
+from hograd_bench.report.figures._series import FEW
 from hograd_bench.report.palette import Look, ordinal
 
 ORDER = 100
@@ -30,7 +30,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         rows.groupby(["operator", "order"], observed=True), key=lambda i: (-i[1]["dtype"].nunique(), -len(i[1]))
     )
     dtypes = sorted(rows["dtype"].unique(), key=lambda d: _EPS.get(d, 1.0))
-    for number, (_, part) in enumerate(ranked[:MOST]):
+    for number, (_, part) in enumerate(ranked[:FEW]):
         operator, order = str(part["operator"].iloc[0]), int(part["order"].iloc[0])
         name = f"accuracy-{number}-{slug(operator)}"
         words = text.operator_name(str(operator), int(order))

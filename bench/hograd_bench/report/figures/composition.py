@@ -12,7 +12,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST, SETTING, keys_of
+from hograd_bench.report.figures._series import FEW, keys_of, rivals
 from hograd_bench.report.palette import Look
 
 ORDER = 80
@@ -21,7 +21,6 @@ ABOUT = (
     "The blocks that are alive at the peak, by the phase of the computation that allocated them (forward, first "
     "backward, second, …) and by the operation."
 )
-_FIXED = ["operator", "problem", "order", *SETTING]
 _KINDS = 6
 
 
@@ -30,15 +29,9 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     rows = positive(data.ok, "peak_bytes")
     if "details" not in rows:
         return
-    ranked = [
-        (_named(key), part)
-        for key, part in rows.groupby(_FIXED, observed=True, sort=True)
-        if part["method"].nunique() >= 2
-    ]
-    ranked.sort(key=lambda item: -len(item[1]))
     number = 0
-    for named, part in ranked:
-        if number >= MOST:
+    for named, part in rivals(rows, 2):
+        if number >= FEW:
             return
         counts = part.groupby(["n", "depth", "batch"], observed=True)["method"].nunique()
         size = counts[counts == counts.max()].index[-1]
@@ -109,7 +102,3 @@ def _bars(
         for i, (row, _) in enumerate(found)
     )
     return panel(figure, name, f"Peak bytes {title.lower()}. {said}")
-
-
-def _named(key: Any) -> dict[str, Any]:
-    return dict(zip(_FIXED, key, strict=True))

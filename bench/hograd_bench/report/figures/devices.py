@@ -34,9 +34,9 @@ _METRICS = (
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, problem and order that several devices share; nothing where there is one device."""
     rows = positive(data.ok, "seconds_min")
-    rows = rows.assign(where=places(data, rows))
-    if rows["where"].nunique() < 2:
+    if len(rows[["machine", "device"]].drop_duplicates()) < 2:
         return
+    rows = rows.assign(where=places(data, rows))
     ranked: list[tuple[dict[str, Any], pd.DataFrame]] = []
     for key, part in rows.groupby(_SERIES, observed=True, sort=True):
         shared = part.groupby([*_SIZES, "method"], observed=True)["where"].transform("nunique")

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST
+from hograd_bench.report.figures._series import FEW
 
 ORDER = 60
 TITLE = "How many gradients does it cost?"
@@ -21,12 +22,26 @@ ABOUT = (
 _FOLKLORE = (2.0, 4.0)
 
 
+def answer(data: ReportData) -> str:
+    """The HVP's fastest method by its median."""
+    rows = positive(data.exact, "gradient_equivalents")
+    rows = rows[(rows["operator"] == "derivative_vector_product") & (rows["order"] == 2)]
+    if rows.empty:
+        return ""
+    medians = rows.groupby("method", observed=True)["gradient_equivalents"].median()
+    best = str(medians.idxmin())
+    return (
+        f"An HVP takes {units.figures(float(medians.min()))} gradients by {text.clean(best)}, "
+        f"{units.figures(float(medians.max()))} by {text.clean(medians.idxmax())} (medians)."
+    )
+
+
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator and order."""
     rows = positive(data.ok, "gradient_equivalents")
     groups = [g for g in rows.groupby(["operator", "order"], observed=True) if g[1]["method"].nunique() > 1]
     ranked = sorted(groups, key=lambda item: -len(item[1]))
-    for number, (_, part) in enumerate(ranked[:MOST]):
+    for number, (_, part) in enumerate(ranked[:FEW]):
         operator, order = str(part["operator"].iloc[0]), int(part["order"].iloc[0])
         name = f"gradients-{number}-{slug(operator)}"
         title = f"{text.operator_name(str(operator), int(order))}, k = {order}"

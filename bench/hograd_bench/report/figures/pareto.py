@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
@@ -11,7 +10,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST, SETTING, keys_of
+from hograd_bench.report.figures._series import FEW, keys_of, rivals
 
 ORDER = 70
 TITLE = "Time against memory"
@@ -19,20 +18,13 @@ ABOUT = (
     "Left and down is better. The line joins the methods that no other beats in both time and memory; a method off "
     "the line is beaten in both by some method on it."
 )
-_FIXED = ["operator", "problem", "order", *SETTING]
 _SIZES = ["n", "depth", "batch"]
 
 
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, problem and order: its smallest and largest size."""
     rows = positive(data.ok, "seconds_min", "peak_bytes")
-    ranked = [
-        (_named(key), part)
-        for key, part in rows.groupby(_FIXED, observed=True, sort=True)
-        if part["method"].nunique() >= 3
-    ]
-    ranked.sort(key=lambda item: -len(item[1]))
-    for number, (named, part) in enumerate(ranked[:MOST]):
+    for number, (named, part) in enumerate(rivals(rows, 3)[:FEW]):
         sizes = part.groupby(_SIZES, observed=True)["method"].nunique()
         usable = sorted(sizes[sizes >= 3].index)
         if not usable:
@@ -75,7 +67,3 @@ def _panel(data: ReportData, here: pd.DataFrame, name: str) -> str:
         for r in on.to_dict("records")
     )
     return panel(figure, name, f"Time against peak bytes, {text.sizes(here.iloc[0])}. Nothing beats {names}.")
-
-
-def _named(key: Any) -> dict[str, Any]:
-    return dict(zip(_FIXED, key, strict=True))

@@ -34,6 +34,33 @@
     show();
   }
 
+  // The picker: what is needed, its order, dimension and memory name one square of the tables.
+  const picker = document.getElementById("picker");
+  const tables = [...document.querySelectorAll("table.advice[data-need]")];
+  if (picker && tables.length) {
+    const [bar, answer] = picker.children;
+    const squares = tables.flatMap((table) => [...table.tBodies[0].rows].flatMap((row) => [...row.cells].slice(2).map((cell, i) => ({
+      need: table.dataset.need, order: row.cells[0].textContent, dimension: row.cells[1].textContent, memory: table.tHead.rows[0].cells[i + 2].textContent, cell }))));
+    const facets = ["need", "order", "dimension", "memory"];
+    const chosen = { need: squares[0].need, memory: squares[0].memory };
+    const show = () => {
+      let left = squares;
+      bar.replaceChildren(...facets.map((facet) => {
+        const options = [...new Set(left.map((s) => s[facet]))];
+        // The largest dimension of order 2, where nothing was chosen.
+        if (!options.includes(chosen[facet])) chosen[facet] = facet === "order" && options.includes("2") ? "2" : options[facet === "memory" ? 0 : options.length - 1];
+        left = left.filter((s) => s[facet] === chosen[facet]);
+        return chooser({ need: "I need", order: "order k", dimension: "dimension n", memory: "memory" }[facet], options, chosen[facet], (v) => { chosen[facet] = v; show(); bar.querySelectorAll("select")[facets.indexOf(facet)].focus(); });
+      }));
+      answer.replaceChildren(...[...left[0].cell.childNodes].map((n) => n.cloneNode(true)));
+    };
+    show();
+    picker.hidden = false;
+  }
+
+  // Where panels scroll, the keyboard scrolls them, too.
+  if (matchMedia("(max-width: 34rem)").matches) for (const panel of document.querySelectorAll(".panel")) panel.tabIndex = 0;
+
   // Where the contents stand above the page instead of beside it, they would push the answers off the screen.
   if (matchMedia("(max-width: 60rem)").matches) document.querySelector(".layout > nav details")?.removeAttribute("open");
 
