@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 Sides = tuple[str, ...]
+DIAGONAL = "digits_loss/n=16,order=2,depth=1,batch=64/float32/cpu/t1"
+SPECTRUM = "digits_loss/n=8,order=2,depth=1,batch=64/float64/cpu/t1"
 DIGITS = "digits_loss/n=32,order=2,depth=2,batch=64/float32/cpu/t1"
 
 
@@ -76,9 +78,18 @@ CONTESTS: dict[str, Sides] = {
     "empirical Fisher diagonal": _of_model("empirical_fisher_diagonal", "layers", "per_sample_vmap"),
     "Fisher diagonal": _of_model("fisher_diagonal", "layers", "expectation"),
     "Gauss-Newton product": _of_model("gauss_newton_vector_product", "double_vjp", "jvp_vjp"),
+    "Hessian diagonal": (
+        *(f"hessian_diagonal/forward_over_forward/{DIAGONAL}/{kind}" for kind in ("compiled", "eager")),
+        *(f"hessian_diagonal/{peer}/{DIAGONAL}/eager" for peer in ("jax", "backpack")),
+    ),
+    "extreme eigenvalues": (
+        f"extremes:{SPECTRUM}",
+        *(f"hessian_extreme_eigenvalues/{method}/{SPECTRUM}/eager" for method in ("lanczos", "jax")),
+    ),
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
-function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense."""
+function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme eigenvalues by Lanczos
+steps on bound products."""
 ROUNDS, TURN = 15, 0.1
 
 
@@ -92,10 +103,12 @@ def side(name: str) -> Callable[[], Any]:
     import torch
 
     kind, _, size = name.partition(":")
-    if kind in ("bound", "linearize"):
-        return (bound if kind == "bound" else linearized)(size)
+    of_cell = {"bound": bound, "linearize": linearized, "extremes": extremes}
+    if kind in of_cell:
+        return of_cell[kind](size)
     if kind.startswith(("coloured", "compressed")):
-        return sparse(*kind.split(), torch.ones(int(size)) * 0.9)
+        result, preparation = kind.split()
+        return sparse(result, preparation, torch.ones(int(size)) * 0.9)
     if kind == "jax":
         from hograd_bench.peers import _jax
 
@@ -136,6 +149,19 @@ def bound(cell: str) -> Callable[[], Any]:
     if product.bindings[None] is None:
         raise RuntimeError("it cannot be bound")
     return lambda: product(v)
+
+
+def extremes(cell: str) -> Callable[[], Any]:
+    """The extreme eigenvalues at a cell's point, by a compiled product that is at hand."""
+    from hograd_bench.gate.twins.worker import made
+
+    import hograd_core as h
+
+    instance = made(f"derivative_vector_product/double_backward/{cell}/eager").instance
+    product = h.prepare(h.hvp, instance.f, instance.x, preparation="compiled")
+    if product.preparation != "compiled":
+        raise RuntimeError(product.explain())
+    return lambda: h.hessian_extreme_eigenvalues(instance.f, instance.x, preparation=product)
 
 
 def linearized(cell: str) -> Callable[[], Any]:

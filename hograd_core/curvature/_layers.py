@@ -175,12 +175,11 @@ def squared_gradients(model: Model, passes: Callable[[Tensor, Tensor], Passes]) 
                 if not _agree(rows, factor, _part(seen[-1], offsets[key], rows.shape[2], factor.shape[2])):
                     wrong.add(key)
     right = {key: squares for key, squares in found.items() if key not in wrong}
-    each = zip(model.names, model.sizes, strict=True)
-    sums = torch.cat([right[k].reshape(-1).to(dtype) if k in right else flat.new_zeros(size) for k, size in each])
+    sized = list(zip(model.names, model.sizes, strict=True))
+    sums = torch.cat([right[k].reshape(-1).to(dtype) if k in right else flat.new_zeros(size) for k, size in sized])
     if len(right) == len(model.names):
         return sums, None
-    each = zip(model.names, model.sizes, strict=True)
-    return sums, torch.cat([flat.new_full((size,), k in right, dtype=torch.bool) for k, size in each])
+    return sums, torch.cat([flat.new_full((size,), k in right, dtype=torch.bool) for k, size in sized])
 
 
 def _readers(results: Sequence[Tensor]) -> dict[Any, list[Any]]:

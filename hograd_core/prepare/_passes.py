@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -80,7 +80,7 @@ def _power(node: Node) -> None:
 
 def _part_of_cat(node: Node) -> None:
     """A part of a concatenation that was put in as one piece."""
-    source, index = node.args
+    source, index = cast("Any", node.args)
     if not is_call(source, aten.split_with_sizes.default) or not is_call(source.args[0], aten.cat.default):
         return
     (pieces, *dim), (_, sizes, *along) = source.args[0].args, source.args

@@ -43,12 +43,12 @@ class _Products:
         find: whether the pattern is found in the same run of f.
 
     Attributes:
-        plan: the colouring of that pattern, or None.
+        n: elements of x. plan: the colouring of that pattern, or None.
         made: products made so far.
     """
 
     def __init__(self, f: ScalarFunction, x: Tensor, *, find: bool) -> None:
-        self._point = leaf(x)
+        self._point, self.n = leaf(x), x.numel()
         self.plan: Colouring | None = None
         self.made = 0
         if find:
@@ -162,7 +162,8 @@ def _found(at: Callable[[bool], _Products], plan: Colouring | None) -> tuple[Col
         made += products.made
         if held:
             return use, entries, made
-    n, every = use.n, numbers(use.n)
+    n = products.n
+    every = numbers(n)
     rows, columns = every.repeat_interleave(n), every.repeat(n)
     full = Colouring(every, n, rows, columns, columns, rows)  # product i is row i, symmetric or not
     return full, products.entries(full), products.made + n
