@@ -90,27 +90,11 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     fakes = [value(node) for node in placeholders(module.graph)]
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
-    settings: dict[str, Any] = {"epilogue_fusion": False}
-    if wrapper:  # small values on the stack: to allocate one takes longer than to compute it
-        settings |= {**get_cpp_wrapper_config(), "aot_inductor.allow_stack_allocation": True}
-    with alone(), _stack(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
+    # Its aot_inductor.allow_stack_allocation would be quicker, and returns memory that the next call writes over.
+    settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
+    with alone(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)
     return _without_checks(made.current_callable)
-
-
-@contextmanager
-def _stack() -> Iterator[None]:
-    """Have the C++ wrapper be one that can put values on the stack: until torch 2.14 the first compilation decides."""
-    from torch._inductor.codegen import common
-    from torch._inductor.codegen.cpp_wrapper_cpu_array_ref import CppWrapperCpuArrayRef
-
-    common.init_backend_registration()
-    registered = common.device_codegens["cpu"]
-    before, registered.cpp_wrapper_codegen = registered.cpp_wrapper_codegen, CppWrapperCpuArrayRef
-    try:
-        yield
-    finally:
-        registered.cpp_wrapper_codegen = before
 
 
 def _without_checks(run: Run) -> Run:

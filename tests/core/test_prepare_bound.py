@@ -11,7 +11,7 @@ import pytest
 import torch
 from core_fakes import normal
 from hograd_bench.metrics._allocations import trace
-from prepare_fakes import V, X, close, dispatched, every, needs_compiler, network
+from prepare_fakes import V, X, close, dispatched, every, network
 from torch import Tensor
 
 import hograd_core as h
@@ -74,17 +74,6 @@ def test_a_hessian_takes_little_beside_itself_by_the_allocators_count(how: dict[
     assert p.peak_bytes <= most * 8 * 256**2
     assert close(p(x), h.hessian(f, x))
     assert 0 <= trace(lambda: p(x)).peak_bytes - p.peak_bytes <= SCALARS
-
-
-@needs_compiler
-@pytest.mark.slow
-def test_small_compiled_products_take_their_result_alone() -> None:
-    """The law of their peak: 8 n bytes in float64. Up to 100 KiB what lies between is on the stack."""
-    for n in (16, 48):
-        p, x, v = prepare(h.hvp, sized(n), normal(n), preparation="compiled"), normal(n), normal(n, seed=1)
-        assert p.preparation == "compiled", p.explain()
-        p(x, v)
-        assert trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes == 8 * n
 
 
 def test_products_take_what_is_foretold() -> None:
