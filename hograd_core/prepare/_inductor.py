@@ -92,6 +92,7 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     fakes = [value(node) for node in placeholders(module.graph)]
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
+    # Its aot_inductor.allow_stack_allocation would be quicker, and returns memory that the next call writes over.
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
     with alone(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)

@@ -73,7 +73,7 @@ class Prepared:
         traces: how many kernels were made.
     """
 
-    _bound = Bound
+    _bound: type[Bound] = Bound
 
     def __init__(self, task: Task, preparation: str, check_every: int | None) -> None:
         self._task = task

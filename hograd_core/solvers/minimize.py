@@ -151,9 +151,10 @@ def minimize_newton(
     if gradient_tolerance is not None and not (goal := check_number(gradient_tolerance, "gradient_tolerance")) > 0:
         raise ValueError(f"gradient_tolerance: got {gradient_tolerance}, expected > 0")
     function = scalar_function(f)
-    of = (given, args) if isinstance(preparation, Prepared) else (function, ())
+    if not isinstance(preparation, Prepared):
+        given, args = function, ()
     kernel = kernel_for(preparation, function, x, hvp_method)
-    run = Run(function, x.shape, hvp_method, check_damping(damping), *of, kernel)
+    run = Run(function, x.shape, hvp_method, check_damping(damping), given, args, kernel)
     with guarded("minimize_newton", (product_of(hvp_method), 2)):
         found = _minimize(
             run, x, goal, searches[globalisation], max_iterations, forcing, {"max_iterations": max_cg_iterations},

@@ -155,8 +155,9 @@ def test_modes_of_the_caller(mode: Any) -> None:
     assert not p(X.clone().requires_grad_(), V).requires_grad
 
 
-def test_results_are_memory_of_their_own() -> None:
-    p = prepare(h.hvp, lambda x: 0.5 * x.square().sum(), X, preparation="graph")
+@every
+def test_results_are_memory_of_their_own(preparation: str) -> None:
+    p = prepare(h.hvp, lambda x: 0.5 * x.square().sum(), X, preparation=preparation)
     result = p(X, V)
     assert result.data_ptr() != V.data_ptr()
     result.zero_()
@@ -179,6 +180,19 @@ def test_a_result_is_never_that_of_another_call(preparation: str) -> None:
         call(4)
         assert all(torch.equal(result, copy) for result, copy in zip(results, kept, strict=True))
         assert len({result.data_ptr() for result in results}) == 3
+
+
+@every
+def test_results_and_residuals_outlive_the_next_call(preparation: str) -> None:
+    """A kernel that returns a buffer of its own would write over them."""
+    f = network()
+    p = prepare(h.hvp, f, X, preparation=preparation)
+    points = X, X + 0.5
+    bound = [p.bind(x) for x in points]
+    results = [*(p(x, V) for x in points), *(b(V) for b in bound), *(b(V) for b in bound)]
+    expected = [h.hvp(f, x, V) for x in points]
+    assert all(close(result, expected[i % 2]) for i, result in enumerate(results))
+    assert len({result.data_ptr() for result in results}) == len(results)
 
 
 def test_views_that_are_not_contiguous() -> None:
