@@ -158,6 +158,12 @@ class Operator(Generic[P, R]):
         """Whether the operator is a family over derivative orders."""
         return self.order is None
 
+    @property
+    def of_a_function(self) -> bool:
+        """Whether it is of a function of one tensor, and perhaps a direction: of f and x, or of u and points."""
+        first, *rest = arguments_of(self.guard).parameters
+        return (first, rest[:1]) in (("f", ["x"]), ("u", ["points"])) and set(rest[1:]) <= {"v", "order"}
+
     def method(self, name: str) -> Method:
         """The method of that name.
 

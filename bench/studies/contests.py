@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 Sides = tuple[str, ...]
-DIGITS = "digits_loss/n=32,order=2,depth=2,batch=64/float32/cpu/t1/eager"
+DIGITS = "digits_loss/n=32,order=2,depth=2,batch=64/float32/cpu/t1"
 
 
 def _second_order(problem: str, sizes: str, operator: str = "derivative_vector_product", eager: bool = False) -> Sides:
@@ -33,9 +33,14 @@ def _bound(problem: str, sizes: str) -> Sides:
     return (f"bound:{product}/double_backward/{cell}/compiled", f"linearize:{product}/jax/{cell}/eager")
 
 
-def _series(n: int, order: int) -> Sides:
-    operator, cell = "directional_derivative", f"mlp/n={n},order={order},depth=2,batch=1/float32/cpu/t1"
-    return (f"{operator}/taylor/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+def _series(operator: str, method: str, problem: str, n: int, order: int, batch: int) -> Sides:
+    cell = f"{problem}/n={n},order={order},depth=2,batch={batch}/float32/cpu/t1"
+    return (f"{operator}/{method}/{cell}/compiled", *(f"{operator}/{peer}/{cell}/eager" for peer in ("jax", "jax_jet")))
+
+
+def _of_model(operator: str, method: str, other: str) -> Sides:
+    ours = [f"{operator}/{method}/{DIGITS}/{kind}" for kind in ("compiled", "graph", "eager")]
+    return (*ours, *(f"{operator}/{name}/{DIGITS}/eager" for name in (other, "jax", "backpack")))
 
 
 LOSSES = {
@@ -62,24 +67,15 @@ CONTESTS: dict[str, Sides] = {
         )
         for n in (256, 1024, 4096)
     },
-    **{f"directional derivative, K={k}, MLP n={n}": _series(n, k) for n in (64, 512) for k in (2, 4, 6, 10)},
-    "empirical Fisher diagonal": (
-        f"empirical_fisher_diagonal/layers/{DIGITS}",
-        f"empirical_fisher_diagonal/jax/{DIGITS}",
-        f"empirical_fisher_diagonal/backpack/{DIGITS}",
-        f"empirical_fisher_diagonal/per_sample_vmap/{DIGITS}",
-    ),
-    "Fisher diagonal": (
-        f"fisher_diagonal/layers/{DIGITS}",
-        f"fisher_diagonal/jax/{DIGITS}",
-        f"fisher_diagonal/backpack/{DIGITS}",
-        f"fisher_diagonal/expectation/{DIGITS}",
-    ),
-    "Gauss-Newton product": (
-        f"gauss_newton_vector_product/jvp_vjp/{DIGITS}",
-        f"gauss_newton_vector_product/jax/{DIGITS}",
-        f"gauss_newton_vector_product/backpack/{DIGITS}",
-    ),
+    **{
+        f"directional derivative, K={k}, MLP n={n}": _series("directional_derivative", "taylor", "mlp", n, k, 1)
+        for n in (64, 512)
+        for k in (2, 4, 6, 10)
+    },
+    **{f"Laplacian, MLP D={d}": _series("laplacian", "collapsed_taylor", "field_loss", d, 2, 64) for d in (8, 50)},
+    "empirical Fisher diagonal": _of_model("empirical_fisher_diagonal", "layers", "per_sample_vmap"),
+    "Fisher diagonal": _of_model("fisher_diagonal", "layers", "expectation"),
+    "Gauss-Newton product": _of_model("gauss_newton_vector_product", "double_vjp", "jvp_vjp"),
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
 function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense."""

@@ -27,6 +27,25 @@ class FieldEstimate(NamedTuple):
     standard_error: Tensor
 
 
+def rademacher(points: Tensor, probes: int, source: torch.Generator) -> Tensor:
+    """Directions of ±1, independent at every point: shape (probes, N, d)."""
+    bits = torch.randint(2, (probes, *points.shape), generator=source, device=source.device)
+    return (2 * bits - 1).to(points)
+
+
+def coordinates(points: Tensor, probes: int, source: torch.Generator) -> Tensor:
+    """Unit vectors along coordinates drawn with replacement at every point: shape (probes, N, d)."""
+    n, d = points.shape
+    chosen = torch.randint(d, (probes, n), generator=source, device=source.device)
+    return torch.nn.functional.one_hot(chosen, d).to(points)
+
+
+def gaussian(points: Tensor, probes: int, source: torch.Generator) -> Tensor:
+    """Normal directions, independent at every point: shape (probes, N, d)."""
+    drawn = torch.randn((probes, *points.shape), generator=source, dtype=points.dtype, device=source.device)
+    return drawn.to(points)
+
+
 def _coefficient(u: Field, x: Tensor, directions: Tensor, order: int) -> Tensor:
     with guarded("laplacian estimate", ("taylor", order)):
         return series_along(watched_call(without_graph(u)), x, directions, order)[order]
@@ -58,8 +77,7 @@ def hutchinson_laplacian(
     """
     field, x = check_field(u, points)
     source = checked_generator(probes, seed, generator)
-    bits = torch.randint(2, (probes, *x.shape), generator=source, device=source.device)
-    return _estimate(_coefficient(field, x, (2 * bits - 1).to(x), 2) * 2)
+    return _estimate(_coefficient(field, x, rademacher(x, probes, source), 2) * 2)
 
 
 @entrance
@@ -81,11 +99,8 @@ def sampled_laplacian(
         The estimate and its standard error, detached but inside a larger derivative.
     """
     field, x = check_field(u, points)
-    n, d = x.shape
     source = checked_generator(probes, seed, generator)
-    chosen = torch.randint(d, (probes, n), generator=source, device=source.device)
-    directions = torch.nn.functional.one_hot(chosen, d).to(x)
-    return _estimate(_coefficient(field, x, directions, 2) * (2 * d))
+    return _estimate(_coefficient(field, x, coordinates(x, probes, source), 2) * (2 * x.shape[1]))
 
 
 @entrance
@@ -108,5 +123,4 @@ def gaussian_bilaplacian(
     """
     field, x = check_field(u, points)
     source = checked_generator(probes, seed, generator)
-    directions = torch.randn((probes, *x.shape), generator=source, dtype=x.dtype, device=source.device).to(x)
-    return _estimate(_coefficient(field, x, directions, 4) * (24 / 3))
+    return _estimate(_coefficient(field, x, gaussian(x, probes, source), 4) * (24 / 3))

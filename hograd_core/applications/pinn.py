@@ -19,16 +19,20 @@ from hograd_core._entrance import kept, released
 from hograd_core._how import How, Unpack
 from hograd_core._registry import Operator, method, operator, to_method
 from hograd_core.applications._calls import plain_call, recording, watched_call
+from hograd_core.applications._collapsed import summed, summed_partials
 from hograd_core.applications._equations import Equation, beam, burgers, heat, kuramoto_sivashinsky
 from hograd_core.applications._estimates import (
     FieldEstimate,
+    coordinates,
+    gaussian,
     gaussian_bilaplacian,
     hutchinson_laplacian,
+    rademacher,
     sampled_laplacian,
 )
 from hograd_core.applications._fields import check_field, without_graph
 from hograd_core.applications._modules import Parameters, called_with, check_module, gradient_of, trainable
-from hograd_core.applications._partials import KERNELS, Field, Kernel, amounts, deepest
+from hograd_core.applications._partials import KERNELS, Field, Kernel, amounts, checked_generator, deepest
 from hograd_core.applications._polarisation import Index
 from hograd_core.curvature._precision import sampling, sampling_fourth_powers
 from hograd_core.hazards import guarded, narrowed
@@ -205,6 +209,11 @@ def residual(u: Field, points: Tensor, equation: Equation, *, method: str = "nes
     return plain_call(equation.residual)(x, *rows.unbind(0))
 
 
+def _pair_weights(indices: Sequence[Index]) -> list[float]:
+    """Each pair i < j stands for (i, j) and (j, i)."""
+    return [1.0 if index[0] == index[-1] else 2.0 for index in indices]
+
+
 def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool) -> None:
     """Make a kernel a method of the four operators."""
     declared: dict[str, Any] = {"mode": mode, "source": source, "functorch": functorch}
@@ -223,9 +232,7 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
     @functools.wraps(kernel)
     def weighted(u: Field, points: Tensor, indices: Sequence[Index], **options: Any) -> Tensor:
         rows = rows_of(u, points, indices, **options)
-        # Each pair i < j stands for (i, j) and (j, i).
-        weights = [1.0 if index[0] == index[-1] else 2.0 for index in indices]
-        return torch.tensor(weights, dtype=rows.dtype, device=rows.device) @ rows
+        return torch.tensor(_pair_weights(indices), dtype=rows.dtype, device=rows.device) @ rows
 
     def loss(u: nn.Module, points: Tensor, equation: Equation) -> ResidualLoss:
         parameters = trainable(u)
@@ -249,10 +256,31 @@ for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
     _register(_name, _kernel, _mode, _source, _functorch)
 
 
+_COLLAPSED = "Dangel et al. 2025, §3 (collapsed Taylor mode)"
+
+
+@method(laplacian, "collapsed_taylor", mode="Taylor, collapsed", source=_COLLAPSED, amounts_to=amounts("taylor", 2))
+def collapsed_laplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
+    """Series of degree 2 along all coordinates at once, of whose highest coefficients the sum is propagated."""
+    with narrowed(*amounts("taylor", 2)):
+        found: Tensor = released(summed_partials(u, points, indices, [1.0] * len(indices)))
+    return found
+
+
+@method(bilaplacian, "collapsed_taylor", mode="Taylor, collapsed", source=_COLLAPSED, amounts_to=amounts("taylor", 4))
+def collapsed_bilaplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
+    """Series of degree 4 along e_i and e_i ± e_j, of whose highest coefficients a weighted sum is propagated."""
+    with narrowed(*amounts("taylor", 4)):
+        found: Tensor = released(summed_partials(u, points, indices, _pair_weights(indices)))
+    return found
+
+
 def _stochastic(
-    record: Operator, name: str, estimator: Any, source: str, tolerance: Callable[[float, int], float] = sampling
-) -> None:
-    """Make the value of an estimator a method; the estimator itself gives the standard error too."""
+    record: Operator, name: str, estimator: Any, draw: Any, factor: Callable[[int], float], source: str,
+    tolerance: Callable[[float, int], float] = sampling,
+) -> None:  # fmt: skip
+    """Make the value of an estimator a method, collapsed; the estimator itself gives the standard error too."""
+    order = record.order or 2
 
     def value(
         u: Field,
@@ -263,24 +291,25 @@ def _stochastic(
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        found: FieldEstimate = estimator(u, points, probes=probes, seed=seed, generator=generator)
-        return found.value
+        directions = draw(points, probes, checked_generator(probes, seed, generator))
+        with narrowed(*amounts("taylor", order)):
+            weights = [factor(points.shape[1]) / probes] * probes
+            found: Tensor = released(summed(u, points, directions, order, weights))
+        return found
 
     value.__doc__ = estimator.__doc__
     method(
         record, name, mode="Taylor, random directions", source=source, exact=False, tolerance=tolerance,
-        amounts_to=(("taylor", record.order or 2),),
+        amounts_to=amounts("taylor", order),
     )(value)  # fmt: skip
 
 
-_stochastic(laplacian, "hutchinson", hutchinson_laplacian, "Hutchinson 1990, §2, with Rademacher probes")
+_STDE = "Shi et al. 2024 (stochastic Taylor derivative estimator)"
 _stochastic(
-    laplacian, "sampled_coordinates", sampled_laplacian, "Shi et al. 2024 (stochastic Taylor derivative estimator)"
-)
+    laplacian, "hutchinson", hutchinson_laplacian, rademacher, lambda d: 1.0,
+    "Hutchinson 1990, §2, with Rademacher probes",
+)  # fmt: skip
+_stochastic(laplacian, "sampled_coordinates", sampled_laplacian, coordinates, float, _STDE)
 _stochastic(
-    bilaplacian,
-    "gaussian_probes",
-    gaussian_bilaplacian,
-    "Shi et al. 2024 (stochastic Taylor derivative estimator)",
-    sampling_fourth_powers,
+    bilaplacian, "gaussian_probes", gaussian_bilaplacian, gaussian, lambda d: 1 / 3, _STDE, sampling_fourth_powers
 )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hograd_core.curvature._model import Loss, Model, scalar_loss
 from hograd_core.curvature._precision import working_dtype
+from hograd_core.prepare import assume
 
 CATEGORICAL, GAUSSIAN, BERNOULLI = "categorical", "gaussian", "bernoulli"
 
@@ -55,7 +56,7 @@ def _plain(kind: str, options: dict[str, Any], targets: Tensor) -> bool:
         return False
     if kind != CATEGORICAL or targets.dtype.is_floating_point:
         return True
-    return not bool((targets == options["ignore_index"]).any())
+    return assume((targets != options["ignore_index"]).all())
 
 
 def sample_scaling(model: Model) -> tuple[float, int]:
@@ -92,6 +93,8 @@ def _observations(kind: str, options: dict[str, Any], targets: Tensor) -> int:
         raise ValueError("loss: got class weights under reduction='mean', which couple samples; use reduction='sum'")
     if targets.dtype.is_floating_point:
         return targets[0].numel() // targets.shape[1]
+    if assume((targets != options["ignore_index"]).all()):
+        return targets[0].numel()
     counts = (targets != options["ignore_index"]).reshape(len(targets), -1).sum(1)
     if not bool((counts == counts[0]).all()) or int(counts[0]) == 0:
         raise ValueError(

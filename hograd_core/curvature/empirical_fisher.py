@@ -169,9 +169,9 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     if kept():  # what is recorded at layers is detached
         return diagonal_vmap(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
     # grad s_n is, sample by sample, that of L divided by R; its square enters times R.
-    sums, known = squared_gradients(model, lambda value, _: [(value, None)])
+    sums, known = squared_gradients(model, lambda value, _: (value, None))
     diagonal = sums.div_(sample_scaling(model)[0])
-    if not bool(known.all()):
+    if known is not None:
         torch.where(known, diagonal, diagonal_vmap(model, chunk_size=chunk_size), out=diagonal)
     return diagonal
 

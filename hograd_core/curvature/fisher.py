@@ -162,10 +162,8 @@ def diagonal_layers(model: Model, *, chunk_size: int | None = None) -> Tensor:
     check_chunk_size(chunk_size)
     if kept():  # what is recorded at layers is detached
         return diagonal_expectation(model, chunk_size=chunk_size)  # type: ignore[no-any-return]
-    sums, known = squared_gradients(
-        model, lambda _, outputs: [(outputs, c) for c in output_fisher_factor(model, outputs.detach())]
-    )
-    if not bool(known.all()):
+    sums, known = squared_gradients(model, lambda _, outputs: (outputs, output_fisher_factor(model, outputs.detach())))
+    if known is not None:
         torch.where(known, sums, diagonal_expectation(model, chunk_size=chunk_size), out=sums)
     return sums
 

@@ -8,3 +8,5 @@ from hograd_core.prepare._bound import Bound as Bound
 from hograd_core.prepare._build import PREPARATIONS as PREPARATIONS
 from hograd_core.prepare._prepare import prepare as prepare
 from hograd_core.prepare._prepared import Prepared as Prepared
+from hograd_core.prepare._trace import assume as assume
+from hograd_core.prepare._trace import tracing as tracing

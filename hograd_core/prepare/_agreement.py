@@ -19,12 +19,14 @@ def nearby(inputs: Sequence[Tensor]) -> list[Tensor]:
     """Inputs beside those given: x moved a little, with its signs kept, so that f is defined there; other directions.
 
     Args:
-        inputs: x, and directions if there are any.
+        inputs: x, and directions if there are any; numbers that are not floating, as labels, stay.
     """
     x, *directions = inputs
-    moved = x * (1 + _NEARBY * _uniform(x, 1))
-    scales = [torch.where(v.abs() > 0, v.abs(), torch.ones_like(v)) for v in directions]
-    return [moved.to(x.dtype), *[(s * _uniform(s, 2 + i)).to(s.dtype) for i, s in enumerate(scales)]]
+    moved = [(x * (1 + _NEARBY * _uniform(x, 1))).to(x.dtype) if x.dtype.is_floating_point else x]
+    for i, v in enumerate(directions):
+        scale = torch.where(v.abs() > 0, v.abs(), torch.ones_like(v))
+        moved.append((scale * _uniform(v, 2 + i)).to(v.dtype) if v.dtype.is_floating_point else v)
+    return moved
 
 
 def _uniform(like: Tensor, seed: int) -> Tensor:
@@ -93,8 +95,10 @@ def _compared(eager: Callable[..., Tensor], result: Tensor, at: Sequence[Tensor]
 
 def response(eager: Callable[..., Tensor], at: Sequence[Tensor], args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The eager result, and that of inputs moved by one rounding."""
-    eps = torch.finfo(at[0].dtype).eps
-    rounded = [t * (1 + eps * _uniform(t, 11 + i).sign()) for i, t in enumerate(at)]
+    rounded = [
+        t * (1 + torch.finfo(t.dtype).eps * _uniform(t, 11 + i).sign()) if t.dtype.is_floating_point else t
+        for i, t in enumerate(at)
+    ]
     return eager(*at, *args), eager(*rounded, *args)
 
 

@@ -183,11 +183,28 @@ def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], prepa
     return traced
 
 
-def plain(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Kernel:
-    """A function (*inputs) -> tensor as it is."""
+def plain(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    preparation: str,
+    otherwise: Callable[..., Tensor] | None = None,
+) -> Kernel:
+    """A function (*inputs) -> tensor as it is; ``otherwise`` is called where what the trace assumed does not hold."""
     traced = clean_trace(function, inputs, preparation)
     module = finished(duplicate(traced.graph), preparation)
     kernel = Kernel(None, traced.lifted, preparation, [], counted(module), traced, peak_bytes(module))
     run = ready(module, [*inputs, *traced.lifted], preparation)
     kernel.run = lambda given: run(given)[0]
+    if len(output(module.graph).all_input_nodes) > 1:
+        if otherwise is None:
+            raise CannotPrepareError("what it assumes of values is looked at in kernels of operators on models alone")
+
+        if not run([*inputs, *traced.lifted])[1]:
+            raise CannotPrepareError("what a trace assumes of values does not hold here")
+
+        def checked(given: list[Tensor]) -> Tensor:
+            result, holds = run(given)
+            return result if holds else otherwise(*given[: len(inputs)])
+
+        kernel.run = checked
     return kernel

@@ -22,7 +22,7 @@ from hograd_core._entrance import entered
 from hograd_core.derivatives._autograd import leaf
 from hograd_core.prepare import _hessian
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, ready, table
+from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, table
 from hograd_core.prepare._graphs import propagate
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import peak_bytes
@@ -40,6 +40,8 @@ def maker(task: Task, tensors: Sequence[Tensor]) -> Callable[[str], Kernel]:
     """What makes the kernel of a preparation."""
     if task.is_coloured:
         return functools.partial(coloured, task, tensors)
+    if task.of_model:
+        return functools.partial(plain, task.kernel, tensors, otherwise=task.eager)
     return _hessian.maker(task, tensors)
 
 

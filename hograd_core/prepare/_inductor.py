@@ -80,6 +80,8 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config
 
+    constants = _constants_as_inputs(module)
+    inputs = [*inputs, *constants]
     if device == "cpu":
         propagate(module, inputs)
         use_rows(module)
@@ -94,7 +96,28 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
     with alone(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)
-    return _without_checks(made.current_callable)
+    run = _without_checks(made.current_callable)
+    return (lambda given: run([*given, *constants])) if constants else run
+
+
+def _constants_as_inputs(module: GraphModule) -> list[Tensor]:
+    """Make tensors that a graph holds its last inputs: calls past the checks of inductor's wrapper would lack them.
+
+    Numbers stay: they become part of the code.
+    """
+    graph = module.graph
+    constants: list[Tensor] = []
+    last = placeholders(graph)[-1]
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        tensor = getattr(module, str(node.target))
+        if tensor.dim() == 0:
+            continue
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(last)
+        graph.erase_node(node)
+        constants.append(tensor)
+    return constants
 
 
 def _without_checks(run: Run) -> Run:

@@ -7,6 +7,7 @@ here are exact for every value, NaN and infinity included (but for the sign of z
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -77,6 +78,16 @@ def _power(node: Node) -> None:
         node.target, node.args = aten.mul.Tensor, (base, base)
 
 
+def _part_of_cat(node: Node) -> None:
+    """A part of a concatenation that was put in as one piece."""
+    source, index = node.args
+    if not is_call(source, aten.split_with_sizes.default) or not is_call(source.args[0], aten.cat.default):
+        return
+    (pieces, *dim), (_, sizes, *along) = source.args[0].args, source.args
+    if [value(piece).shape for piece in pieces] == [(size,) for size in sizes] and not any((*dim, *along)):
+        _as(pieces[index], node)
+
+
 def _share(graph: Graph) -> None:
     """Compute once what is computed twice."""
     seen: dict[Hashable, Node] = {}
@@ -108,13 +119,13 @@ def _key(argument: Any) -> Hashable:
 def own_result(graph: Graph) -> None:
     """Have a graph return memory of its own, never an input, a constant or a view of one."""
     returned = output(graph)
-    (node,) = returned.all_input_nodes
-    memory = value(node).untyped_storage()
     given = [v.untyped_storage()._cdata for n in graph.nodes if not is_call(n) for v in tensors_of(n)]
-    whole = memory.nbytes() == value(node).numel() * value(node).element_size()
-    if memory._cdata in given or not value(node).is_contiguous() or not whole:
-        own = insert(returned, aten.clone.default, node, memory_format=torch.contiguous_format)
-        returned.replace_input_with(node, own)
+    for node in returned.all_input_nodes:
+        memory = value(node).untyped_storage()
+        whole = memory.nbytes() == value(node).numel() * value(node).element_size()
+        if memory._cdata in given or not value(node).is_contiguous() or not whole:
+            own = insert(returned, aten.clone.default, node, memory_format=torch.contiguous_format)
+            returned.replace_input_with(node, own)
 
 
 _RULES: dict[Any, Callable[[Node], Any]] = {
@@ -126,6 +137,7 @@ _RULES: dict[Any, Callable[[Node], Any]] = {
     aten.div.Tensor: functools.partial(_neutral, number=1, either=False),
     aten.div.Scalar: functools.partial(_neutral, number=1, either=False),
     aten.pow.Tensor_Scalar: _power,
+    operator.getitem: _part_of_cat,
     aten.slice_scatter.default: backward_of_slice,
     aten.select_scatter.default: backward_of_select,
 }

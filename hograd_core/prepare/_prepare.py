@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,9 +73,9 @@ def _versions(tensors: Sequence[Tensor]) -> list[Any] | None:
 
 def prepare(
     operator: Any,
-    f: Callable[..., Tensor],
+    f: Any,
     x: Any,
-    *,
+    *more: Any,
     args: Sequence[Tensor] = (),
     preparation: str = "auto",
     check_every: int | None = None,
@@ -86,8 +86,11 @@ def prepare(
     Args:
         operator: of a function of x: ``hvp``, ``hessian``, ``gradient``, ``derivative_tensor``, ...
         f: ``(x, *args)`` -> a 0-dimensional tensor. Tensors that it refers to become inputs, other values are watched
-            as far as they can be: module :mod:`._state` says which.
+            as far as they can be: module :mod:`._state` says which. Of an operator on models: the module; an update of
+            its parameters in place is seen.
         x: the point, a tensor or a structure of tensors, of a real floating dtype, any device; calls may be at others.
+            Of an operator on models: the loss.
+        *more: of an operator on models, tensors that calls are like: inputs, targets, and directions.
         args: further arguments of f, tensors.
         preparation: "graph" (a cleaned graph, run op by op: ready at once), "compiled" (by inductor: seconds),
             "cudagraph" (the same, recorded on a GPU), "eager", or "auto": the quickest that there is.
@@ -95,7 +98,8 @@ def prepare(
         **how: ``method``, ``order``, ``repair`` and options, as the operator takes them.
 
     Returns:
-        ``(x, *directions, args=...)`` -> the operator's result.
+        ``(x, *directions, args=...)`` -> the operator's result; of an operator on models ``(inputs, targets,
+        *directions)``.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
@@ -105,6 +109,10 @@ def prepare(
         raise ValueError(f"preparation: got {preparation!r}, expected one of auto, {', '.join(PREPARATIONS)}")
     if check_every is not None and (type(check_every) is not int or check_every < 1):
         raise ValueError(f"check_every: got {check_every!r}, expected an int >= 1, or None")
+    if more:
+        model = Prepared(task(operator, (f, x), how), preparation, check_every)
+        model.entry_for(more, args)
+        return model
     f, point, packed = point_of(f, x)
     of = task(operator, f, how)
     made = (

@@ -13,6 +13,8 @@ from hograd_core._checks import check_positive
 from hograd_core._registry import Operator, arguments_of, resolve
 from hograd_core.hazards._modes import Repairing
 
+_MODEL = ("module", "loss")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -20,13 +22,14 @@ class Task:
 
     Attributes:
         operator: the operator.
-        f: (x, *args) -> a 0-dimensional tensor.
+        f: (x, *args) -> a 0-dimensional tensor; of operators on fields u: (points, *args) -> a value a point; of
+            operators on models their module and loss.
         options: order, method, repair and the method's own options.
         chunk_size, memory: of a Hessian: rows at a time, and bytes that it may take, itself included.
     """
 
     operator: Operator[..., Tensor]
-    f: Callable[..., Tensor]
+    f: Any
     options: Mapping[str, Any]
     chunk_size: int | None = None
     memory: int | None = None
@@ -60,26 +63,41 @@ class Task:
         return replace(self, operator=resolve("hvp")[0], options={**options, "order": 2})
 
     @property
+    def of_model(self) -> bool:
+        """Whether it is an operator on a module and a loss: calls take inputs, targets and directions."""
+        return self.operator.inputs[:2] == _MODEL
+
+    @property
     def directions(self) -> int:
-        """How many tensors a call takes after x."""
-        return len([name for name in self.operator.inputs if name not in ("f", "x", "order")])
+        """How many tensors a call takes after x; of an operator on models, after the inputs."""
+        return len(self._names) - 1
+
+    @property
+    def _names(self) -> list[str]:
+        """What a call takes."""
+        return [name for name in self.operator.inputs[2 if self.of_model else 1 :] if name != "order"]
+
+    def _first(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What a call of the operator takes before its tensors."""
+        return tuple(self.f) if self.of_model else (self.function(tensors),)
 
     def eager(self, *tensors: Tensor) -> Tensor:
         """The operator as it is called without preparation, guard and all, of (x, *directions, *args)."""
-        return self.operator(self.function(tensors), *tensors[: 1 + self.directions], **self.options)
+        return self.operator(*self._first(tensors), *tensors[: 1 + self.directions], **self.options)
 
     def kernel(self, *tensors: Tensor) -> Tensor:
         """The same without looking for hazards: what is traced."""
-        f = self.function(tensors)
+        f, *more = self._first(tensors)
         options = dict(self.options)
         if options.pop("repair", False):
             plain = f
 
             def f(x: Tensor) -> Tensor:
                 with Repairing():
-                    return plain(x)
+                    found: Tensor = plain(x)
+                    return found
 
-        return self.operator.unguarded(f, *tensors[: 1 + self.directions], **options)
+        return self.operator.unguarded(f, *more, *tensors[: 1 + self.directions], **options)
 
     def function(self, tensors: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         """f of x alone, the further arguments being those of a call."""
@@ -93,15 +111,19 @@ class Task:
             TypeError, ValueError: as the operator says.
         """
         if len(given) != 1 + self.directions:
-            names = [name for name in self.operator.inputs if name not in ("f", "order")]
-            raise TypeError(f"a call takes {', '.join(names)}: got {len(given)} of them")
+            raise TypeError(f"a call takes {', '.join(self._names)}: got {len(given)} of them")
         for i, tensor in enumerate(args):
             if not isinstance(tensor, Tensor):
                 raise TypeError(
                     f"args[{i}]: got {type(tensor).__name__}, expected a tensor; what is no tensor belongs into f"
                 )
+        if self.of_model:
+            if not all(isinstance(tensor, Tensor) for tensor in given):
+                raise TypeError("inputs, targets: prepared operators on models take one tensor each")
+            self.operator.guard(*self.f, *given)
+            return [_ordinary(t) for t in given]
         extra = {"order": self.options["order"]} if "order" in self.options else {}
-        _, *checked = self.operator.guard(self.f, *given, **extra)
+        checked = self.operator.guard(self.f, *given, **extra)[1 : 1 + len(given)]
         return [_ordinary(t) for t in (*checked, *args)]
 
 
@@ -110,7 +132,7 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return plain.contiguous()
 
 
-def task(operator: Any, f: Callable[..., Tensor], how: Mapping[str, Any]) -> Task:
+def task(operator: Any, f: Any, how: Mapping[str, Any]) -> Task:
     """The task that an operator, or one of its aliases, or its name, stands for.
 
     Raises:
@@ -123,9 +145,12 @@ def task(operator: Any, f: Callable[..., Tensor], how: Mapping[str, Any]) -> Tas
     if not isinstance(name, str):
         raise TypeError(f"operator: got {type(operator).__name__}, expected one of hograd_core's operators, as hvp")
     record, fixed = resolve(name)
-    if not {"f", "x"} <= set(arguments_of(record.guard).parameters) <= {"f", "x", "v", "order"}:
+    if record.inputs[:2] == _MODEL:
+        if not (isinstance(f, tuple) and len(f) == 2):
+            raise TypeError(f"prepare: {name} takes module, loss, {', '.join(record.inputs[2:])}")
+    elif not record.of_a_function:
         raise TypeError(f"operator: {name} is not one of a function f of x; prepare those that are, as hvp and hessian")
-    if not callable(f):
+    elif not callable(f):
         raise TypeError(f"f: got {type(f).__name__}, expected a callable taking x and returning a scalar tensor")
     options = {key: value for key, value in how.items() if value is not None}
     if record.takes_order:

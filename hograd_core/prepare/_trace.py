@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,44 @@ _REASONS = {
 }
 
 
+class _Tracing(threading.local):
+    conditions: list[Tensor] | None = None
+
+
+_TRACING = _Tracing()
+
+
+def tracing() -> bool:
+    """Whether a function is being traced, so that what it does next is done by every call of a kernel."""
+    return _TRACING.conditions is not None
+
+
+def assume(condition: Tensor) -> bool:
+    """Whether a condition on values holds, (), bool; in a trace it is taken to hold, and each call of the kernel looks.
+
+    A call for which it does not hold goes the eager way.
+    """
+    if _TRACING.conditions is None:
+        return bool(condition)
+    _TRACING.conditions.append(condition)
+    return True
+
+
+def _with_conditions(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """The same, with whether all that was assumed holds beside its result where something was."""
+
+    def traced(*inputs: Tensor) -> Any:
+        _TRACING.conditions = []
+        try:
+            result = function(*inputs)
+            assumed = _TRACING.conditions
+            return (result, torch.stack(assumed).all()) if assumed else result
+        finally:
+            _TRACING.conditions = None
+
+    return traced
+
+
 class CannotPrepareError(Exception):
     """A function of which no graph holds for all calls; the message says why."""
 
@@ -39,7 +78,8 @@ class Traced(NamedTuple):
     """A graph and the tensors that f refers to, which are its last inputs.
 
     Attributes:
-        graph: (*inputs, *lifted) -> one tensor; aten operations only, none of which writes.
+        graph: (*inputs, *lifted) -> one tensor, and where something was assumed (:func:`assume`) whether that holds;
+            aten operations only, none of which writes.
         lifted: what f refers to outside, each once, by identity: an update in place is seen by the next call.
     """
 
@@ -97,7 +137,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     fresh = [t.detach().clone() for t in inputs]
     try:
         with _NoReads(), _Repeatable():  # type: ignore[no-untyped-call]
-            first = make_fx(function)(*fresh)
+            first = make_fx(_with_conditions(function))(*fresh)
     except RuntimeError as error:
         if "get value out of a tracing tensor" in str(error):
             raise CannotPrepareError("f reads values of a tensor, as data-dependent code does") from error
@@ -147,7 +187,7 @@ def _lift(module: GraphModule) -> list[Tensor]:
         node.replace_all_uses_with(inputs[id(tensor)])
         graph.erase_node(node)
     results = tree_leaves([node.args[0] for node in graph.nodes if node.op == "output"])
-    if len(results) != 1:
+    if len(results) > 2 or not all(isinstance(result, Node) for result in results):
         raise CannotPrepareError("the result is not one tensor")
     module.recompile()
     return lifted

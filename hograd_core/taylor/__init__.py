@@ -6,3 +6,4 @@ from hograd_core.taylor._jet import rule as rule
 from hograd_core.taylor._series import Series as Series
 from hograd_core.taylor.driver import derivatives_along as derivatives_along
 from hograd_core.taylor.driver import propagate as propagate
+from hograd_core.taylor.driver import summed_along as summed_along

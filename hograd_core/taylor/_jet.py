@@ -23,7 +23,8 @@ from torch.overrides import enable_reentrant_dispatch
 from torch.utils._mode_utils import no_dispatch
 
 from hograd_core._unsupported import UnsupportedError
-from hograd_core.taylor._series import Coefficient, Series
+from hograd_core.taylor._collapsed import Weights, Wide, over_directions
+from hograd_core.taylor._series import Series
 
 
 class MissingRuleError(UnsupportedError):
@@ -90,15 +91,17 @@ class Jet(Tensor):
         aliased: shares memory with another jet in the user's eyes, so may not be written in place.
         recorded: whether autograd records the coefficients: the caller's grad mode, not that at an operation,
             since the forward of a torch.autograd.Function runs with it off.
+        weights: of directions, where coefficients between the value and the highest are those of several of them.
     """
 
-    coefficients: list[Coefficient]
+    coefficients: list[Any]
     level: int
     aliased: bool
     recorded: bool
+    weights: Weights | None
 
     @staticmethod
-    def __new__(cls, series: Series, level: int, recorded: bool) -> Jet:
+    def __new__(cls, series: Series, level: int, recorded: bool, weights: Weights | None = None) -> Jet:
         """Wrap a series; coefficients are broadcast and converted to the value's shape and dtype."""
         primal = series.primal
         made: Jet = torch.Tensor._make_wrapper_subclass(
@@ -108,6 +111,7 @@ class Jet(Tensor):
         made.level = level
         made.aliased = False
         made.recorded = recorded
+        made.weights = weights
         return made
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -136,12 +140,16 @@ class Jet(Tensor):
             return _answer(func, args, kwargs or {})
 
 
-def _uniform(series: Series) -> list[Coefficient]:
+def _uniform(series: Series) -> list[Any]:
     primal = series.primal
     shape, dtype = primal.shape, primal.dtype
-    out: list[Coefficient] = [primal]
+    out: list[Any] = [primal]
+    c: Any
     for c in series.c[1:]:
-        if c is not None:
+        if isinstance(c, Wide):
+            if c.each.shape[1:] != shape or c.each.dtype != dtype:
+                c = Wide(torch.vmap(lambda each: each.to(dtype).expand(shape))(c.each))
+        elif c is not None:
             if c.dtype != dtype:
                 c = c.to(dtype)
             if c.shape != shape:
@@ -154,8 +162,7 @@ _DETACHES = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[a
 
 
 def _detached(jet: Jet) -> Tensor:
-    primal = jet.coefficients[0]
-    assert primal is not None
+    primal: Tensor = jet.coefficients[0]
     return primal.detach()
 
 
@@ -186,7 +193,7 @@ def _opened(value: Any, level: int) -> Any:
 
 def _closed(value: Any, like: Jet, aliased: bool) -> Any:
     if isinstance(value, Series):
-        jet = Jet(value, like.level, like.recorded)
+        jet = Jet(value, like.level, like.recorded, like.weights)
         jet.aliased = aliased
         return jet
     if isinstance(value, list | tuple):
@@ -225,10 +232,9 @@ def _level_of(jet: Jet) -> int:
 
 
 def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[Jet], inner: Jet) -> Any:
-    level = inner.level
     writes, pure = _writes(func)
     if writes:
-        return _write(func, pure, args, kwargs, level)
+        return _write(func, pure, args, kwargs, inner)
     entry = RULES.get(func.overloadpacket)
     if entry is None:
         return _guarded(func, args, kwargs, lambda: _taken_apart(func, args, kwargs))
@@ -236,9 +242,17 @@ def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[J
     if view:
         for jet in found:
             jet.aliased = True
+    return _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
+
+
+def _ruled_by(entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet) -> Any:
+    """What a rule answers to the series of the innermost call."""
+    level, weights = inner.level, inner.weights
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
-    result = _guarded(func, args, kwargs, lambda: entry(*[_opened(a, level) for a in args], **opened))
-    return _closed(result, inner, view)
+    given = [_opened(a, level) for a in args]
+    if weights is None:
+        return _guarded(func, args, kwargs, lambda: entry(*given, **opened))
+    return _guarded(func, args, kwargs, lambda: over_directions(entry, given, opened, weights))
 
 
 def _guarded(func: Any, args: Sequence[Any], kwargs: dict[str, Any], answer: Callable[[], Any]) -> Any:
@@ -266,18 +280,22 @@ def _values(value: Any) -> Any:
     return kind([_values(item) for item in value]) if kind is list or kind is tuple else value
 
 
-def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, Any], level: int) -> Jet:
+def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet) -> Jet:
     """An in-place operation, answered by its pure form when no other jet can see the memory written."""
     target = args[0] if args else None
     entry = None if pure is None else RULES.get(pure)
     shape_only = torch.Tag.inplace_view in func.tags
-    if entry is None or not isinstance(target, Jet) or target.level != level or (target.aliased and not shape_only):
+    if (
+        entry is None
+        or not isinstance(target, Jet)
+        or target.level != inner.level
+        or (target.aliased and not shape_only)
+    ):
         raise MissingRuleError(
             func,
             "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
         )
-    opened = {k: _opened(v, level) for k, v in kwargs.items()}
-    result = _guarded(func, args, kwargs, lambda: entry(*[_opened(a, level) for a in args], **opened))
+    result = _ruled_by(entry, func, args, kwargs, inner)
     if not isinstance(result, Series):
         result = Series([result, *[None] * (len(target.coefficients) - 1)])
     target.coefficients = _uniform(result)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hograd_core.taylor import _series as s
+from hograd_core.taylor._collapsed import is_wide
 from hograd_core.taylor._jet import aten, rule
 from hograd_core.taylor._series import Coefficient, Operand, Series
 
@@ -19,16 +20,25 @@ def _together(u: Series, operation: Callable[[Tensor], Tensor], dim: int, out_di
 
     The constant (a weight matrix) is then read once instead of once a degree.
     """
-    present = [k for k, c in enumerate(u.c) if c is not None]
-    tensors: list[Tensor] = [c for c in u.c if c is not None]
     out: list[Coefficient] = [None] * len(u.c)
-    if len(present) == 1:
-        out[0] = operation(tensors[0])
-        return Series(out)
-    pieces = operation(torch.cat(tensors, dim)).chunk(len(present), out_dim)
-    for k, piece in zip(present, pieces, strict=True):
-        out[k] = piece
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for k, c in enumerate(u.c):
+        if c is not None:  # coefficients of many directions apart from those that all share, copies of a row apart
+            groups.setdefault((is_wide(c), dim == out_dim == 0 and _repeats(c)), []).append(k)
+    for (_, repeated), present in groups.items():
+        tensors: list[Tensor] = [c for k in present if (c := u.c[k]) is not None]
+        size = tensors[0].shape[dim]
+        if repeated:
+            tensors = [c[0].unsqueeze(0) for c in tensors]  # strided as a product of rows wants them
+        whole = operation(tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim))
+        for k, piece in zip(present, whole.chunk(len(present), out_dim), strict=True):
+            out[k] = piece.expand(size, *piece.shape[1:]) if repeated else piece
     return Series(out)
+
+
+def _repeats(c: Tensor) -> bool:
+    """Whether all slices along dimension 0 are the same memory: a direction that is the same at all points."""
+    return c.shape[0] > 1 and c.stride(0) == 0
 
 
 def _matrix(u: Operand, v: Operand) -> Series:

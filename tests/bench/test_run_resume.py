@@ -123,6 +123,19 @@ def test_the_hint_after_ctrl_c_goes_on_with_the_same_run(
 
 
 @pytest.mark.slow
+def test_the_device_is_the_recorded_one(hograd: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my file.py").write_text(SOURCE, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(Instant, "interrupt_after", 1)
+        assert hograd(*BEGIN, "--device", "cuda").exit_code == 130
+    refused = hograd("run", "--results", "my results", "--resume", "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "--device: got 'cpu', but the run that --resume goes on with was asked for 'cuda'" in refused.output
+    assert hograd("run", "--results", "my results", "--resume").exit_code == 0
+    assert [(row["device"], row["n"]) for row in rows_under(Path("my results"))] == [("cuda", 4), ("cuda", 5)]
+
+
+@pytest.mark.slow
 def test_limits_may_be_others_and_cells_may_not(hograd: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(hograd, monkeypatch)
     go_on = ("run", "--results", "my results", "--resume")

@@ -188,3 +188,63 @@ def test_a_fault_of_inductor_is_noticed_or_gone(operator: Any) -> None:
     more = (v,) if operator is h.hvp else ()
     p = prepare(operator, f, x, preparation="compiled")
     assert torch.allclose(p(x, *more), operator(f, x, *more), rtol=1e-4), p.explain()
+
+
+TAYLOR_ORDERS = (2, 3, 4, 5, 6)
+
+
+def taylor_fuzz(seed: int, preparation: str) -> None:
+    """A directional derivative by one Taylor pass: prepared, eager and float64 agree."""
+    order = TAYLOR_ORDERS[seed % len(TAYLOR_ORDERS)]
+    numbers = torch.Generator().manual_seed(2000 + seed)
+    x, v = (torch.rand(N, generator=numbers) + 0.5 for _ in range(2))
+    f, precise = composed(seed, torch.float32), composed(seed, torch.float64)
+    try:
+        truth = h.directional_derivative(precise, x.double(), v.double(), order, method="taylor")
+    except UnsupportedError as error:  # an operation without a rule
+        with pytest.raises(UnsupportedError, match=str(error)[:20]):
+            prepare(h.directional_derivative, f, x, order=order, method="taylor", preparation=preparation)
+        return
+    eager = h.directional_derivative(f, x, v, order, method="taylor")
+    if not bool(eager.isfinite().all()) or truth.abs().max() > 1e6:
+        pytest.skip("it overflows, or nearly")
+    p = prepare(h.directional_derivative, f, x, order=order, method="taylor", preparation=preparation)
+    if preparation == "graph":
+        assert p.preparation == "graph" or any(w in (p.reason or "") for w in (*EXCUSES, "reads values")), p.explain()
+    if p.preparation != "eager":
+        result = p(x, v)
+        allowed = 8 * (eager.double() - truth).abs() + 4**order * 64 * torch.finfo(x.dtype).eps * truth.abs().clamp_min(
+            1
+        )
+        assert (result.double() - truth).abs() <= allowed, p.explain()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_taylor_passes_of_functions_put_together_at_random(seed: int) -> None:
+    taylor_fuzz(seed, "graph")
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30 if ALL else 3))
+def test_taylor_passes_put_together_at_random_and_compiled(seed: int) -> None:
+    taylor_fuzz(seed, "compiled")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_taylor_passes_of_every_problem(name: str) -> None:
+    """Order 3, or 2 of losses, whose parameters are many: prepared as it is asked for, or for a reason."""
+    case = make_case(name, torch.float32)
+    instance, precise = case.instance, case.precise
+    order = 3 if instance.x.numel() <= 64 else 2
+    try:
+        truth = h.directional_derivative(precise.f, precise.x, precise.v, order, method="taylor")
+    except UnsupportedError:
+        pytest.skip("no Taylor rule, or no derivative")
+    eager = h.directional_derivative(instance.f, instance.x, instance.v, order, method="taylor")
+    p = prepare(h.directional_derivative, instance.f, instance.x, order=order, method="taylor", preparation="graph")
+    assert p.preparation == "graph" or p.reason, p.explain()
+    assert instance.v is not None
+    result = p(instance.x, instance.v)
+    allowed = 4 * (eager.double() - truth).abs() + 4**order * 64 * torch.finfo(torch.float32).eps * truth.abs()
+    assert (result.double() - truth).abs() <= allowed, p.explain()

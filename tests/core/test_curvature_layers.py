@@ -121,9 +121,10 @@ def test_layers_give_what_gradients_of_samples_give(name: str, reduction: str) -
 def test_gradients_of_samples_are_written_out_only_where_they_must_be(name: str) -> None:
     module, inputs, targets = made(name)
     model = check_model(module, nn.CrossEntropyLoss(), inputs, targets, per_sample=True)
-    sums, known = squared_gradients(model, lambda value, _: [(value, None)])
-    assert int((~known).sum()) == MODULES[name][1]
-    assert not bool(sums[~known].any())
+    sums, known = squared_gradients(model, lambda value, _: (value, None))
+    unknown = torch.zeros_like(sums, dtype=torch.bool) if known is None else ~known
+    assert int(unknown.sum()) == MODULES[name][1]
+    assert not bool(sums[unknown].any())
 
 
 def test_a_loss_that_looks_at_the_weights_is_noticed() -> None:

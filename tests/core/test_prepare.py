@@ -165,6 +165,24 @@ def test_results_are_memory_of_their_own(preparation: str) -> None:
 
 
 @every
+def test_a_result_is_never_that_of_another_call(preparation: str) -> None:
+    """Inductor's wrapper with arrays on the stack, say, hands out one block of memory a thread."""
+    p = prepare(h.hvp, network(), X, preparation=preparation)
+    hessian = prepare(h.hessian, network(), X, preparation=preparation)
+    bound = p.bind(X)
+    calls = (
+        lambda s: p(X, normal(8, seed=s)), lambda s: hessian(normal(8, seed=s)), lambda s: bound(normal(8, seed=s)),
+        lambda s: bound(normal(3, 8, seed=s), in_dims=0),
+    )  # fmt: skip
+    for call in calls:
+        results = [call(seed) for seed in (1, 2, 3)]
+        kept = [result.clone() for result in results]
+        call(4)
+        assert all(torch.equal(result, copy) for result, copy in zip(results, kept, strict=True))
+        assert len({result.data_ptr() for result in results}) == 3
+
+
+@every
 def test_results_and_residuals_outlive_the_next_call(preparation: str) -> None:
     """A kernel that returns a buffer of its own would write over them."""
     f = network()

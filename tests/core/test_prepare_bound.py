@@ -11,7 +11,7 @@ import pytest
 import torch
 from core_fakes import normal
 from hograd_bench.metrics._allocations import trace
-from prepare_fakes import V, X, close, dispatched, every, network
+from prepare_fakes import V, X, close, dispatched, every, needs_compiler, network
 from torch import Tensor
 
 import hograd_core as h
@@ -74,6 +74,20 @@ def test_a_hessian_takes_little_beside_itself_by_the_allocators_count(how: dict[
     assert p.peak_bytes <= most * 8 * 256**2
     assert close(p(x), h.hessian(f, x))
     assert 0 <= trace(lambda: p(x)).peak_bytes - p.peak_bytes <= SCALARS
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_peak_bytes_of_compiled_products_obey_an_exact_law() -> None:
+    """By the allocator's count: a n + b through two sizes foretells eight times the larger."""
+    at = {}
+    for n in (16, 32, 256):
+        p, x, v = prepare(h.hvp, sized(n), normal(n), preparation="compiled"), normal(n), normal(n, seed=1)
+        assert p.preparation == "compiled", p.explain()
+        p(x, v)
+        at[n] = trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes
+    slope = (at[32] - at[16]) / 16
+    assert at[256] == at[32] + slope * 224
 
 
 def test_products_take_what_is_foretold() -> None:

@@ -17,6 +17,8 @@ from hograd_bench.cells import Cell
 from hograd_core import Method, Operator, UnsupportedError
 from hograd_core.prepare import Prepared
 
+_MODEL = ("module", "loss")
+
 
 class Subject:
     """A cell made callable: what every metric family measures.
@@ -58,6 +60,10 @@ class Subject:
         self.prepare_seconds = time.perf_counter() - started
 
     @property
+    def _of_model(self) -> bool:
+        return tuple(self.operator.inputs[:2]) == _MODEL
+
+    @property
     def where(self) -> str:
         """Operator and method, for messages."""
         return f"{self.operator.name}[{self.cell.method}]"
@@ -68,10 +74,10 @@ class Subject:
         Raises:
             UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
         """
-        f, x, *_ = self.arguments
-        if tuple(self.operator.inputs[:2]) != ("f", "x"):
-            raise UnsupportedError(self.where, "prepared are operators of a function of x")
-        made = hograd_core.prepare(self.operator, f, x, preparation=self.cell.preparation, **self._keywords)
+        if not (self._of_model or self.operator.of_a_function):
+            raise UnsupportedError(self.where, "prepared are operators of a function of x, or of a module and a loss")
+        given = self.arguments if self._of_model else self.arguments[:2]
+        made = hograd_core.prepare(self.operator, *given, preparation=self.cell.preparation, **self._keywords)
         if made.preparation != self.cell.preparation:
             raise UnsupportedError(self.where, f"not prepared so: {made.reason}")
         return made
@@ -81,7 +87,7 @@ class Subject:
         if self.peer is not None:
             return self.peer.call()
         if self.prepared is not None:
-            return self.prepared(*self.arguments[1:])
+            return self.prepared(*self.arguments[2 if self._of_model else 1 :])
         return self.eager_call()
 
     def eager_call(self) -> Any:
