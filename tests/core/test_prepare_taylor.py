@@ -58,7 +58,7 @@ def test_what_is_drawn_or_no_function_of_points_alone_is_not_prepared() -> None:
 
 
 @every
-@pytest.mark.parametrize("rows", [5, 8, 11])
+@pytest.mark.parametrize("rows", [5, 11])
 def test_products_of_several_rows(rows: int, preparation: str) -> None:
     """Both ways round, of sizes that are no multiple of a vector's length."""
     weight = normal(13, 11, seed=5)
