@@ -19,6 +19,7 @@ from hograd_core.prepare._merge import merge_products
 from hograd_core.prepare._passes import clean, own_result
 from hograd_core.prepare._peak import peak_bytes
 from hograd_core.prepare._trace import CannotPrepareError, Traced, trace
+from hograd_core.prepare._unread import drop_unread
 
 PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 Run = Callable[[list[Tensor]], Tensor]
@@ -98,7 +99,7 @@ def counted(module: GraphModule) -> Counter[str]:
 
 def finished(module: GraphModule, preparation: str) -> GraphModule:
     """The last passes over a clean graph: merge, clean what that left, return memory of its own, save memory."""
-    clean(merge_products(module, least=_HEAVY if preparation == "graph" else 0))
+    clean(merge_products(drop_unread(module), least=_HEAVY if preparation == "graph" else 0))
     refresh(module.graph)
     own_result(module.graph)
     module.recompile()

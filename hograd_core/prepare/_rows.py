@@ -1,6 +1,6 @@
-"""Products of few rows, ``A @ W`` with few rows of A: W is streamed once, in the order it lies in memory.
+"""Products of few rows, ``A @ W``: W is streamed once, in the order it lies in memory; and of any rows with a small W.
 
-A matrix library packs W before it multiplies, which for few rows costs more than the product. Registered with inductor
+A matrix library packs W before it multiplies, which for these costs more than the product. Registered with inductor
 as an operation of the library ``hograd``: contiguous A (rows x k), contiguous W (k x n, or n x k where ``transposed``).
 """
 
@@ -18,6 +18,8 @@ from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 
 MOST_ROWS, MOST_ROWS_TRANSPOSED = 12, 7
 """Of more rows a matrix library is as quick, or quicker."""
+SMALL = 64
+"""Elements of a matrix up to which any number of rows is multiplied here."""
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
 # y = a W: each row of W, times an entry of a, is added to y; several rows of W at a time, so that y is read less often.
@@ -98,15 +100,33 @@ static inline void hograd_rows_transposed(
     if constexpr (rest > 0) hograd_dots<T, rest>(a + whole*K, w, y + whole*N, K, i, to, N);
   }
 }
+// A matrix of a few numbers, in the cache with its sums in registers, and any number of rows.
+template <typename T, int K, int N, bool turned>
+static inline void hograd_small(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long from, long to) {
+  T m[K][N];
+  for (int k = 0; k < K; k++) for (int n = 0; n < N; n++) m[k][n] = turned ? w[n*K+k] : w[k*N+n];
+  for (long r = from; r < to; r++) {
+    T sum[N] = {};
+    for (int k = 0; k < K; k++) for (int n = 0; n < N; n++) sum[n] += a[r*K+k] * m[k][n];
+    for (int n = 0; n < N; n++) y[r*N+n] = sum[n];
+  }
+}
 #endif
 extern "C"
 {{kernel.def_kernel(inputs={"A": A, "W": W}, outputs={"Y": Y})}}
 {
   #pragma omp parallel for num_threads({{threads}}) if({{threads}} > 1)
   for (long t = 0; t < {{threads}}; t++)
+    {% if small %}
+    hograd_small<{{type}}, {{k}}, {{n}}, {{turned}}>(
+      &{{kernel.index(A, [0, 0])}}, &{{kernel.index(W, [0, 0])}}, Y,
+      {{rows}}L*t/{{threads}}, {{rows}}L*(t+1)/{{threads}});
+    {% else %}
     {{name}}<{{type}}, {{rows}}>(
       &{{kernel.index(A, [0, 0])}}, &{{kernel.index(W, [0, 0])}}, Y,
       {{k}}L, {{n}}L*t/{{threads}}, {{n}}L*(t+1)/{{threads}}, {{n}}L);
+    {% endif %}
 }
 """
 _WORTH_A_THREAD = 2**16
@@ -129,11 +149,12 @@ def use_rows(module: GraphModule) -> None:
     """Put the operation in the place of the products that it serves, and teach inductor what it is; in place."""
     found = False
     for node in list(module.graph.nodes):
-        if not is_call(node, aten.mm.default) or value(node).shape[0] > MOST_ROWS or value(node).dtype not in _TYPES:
+        if not is_call(node, aten.mm.default) or value(node).dtype not in _TYPES:
             continue
         a, w = node.args
         turned = is_call(w, aten.permute.default) and w.args[1] == [1, 0]
-        if turned and value(node).shape[0] > MOST_ROWS_TRANSPOSED:
+        most = MOST_ROWS_TRANSPOSED if turned else MOST_ROWS
+        if value(node).shape[0] > most and value(w).numel() > SMALL:
             continue
         base = w.args[0] if turned else w
         if value(base).is_contiguous() and value(base).device.type == "cpu" and value(base).numel() > 0:
@@ -162,10 +183,13 @@ def _register() -> None:
             a, w = cast("list[Any]", self.input_nodes)
             y = cast("Any", self.output_node if y is None else y)
             rows, k, n = (int(s) for s in (*a.get_size(), y.get_size()[1]))
-            threads = max(1, min(parallel_num_threads(), k * n // _WORTH_A_THREAD))
+            most = MOST_ROWS_TRANSPOSED if self.transposed else MOST_ROWS
+            small, work = rows > most, (rows if rows > most else 1) * k * n
+            threads = max(1, min(parallel_num_threads(), work // _WORTH_A_THREAD))
             text: str = self._template_from_string(_SOURCE).render(
                 kernel=kernel, A=a, W=w, Y=y, rows=rows, k=k, n=n, threads=threads, type=_TYPES[a.get_dtype()],
                 name="hograd_rows_transposed" if self.transposed else "hograd_rows",
+                small=small, turned=str(self.transposed).lower(),
             )  # fmt: skip
             return text
 

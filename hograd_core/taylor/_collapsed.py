@@ -7,7 +7,7 @@ directions. A rule is run once under ``vmap``, so that what is the same for all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -61,33 +61,36 @@ def over_directions(answer: Callable[..., Any], args: Any, kwargs: Any, weights:
         ]
         opened, named = tree_unflatten(filled, shape)
         several: list[Tensor] = []
-
-        def taken(result: Any) -> Any:
-            if isinstance(result, Series):
-                return Series([taken(c) for c in result.c])
-            if isinstance(result, list | tuple):
-                return type(result)(taken(item) for item in result)
-            if is_wide(result):
-                several.append(result)
-                return _Place(len(several) - 1)
-            return result
-
-        found[:] = [taken(answer(*opened, **named))]
+        found[:] = [_taken(answer(*opened, **named), several)]
         return tuple(several)
 
     with _plain_dispatch():
         several = torch.vmap(lane, randomness="same")(*wide) if wide else lane()
+    return _put(found[0], several, weights)
 
-    def put(result: Any) -> Any:
-        if isinstance(result, Series):
-            *lower, last = _coefficients(result)
-            lower = [Wide(several[c.number]) if isinstance(c, _Place) else c for c in lower]
-            return Series([*lower, weighted_sum(several[last.number], weights) if isinstance(last, _Place) else last])
-        if isinstance(result, list | tuple) and not isinstance(result, _Place):
-            return type(result)(put(item) for item in result)
+
+# Of these two none is a function within a function that calls itself: such hold what they saw until a collection.
+def _taken(result: Any, several: list[Tensor]) -> Any:
+    """A result under vmap with places for its wide coefficients, which are added to those of before."""
+    if isinstance(result, Series):
+        return Series([_taken(c, several) for c in result.c])
+    if isinstance(result, list | tuple):
+        return type(result)(_taken(item, several) for item in result)
+    if not is_wide(result):
         return result
+    several.append(result)
+    return _Place(len(several) - 1)
 
-    return put(found[0])
+
+def _put(result: Any, several: Sequence[Tensor], weights: Weights) -> Any:
+    """The result with what vmap gave at its places; of highest coefficients the weighted sum."""
+    if isinstance(result, Series):
+        *lower, last = _coefficients(result)
+        lower = [Wide(several[c.number]) if isinstance(c, _Place) else c for c in lower]
+        return Series([*lower, weighted_sum(several[last.number], weights) if isinstance(last, _Place) else last])
+    if isinstance(result, list | tuple) and not isinstance(result, _Place):
+        return type(result)(_put(item, several, weights) for item in result)
+    return result
 
 
 def _coefficients(value: Any) -> list[Any]:

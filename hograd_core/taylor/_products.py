@@ -31,7 +31,8 @@ def _together(u: Series, operation: Callable[[Tensor], Tensor], dim: int, out_di
         if repeated:
             tensors = [c[0].unsqueeze(0) for c in tensors]  # strided as a product of rows wants them
         whole = operation(tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim))
-        for k, piece in zip(present, whole.chunk(len(present), out_dim), strict=True):
+        pieces = (whole,) if len(present) == 1 else whole.chunk(len(present), out_dim)
+        for k, piece in zip(present, pieces, strict=True):
             out[k] = piece.expand(size, *piece.shape[1:]) if repeated else piece
     return Series(out)
 

@@ -9,6 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "prepare.md"
 
 
 def test_examples() -> None:
-    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(examples) == 9
+    text = PAGE.read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(examples) == text.count("```python") > 0
     exec(compile("\n".join(examples), str(PAGE), "exec"), {})

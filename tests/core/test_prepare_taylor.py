@@ -42,6 +42,17 @@ def test_laplacians_see_updates_and_new_points(preparation: str) -> None:
     assert p.traces == 1
 
 
+def test_rows_that_nobody_reads_are_not_multiplied() -> None:
+    """Of the last layer the highest coefficients alone: their value is not the result."""
+    u, points = field(), normal(6, 3, seed=1)
+    p = prepare(laplacian, u, points, method="collapsed_taylor", preparation="graph")
+    assert p.operations is not None
+    # Value and directions of the first layer, both and the sum of the second, the sum of the third.
+    assert p.operations["aten.mm.default"] == 2 + 2 + 1
+    assert p.operations["aten.cat.default"] == 1
+    assert close(p(points), laplacian(u, points))
+
+
 def test_a_bilaplacian_is_prepared() -> None:
     u, points = field(2), normal(4, 2, seed=1)
     p = prepare(bilaplacian, u, points, method="collapsed_taylor", preparation="graph")
@@ -58,15 +69,15 @@ def test_what_is_drawn_or_no_function_of_points_alone_is_not_prepared() -> None:
 
 
 @every
-@pytest.mark.parametrize("rows", [5, 8, 11])
-def test_products_of_several_rows(rows: int, preparation: str) -> None:
-    """Both ways round, of sizes that are no multiple of a vector's length."""
-    weight = normal(13, 11, seed=5)
+@pytest.mark.parametrize(("rows", "k", "n"), [(5, 13, 11), (11, 13, 11), (30, 7, 5)])
+def test_products_of_several_rows(rows: int, k: int, n: int, preparation: str) -> None:
+    """Both ways round, of sizes that are no multiple of a vector's length; of many rows, a small matrix."""
+    weight = normal(k, n, seed=5)
 
     def f(x: Tensor) -> Tensor:
-        return ((x.view(rows, 13) @ weight).tanh() ** 2).sum()
+        return ((x.view(rows, k) @ weight).tanh() ** 2).sum()
 
-    x = normal(rows * 13, seed=6)
+    x = normal(rows * k, seed=6)
     p = prepare(h.gradient, f, x, preparation=preparation)
     assert (p.preparation, p.reason) == (preparation, None)
     assert close(p(x), h.gradient(f, x))
