@@ -87,6 +87,7 @@ def test_peak_bytes_of_compiled_products_obey_an_exact_law() -> None:
         p(x, v)
         at[n] = trace(lambda p=p, x=x, v=v: p(x, v)).peak_bytes
     slope = (at[32] - at[16]) / 16
+    assert slope >= 8, "its result, in float64"
     assert at[256] == at[32] + slope * 224
 
 
