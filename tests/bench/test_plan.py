@@ -93,6 +93,7 @@ def test_presets_name_claims_that_exist() -> None:
         assert set(table.get("claims", ())) <= known, name
 
 
+@pytest.mark.slow
 def test_an_untimed_run_leaves_out_what_was_only_to_be_timed() -> None:
     timed, exact = running.planned(running.Asked()), running.planned(running.Asked(timed=False))
     only = {p.cell for p in timed if p.families == ("time",)}

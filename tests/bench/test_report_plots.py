@@ -212,6 +212,7 @@ def test_lines_between_devices_join_their_markers(tmp_path: Path, monkeypatch: p
             assert np.column_stack(line.get_data()) == pytest.approx(np.ma.filled(points.get_offsets())), name
 
 
+@pytest.mark.slow
 def test_squares_of_the_map_are_speeds(source: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = source.rows.set_index("anchor")
     panels = drawn(source, monkeypatch, "problems")

@@ -139,6 +139,7 @@ def some_case(operator: Operator) -> Case:
     raise AssertionError(f"{operator.name}: no problem has its arguments {operator.inputs}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "method"), mostly_slow((o.name, m) for o in hograd_core.operators().values() for m in o.methods)
 )

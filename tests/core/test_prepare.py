@@ -32,6 +32,7 @@ def test_a_graph_dispatches_at_most_half_of_what_eager_does() -> None:
     assert 2 * dispatched(lambda: p(X, V)) <= dispatched(lambda: h.derivative_vector_product.unguarded(f, X, V))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "arguments", "how"),
     [
@@ -52,6 +53,7 @@ def test_other_operators_methods_and_orders(operator: Any, arguments: tuple[Tens
     assert close(p(X + 0.1, *arguments), operator(f, X + 0.1, *arguments, **how))
 
 
+@pytest.mark.slow
 def test_a_tensor_of_third_order() -> None:
     def f(x: Tensor) -> Tensor:
         return (x.tanh().square() * x.roll(1)).sum()

@@ -53,6 +53,7 @@ def peak(operator: Any, n: int, **how: Any) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_peak_bytes_obey_an_exact_law() -> None:
     small = [peak(h.hvp, n) for n in (8, 16, 32)]
     assert small[2] - small[1] == 2 * (small[1] - small[0])
@@ -177,6 +178,7 @@ def test_threads(preparation: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_nothing_grows_over_many_calls() -> None:
     p = prepare(h.hvp, network(), X, preparation="graph")
     b = p.bind(X)

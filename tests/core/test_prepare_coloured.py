@@ -23,6 +23,7 @@ def coloured(f: Any, x: Tensor, preparation: str = "graph", **how: Any) -> Any:
 UNPREPARED = {"in place": "as_strided_scatter", "bool and int": "reads values"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_at_other_points(name: str) -> None:
     f, n = CASES[name]
@@ -54,6 +55,7 @@ def test_results_are_symmetric_to_the_last_digit_and_of_their_own_memory(prepara
     torch.testing.assert_close(first, h.hessian(grid, point(40, 4)), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("f", [rosenbrock, arrowhead])
 def test_products_are_few_and_their_bytes_a_law(f: Any) -> None:
     """n² of the result, and its entries; colours times n before."""

@@ -52,6 +52,7 @@ def directions(operator: Any, module: nn.Module, seed: int = 5) -> tuple[Tensor,
     return (normal(sum(p.numel() for p in module.parameters()), seed=seed),) if "v" in operator.inputs else ()
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize(("operator", "method"), OPERATORS)
 def test_other_batches_directions_and_weights(operator: Any, method: str, preparation: str) -> None:
@@ -69,6 +70,7 @@ def test_other_batches_directions_and_weights(operator: Any, method: str, prepar
     assert p.traces == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "loss"),
     [(h.fisher_diagonal, nn.CrossEntropyLoss(reduction="sum")), (h.empirical_fisher_diagonal, nn.MSELoss())],
@@ -127,6 +129,7 @@ def test_what_hides_at_the_weights_of_the_trace_is_seen_later() -> None:
         assert close(p(*given), expected)
 
 
+@pytest.mark.slow
 def test_changes_of_the_module_are_seen() -> None:
     module, loss = network(), nn.CrossEntropyLoss()
     given = batch(1)

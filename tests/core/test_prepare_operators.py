@@ -37,6 +37,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "how"),
     [
@@ -84,6 +85,7 @@ def loss(w: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
 BATCH = normal(12, 3), normal(12, seed=1).sign()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("globalisation", ["line_search", "trust_region"])
 def test_a_minimisation_traces_once(globalisation: str, taken: list[int]) -> None:
     w = torch.zeros(3, dtype=F64)
@@ -108,6 +110,7 @@ def test_a_minimisation_over_a_structure() -> None:
     assert torch.allclose(found.x["b"], minimize_newton(f, x).x["b"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_cubic_steps_trace_once(taken: list[int]) -> None:
     f, x = bowl(), X + 1
     expected = minimize_cubic_newton(f, x, step_method="lanczos")

@@ -49,6 +49,7 @@ def _hook(module: Scaled) -> None:
     module.linear.register_forward_hook(lambda *a: a[2] * 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_train, _scale, _table, _weight, _hook])
 def test_changes_of_what_f_refers_to_make_a_new_trace(change: Callable[[Scaled], None]) -> None:
     module = Scaled()
@@ -149,6 +150,7 @@ def test_eager_with_a_reason(f: Callable[[Tensor], Tensor], reason: str) -> None
     assert torch.equal(p(X, V).nan_to_num(), h.hvp(f, X, V).nan_to_num())
 
 
+@pytest.mark.slow
 def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_inductor, "unavailable", lambda device: "no C++ compiler")
     p = prepare(h.hvp, network(), X, preparation="compiled")
@@ -156,6 +158,7 @@ def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch) ->
     assert p.reason == "compiled: no C++ compiler"
 
 
+@pytest.mark.slow
 def test_a_cuda_graph_needs_a_gpu() -> None:
     p = prepare(h.hvp, network(), X, preparation="cudagraph")
     assert p.preparation == "graph"

@@ -35,6 +35,7 @@ def same(found: Any, expected: Any) -> bool:
     return type(found) is type(expected) and all(a.shape == b.shape and close(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operator", "takes_v"), [(h.hvp, True), (h.gradient, False), (h.hessian, False)])
 def test_results_are_structures(operator: Any, takes_v: bool) -> None:
     x, more = point(), [point(5)] * takes_v
@@ -45,6 +46,7 @@ def test_results_are_structures(operator: Any, takes_v: bool) -> None:
     assert p.traces == 1
 
 
+@pytest.mark.slow
 def test_a_bound_structure_sees_its_updates() -> None:
     x, v = point(), point(5)
     p = prepare(h.hvp, f, x, args=(SCALE,), preparation="graph")
@@ -87,6 +89,7 @@ class Block(nn.Module):
         return x + (self.mix(y) @ self.mix(y).mT).softmax(-1) @ self.heads["value"](y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

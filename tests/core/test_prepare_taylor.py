@@ -28,6 +28,7 @@ def test_a_weight_meets_all_coefficients_in_one_product(order: int) -> None:
     assert close(p(x, V), h.directional_derivative(network(), x, V, order, method="taylor"))
 
 
+@pytest.mark.slow
 @every
 def test_laplacians_see_updates_and_new_points(preparation: str) -> None:
     u, points = field(), normal(6, 3, seed=1)
