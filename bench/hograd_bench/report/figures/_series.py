@@ -74,6 +74,15 @@ def rivals(rows: pd.DataFrame, least: int) -> list[tuple[dict[str, Any], pd.Data
     )
 
 
+def at_largest(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """:func:`rivals` of two methods or more, each at the largest size that most of its methods reached."""
+    sizes = ["n", "depth", "batch"]
+    for named, part in rivals(rows, 2):
+        counts = part.groupby(sizes, observed=True)["method"].nunique()
+        size = counts[counts == counts.max()].index[-1]
+        yield named, part[(part[sizes] == list(size)).all(axis=1)]
+
+
 def keys_of(named: dict[str, Any], data: ReportData, *, but: Sequence[str] = ()) -> dict[str, str]:
     """The facets of a group by which a reader chooses it."""
     order = named.get("order")

@@ -12,7 +12,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import FEW, keys_of, rivals
+from hograd_bench.report.figures._series import FEW, at_largest, keys_of
 from hograd_bench.report.palette import Look
 
 ORDER = 80
@@ -30,12 +30,10 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     if "details" not in rows:
         return
     number = 0
-    for named, part in rivals(rows, 2):
+    for named, part in at_largest(rows):
         if number >= FEW:
             return
-        counts = part.groupby(["n", "depth", "batch"], observed=True)["method"].nunique()
-        size = counts[counts == counts.max()].index[-1]
-        here = part[(part[["n", "depth", "batch"]] == list(size)).all(axis=1)].sort_values("peak_bytes")
+        here = part.sort_values("peak_bytes")
         found: list[tuple[Any, list[dict[str, Any]]]]
         found = [(row, blocks(row["details"])) for row in here.to_dict("records")]
         found = [(row, made) for row, made in found if made]

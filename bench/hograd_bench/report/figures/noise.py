@@ -13,7 +13,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import FEW, keys_of, rivals
+from hograd_bench.report.figures._series import FEW, at_largest, keys_of
 from hograd_bench.report.palette import ordinal
 
 ORDER = 95
@@ -23,7 +23,6 @@ ABOUT = (
     "where there was one. The mark is the fastest round, which figures and tables speak of: what disturbs a call "
     "only ever adds to it. Changes are of medians; those within both interquartile ranges are noise."
 )
-_SIZES = ["n", "depth", "batch"]
 _LEAST = 5
 _NOW, _BEFORE = "this run", "the run before"
 
@@ -47,12 +46,10 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     if "details" not in rows:
         return
     number = 0
-    for named, part in rivals(rows, 2):
+    for named, part in at_largest(rows):
         if number >= FEW:
             return
-        counts = part.groupby(_SIZES, observed=True)["method"].nunique()
-        size = counts[counts == counts.max()].index[-1]
-        here = part[(part[_SIZES] == list(size)).all(axis=1)].sort_values("seconds_min", ascending=False)
+        here = part.sort_values("seconds_min", ascending=False)
         table = _rounds(data, here)
         if table["place"].nunique() < 2:
             continue
