@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import report_fakes as fakes
 from hograd_bench import claims, metrics, report, store
-from hograd_bench.report import cells, export, history, palette, summary, text
+from hograd_bench.report import cells, export, history, palette, summary
 from hograd_bench.report.cells import command
 from hograd_bench.report.data import MOST_CELLS, report_data
 from hograd_bench.report.figures import bounds, figures, pareto
@@ -294,41 +294,6 @@ def test_colours_can_be_read_as_text(colours: tuple[str, ...], paper: str) -> No
     for colour in colours:
         low, high = sorted((luminance(colour), luminance(paper)))
         assert (high + 0.05) / (low + 0.05) >= 4.5, colour
-
-
-def test_clean_is_one_short_line() -> None:
-    assert text.clean("a\nb\x00\x1b[31m\u202ec") == "a b [31m c"
-    assert len(text.clean("x" * 1000, 30)) == 30
-
-
-@pytest.mark.parametrize(
-    ("moment", "said"),
-    [
-        ("2026-11-26T19:38:59.123456+00:00", "2026-11-26 19:38"),
-        ("20261126T193859Z-ab", "20261126T193859Z-ab"),
-        ("<b>no time at all, and long", "<b>no time at all,…"),
-        (None, "None"),
-    ],
-)
-def test_minute(moment: object, said: str) -> None:
-    assert text.minute(moment) == said
-
-
-@pytest.mark.parametrize(
-    ("whole", "limit", "said"),
-    [
-        ("Short. And whole.", 40, "Short. And whole."),
-        ("One sentence of a claim. Another that is too long.", 40, "One sentence of a claim."),
-        ("One that fits; another that is too long for it.", 24, "One that fits"),
-        ("n=8: 1.63, n=16: 1.81, n=32: 2.17", 25, "n=8: 1.63, n=16: 1.81 …"),
-        ("Too little. E.g. a case that is long", 18, "Too little."),
-        ("Too little of it. E.g. a case that is long", 30, "Too little of it."),
-        ("no end is 3.5 near enough to be taken", 22, "no end is 3.5 near …"),
-        ("x" * 100, 20, "x" * 19 + "…"),
-    ],
-)
-def test_a_gist_ends_with_a_sentence_or_a_word(whole: str, limit: int, said: str) -> None:
-    assert text.gist(whole, limit) == said
 
 
 def test_csv_holds_no_formulas(tmp_path: Path) -> None:
