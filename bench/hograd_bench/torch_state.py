@@ -120,8 +120,15 @@ def _is_torch(found: Any) -> bool:
     return str(getattr(found, "__module__", "")).partition(".")[0] == "torch"
 
 
+def seed(value: int) -> None:
+    """As ``torch.manual_seed``, which for each kind of device that is not in use yet would keep a traceback a call."""
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)
+
+
 def seeds(call: Any) -> tuple[Any, bool]:
     """What a call returns, and whether it seeded torch's generator."""
-    torch.manual_seed(_SEED)
+    seed(_SEED)
     result = call()
     return result, torch.initial_seed() != _SEED

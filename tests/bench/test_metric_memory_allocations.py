@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, settled, trace
+from hograd_bench.metrics._allocations import AllocationTrace, quiet_collector, settle, settled, trace
 from hograd_bench.metrics._phases import EngineLog, EngineRun, Phases, Timeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -297,6 +297,19 @@ def test_a_process_that_has_settled_collects_what_its_cells_made() -> None:
         assert made() is None
         assert gc.get_freeze_count() > 0.99 * frozen > 100_000
     assert gc.get_freeze_count() == 0
+
+
+def test_between_cells_garbage_goes_and_collections_no_longer_look_at_what_stays() -> None:
+    kept: list[Any] = [[]]
+    cycle: list[Any] = [torch.ones(10)]
+    made = weakref.ref(cycle[0])
+    cycle.append(cycle)
+    del cycle
+    settle()
+    assert made() is None
+    assert not any(found is kept for found in gc.get_objects())
+    gc.unfreeze()
+    assert any(found is kept for found in gc.get_objects())
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hograd_bench.sweeps import plugin
@@ -46,3 +49,20 @@ def test_every_fixture_and_option_begins_with_hograd(request: pytest.FixtureRequ
     assert "hograd_measured" in fixtures
     assert "--hograd-preset" in options
     assert not [name for name in fixtures | options if not name.lstrip("-").startswith("hograd")]
+
+
+def test_no_collection_of_a_cell_looks_at_what_earlier_cells_left() -> None:
+    """A process would slow down with the number of its cells: to half its pace within a thousand."""
+    reports: list[Any] = []
+    in_sight: list[int] = []
+
+    def protocol(item: Any, nextitem: Any) -> None:
+        in_sight.append(len(gc.get_objects()))
+        reports.append([[] for _ in range(1000)])
+
+    hook = SimpleNamespace(pytest_runtest_protocol=protocol)
+    items = [SimpleNamespace(config=SimpleNamespace(hook=hook)) for _ in range(5)]
+    plugin.Batch([], lambda number: True, lambda row: None).pytest_runtestloop(SimpleNamespace(items=items))  # type: ignore[arg-type]
+    gc.unfreeze()
+    assert len(in_sight) == len(items)
+    assert max(in_sight) - min(in_sight) < 500

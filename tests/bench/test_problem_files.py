@@ -105,3 +105,12 @@ def test_what_a_function_changed_is_told_and_undone(tmp_path: Path, monkeypatch:
         assert torch.ones(2).dtype == torch.float32
     assert nothing == []
     assert torch._C._len_torch_function_stack() == modes  # none is left that every call goes through
+
+
+def test_a_seed_is_torchs_and_leaves_nothing_behind() -> None:
+    torch.manual_seed(3)
+    drawn = torch.rand(4)
+    queued = len(torch.cuda._queued_calls)
+    torch_state.seed(3)
+    assert torch.equal(torch.rand(4), drawn)
+    assert len(torch.cuda._queued_calls) == queued

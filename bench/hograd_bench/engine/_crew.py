@@ -268,15 +268,27 @@ class Crew:
     def _end(self, *sites: Site) -> None:
         import ray
 
+        closing = {site.actor.close.remote(): site for site in sites if site.ref is None}
+        ready = ray.wait(list(closing), num_returns=len(closing), timeout=10)[0] if closing else []
         for site in sites:
             ray.kill(site.actor)
             self._forget(site)
-        for site in sites:
-            _salvage_of(site)
+        for site in set(sites) - {closing[ref] for ref in ready if _went_well(ref)}:
+            _salvage_of(site)  # a task of its own, for which Ray starts a process
 
     def close(self) -> None:
         """End all sites."""
         self._end(*self.sites)
+
+
+def _went_well(ref: Any) -> bool:
+    import ray
+
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayError:
+        return False
+    return True
 
 
 def _salvage_of(site: Site) -> dict[int, Any] | None:

@@ -63,6 +63,11 @@ class Actor:
             return str(error)
         return begun, rows
 
+    def close(self) -> None:
+        """End its processes; its files go."""
+        self.session.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def _localised(self, host: Host) -> Host:
         files = tuple(self.files[path] for path in host.problem_files)
         return replace(host, python=sys.executable, problem_files=files, variables={**self.variables, **host.variables})

@@ -104,9 +104,8 @@ def settled() -> Iterator[None]:
     """
     global _settled
     importlib.import_module("torch._dynamo")
-    gc.collect()
     ours, before = not gc.get_freeze_count(), _settled
-    gc.freeze()
+    settle()
     _settled = True
     try:
         yield
@@ -114,6 +113,12 @@ def settled() -> Iterator[None]:
         _settled = before
         if ours:
             gc.unfreeze()
+
+
+def settle() -> None:
+    """Between cells: garbage goes, and no later collection looks at what stays, such as a report of every cell."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hograd_bench.torch_state import seed
+
 if TYPE_CHECKING:
     from hograd_bench.metrics._subject import Subject
 
@@ -34,7 +36,7 @@ def repeatable(call: Callable[[], Any]) -> Callable[[], Any]:
     """``call`` after reseeding torch's generator, so that methods that sample take the same steps each time."""
 
     def seeded() -> Any:
-        torch.manual_seed(0)
+        seed(0)
         return call()
 
     return seeded

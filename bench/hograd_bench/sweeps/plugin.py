@@ -43,9 +43,12 @@ class Batch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Measure what was collected, then collect more."""
+        from hograd_bench.metrics._allocations import settle
+
         more = iter(self.more)
         while True:
             for item, following in zip(session.items, [*session.items[1:], None], strict=False):
+                settle()
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             plans = next(more, None)
             if plans is None:

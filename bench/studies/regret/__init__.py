@@ -7,13 +7,14 @@ Regret is the time of the choice over the time of the best, both with the load o
 - cache, others: entries of all problems but the one that is chosen for, at about its size.
 - cache, itself: entries of the same cells in another run (--base holds several): what was measured before is known.
 - probe: in place of a few calls now, the times of another run; the choice is judged by this one.
+- probe, now: a probe of the function itself, in this process (--now, or --examples).
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ import hograd_core
 from hograd_core.auto import Entry, choose
 
 POINT = ["machine", "run", "operator", "order", "problem", "n", "depth", "batch", "dtype", "device", "threads"]
-MODES = ("rule", "cache, others", "cache, itself", "probe")
+MODES = ("rule", "cache, others", "cache, itself", "probe", "probe, now")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,15 @@ class Regret:
     ratio: float
 
 
-def regrets(rows: pd.DataFrame) -> Iterator[Regret]:
-    """Of every point where hograd has two exact methods or more, in every mode for which there are rows."""
+def regrets(
+    rows: pd.DataFrame, probed: Callable[[Mapping[str, Any]], str | None] = lambda place: None
+) -> Iterator[Regret]:
+    """Of every point where hograd has two exact methods or more, in every mode for which there are rows.
+
+    Args:
+        rows: of one or several runs.
+        probed: the method that a probe takes at a point; None: it takes none that is among the rows.
+    """
     timed = _timed(rows)
     for key, here in timed.groupby(POINT, observed=True):
         if len(here) < 2:
@@ -60,6 +68,8 @@ def regrets(rows: pd.DataFrame) -> Iterator[Regret]:
         if set(here["method"]) <= set(before["method"]):
             chosen["cache, itself"] = _choice(here, _entries(before))
             chosen["probe"] = str(_fastest(before)["method"])
+        if (now := probed(place)) in set(here["method"]):
+            chosen["probe, now"] = str(now)
         for mode, method in chosen.items():
             yield _regret(mode, tuple(place[c] for c in POINT[2:8]), here, method)
 
