@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import platform
 import sys
@@ -70,6 +71,7 @@ def _common(
 
 def main() -> None:
     """Entry point; a closed pipe (`hograd list | head`) is no error."""
+    gc.set_threshold(100_000)  # a page is made of millions of objects, hardly any of them garbage
     try:
         app()
     except BrokenPipeError:
