@@ -57,7 +57,7 @@ class HowInStructure(TypedDict, total=False):
     max_steps: int | None
     out: Tensor | None
     preconditioner: Callable[[Tensor], Tensor] | None
-    preparation: Any  # a name, or what prepare returned for hvp of f
+    preparation: Any  # a name, or what prepare returned for hvp of f (dense: or hessian)
     probes: int
     products: int
     radius: float | None

@@ -79,17 +79,18 @@ CONTESTS: dict[str, Sides] = {
     "Fisher diagonal": _of_model("fisher_diagonal", "layers", "expectation"),
     "Gauss-Newton product": _of_model("gauss_newton_vector_product", "double_vjp", "jvp_vjp"),
     "Hessian diagonal": (
-        *(f"hessian_diagonal/forward_over_forward/{DIAGONAL}/{kind}" for kind in ("compiled", "eager")),
+        *(f"hessian_diagonal/layers/{DIAGONAL}/{kind}" for kind in ("compiled", "graph", "eager")),
+        f"hessian_diagonal/forward_over_forward/{DIAGONAL}/eager",
         *(f"hessian_diagonal/{peer}/{DIAGONAL}/eager" for peer in ("jax", "backpack")),
     ),
     "extreme eigenvalues": (
-        f"extremes:{SPECTRUM}",
+        *(f"extremes {method}:{SPECTRUM}" for method in ("dense", "lanczos")),
         *(f"hessian_extreme_eigenvalues/{method}/{SPECTRUM}/eager" for method in ("lanczos", "jax")),
     ),
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
-function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme eigenvalues by Lanczos
-steps on bound products."""
+function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme eigenvalues of
+its Hessian, or by Lanczos steps on bound products."""
 ROUNDS, TURN = 15, 0.1
 
 
@@ -103,9 +104,11 @@ def side(name: str) -> Callable[[], Any]:
     import torch
 
     kind, _, size = name.partition(":")
-    of_cell = {"bound": bound, "linearize": linearized, "extremes": extremes}
+    of_cell = {"bound": bound, "linearize": linearized}
     if kind in of_cell:
         return of_cell[kind](size)
+    if kind.startswith("extremes"):
+        return extremes(size, kind.split()[1])
     if kind.startswith(("coloured", "compressed")):
         result, preparation = kind.split()
         return sparse(result, preparation, torch.ones(int(size)) * 0.9)
@@ -151,17 +154,18 @@ def bound(cell: str) -> Callable[[], Any]:
     return lambda: product(v)
 
 
-def extremes(cell: str) -> Callable[[], Any]:
-    """The extreme eigenvalues at a cell's point, by a compiled product that is at hand."""
+def extremes(cell: str, method: str) -> Callable[[], Any]:
+    """The extreme eigenvalues at a cell's point, by a compiled Hessian that is at hand ("dense"), or its product."""
     from hograd_bench.gate.twins.worker import made
 
     import hograd_core as h
 
     instance = made(f"derivative_vector_product/double_backward/{cell}/eager").instance
-    product = h.prepare(h.hvp, instance.f, instance.x, preparation="compiled")
-    if product.preparation != "compiled":
-        raise RuntimeError(product.explain())
-    return lambda: h.hessian_extreme_eigenvalues(instance.f, instance.x, preparation=product)
+    operator = h.hessian if method == "dense" else h.hvp
+    kernel = h.prepare(operator, instance.f, instance.x, preparation="compiled")
+    if kernel.preparation != "compiled":
+        raise RuntimeError(kernel.explain())
+    return lambda: h.hessian_extreme_eigenvalues(instance.f, instance.x, method=method, preparation=kernel)
 
 
 def linearized(cell: str) -> Callable[[], Any]:

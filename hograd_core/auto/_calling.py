@@ -61,9 +61,10 @@ def chosen(operator: Any, arguments: tuple[Any, ...], how: Mapping[str, Any]) ->
     if how.get("memory") is not None:
         options.append("chunk_size")  # computed in parts, whose size the limit decides
     tensors = [each for each in leaves(bound.arguments.get(operator.taking.point or "")) if isinstance(each, Tensor)]
+    numel = sum(each.numel() for each in tensors)
     if how.get("method") is None or not tensors:
-        return choose(operator, order, options=options)
-    device, numel = tensors[0].device, sum(each.numel() for each in tensors)
+        return choose(operator, order, numel=numel, options=options)
+    device = tensors[0].device
     choice = choose(
         operator,
         order,

@@ -84,7 +84,7 @@ def choose(
         memory: bytes that a method may take; those that are known to take more are left out.
         options: what the caller gives to the method, which must take it.
     """
-    rules = by_rule(operator.name, operator.default, order)
+    rules = by_rule(operator.name, operator.default, order, numel)
     candidates = [Candidate(rule.method, rule.why, rule.options) for rule in rules]
     of = order if order is not None else operator.order
     fitting = [

@@ -38,12 +38,13 @@ def _tape_bytes(y: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """A method that an operator tries, between two orders, with options.
+    """A method that an operator tries, between two orders and up to a size, with options.
 
     Attributes:
         method: its name.
         why: in words.
         min_order, max_order: orders for which it is tried.
+        max_numel: elements of x up to which it is tried.
         options: what it is called with.
     """
 
@@ -51,6 +52,7 @@ class Rule:
     why: str
     min_order: int = 1
     max_order: int | None = None
+    max_numel: float = math.inf
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -68,6 +70,11 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("forward_over_forward", "vectorised, without a tape", options={"chunk_size": Modest(64)}),
         Rule("columns", "a product a column works wherever PyTorch can differentiate f twice"),
     ),
+    # An eigenvalue decomposition takes 4/3 n³ operations; below, that is less than the calls of n/3 Lanczos steps.
+    "hessian_extreme_eigenvalues": (
+        Rule("dense", "a small matrix costs less than the steps of an iteration", max_numel=512),
+        Rule("lanczos", "a product a step, and no matrix"),
+    ),
 }
 
 
@@ -76,12 +83,13 @@ def has_rule(operator: str) -> bool:
     return operator in _RULES
 
 
-@functools.cache
-def by_rule(operator: str, default: str, order: int | None) -> tuple[Rule, ...]:
+@functools.lru_cache(maxsize=1024)
+def by_rule(operator: str, default: str, order: int | None, numel: int) -> tuple[Rule, ...]:
     """The methods of an operator in the order in which they are tried; ``default`` is its only one where no rule is."""
     rules = _RULES.get(operator, (Rule(default, "the operator's default"),))
     return tuple(
         rule
         for rule in rules
-        if order is None or (rule.min_order <= order and (rule.max_order is None or order <= rule.max_order))
+        if numel <= rule.max_numel
+        and (order is None or (rule.min_order <= order and (rule.max_order is None or order <= rule.max_order)))
     )

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import Function, ScalarFunction, T, check_chunk_size, check_point, scalar_function
-from hograd_core._entrance import released
+from hograd_core._entrance import kept, released
 from hograd_core._forward import jvp
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.arguments import in_chunks
 from hograd_core.curvature._dense import unit_rows, unit_vector
 from hograd_core.curvature._estimators import stochastic_diagonal
+from hograd_core.curvature._layer_hessian import layer_diagonal
 from hograd_core.curvature._precision import sampling
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator
+from hograd_core.derivatives._autograd import refuse_in_transform
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
 
 
@@ -87,6 +89,26 @@ def forward_over_forward(f: ScalarFunction, x: Tensor, *, chunk_size: int | None
     diagonal: Tensor = released(in_chunks(piece, x.numel(), check_chunk_size(chunk_size)))
     # PyTorch's nested tangents of a Python number times a 0-dimensional tensor come out in float64.
     return diagonal.to(x.dtype).reshape(x.shape)
+
+
+@method(
+    hessian_diagonal,
+    "layers",
+    mode="reverse over reverse, to the outputs of layers, sample by sample",
+    source="Mizutani & Dreyfus 2008, §2; Dangel, Kunstner & Hennig 2020 (BackPACK's DiagHessian)",
+    amounts_to=(("double_backward", 2), ("batched_rows", 2)),
+)
+def layers(f: ScalarFunction, x: Tensor) -> Tensor:
+    """By the Hessians of samples at the outputs of layers, for weights of matrix products and convolutions.
+
+    They are found by following one run of f: f has to be a sum over samples from where a weight enters, linearly and
+    once. Of other elements of x each takes a product, as by ``columns``. Time: for a layer of d outputs a batch of d
+    backward passes to the layer before; memory: N d² numbers a layer, N samples.
+    """
+    if kept():
+        return columns(f, x)  # type: ignore[no-any-return]
+    refuse_in_transform("a run of f is followed on plain tensors")
+    return layer_diagonal(f, x)[0].reshape(x.shape)
 
 
 @method(

@@ -17,7 +17,7 @@ from hograd_core._checks import (
     check_positive,
     scalar_function,
 )
-from hograd_core._entrance import entrance
+from hograd_core._entrance import entrance, kept
 from hograd_core._how import How, Unpack
 from hograd_core._registry import method, operator, to_method
 from hograd_core.curvature._dense import dense_matrix
@@ -32,6 +32,7 @@ from hograd_core.curvature._precision import precision, sampling, solver_toleran
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import LINEARISED, HessianOperator, SymmetricOperator
 from hograd_core.derivatives.derivative_tensor import derivative_tensor
+from hograd_core.prepare import Prepared, prepare
 
 
 def _iterative_tolerance(eps: float, order: int) -> float:
@@ -99,9 +100,14 @@ def lanczos_extremes(
     mode="the full Hessian, then LAPACK",
     source="derivative_tensor of order 2 and torch.linalg.eigvalsh",
 )
-def dense_extremes(f: ScalarFunction, x: Tensor, *, hessian_method: str | None = None) -> Tensor:
-    """Both ends of the full spectrum. Time: the Hessian and O(n³); memory: 2 n²."""
-    return _eigenvalues(f, x, hessian_method)[[0, -1]].to(x.dtype)
+def dense_extremes(
+    f: ScalarFunction, x: Tensor, *, hessian_method: str | None = None, preparation: Any = "eager"
+) -> Tensor:
+    """Both ends of the full spectrum. Time: the Hessian and O(n³); memory: 2 n².
+
+    ``preparation``: by name, or what ``prepare`` returned for ``hessian`` or ``hvp`` of f, for many points.
+    """
+    return _eigenvalues(f, x, hessian_method, preparation)[[0, -1]].to(x.dtype)
 
 
 @method(
@@ -227,8 +233,24 @@ def lobpcg(
     return Eigenpairs(values, vectors, norms, matrix.products, converged)
 
 
-def _eigenvalues(f: ScalarFunction, x: Tensor, hessian_method: str | None = None) -> Tensor:
-    matrix = widened(derivative_tensor(f, x, 2, method=hessian_method, strict=True).reshape(x.numel(), -1))
+def _eigenvalues(f: ScalarFunction, x: Tensor, hessian_method: str | None = None, preparation: Any = "eager") -> Tensor:
+    if isinstance(preparation, Prepared):
+        if preparation.is_product_of(f):
+            found = preparation.bind(x)(
+                torch.eye(x.numel(), dtype=x.dtype, device=x.device).view(-1, *x.shape), in_dims=0
+            )
+        elif preparation.is_hessian_of(f):
+            found = preparation(x)
+        else:
+            raise ValueError(
+                "preparation: got a kernel of another function or operator, expected prepare(hessian, f, x) or "
+                "prepare(hvp, f, x) of this f, or a preparation by name"
+            )
+    elif preparation == "eager" or kept():
+        found = derivative_tensor(f, x, 2, method=hessian_method, strict=True)
+    else:
+        found = prepare(derivative_tensor, f, x, order=2, method=hessian_method, preparation=preparation)(x)
+    matrix = widened(found.reshape(x.numel(), -1))
     values: Tensor = torch.linalg.eigvalsh(check_finite((matrix + matrix.T) / 2, "f: its Hessian at x"))
     return values
 

@@ -23,6 +23,10 @@ class Condition:
         self._names[made] = value
         return made
 
+    def literal(self, value: Any) -> str:
+        """What an object is called by in code: a name, or itself where there is but one of its kind."""
+        return repr(value) if value is None or value is True or value is False else self.name(value)
+
     def require(self, part: str) -> None:
         """Add a part: source of an expression."""
         self._parts.append(part)

@@ -247,9 +247,16 @@ class Prepared:
 
     def is_product_of(self, f: Callable[..., Tensor]) -> bool:
         """Whether it is the Hessian-vector product of this function, wrapped or not."""
+        return self._is_of("derivative_vector_product", f)
+
+    def is_hessian_of(self, f: Callable[..., Tensor]) -> bool:
+        """Whether it is the Hessian of this function, wrapped or not."""
+        return self._is_of("derivative_tensor", f)
+
+    def _is_of(self, operator: str, f: Callable[..., Tensor]) -> bool:
         task = self._task
-        is_product = task.operator.name == "derivative_vector_product" and task.options["order"] == 2
-        return is_product and innermost(task.f) is innermost(f)
+        is_second = task.operator.name == operator and task.options["order"] == 2
+        return is_second and innermost(task.f) is innermost(f)
 
     def is_open(self) -> bool:
         """Whether it was not closed."""

@@ -22,6 +22,8 @@ from hograd_core.prepare._condition import Condition
 
 _CONTENTS = operator.attrgetter("cell_contents")
 _MOST = 512
+_UNROLLED = 16
+"""Entries of a list or dictionary up to which each is looked at by code of its own."""
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, tuple)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -84,22 +86,37 @@ class State:
         same = name(operator.is_)
         condition.require(f"{name(torch.get_default_dtype)}() is {name(self._default)}")
         for cell in self._cells:
-            condition.require(f"{name(cell)}.cell_contents is {name(cell.cell_contents)}")
-        for values, size in zip([*self._lists, *self._mappings], self._sizes, strict=True):
-            condition.require(f"len({name(values)}) == {size}")
-        for values in self._lists:
+            condition.require(f"{name(cell)}.cell_contents is {condition.literal(cell.cell_contents)}")
+        if empty := [name(held) for held in (*self._lists, *self._mappings) if not held]:
+            condition.require(f"not ({' or '.join(empty)})")
+        for values in filter(None, self._lists):
             here = name(values)
-            for i, value in enumerate(values):
-                condition.require(f"{here}[{i}] is {name(value)}")
-        for mapping in self._mappings:
-            for held, kept in ((mapping.keys(), [*mapping.keys()]), (mapping.values(), [*mapping.values()])):
-                if kept:
-                    condition.require(f"all(map({same}, {name(held)}, {name(kept)}))")
+            condition.require(f"len({here}) == {len(values)}")
+            if len(values) > _UNROLLED:
+                condition.require(f"all(map({same}, {here}, {name([*values])}))")
+            else:
+                for i, value in enumerate(values):
+                    condition.require(f"{here}[{i}] is {condition.literal(value)}")
+        for mapping in filter(None, self._mappings):
+            here, keys = name(mapping), [*mapping]
+            plain = type(mapping) is dict and all(type(key) is str for key in keys)
+            condition.require(f"len({here}) == {len(keys)}")
+            # Their order counts, too. Texts that are equal are the same; of other keys, 1 == True == 1.0.
+            if len(keys) > 1 or not plain:
+                condition.require(f"[*{here}] == {name(keys)}" if plain else f"all(map({same}, {here}, {name(keys)}))")
+            if len(keys) > _UNROLLED or not plain:
+                condition.require(f"all(map({same}, {here}.values(), {name([*mapping.values()])}))")
+            else:
+                self._named_values(condition, mapping, keys)
         for mapping, names in self._named:
-            here = name(mapping)
-            for key in names:
-                condition.require(f"{here}[{name(key)}] is {name(mapping[key])}")
+            self._named_values(condition, mapping, names)
         return condition
+
+    @staticmethod
+    def _named_values(condition: Condition, mapping: Mapping[Any, Any], names: list[Any]) -> None:
+        here = condition.name(mapping)
+        for key in names:
+            condition.require(f"{here}[{key!r}] is {condition.literal(mapping[key])}")
 
     def _mapping(self, mapping: Mapping[Any, Any], names: list[Any] | None = None) -> None:
         """Watch a dictionary: all that it holds and that there is nothing else, or the values of these names."""

@@ -62,7 +62,7 @@ def _named(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LINEAR = _named(
+LINEAR = _named(
     """abs add alias clamp clamp_max clamp_min clone copy fmax fmin hardtanh hardtanh_backward leaky_relu
     leaky_relu_backward masked_fill maximum minimum nan_to_num neg positive relu relu6 rsub sub threshold
     threshold_backward where _to_copy fill lift_fresh_copy"""
@@ -73,13 +73,13 @@ _CONSTANT = _named(
     new_zeros new_ones new_full new_empty zero empty_strided new_empty_strided bernoulli signbit"""
 )
 """Results that have no derivative."""
-_REDUCING = _named("amax amin max mean median min nanmedian nansum sum kthvalue mode")
-_REDUCING_CURVED = _named("linalg_vector_norm logsumexp norm prod std std_mean var var_mean")
-_ALONG = _named("cummax cummin cumsum sort topk")
-_ALONG_CURVED = _named(
+REDUCING = _named("amax amin max mean median min nanmedian nansum sum kthvalue mode")
+REDUCING_CURVED = _named("linalg_vector_norm logsumexp norm prod std std_mean var var_mean")
+ALONG = _named("cummax cummin cumsum sort topk")
+ALONG_CURVED = _named(
     """_log_softmax _log_softmax_backward_data _softmax _softmax_backward_data cumprod logcumsumexp"""
 )
-_MOVING = _named(
+MOVING = _named(
     """_unsafe_view as_strided_copy cat constant_pad_nd diag_embed diagonal_backward diagonal_scatter embedding
     expand_copy flip gather im2col index index_copy index_fill index_put index_select masked_scatter masked_select
     permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat
@@ -94,11 +94,16 @@ _MOST_LINKS = 2**24
 """Nonzero entries of a constant matrix, times rows, up to which zeros of it are made use of."""
 
 
+def name_of(func: Any) -> str:
+    """The name of an overload's operation, in place or not."""
+    name: str = func.overloadpacket.__name__
+    return name[:-1] if func._schema.is_mutable and name.endswith("_") else name
+
+
 @functools.cache
 def rule_of(func: Any) -> Rule | None:
     """The rule of an overload; None: there is none."""
-    name = func.overloadpacket.__name__
-    name = name[:-1] if func._schema.is_mutable and name.endswith("_") else name
+    name = name_of(func)
     if func.namespace != "aten":
         return None
     if name in _CONSTANT or (name == "div" and "rounding" in func._overloadname):
@@ -108,15 +113,15 @@ def rule_of(func: Any) -> Rule | None:
     if name in _ELSE:
         return _ELSE[name]
     for names, rule, curved in (
-        (_REDUCING, _reduced, False), (_REDUCING_CURVED, _reduced, True),
-        (_ALONG, _along, False), (_ALONG_CURVED, _along, True),
+        (REDUCING, _reduced, False), (REDUCING_CURVED, _reduced, True),
+        (ALONG, _along, False), (ALONG_CURVED, _along, True),
     ):  # fmt: skip
         if name in names and not (name in ("max", "min") and func._overloadname == "other"):
             return functools.partial(rule, curved=curved)
-    if name in _MOVING:
+    if name in MOVING:
         return None if any(a.name == "reduce" for a in func._schema.arguments) else _moved
-    if name in _LINEAR or torch.Tag.pointwise in func.tags:
-        return functools.partial(_elementwise, curved=name not in _LINEAR and name not in ("max", "min"))
+    if name in LINEAR or torch.Tag.pointwise in func.tags:
+        return functools.partial(_elementwise, curved=name not in LINEAR and name not in ("max", "min"))
     return None
 
 
@@ -172,7 +177,7 @@ def _powered(call: Call) -> Sets | None:
     return _elementwise(call, curved=isinstance(exponent, Tensor) or exponent not in (0, 1))
 
 
-def _dims(call: Call, rank: int) -> list[int]:
+def dims_of(call: Call, rank: int) -> list[int]:
     """The axes that an operation goes along; all where it names none."""
     dim = call.argument("dim")
     if dim is None or (isinstance(dim, Sequence) and not len(dim)):
@@ -184,7 +189,7 @@ def _groups(call: Call, curved: bool) -> tuple[Sets, list[int], list[int]]:
     """The sets along the axes taken together, the shape of a first argument, and that shape with these axes 1."""
     tracked = call.tracked()
     shape = max((list(t.shape) for t, _ in tracked), key=len)
-    dims = _dims(call, len(shape))
+    dims = dims_of(call, len(shape))
     kept = [1 if d in dims else size for d, size in enumerate(shape)]
     m = math.prod(kept)
     group = numbers(m).reshape(kept).expand(shape).reshape(-1)
@@ -236,12 +241,12 @@ def _moved(call: Call) -> list[Sets | None]:
     if given.get("accumulate"):
         return [_accumulated(call, "indices", "values")]
     with torch.utils._python_dispatch._disable_current_modes():
-        sources = _on_numbers(call.func, given)
+        sources = on_numbers(call.func, given)
     every = stacked(parts)
     return [every.taken(s.reshape(-1).long()) for s in _tree.leaves(sources) if isinstance(s, Tensor)]
 
 
-def _on_numbers(func: Any, given: dict[str, Any]) -> Any:
+def on_numbers(func: Any, given: dict[str, Any]) -> Any:
     """An operation on numbers of elements: exact in int64, and in float64 where there is no kernel for that."""
     try:
         return func(**given)

@@ -100,7 +100,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         results = [t for t in _tree.leaves(out) if isinstance(t, Tensor)]
         if func._schema.is_mutable:
-            if not _written(func, args, kwargs) <= {id(t) for t in results}:
+            if not written(func, args, kwargs) <= {id(t) for t in results}:
                 raise TooManyError
         else:
             views = [_address(t) in storages for t in results]
@@ -140,7 +140,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> set[int]:
+def written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> set[int]:
     """The tensors that an operation writes to, by id."""
     given = {**dict(zip((a.name for a in func._schema.arguments), args, strict=False)), **kwargs}
     marked = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]

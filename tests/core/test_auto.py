@@ -81,6 +81,7 @@ def test_the_default_is_what_auto_takes_without_a_cache(monkeypatch: pytest.Monk
         "nested_grad", "nested_grad", "taylor", "taylor",
     ]  # fmt: skip
     assert h.explain("hessian_diagonal", f, X).method == "forward_over_forward"
+    assert [h.explain("hessian_extreme_eigenvalues", f, torch.ones(n)).method for n in (4, 600)] == ["dense", "lanczos"]
     torch.testing.assert_close(h.hessian_diagonal(f, X), true.diagonal(), rtol=1e-5, atol=1e-6)
     assert [h.derivative_tensor.explain(f, X, 1).method, h.derivative_tensor.explain(f, X, 3).method] == [
         "rows", "batched_rows",
@@ -159,6 +160,7 @@ def test_an_estimate_or_an_unknown_method_in_the_cache_is_not_taken(cache: Any) 
         entry("finite_difference", 1e-9, operator="derivative_vector_product"),
     )  # fmt: skip
     assert h.explain("hessian_diagonal", f, X).method == "forward_over_forward"
+    assert [h.explain("hessian_extreme_eigenvalues", f, torch.ones(n)).method for n in (4, 600)] == ["dense", "lanczos"]
     assert h.explain("hessian", f, X).method == "batched_rows"
     assert h.explain("hvp", f, X, X).method == "double_backward"
 

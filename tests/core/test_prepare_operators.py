@@ -69,6 +69,18 @@ def test_operators_are_the_eager_ones(operator: Any, how: dict[str, Any], taken:
     assert p.traces == 1
 
 
+@pytest.mark.slow
+def test_eigenvalues_of_a_prepared_hessian() -> None:
+    f = bowl()
+    expected = h.hessian_extreme_eigenvalues(f, X, method="dense")
+    for preparation in ("graph", *(prepare(o, f, X, preparation="graph") for o in (h.hessian, h.hvp))):
+        found = h.hessian_extreme_eigenvalues(f, X, method="dense", preparation=preparation)
+        assert torch.allclose(found, expected, rtol=1e-7, atol=1e-9)
+    other = prepare(h.hessian, lambda x: x.pow(4).sum(), X, preparation="graph")
+    with pytest.raises(ValueError, match="kernel of another function"):
+        h.hessian_extreme_eigenvalues(f, X, method="dense", preparation=other)
+
+
 def test_structures_by_name() -> None:
     def f(x: dict[str, Tensor]) -> Tensor:
         return (x["a"].tanh() * x["b"]).square().sum() + x["a"].pow(4).sum()

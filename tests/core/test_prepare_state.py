@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import hograd_core as h
 from hograd_core import VerificationError, prepare
 from hograd_core.prepare import _build, _inductor
+from hograd_core.prepare._state import State
 
 
 class Scaled(nn.Module):
@@ -102,6 +103,42 @@ def test_a_variable_that_is_gone_is_the_functions_own_error() -> None:
 
 
 SETTINGS = [2.0]
+
+
+def _put_anew(held: Any, key: Any, value: Any) -> None:
+    del held[key]
+    held[value] = "a"
+
+
+MANY = 40
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "an empty dictionary": (dict, lambda held: held.update(a=1)),
+    "an empty list": (list, lambda held: held.append(None)),
+    "an entry more": (lambda: {"a": 1}, lambda held: held.update(b=1)),
+    "an entry in the place of another": (lambda: {"a": None}, lambda held: (held.clear(), held.update(b=None))),
+    "an equal number of another type": (lambda: {"a": 1}, lambda held: held.update(a=True)),
+    "an equal float": (lambda: [1], lambda held: held.__setitem__(0, 1.0)),
+    "an equal key of another type": (lambda: {1: "a"}, lambda held: _put_anew(held, 1, True)),
+    "the order of entries": (lambda: {"a": None, "b": None}, lambda held: held.update(a=held.pop("a"))),
+    "the order of an ordered dictionary": (lambda: OrderedDict(a=1, b=1), lambda held: held.move_to_end("a")),
+    "one of many": (lambda: {str(i): i for i in range(MANY)}, lambda held: held.update({"7": "7"})),
+    "one of a long list": (lambda: [*range(MANY)], lambda held: held.__setitem__(7, "7")),
+    "a default that is gone": (lambda: defaultdict(int, a=0), lambda held: _put_anew(held, "a", "b")),
+    "an entry that is gone": (lambda: {"a": 1}, lambda held: held.pop("a")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_what_is_held_is_seen_and_nothing_else(change: str) -> None:
+    make, changed = CHANGES[change]
+    held = make()
+    state = State(lambda x: x * len(held))
+    assert state.still()
+    changed(held)
+    now = [*held]
+    assert not state.still()
+    assert not state.holds()
+    assert [*held] == now  # to look at it has not changed it
 
 
 def test_what_cannot_be_seen_is_found_by_checking() -> None:
