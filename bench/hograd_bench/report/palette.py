@@ -21,6 +21,8 @@ LIGHT = (
 DARK = (
     "#56b4e9", "#ff8f4d", "#35c79a", "#e79ac6", "#a79bff", "#e6b24c", "#8fe3ef", "#f2728f", "#b4bbc4", "#cbce5c",
 )  # fmt: skip
+WORSE, BETTER = (0.75, 0.2, 0.1), (0.0, 0.4, 0.75)
+"""Red and blue of what grew or shrank, as shares of one; drawn translucent, so that ink is read on light and dark."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
 SIGNS = dict(zip((*MARKERS, "d"), "●■▲◆▼✚✖⬟◀▶♦", strict=True))
 """Marker -> the letter that looks like it, for keys."""
