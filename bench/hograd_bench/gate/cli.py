@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -37,6 +36,7 @@ def _out(help_text: str, *names: str) -> Any:
 
 
 def gate(
+    context: typer.Context,
     base: Annotated[str | None, _what("revision to compare the working tree with, measured here and now")] = None,
     methods: Annotated[Pair | None, _what("compare method A with method B of the same operators")] = None,
     pythons: Annotated[Pair | None, _what("compare two interpreters (environments) on the working tree")] = None,
@@ -92,7 +92,7 @@ def gate(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks costs no verdict
-    log = _logger(quiet=as_json)
+    log = _logger(context, quiet=as_json)
     files = {"--json-file": json_file, "--junit": junit, "--markdown": markdown, "--html": html}
     writer = OutputWriter(as_json, {option: path for option, path in files.items() if path is not None}, github)
     try:
@@ -221,7 +221,7 @@ def _tolerances(given: Sequence[str]) -> dict[str, float]:
     return allowed
 
 
-def _logger(quiet: bool) -> Callable[[str], None]:
+def _logger(context: typer.Context, *, quiet: bool) -> Callable[[str], None]:
     """Prints progress, and its last line again while nothing new comes, until the command ends."""
     latest = ["starting"]
 
@@ -231,8 +231,7 @@ def _logger(quiet: bool) -> Callable[[str], None]:
             print(f"  {line}", file=sys.stderr, flush=True)
 
     if not quiet:
-        alive = signs_of_life(Console(stderr=True), lambda: f"  still at it: {latest[0]}")
-        click.get_current_context().with_resource(alive)
+        context.with_resource(signs_of_life(Console(stderr=True), lambda: f"  still at it: {latest[0]}"))
     return log
 
 

@@ -18,7 +18,7 @@ from hograd_bench.report.figures import Drawn, Note
 from hograd_bench.report.palette import BETTER, WORSE
 
 WIDTH, ROW, FONT = 560.0, 17.0, 9.5
-LETTER = 0.56 * FONT
+LETTER = 0.62 * FONT
 """A letter's width on average."""
 LEAST = 0.4
 """Narrower frames are not drawn."""
