@@ -97,7 +97,7 @@ def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
     assert figure is not None
     assert len(re.findall(r'<a href="#c\d+" tabindex="-1">', figure[0])) >= 12
     assert re.search(r'<p class="hide">Time of a call against n, 8 to 512\. .*?</p><svg', figure[0]), "in words"
-    assert re.search(r"peak_bytes = 4·", figure[0]), "the exact law is stated"
+    assert re.search(r"peak bytes = 4·", figure[0]), "the exact law is stated"
 
 
 def test_what_is_new_says_torch_and_bytes(built: tuple[Path, str]) -> None:

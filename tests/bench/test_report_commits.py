@@ -67,6 +67,7 @@ def test_runs_without_a_commit_go_by_when_they_were_measured(tmp_path: Path) -> 
     assert names(data) == ["bbbbbbb", "2026-01-04 00:00", "ccccccc"]
 
 
+@pytest.mark.slow
 def test_lines_are_the_rows_and_steps_name_their_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = data_of(tmp_path, (NEW, 640, {}), (OLD, 0, {}), (MID, 64, {}))
     pictures, axes = panels(data, monkeypatch)
@@ -86,7 +87,7 @@ def test_lines_are_the_rows_and_steps_name_their_commit(tmp_path: Path, monkeypa
         assert sorted(text.get_text()[:7] for text in drawn.texts) == ["bbbbbbb", "ccccccc"]
         assert [note.name for note in picture.notes] == ["bbbbbbb", "ccccccc"]
         assert "2026-01-05" in picture.notes[1].text
-        assert f"{len(mine) - 1} more cells of this method" in picture.title
+        assert picture.caption == f"{len(mine) - 1} more cells of this method changed."
 
 
 def test_what_never_changed_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

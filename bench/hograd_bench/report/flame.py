@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from hograd_bench import makeup, units
+from hograd_bench.cells import Cell
 from hograd_bench.makeup import BYTES, Change
 from hograd_bench.report import page, text
 from hograd_bench.report.figures import Drawn, Note
@@ -22,7 +23,7 @@ LETTER = 0.62 * FONT
 """A letter's width on average."""
 LEAST = 0.4
 """Narrower frames are not drawn."""
-MOST, MOST_STEPS = 24, 30
+MOST, MOST_STEPS = 12, 30
 """Pictures of a section, lines beneath a picture."""
 CAPTION = (
     "Each block is as wide as what it has of the whole, what it is made of below it; now above, before below, on one "
@@ -67,7 +68,7 @@ def draw(change: Change, name: str) -> Drawn:
     if left > 0:
         shown.append(Note(None, f"and {left} smaller steps", ""))
     panel = text.visible("".join(ET.tostring(e, encoding="unicode") for e in (words, picture)))
-    return Drawn(name, f"{keys['cell']}: {change.what}", keys, [panel], shown, notes_title="Steps")
+    return Drawn(name, f"{_titled(change.cell)}: {change.what}", keys, [panel], shown, keys["cell"], "Steps")
 
 
 def section(changes: Sequence[Change]) -> dict[str, Any] | None:
@@ -80,6 +81,13 @@ def section(changes: Sequence[Change]) -> dict[str, Any] | None:
         "id": "made-of", "title": "What the changes are made of", "about": CAPTION, "pictures": pictures,
         "answer": f"The first {len(pictures)}, in the order of the table of changes." if left else "",
     }  # fmt: skip
+
+
+def _titled(cell: str) -> str:
+    try:
+        return text.titled(Cell.parse(cell).as_dict())
+    except ValueError:
+        return text.clean(cell, 160)
 
 
 def frames(sums: Sums) -> Iterator[Frame]:

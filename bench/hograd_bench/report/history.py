@@ -100,7 +100,7 @@ def versions(data: ReportData, machine: str, runs: Iterable[str]) -> list[Versio
 def by_version(rows: pd.DataFrame, made: Sequence[Version], metrics: Sequence[str]) -> pd.DataFrame:
     """Of each cell and version its latest row that is ok, with ``place``: the version's place in order."""
     place = {run: i for i, version in enumerate(made) for run in version.runs}
-    ok = rows.loc[rows["status"] == "ok", [*_NAMES, *(c for c in ("n", "order", "depth", "batch") if c in rows)]]
+    ok = rows.loc[rows["status"] == "ok", [*_NAMES, "problem", "n", "order", "depth", "batch"]]
     ok = ok.assign(place=ok["run"].map(place), **{m: numbers(rows, m) for m in metrics})
     latest: pd.DataFrame = ok.sort_values(["cell", "place", "run"], kind="stable").drop_duplicates(
         ["cell", "place"], keep="last"

@@ -91,7 +91,9 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_presentable,
     )  # fmt: skip
-    made.filters.update(seconds=units.seconds, bytes=units.binary, times=units.times, metric_name=_metric_name)
+    made.filters.update(
+        seconds=units.seconds, bytes=units.binary, times=units.times, metric_name=_metric_name, in_words=text.in_words
+    )
     return made
 
 

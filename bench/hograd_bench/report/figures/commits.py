@@ -60,7 +60,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         seen = history.by_version(mine, versions, tuple(_PANELS))
         for cell, part, others in changed(seen):
             anchor = anchors.get((machine, cell), "")
-            yield _picture(part, versions, cell, others, machine, anchor, f"commits-{number}")
+            yield _picture(part, versions, others, machine, anchor, f"commits-{number}")
             number += 1
 
 
@@ -89,8 +89,7 @@ def steps(part: pd.DataFrame, metric: str) -> list[Step]:
 
 
 def _picture(
-    part: pd.DataFrame, versions: Sequence[history.Version], cell: str, others: int, machine: str, anchor: str,
-    name: str,
+    part: pd.DataFrame, versions: Sequence[history.Version], others: int, machine: str, anchor: str, name: str
 ) -> Drawn:  # fmt: skip
     first = part.iloc[0]
     notes, panels = [], []
@@ -99,17 +98,16 @@ def _picture(
         if len(told) < 2 or not moved:
             continue
         panels.append(_panel(told, moved, versions, metric, label, anchor, f"{name}-{len(panels)}"))
-        for step in moved:
+        for step in moved if metric in _EXACT else ():
             version = versions[step.place]
             was, now = (text.metric(metric, value) for value in (step.was, step.now))
             torch = f", torch {version.torch}" if version.torch != versions[step.place - 1].torch else ""
             said = f"{label.lower()} {was} → {now} ({step.said}), {text.minute(version.moment)}{torch}"
             notes.append(Note(None, text.clean(version.name, 20), said))
     title = f"{text.operator_name(first['operator'], first['order'])} by {text.clean(first['method'], 40)}"
-    more = f" and {others} more cell{'s' * (others != 1)} of this method" if others else ""
+    more = f"{others} more cell{'s' * (others != 1)} of this method changed." if others else ""
     keys = {"machine": text.clean(machine, 60), "method": title}
-    return Drawn(name, f"{title}, {text.clean(cell.split('/')[2], 40)}, {text.sizes(first)}{more}", keys, panels, notes,
-                 notes_title="Changes")  # fmt: skip
+    return Drawn(name, text.titled(first), keys, panels, notes, more, "Changes")
 
 
 def _panel(
