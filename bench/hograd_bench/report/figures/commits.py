@@ -48,36 +48,55 @@ class Step(NamedTuple):
         return units.times(ratio) if ratio >= 2 else f"{100 * (ratio - 1):+.3g}%"
 
 
+class Changed(NamedTuple):
+    """A cell whose exact figures changed.
+
+    Attributes:
+        size: of its largest step, as a logarithm; infinite from or to nothing.
+        cell: id.
+        others: how many more cells of its operator and method changed.
+    """
+
+    size: float
+    cell: str
+    others: int
+
+
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture a cell: a panel a metric that changed, and its time."""
-    rows, number = data.everything, 0
-    anchors = dict(zip(zip(data.rows["machine"], data.rows["cell"], strict=True), data.rows["anchor"], strict=True))
+    rows, found = data.everything, []
     for name, mine in rows.groupby("machine", observed=True, sort=True):
-        machine = str(name)
-        versions = history.versions(data, machine, mine["run"].unique())
-        if len(versions) < 2:
-            continue
-        seen = history.by_version(mine, versions, tuple(_PANELS))
-        for cell, part, others in changed(seen):
-            anchor = anchors.get((machine, cell), "")
-            yield _picture(part, versions, others, machine, anchor, f"commits-{number}")
-            number += 1
+        versions = history.versions(data, str(name), mine["run"].unique())
+        if len(versions) > 1:
+            seen = history.by_version(mine, versions, tuple(_PANELS))
+            found += [(one, seen, versions, str(name)) for one in changed(seen)]
+    found.sort(key=lambda item: -item[0].size)
+    newest = data.rows[data.rows["cell"].isin([one.cell for one, *_ in found[:MOST]])]
+    anchors = dict(zip(zip(newest["machine"], newest["cell"], strict=True), newest["anchor"], strict=True))
+    for number, (one, seen, versions, machine) in enumerate(found[:MOST]):
+        part, anchor = seen[seen["cell"] == one.cell], anchors.get((machine, one.cell), "")
+        yield _picture(part, versions, one.others, machine, anchor, f"commits-{number}")
 
 
-def changed(seen: pd.DataFrame) -> list[tuple[str, pd.DataFrame, int]]:
-    """The cells whose exact figures changed, the largest step first, one of each operator and method: its rows, and how
-    many more of that method changed.
-    """
-    found: dict[tuple[str, str], tuple[float, str, int]] = {}
-    several = seen[seen.duplicated("cell", keep=False)]
-    moved = pd.concat([several.groupby("cell", observed=True)[m].nunique() > 1 for m in _EXACT], axis=1).any(axis=1)
-    for cell, part in several[several["cell"].isin(moved.index[moved])].groupby("cell", observed=True, sort=True):
-        size = max(step.size for metric in _EXACT for step in steps(part, metric))
-        method = (str(part["operator"].iloc[0]), str(part["method"].iloc[0]))
-        largest, which, count = found.get(method, (-1.0, "", -1))
-        found[method] = (size, str(cell), count + 1) if size > largest else (largest, which, count + 1)
-    top = sorted(found.values(), key=lambda item: (-item[0], item[1]))[:MOST]
-    return [(cell, several[several["cell"] == cell], count) for _, cell, count in top]
+def changed(seen: pd.DataFrame) -> list[Changed]:
+    """Of each operator and method the cell whose exact figures took the largest step, the largest first."""
+    size = pd.concat([_sizes(seen, metric) for metric in _EXACT], axis=1).max(axis=1).sort_index()
+    named = seen.drop_duplicates("cell").set_index("cell")[["operator", "method"]]
+    table = named.loc[size.index].assign(size=size).sort_values("size", ascending=False, kind="stable")
+    methods = table.groupby(["operator", "method"], observed=True)["size"]
+    table = table.assign(others=methods.transform("size") - 1)[methods.cumcount() == 0]
+    return [Changed(size, str(cell), others) for cell, size, others in table[["size", "others"]].itertuples(name=None)]
+
+
+def _sizes(seen: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """The largest step of each cell that took one."""
+    told = seen[seen[metric].notna()].sort_values(["cell", "place"], kind="stable")
+    was, now = told.groupby("cell", observed=True)[metric].shift(), told[metric]
+    both = (was > 0) & (now > 0)
+    size = np.log(now.where(both, np.e) / was.where(both, 1.0)).abs().where(both, np.inf)
+    moved = was.notna() & (was != now)
+    largest: pd.Series[float] = size[moved].groupby(told.loc[moved, "cell"], observed=True).max()
+    return largest
 
 
 def steps(part: pd.DataFrame, metric: str) -> list[Step]:
