@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def packages(extra: Iterable[str] = ()) -> dict[str, str]:
 
 
 def source() -> dict[str, Any]:
-    """Version of hograd, its commit where it runs from a checkout, and the hash of the pinned requirements."""
+    """Version of hograd, its commit (and when, UTC) where it runs from a checkout, and the hash of the requirements."""
     here = Path(__file__).resolve()
     root = here.parents[2]
     try:
@@ -159,14 +160,18 @@ def source() -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         version = None
     # Installed inside somebody else's checkout, git would name a stranger's commit: this very file must be tracked.
-    commit = dirty = None
+    commit = committed = dirty = None
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is not None:
         commit = _git(here.parent, "rev-parse", "HEAD")
+        seconds = _git(here.parent, "show", "-s", "--no-show-signature", "--format=%ct", "HEAD") or ""
+        committed = datetime.fromtimestamp(int(seconds), UTC).isoformat() if seconds.isdecimal() else None
         changes = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "hograd_core", "bench")
         dirty = None if changes is None else bool(changes)
     constraints = root / "constraints.txt"
     pinned = hashlib.sha256(constraints.read_bytes()).hexdigest() if commit and constraints.is_file() else None
-    return {"version": version, "commit": commit, "dirty": dirty, "constraints_sha256": pinned}
+    return {
+        "version": version, "commit": commit, "committed": committed, "dirty": dirty, "constraints_sha256": pinned,
+    }  # fmt: skip
 
 
 def variables() -> dict[str, str]:

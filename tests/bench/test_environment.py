@@ -9,6 +9,7 @@ import platform
 import re
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_commit_and_dirty_flag(checkout: Path) -> None:
     clean = system_info.source()
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD")
+    committed = int(git(checkout, "show", "-s", "--format=%ct", "HEAD"))
+    assert datetime.fromisoformat(clean["committed"]) == datetime.fromtimestamp(committed, UTC)
     assert clean["dirty"] is False
     (checkout / "README.md").write_text("two\n", encoding="utf-8")  # no figure comes from it
     assert system_info.source()["dirty"] is False
@@ -254,7 +257,7 @@ def test_a_stranger_s_checkout_is_not_taken_for_ours(checkout: Path) -> None:
     git(checkout, "rm", "-q", "--cached", "bench/hograd_bench/system_info.py")
     git(checkout, "commit", "-qm", "y")
     found = system_info.source()
-    assert (found["commit"], found["dirty"], found["constraints_sha256"]) == (None, None, None)
+    assert {found[fact] for fact in ("commit", "committed", "dirty", "constraints_sha256")} == {None}
 
 
 def test_probes_survive_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

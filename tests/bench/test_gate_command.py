@@ -87,14 +87,15 @@ def findings(done: Any) -> list[dict[str, object]]:
 
 
 def test_the_same_tree_passes_and_writes_every_file(repo: Path, tmp_path: Path) -> None:
-    files = {kind: tmp_path / "out" / f"gate.{kind}" for kind in ("json", "junit", "markdown")}
-    options = ["--json-file", str(files["json"]), "--junit", str(files["junit"]), "--markdown", str(files["markdown"])]
+    files = {kind: tmp_path / "out" / f"gate.{kind}" for kind in ("json-file", "junit", "markdown", "html")}
+    options = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
     done = gate(repo, "--base", "HEAD", "--no-time", *options)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "pass (exit 0): working tree against HEAD" in done.stdout
-    assert json.loads(files["json"].read_text(encoding="utf-8"))["cells_counted"] == 2
+    assert json.loads(files["json-file"].read_text(encoding="utf-8"))["cells_counted"] == 2
     assert ElementTree.fromstring(files["junit"].read_text(encoding="utf-8"))[0].get("failures") == "0"
     assert "hograd gate: pass" in files["markdown"].read_text(encoding="utf-8")
+    assert "<title>hograd gate: pass</title>" in files["html"].read_text(encoding="utf-8")
     assert git(repo, "status", "--porcelain") == ""
     assert len(git(repo, "worktree", "list").splitlines()) == 1
 

@@ -97,7 +97,7 @@ def test_points_of_figures_lead_to_evidence(built: tuple[Path, str]) -> None:
     assert figure is not None
     assert len(re.findall(r'<a href="#c\d+" tabindex="-1">', figure[0])) >= 12
     assert re.search(r'<p class="hide">Time of a call against n, 8 to 512\. .*?</p><svg', figure[0]), "in words"
-    assert re.search(r"peak_bytes = 4·", figure[0]), "the exact law is stated"
+    assert re.search(r"peak bytes = 4·", figure[0]), "the exact law is stated"
 
 
 def test_what_is_new_says_torch_and_bytes(built: tuple[Path, str]) -> None:
@@ -280,6 +280,8 @@ def test_methods_of_an_operator_have_looks_of_their_own() -> None:
     pairs = [("hvp", f"m{i}") for i in range(10)] + [("hessian", f"m{i}") for i in range(5, 14)]
     looks = palette.Palette(pairs)
     assert len({looks[f"m{i}"].index for i in range(10)}) == 10
+    apart = palette.Palette([("hvp", f"a{i}") for i in range(10)] + [("hessian", f"b{i}") for i in range(10)])
+    assert len({apart[f"{name}{i}"] for name in "ab" for i in range(10)}) == 20, "of different operators, too"
     many = palette.Palette([("hvp", f"m{i}") for i in range(25)])
     assert len({(many[f"m{i}"].index, many[f"m{i}"].marker) for i in range(25)}) == 25
 

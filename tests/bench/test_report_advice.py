@@ -6,8 +6,11 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 from hograd_bench.report import advice, slowdowns
 from hograd_bench.report.data import approximations
+
+import hograd_core
 
 
 @pytest.fixture
@@ -125,3 +128,30 @@ def test_times_of_the_fastest_are_geometric_means_over_problems(two_ways: pd.Dat
     (need, *_) = advice.advise(pd.concat([two_ways, other]))
     lines = {method: float(rows["times"].iloc[0]) for method, _, rows in slowdowns.slowdowns(need.rows, 2)}
     assert lines == pytest.approx({"a": 1.0, "b": 1.5**0.5, "full": 5.0**0.5, "lean": 3.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("operator", "method", "order", "preparation", "said"),
+    [
+        ("derivative_vector_product", "double_backward", 2, "eager", 'hvp(f, x, v, method="double_backward")'),
+        ("derivative_vector_product", "jvp_of_grad", 3, "eager", ""),
+        ("derivative_tensor", "rows", 2, "eager", 'hessian(f, x, method="rows")'),
+        ("derivative_tensor", "vmap_hvp", 3, "eager", ""),
+        ("directional_derivative", "taylor", 4, "eager", ""),
+        ("derivative_vector_product", "double_backward", 2, "graph",
+         'prepare(hvp, f, x, method="double_backward", preparation="graph")(x, v)'),
+    ],
+)  # fmt: skip
+def test_the_call_that_is_shown_runs(operator: str, method: str, order: int, preparation: str, said: str) -> None:
+    call = advice.Pick(operator, method, 1, 1, 1.0, preparation, order=order).call
+    assert said in ("", call)
+    x = torch.linspace(0.1, 0.9, 4, dtype=torch.float64)
+    found = eval(call, {**vars(hograd_core), "f": lambda x: x.sin().prod(), "x": x, "v": x.cos()})
+    truth = getattr(hograd_core, operator)(lambda x: x.sin().prod(), x, *[x.cos()] * (operator != "derivative_tensor"),
+                                           order=order)  # fmt: skip
+    torch.testing.assert_close(found, truth)
+
+
+def test_operators_that_take_other_things_have_no_call() -> None:
+    assert advice.Pick("kfac", "plain", 1, 1, 1.0, order=1).call == ""

@@ -93,6 +93,36 @@ def test_choosers_change_the_picture(page: Any) -> None:
     assert before != after
 
 
+def test_small_pictures_open_theirs_by_keyboard_too(page: Any) -> None:
+    shown = "[...document.querySelectorAll('#dimension figure')].filter(f => !f.hidden).map(f => f.id)"
+    current = "[...document.querySelectorAll('#dimension .thumbs [aria-current=true]')].map(t => t.hash.slice(1))"
+    thumbs = page.find_elements("css selector", "#dimension .thumbs a")
+    assert len(thumbs) > 1
+    for thumb in reversed(thumbs):
+        thumb.send_keys("\n")
+        assert script(page, shown) == script(page, current) == [thumb.get_attribute("href").split("#")[1]]
+        assert thumb.text, "has a name"
+        assert script(page, "arguments[0].querySelector('use').getBBox().width > 0", thumb)
+    other = thumbs[-1].get_attribute("href").split("#")[1]
+    page.execute_script("location.hash = arguments[0]", other)
+    screenshot.settle(page)
+    assert script(page, shown) == [other], "its address opens it, too"
+
+
+def test_on_a_phone_names_stand_below_their_picture(page: Any) -> None:
+    key, name = "#dimension figure:not([hidden]) .key", "#dimension figure:not([hidden]) .end"
+    assert page.find_elements("css selector", name)
+    assert not page.find_element("css selector", key).is_displayed()
+    screenshot.size(page, 390, 800)
+    found = page.find_element("css selector", key)
+    assert found.is_displayed()
+    assert not page.find_element("css selector", name).is_displayed()
+    names = "[...arguments[0].parentElement.querySelectorAll(arguments[1])].map(e => e.textContent)"
+    assert script(page, names, found, ".key span") == script(page, names, found, ".end")[::-1]
+    box, above = "arguments[0].getBoundingClientRect()", "arguments[0].previousElementSibling.getBoundingClientRect()"
+    assert script(page, f"{box}.top >= {above}.bottom && {box}.right <= 390", found)
+
+
 def test_the_picker_names_what_the_tables_say(page: Any) -> None:
     """Whatever is needed: its answer is a square of the tables, and each choice leads to another."""
     assert page.find_element("id", "picker").is_displayed()
@@ -228,6 +258,8 @@ def test_prints_without_panels(page: Any) -> None:
     try:
         assert script(page, "getComputedStyle(document.querySelector('.layout > nav')).display") == "none"
         assert script(page, "getComputedStyle(document.querySelector('.verdict')).display") != "none"
+        opened = "getComputedStyle(document.querySelector(arguments[0]), '::details-content').contentVisibility"
+        assert script(page, opened, ".verdict") == script(page, opened, ".laws") == "visible"
         pdf = page.execute_cdp_cmd("Page.printToPDF", {"pageRanges": "1"})["data"]
         assert len(pdf) > 1000
     finally:

@@ -51,7 +51,7 @@ AXES: dict[str, tuple[Column | None, Column | None]] = {  # figure -> x, y; None
     "roofline": (lambda r: r["flops"] / r["moved_bytes"], None),
     "noise": (lambda r: math.log10(r["seconds_min"]), None),
 }  # fmt: skip
-UNLINKED = {"composition", "history", "problems"}
+UNLINKED = {"commits", "composition", "history", "problems"}
 """Whose marks are no markers of rows: tests of their own."""
 
 

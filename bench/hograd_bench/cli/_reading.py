@@ -85,7 +85,8 @@ def compare(
     for name in (a, b):
         try:
             folders.append(store.find_run(results, name))
-            found = store.load(folders[-1])
+            with signs_of_life(err, lambda: f"reading {folders[-1]} …"):
+                found = store.load(folders[-1])
         except store.StoreError as error:
             raise fail(str(error)) from None
         for warning in found.warnings:
@@ -249,7 +250,8 @@ def _newest(results: Path) -> tuple[store.Results, pd.DataFrame]:
     from hograd_bench import store
 
     try:
-        loaded = store.load(results)
+        with signs_of_life(err, lambda: f"reading {results} …"):
+            loaded = store.load(results)
     except store.StoreError as error:
         raise fail(str(error), 1) from None
     for warning in loaded.warnings[:5]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from hograd_bench.gate.outcome import NotComparableError, UsageError
 from hograd_bench.gate.output.writer import OutputWriter
 from hograd_bench.gate.revisions import environments, repository, sides, trees
 from hograd_bench.gate.revisions.sides import Side
 from hograd_bench.gate.statistics.policy import Policy
+from hograd_bench.waiting import signs_of_life
 
 Pair = tuple[str, str]
 
@@ -34,6 +36,7 @@ def _out(help_text: str, *names: str) -> Any:
 
 
 def gate(
+    context: typer.Context,
     base: Annotated[str | None, _what("revision to compare the working tree with, measured here and now")] = None,
     methods: Annotated[Pair | None, _what("compare method A with method B of the same operators")] = None,
     pythons: Annotated[Pair | None, _what("compare two interpreters (environments) on the working tree")] = None,
@@ -71,6 +74,9 @@ def gate(
     json_file: Annotated[Path | None, _out("also write JSON here")] = None,
     junit: Annotated[Path | None, _out("also write JUnit XML here")] = None,
     markdown: Annotated[Path | None, _out("also write a Markdown summary here")] = None,
+    html: Annotated[
+        Path | None, _out("also write a page here, in which what grew is drawn as flame graphs, base against head")
+    ] = None,
     github: Annotated[bool, _out("annotations and job summary on GitHub Actions")] = bool(
         os.environ.get("GITHUB_ACTIONS")
     ),
@@ -86,8 +92,8 @@ def gate(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks costs no verdict
-    log = _logger(quiet=as_json)
-    files = {"--json-file": json_file, "--junit": junit, "--markdown": markdown}
+    log = _logger(context, quiet=as_json)
+    files = {"--json-file": json_file, "--junit": junit, "--markdown": markdown, "--html": html}
     writer = OutputWriter(as_json, {option: path for option, path in files.items() if path is not None}, github)
     try:
         # What runs kernels is imported here: every other command of hograd starts without torch.
@@ -215,11 +221,17 @@ def _tolerances(given: Sequence[str]) -> dict[str, float]:
     return allowed
 
 
-def _logger(quiet: bool) -> Callable[[str], None]:
+def _logger(context: typer.Context, *, quiet: bool) -> Callable[[str], None]:
+    """Prints progress, and its last line again while nothing new comes, until the command ends."""
+    latest = ["starting"]
+
     def log(line: str) -> None:
+        latest[0] = line
         if not quiet:
             print(f"  {line}", file=sys.stderr, flush=True)
 
+    if not quiet:
+        context.with_resource(signs_of_life(Console(stderr=True), lambda: f"  still at it: {latest[0]}"))
     return log
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hograd_bench.makeup import Change
+
 
 class Exit(enum.IntEnum):
     """Exit codes of ``hograd gate``; see docs/gate.md."""
@@ -88,6 +90,7 @@ class Outcome:
         sides: what side A (base) and side B (head) are.
         seconds: wall time of the run.
         pairs: process pairs used by the timing gate.
+        changes: what the exact figures that grew or shrank were made of, and are; the page draws it.
     """
 
     title: str
@@ -97,6 +100,7 @@ class Outcome:
     sides: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     pairs: int = 0
+    changes: list[Change] = field(default_factory=list)
 
     @property
     def exit(self) -> Exit:

@@ -35,6 +35,12 @@ _PRODUCTS = (
     ("all of the tensor, or n products (k = 2: the Hessian)", None),
 )  # fmt: skip
 
+_ARGUMENTS = {
+    "derivative_tensor": ("hessian", "x"), "derivative_vector_product": ("hvp", "x, v"),
+    "directional_derivative": ("", "x, v"),
+}  # fmt: skip
+"""Operator of a function -> what it is called at order 2, and what it takes after f."""
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -51,6 +57,7 @@ class Pick:
         slower: how many times its time the next best takes, the geometric mean where both were measured.
         anchors: evidence, (anchor, what) a point.
         why: why there is none to take, else "".
+        order: of the derivative.
     """
 
     operator: str
@@ -67,6 +74,19 @@ class Pick:
     slower: float = math.nan
     anchors: tuple[tuple[str, str], ...] = ()
     why: str = ""
+    order: int = 0
+
+    @property
+    def call(self) -> str:
+        """What to write with f, x and v at hand, by names of hograd_core; "" for operators that take other things."""
+        if self.operator not in _ARGUMENTS:
+            return ""
+        alias, arguments = _ARGUMENTS[self.operator]
+        name, order = (alias, "") if alias and self.order == 2 else (self.operator, f", order={self.order}")
+        how = f'{order}, method="{text.clean(self.method, 40)}"'
+        if self.preparation == "eager":
+            return f"{name}(f, {arguments}{how})"
+        return f'prepare({name}, f, x{how}, preparation="{text.clean(self.preparation, 20)}")({arguments})'
 
     @property
     def words(self) -> str:
@@ -276,7 +296,7 @@ def _pick(
         operator, method, len(mine), int((slower[mine] <= 1).sum()), float(slower[mine].max()), preparation,
         dimension=_median(records, mine, "dimension"), seconds=_median(records, mine, "cost"),
         peak=_median(records, mine, "peak"), gradients=_median(records, mine, "gradients"),
-        next_best=second[0], slower=second[1], anchors=anchors,
+        next_best=second[0], slower=second[1], anchors=anchors, order=int(records[0]["order"]),
     )  # fmt: skip
 
 

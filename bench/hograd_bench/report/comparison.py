@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from hograd_bench import compare as comparing
-from hograd_bench import store, units
+from hograd_bench import makeup, store, units
 from hograd_bench.compare import Comparison
 from hograd_bench.environment import Environment, MetricRecord
-from hograd_bench.report import page, run_diff, text
+from hograd_bench.report import flame, page, run_diff, text
 from hograd_bench.report.cells import command
 from hograd_bench.report.data import report_data
 from hograd_bench.report.figures import Drawn
@@ -59,7 +59,7 @@ def render(
         cut=max(0, len(result.differences) - len(differences)),
         statuses=[(command(s[1]), *s[1:]) for s in run_diff.statuses(result, {}, MOST_DIFFERENCES)],
         only_a=result.only_a[:200], only_b=result.only_b[:200],
-        picture=picture(a.rows, b.rows),
+        picture=picture(a.rows, b.rows), made_of=made_of(result, a.rows, b.rows),
     )  # fmt: skip
 
 
@@ -67,6 +67,15 @@ def _facts(a: Environment, b: Environment) -> list[tuple[str, str, str, bool]]:
     """What each run was made with, and whether that is a difference; two runs always differ in when."""
     found = [(label, key, _fact(a, section, key), _fact(b, section, key)) for label, section, key in _FACTS]
     return [(label, x, y, x != y and key != "recorded") for label, key, x, y in found]
+
+
+def made_of(result: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any] | None:
+    """What the figures that changed most are made of in both runs, drawn."""
+    if "details" not in a or "details" not in b:
+        return None
+    was, now = (dict(zip(rows["cell"], rows["details"], strict=True)) for rows in (a, b))
+    cells = list(dict.fromkeys(result.differences["cell"]))[: flame.MOST]
+    return flame.section([c for cell in cells for c in makeup.changes(cell, was.get(cell), now.get(cell))])
 
 
 def by_metric(result: Comparison) -> list[dict[str, Any]]:

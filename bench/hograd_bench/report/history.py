@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hograd_bench.report.data import ReportData, numbers
 MOST_RUNS = 60
 _NAMES = ["machine", "run", "cell", "operator", "method"]
 _TRACKED = ("peak_bytes", "aten_calls", "gradient_equivalents")
+_MADE_OF = (("source", "commit"), ("source", "dirty"), ("torch", "version"))
 
 
 def fact(environment: Environment, section: str, key: str) -> str:
@@ -59,6 +61,51 @@ def steps(rows: pd.DataFrame) -> pd.DataFrame:
     ok["previous"] = before["run"].shift()
     paired: pd.DataFrame = ok[ok["previous"].notna()]
     return paired
+
+
+@dataclass(frozen=True)
+class Version:
+    """What some runs of a machine were made with.
+
+    Attributes:
+        name: the commit's first seven digits, ``+`` where files differed from it; without a commit the run's time.
+        moment: when it was committed, or where that is not recorded, first measured; in ISO form.
+        torch: version.
+        runs: ids, the latest last.
+    """
+
+    name: str
+    moment: str
+    torch: str
+    runs: tuple[str, ...]
+
+
+def versions(data: ReportData, machine: str, runs: Iterable[str]) -> list[Version]:
+    """The versions that a machine's runs measured, in the order of their commits."""
+    found: dict[tuple[str, ...], Version] = {}
+    for run in sorted(runs):
+        environment = data.environments.get((machine, run), {})
+        commit, dirty, torch = (fact(environment, *of) for of in _MADE_OF)
+        measured = text.clean(environment.get("recorded") or run, 40)
+        committed = fact(environment, "source", "committed")
+        known = commit != "unknown"
+        name = commit[:7] + "+" * (dirty == "True") if known else text.minute(measured)
+        made = Version(name, measured if committed == "unknown" else committed, torch, ())
+        key = (commit, dirty, torch) if known else (run,)
+        met = found.get(key, made)
+        found[key] = replace(met, runs=(*met.runs, run))
+    return sorted(found.values(), key=lambda version: (version.moment, version.runs))
+
+
+def by_version(rows: pd.DataFrame, made: Sequence[Version], metrics: Sequence[str]) -> pd.DataFrame:
+    """Of each cell and version its latest row that is ok, with ``place``: the version's place in order."""
+    place = {run: i for i, version in enumerate(made) for run in version.runs}
+    ok = rows.loc[rows["status"] == "ok", [*_NAMES, "problem", "n", "order", "depth", "batch"]]
+    ok = ok.assign(place=ok["run"].map(place), **{m: numbers(rows, m) for m in metrics})
+    latest: pd.DataFrame = ok.sort_values(["cell", "place", "run"], kind="stable").drop_duplicates(
+        ["cell", "place"], keep="last"
+    )
+    return latest
 
 
 def _steps(rows: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

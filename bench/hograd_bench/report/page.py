@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -23,6 +24,8 @@ LARGEST_ENVIRONMENT = 40_000
 LONGEST = 4000
 """Characters of a text on the page at most: an error message may be megabytes long."""
 MOST_ENVIRONMENTS = 60
+
+_PICTURE = re.compile(r'<svg\b[^>]*? id="([\w-]+)"')
 
 Section = dict[str, Any]
 
@@ -88,7 +91,9 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("hograd_bench.report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_presentable,
     )  # fmt: skip
-    made.filters.update(seconds=units.seconds, bytes=units.binary, times=units.times, metric_name=_metric_name)
+    made.filters.update(
+        seconds=units.seconds, bytes=units.binary, times=units.times, metric_name=_metric_name, in_words=text.in_words
+    )
     return made
 
 
@@ -157,8 +162,14 @@ def picture(drawn: figures.Drawn) -> dict[str, Any]:
     return {
         "name": drawn.name, "title": drawn.title, "caption": drawn.caption,
         "facets": json.dumps(dict(drawn.keys), ensure_ascii=True), "panels": [Markup(p) for p in drawn.panels],
-        "notes": drawn.notes,
+        "notes": drawn.notes, "notes_title": drawn.notes_title, "thumb": _identity(drawn.panels[0]),
     }  # fmt: skip
+
+
+def _identity(panel: str) -> str:
+    """The id of a panel's picture, by which a small one of it is shown; "" where it has none."""
+    found = _PICTURE.search(panel)
+    return found[1] if found else ""
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:

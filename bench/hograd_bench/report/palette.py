@@ -21,6 +21,8 @@ LIGHT = (
 DARK = (
     "#56b4e9", "#ff8f4d", "#35c79a", "#e79ac6", "#a79bff", "#e6b24c", "#8fe3ef", "#f2728f", "#b4bbc4", "#cbce5c",
 )  # fmt: skip
+WORSE, BETTER = (0.75, 0.2, 0.1), (0.0, 0.4, 0.75)
+"""Red and blue of what grew or shrank, as shares of one; drawn translucent, so that ink is read on light and dark."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
 SIGNS = dict(zip((*MARKERS, "d"), "●■▲◆▼✚✖⬟◀▶♦", strict=True))
 """Marker -> the letter that looks like it, for keys."""
@@ -45,7 +47,9 @@ class Look:
 
 
 class Palette:
-    """Method -> look. Methods of one operator share a colour only where it has more methods than there are colours."""
+    """Method -> look. Methods of one operator share a colour only where it has more methods than there are colours; no
+    two methods share colour and marker, of whatever operators, while there is a marker left.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         operators: dict[str, set[str]] = {}
@@ -61,8 +65,9 @@ class Palette:
             siblings = {m for o in operators[method] for m in members[o] if m in self._looks}
             used = Counter(self._looks[m].index for m in siblings)
             index = min(range(len(LIGHT)), key=lambda i: (used[i], i))
-            round_ = sum(1 for m in siblings if self._looks[m].index == index)
-            self._looks[method] = Look(index, MARKERS[(index + 3 * round_) % len(MARKERS)])
+            taken = Counter(look.marker for look in self._looks.values() if look.index == index)
+            markers = [MARKERS[(index + 3 * i) % len(MARKERS)] for i in range(len(MARKERS))]
+            self._looks[method] = Look(index, min(markers, key=lambda marker: taken[marker]))
 
     def __getitem__(self, method: str) -> Look:
         return self._looks[method]

@@ -51,7 +51,7 @@ def draw(answer: Answer, number: int, palette: Palette) -> Drawn | None:
 def _look(palette: Palette, method: str, preparation: str) -> Look:
     """The method's look, with a marker of its own for each preparation."""
     look, place = palette[method], PREPARATIONS.index(preparation) if preparation in PREPARATIONS else 0
-    return Look(look.index, MARKERS[(MARKERS.index(look.marker) + 3 * place) % len(MARKERS)])
+    return Look(look.index, MARKERS[(MARKERS.index(look.marker) + place) % len(MARKERS)])
 
 
 def _panel(lines: Sequence[Line], palette: Palette, name: str) -> str:

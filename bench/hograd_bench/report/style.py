@@ -23,8 +23,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from hograd_bench import units
 from hograd_bench.report import text
-from hograd_bench.report.palette import FAINT, Look
+from hograd_bench.report.palette import BETTER, FAINT, WORSE, Look
 from hograd_bench.report.palette import INK as INK
+from hograd_bench.report.svg import END
 
 _SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "hograd", "text.parse_math": False, "axes.formatter.use_mathtext": False,
@@ -39,8 +40,8 @@ _SETTINGS: Any = {
     "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
 }  # fmt: skip
 DIVERGING = [
-    *((0.75, 0.2, 0.1, alpha) for alpha in (0.65, 0.42, 0.2)), (0.5, 0.5, 0.5, 0.08),
-    *((0.0, 0.4, 0.75, alpha) for alpha in (0.2, 0.42, 0.65)),
+    *((*WORSE, alpha) for alpha in (0.65, 0.42, 0.2)), (0.5, 0.5, 0.5, 0.08),
+    *((*BETTER, alpha) for alpha in (0.2, 0.42, 0.65)),
 ]  # fmt: skip
 """From slower to faster, red to blue; translucent, so that ink is read on them on light and on dark paper."""
 LEAST_TICKS = 3
@@ -275,7 +276,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
             f"{look.sign} {text.clean(name, 26)}", (1, at), xycoords="axes fraction", xytext=(7, 0),
-            textcoords="offset points", color=look.colour, fontsize=8.5, va="center", annotation_clip=False,
+            textcoords="offset points", color=look.colour, fontsize=8.5, va="center", annotation_clip=False, gid=END,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -27,6 +28,8 @@ _DROPPED = frozenset(
 _DEFAULTS = frozenset({"text-anchor:start"})
 _UNTURNED = "rotate(-0 "
 _HREF = "{http://www.w3.org/1999/xlink}href"
+END = "end"
+"""Id of a name at the end of a line: on a phone these stand below the picture instead."""
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:
@@ -48,20 +51,42 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     for metadata in root.findall("metadata"):
         root.remove(metadata)
     _unstyled(root)
+    ends = [element for element in root.iter("g") if element.get("id") == END]
+    for element in ends:
+        element.set("class", END)
     # Hundreds of elements refer to these ids: a short one saves a tenth of the page.
-    _renamed(root, f"v{zlib.crc32(name.encode()):x}")
+    identity = f"v{zlib.crc32(name.encode()):x}"
+    _renamed(root, identity)
     for element in root.iter():
         _slim(element)
     _flattened(root)
+    root.set("id", identity)
     width = root.attrib.pop("width").removesuffix("pt")
     root.attrib.pop("height", None)
     root.attrib.pop("version", None)
-    root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px")
+    # A phone shows the axes at full width, and of what is right of them what a tick may need.
+    axes = max((one.get_position().x1 for one in figure.axes), default=1.0)
+    root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px;--wide:{100 / min(1.0, axes + 0.05):.0f}%")
     # Links within an image with a role of its own would be nested controls: the words stand beside it instead.
     root.set("aria-hidden", "true")
     words = ET.Element("p", {"class": "hide"})
     words.text = alt
-    return visible(ET.tostring(words, encoding="unicode") + ET.tostring(root, encoding="unicode"))
+    parts = [words, root, *_key(ends)]
+    return visible("".join(ET.tostring(part, encoding="unicode") for part in parts))
+
+
+def _key(ends: list[ET.Element]) -> Iterator[ET.Element]:
+    """The names at the ends of lines once more, from the top, for below the picture."""
+    if not ends:
+        return
+    key = ET.Element("p", {"class": "key", "aria-hidden": "true"})
+    for element in reversed(ends):
+        colours = (re.search(r"\bfill:([^;]+)", one.get("style", "")) for one in element.iter())
+        colour = next(filter(None, colours), None)
+        for name in element.iter("text"):
+            said = ET.SubElement(key, "span", {"style": f"color:{colour[1]}"} if colour else {})
+            said.text = "".join(name.itertext())
+    yield key
 
 
 def _unstyled(root: ET.Element) -> None:

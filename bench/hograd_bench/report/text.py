@@ -79,6 +79,12 @@ def operator_name(operator: str, order: int | None = None) -> str:
     return ALIASES.get((operator, order or 0), clean(operator.replace("_", " ")))
 
 
+def titled(row: Any) -> str:
+    """A cell in words: ``Hessian-vector product by double_vjp of sin_chain, n = 16, k = 2, T = 12``."""
+    what = f"{operator_name(row['operator'], row['order'])} by {clean(row['method'], 40)}"
+    return f"{what} of {clean(row['problem'], 40)}, {sizes(row)}"
+
+
 def sizes(row: Any) -> str:
     """``n = 8, k = 2, T = 4`` of a row; sizes that are 1 are left out, but for n and the order."""
     parts = [f"n = {row['n']}", f"k = {row['order']}"]

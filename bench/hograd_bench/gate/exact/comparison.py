@@ -12,7 +12,7 @@ from hograd_bench import metrics
 from hograd_bench.engine import Engine
 from hograd_bench.gate import agreement
 from hograd_bench.gate.exact import baseline
-from hograd_bench.gate.exact.findings import compared, findings, gone
+from hograd_bench.gate.exact.findings import compared, findings, gone, made_of
 from hograd_bench.gate.exact.measuring import Log, Wanted, describe, measure, silent
 from hograd_bench.gate.outcome import Finding, Outcome, by_weight
 from hograd_bench.gate.revisions.sides import Side, Twin
@@ -56,11 +56,12 @@ def against_baseline(
     others = {c: row for c, row in (stored or {}).items() if concerns is not None and not concerns(c)}
     base = {c: row for c, row in (stored or {}).items() if c not in others}
     outcome.findings = findings(base, head, records, tolerance)
+    outcome.changes = made_of(outcome.findings, base, head)
     wrong = [f for f in outcome.findings if f.kind == "wrong"]
     outcome.counted = compared(base, head, records)
     why = ""
     if update:
-        outcome.findings = wrong
+        outcome.findings, outcome.changes = wrong, []
         outcome.counted = len(head)
         if wrong:
             log("nothing written: a baseline holds no wrong results")
@@ -71,7 +72,7 @@ def against_baseline(
     elif wrong:
         pass
     elif stored is None:
-        outcome.findings = []
+        outcome.findings, outcome.changes = [], []
         why = (
             f"no baseline for this key ({key}) in {folder}; `hograd gate --update` on this machine writes "
             f"{key.folder}, or `hograd gate --base REV` measures both sides here. Baselines there are: "
@@ -136,6 +137,7 @@ def between_sides(
         rows_a = {t.name: found_a[t.a] for t in cells if t.a in found_a}
         rows_b = {t.name: found_b[t.b] for t in cells if t.b in found_b}
         outcome.findings += findings(rows_a, rows_b, records, tolerance, stored=False)
+        outcome.changes = made_of(outcome.findings, rows_a, rows_b)
         for name in rows_a.keys() & rows_b.keys():
             if rows_a[name]["status"] == rows_b[name]["status"] == "ok":
                 why = agreement.between(rows_a[name], rows_b[name], (folder / "a", folder / "b"))

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from hograd_bench import makeup
 from hograd_bench.compare import compare
-from hograd_bench.gate.exact.baseline import exact_metrics, peak_by_op
+from hograd_bench.gate.exact.baseline import exact_metrics
 from hograd_bench.gate.outcome import Finding, by_weight
+from hograd_bench.makeup import Change
 from hograd_bench.metrics import Metric
 from hograd_bench.schema import CELL_FIELDS, Row
 
@@ -113,33 +115,23 @@ def blame(metric: str, before: Row, after: Row) -> str:
 
     Bytes are explained by what was alive at the peak, everything else by the ops dispatched.
     """
-    tables = [("dispatched", _dispatched(before), _dispatched(after))]
+    old, new = before["details"], after["details"]
+    tables = [("dispatched", ".", makeup.dispatched(old), makeup.dispatched(new))]
     if "bytes" in metric:
-        tables.insert(0, ("at the peak", _at_peak(before), _at_peak(after)))
-    for label, old, new in tables:
-        steps = {key: new.get(key, 0) - old.get(key, 0) for key in {*old, *new}}
-        moved = sorted((k for k in steps if steps[k]), key=lambda k: (-abs(steps[k]), k))
+        tables.insert(0, ("at the peak", "/", makeup.at_peak(old, nodes=False), makeup.at_peak(new, nodes=False)))
+    for label, joint, *pair in tables:
+        moved = [f"{joint.join(path)} {step:+,}" for path, step in makeup.steps(*pair).items()]
         if moved:
-            shown = ", ".join(f"{key} {steps[key]:+,}" for key in moved[:4])
             more = f" and {len(moved) - 4} more" if len(moved) > 4 else ""
-            return f"; {label}: {shown}{more}"
+            return f"; {label}: {', '.join(moved[:4])}{more}"
     return ""
 
 
-def _dispatched(row: Row) -> dict[str, int]:
-    return {_plain(op): n for op, n in (row["details"].get("aten_by_op") or {}).items()}
-
-
-def _at_peak(row: Row) -> dict[str, int]:
-    table: dict[str, int] = {}
-    for (phase, op), size in peak_by_op(row["details"]).items():
-        name = f"{phase}/{_plain(op)}"
-        table[name] = table.get(name, 0) + size
-    return table
-
-
-def _plain(op: str) -> str:
-    return op.replace("aten::", "").removeprefix("aten.")
+def made_of(found: Iterable[Finding], base: Rows, head: Rows) -> list[Change]:
+    """What the figures that grew or shrank are made of on both sides, cell by cell in the order of the findings."""
+    cells = dict.fromkeys(f.cell for f in found if f.kind in ("growth", "improvement") and f.metric)
+    both = [cell for cell in cells if cell in base and cell in head]
+    return [c for cell in both for c in makeup.changes(cell, base[cell]["details"], head[cell]["details"])]
 
 
 def _missing(name: str, before: Row, added: Rows, exact: Mapping[str, Metric], gone: str) -> Finding:

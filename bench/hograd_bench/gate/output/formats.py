@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from hograd_bench.gate.outcome import Exit, Outcome
 
-_HEADLINES = {
+HEADLINES = {
     Exit.PASS: "pass",
     Exit.REGRESSION: "regression",
     Exit.USAGE: "usage error",
@@ -32,7 +32,7 @@ def headline(outcome: Outcome) -> str:
         said = ", ".join(f"{n} {name}" for name, n in sorted(verdicts.items(), key=lambda x: -x[1]))
         parts.append(f"{sum(verdicts.values())} cells timed over {outcome.pairs} process pairs: {said}")
     what = "; ".join(parts) or "nothing was compared"
-    return f"{_HEADLINES[outcome.exit]} (exit {int(outcome.exit)}): {outcome.title}; {what}; {outcome.seconds:.0f} s"
+    return f"{HEADLINES[outcome.exit]} (exit {int(outcome.exit)}): {outcome.title}; {what}; {outcome.seconds:.0f} s"
 
 
 def text(outcome: Outcome) -> str:
@@ -65,7 +65,7 @@ def json_text(data: Any) -> str:
 
 def markdown(outcome: Outcome) -> str:
     """For a job's summary page or a pull request: the findings first, all timed cells folded away."""
-    lines = [f"### hograd gate: {_HEADLINES[outcome.exit]}", "", _cell(headline(outcome)), ""]
+    lines = [f"### hograd gate: {HEADLINES[outcome.exit]}", "", _cell(headline(outcome)), ""]
     if outcome.findings:
         lines += ["| | cell | metric | what |", "|---|---|---|---|"]
         for f in outcome.findings[:LISTED]:
@@ -77,15 +77,16 @@ def markdown(outcome: Outcome) -> str:
         lines += ["<details><summary>time of every cell, B against A</summary>", ""]
         lines += ["| cell | verdict | change | interval | pairs |", "|---|---|---:|---|---:|"]
         for name, v in outcome.timing.items():
-            interval = f"{_percent(v['low'])} to {_percent(v['high'])}"
-            lines.append(f"| {_code(name)} | {v['verdict']} | {_percent(v['ratio'])} | {interval} | {v['pairs']} |")
+            interval = f"{percent(v['low'])} to {percent(v['high'])}"
+            lines.append(f"| {_code(name)} | {v['verdict']} | {percent(v['ratio'])} | {interval} | {v['pairs']} |")
         lines += ["", "</details>", ""]
     for letter, side in outcome.sides.items():
         lines.append(f"- {_cell(letter)}: {_cell(', '.join(f'{k} {v}' for k, v in side.items() if v))}")
     return "\n".join(lines) + "\n"
 
 
-def _percent(ratio: float | None) -> str:
+def percent(ratio: float | None) -> str:
+    """A ratio as a change in percent; unbounded where there were too few pairs."""
     return "unbounded" if ratio is None or ratio <= 0 else f"{ratio - 1:+.1%}"
 
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from hograd_bench.gate.outcome import Finding, Outcome, UsageError
 from hograd_bench.gate.output import formats
 
-_MAKERS = {"--json-file": formats.to_json, "--junit": formats.junit, "--markdown": formats.markdown}
+
+def _page(outcome: Outcome) -> str:
+    from hograd_bench.gate.output import page  # templates and frames: for those who asked for it
+
+    return page.html(outcome)
+
+
+_MAKERS = {
+    "--json-file": formats.to_json, "--junit": formats.junit, "--markdown": formats.markdown, "--html": _page,
+}  # fmt: skip
 
 
 @dataclass
@@ -79,7 +88,7 @@ class OutputWriter:
     def _write(self, outcome: Outcome) -> None:
         for option, path in self.files.items():
             try:
-                path.write_text(_MAKERS[option](outcome), encoding="utf-8")
+                path.write_text(_MAKERS[option](outcome), encoding="utf-8", errors="replace")
             except OSError as error:
                 print(f"hograd gate: {option}: {path} cannot be written ({error.strerror})", file=sys.stderr)
         summary = os.environ.get("GITHUB_STEP_SUMMARY") if self.github else None

@@ -41,6 +41,7 @@ class Drawn:
         panels: SVG elements, set side by side where there is room.
         notes: lines beneath.
         caption: how to read it, where the section's words do not say it.
+        notes_title: what the lines beneath are.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Drawn:
     panels: Sequence[str]
     notes: Sequence[Note] = ()
     caption: str = ""
+    notes_title: str = "Laws"
 
 
 def slug(*parts: object) -> str:

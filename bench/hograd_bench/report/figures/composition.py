@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import seaborn as sns
 
-from hograd_bench import units
+from hograd_bench import makeup, units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
@@ -35,7 +35,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
             return
         here = part.sort_values("peak_bytes")
         found: list[tuple[Any, list[dict[str, Any]]]]
-        found = [(row, blocks(row["details"])) for row in here.to_dict("records")]
+        found = [(row, makeup.blocks(row["details"])) for row in here.to_dict("records")]
         found = [(row, made) for row, made in found if made]
         if len(found) < 2:
             continue
@@ -47,17 +47,6 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         ]
         yield Drawn(name, f"{title}, {text.sizes(here.iloc[0])}", keys_of(named, data), panels)
         number += 1
-
-
-def blocks(details: Any) -> list[dict[str, Any]]:
-    """The rows of a cell's peak attribution; none where it has none or they cannot be read."""
-    try:
-        table = details.get("peak_attribution") if isinstance(details, Mapping) else None
-    except (OSError, ValueError):
-        return []
-    if not isinstance(table, list):
-        return []
-    return [b for b in table if isinstance(b, dict) and text.is_number(b.get("bytes")) and b["bytes"] > 0]
 
 
 def _bars(

@@ -8,7 +8,8 @@
     return make("label", { textContent: label }, select);
   };
 
-  // One picture of a section at a time, chosen by what tells them apart.
+  // One picture of a section at a time, chosen by what tells them apart, by its small one, or by its address.
+  const turners = new Map();
   for (const box of document.querySelectorAll(".pictures")) {
     const rest = box.querySelector(":scope > details.rest");
     if (!rest) continue;
@@ -16,22 +17,29 @@
     rest.replaceWith(...rest.childNodes);
     const pictures = [...box.querySelectorAll(":scope > figure")].map((element) => ({ element, keys: JSON.parse(element.dataset.keys) }));
     const facets = [...new Set(pictures.flatMap((p) => Object.keys(p.keys)))].filter((f) => new Set(pictures.map((p) => p.keys[f])).size > 1);
-    if (!facets.length) continue;
+    const thumbs = [...box.querySelectorAll(":scope > .thumbs a")];
+    if (!facets.length && !thumbs.length) continue;
     const bar = make("div", { className: "filters" });
-    box.prepend(bar);
-    let current = pictures[0];
-    const show = (facet, value) => {
-      // What was chosen further left stays as it is; of what is further right, as much as there is.
-      const of = (p, f) => p.keys[f] ?? "–";
-      const left = facets.slice(0, Math.max(0, facets.indexOf(facet)));
-      const shared = (p) => facets.filter((f) => of(p, f) === of(current, f)).length;
-      const having = pictures.filter((p) => !facet || (of(p, facet) === value && left.every((f) => of(p, f) === of(current, f))));
-      current = having.reduce((best, p) => (shared(p) > shared(best) ? p : best), having[0]);
+    if (facets.length) box.prepend(bar);
+    let current;
+    // What was chosen further left stays as it is; of what is further right, as much as there is.
+    const of = (p, f) => p.keys[f] ?? "–";
+    const turn = (picture) => {
+      current = picture;
       for (const p of pictures) p.element.hidden = p !== current;
+      for (const thumb of thumbs) thumb.setAttribute("aria-current", thumb.hash === `#${current.element.id}`);
       const choices = (f, i) => [...new Set(pictures.filter((p) => facets.slice(0, i).every((g) => of(p, g) === of(current, g))).map((p) => of(p, f)))];
-      bar.replaceChildren(...facets.map((f, i) => chooser(f, choices(f, i), of(current, f), (v) => { show(f, v); bar.querySelectorAll("select")[i].focus(); })));
+      bar.replaceChildren(...facets.map((f, i) => chooser(f, choices(f, i), of(current, f), (v) => { choose(f, v); bar.querySelectorAll("select")[i].focus(); })));
     };
-    show();
+    const choose = (facet, value) => {
+      const left = facets.slice(0, facets.indexOf(facet));
+      const shared = (p) => facets.filter((f) => of(p, f) === of(current, f)).length;
+      const having = pictures.filter((p) => of(p, facet) === value && left.every((f) => of(p, f) === of(current, f)));
+      turn(having.reduce((best, p) => (shared(p) > shared(best) ? p : best), having[0]));
+    };
+    for (const p of pictures) turners.set(p.element, () => turn(p));
+    for (const thumb of thumbs) thumb.onclick = (event) => { event.preventDefault(); turners.get(document.getElementById(thumb.hash.slice(1)))(); };
+    turn(pictures[0]);
   }
 
   // The picker: what is needed, its order, dimension and memory name one square of the tables.
@@ -116,6 +124,7 @@
   const arrived = () => {
     const target = document.getElementById(location.hash.slice(1));
     if (target?.classList.contains("ev")) { target.focus({ preventScroll: true }); tip.hidden = true; }
+    else if (turners.has(target)) { turners.get(target)(); target.scrollIntoView(); }
     else if (location.hash === "#closed" && opener) { opener.focus?.({ preventScroll: true }); opener = null; }
     for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
   };
