@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -54,3 +59,60 @@ def test_what_is_used_is_pinned() -> None:
     )
     assert used
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) and "# v" in version for action, version in used)
+
+
+THEIRS = """
+import torch
+
+import hograd_bench
+
+
+@hograd_bench.method("hessian", mode="reverse over reverse", source="theirs")
+def theirs(f, x):
+    x = x.detach().requires_grad_()
+    (g,) = torch.autograd.grad(f(x), x, create_graph=True)
+    return torch.stack([torch.autograd.grad(each, x, retain_graph=True)[0] for each in g])
+"""
+
+
+def script_of(text: str) -> str:
+    """The shell script that runs the gate."""
+    scripts = re.findall(r"^( *)(?:- )?run: \|\n((?:\1 +.*\n|\n)+)", text, re.MULTILINE)
+    (found,) = (textwrap.dedent(script) for _, script in scripts if "hograd_bench gate" in script)
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that has nothing of hograd but a method of its own, made worse since its last commit."""
+    repo = tmp_path_factory.mktemp("theirs")
+    (repo / "their_methods.py").write_text(THEIRS, encoding="utf-8")
+    who = ("-c", "user.name=them", "-c", "user.email=them@example.org")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "a method")):
+        subprocess.run(["git", *words], cwd=repo, check=True)
+    return repo
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text, worse", [(GATE, False), (ACTION, True)], ids=["workflow", "action"])
+def test_the_script_gates_code_of_another_repository(text: str, worse: bool, theirs: Path, tmp_path: Path) -> None:
+    planted = THEIRS.replace("torch.stack(", "torch.ones(1000) * 0 @ torch.ones(1000) + torch.stack(")
+    (theirs / "their_methods.py").write_text(planted if worse else THEIRS, encoding="utf-8")
+    cell = "derivative_tensor/theirs/quadratic/n=8,order=2,depth=1,batch=1/float32/cpu/t1/eager"
+    given = {
+        "BASE": "HEAD", "PLUGINS": "their_methods.py", "OPTIONS": f"--no-time --same-env --cell {cell}",
+        "STRICT": "false",
+        "PYTHON": sys.executable, "OUTPUT": "hograd-gate", "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    ended = subprocess.run(
+        ["bash", "-e", "-c", script_of(text)], cwd=theirs, env={**os.environ, **given}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == worse, ended.stdout + ended.stderr
+    said = json.loads((theirs / "hograd-gate" / "gate.json").read_text(encoding="utf-8"))
+    assert {"gate.json", "gate.xml", "gate.md"} <= {file.name for file in (theirs / "hograd-gate").iterdir()}
+    assert said["exit"] == worse
+    assert any(found["metric"] == "peak_bytes" for found in said["findings"]) == worse
+    if text == ACTION:
+        assert (tmp_path / "output").read_text(encoding="utf-8") == f"code={worse:d}\n"
