@@ -94,7 +94,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text, worse", [(GATE, False), (ACTION, True)], ids=["workflow", "action"])
+@pytest.mark.parametrize(("text", "worse"), [(GATE, False), (ACTION, True)], ids=["workflow", "action"])
 def test_the_script_gates_code_of_another_repository(text: str, worse: bool, theirs: Path, tmp_path: Path) -> None:
     planted = THEIRS.replace("torch.stack(", "torch.ones(1000) * 0 @ torch.ones(1000) + torch.stack(")
     (theirs / "their_methods.py").write_text(planted if worse else THEIRS, encoding="utf-8")
