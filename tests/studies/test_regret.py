@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hograd_bench import schema, store
 from hograd_bench.cells import Cell
 from studies import regret
+from studies.regret import _now
 
 
 def rows(problem: str, run: str, n: int = 8, iqr: float = 0.0, **seconds: float) -> list[dict[str, Any]]:
@@ -62,3 +64,28 @@ def test_the_summary_names_the_worst() -> None:
     assert line[:2] == ("rule", 2)
     assert line[4] == 9.0
     assert line[5] == "derivative_tensor 2 b 8 1 1: batched_rows, not rows"
+
+
+def test_a_probe_of_now_is_judged_by_what_was_measured() -> None:
+    series = rows("a", "1", batched_rows=2.0, vmap_hvp=1.0)
+    frame = store.frame_of(list(enumerate(series))).assign(machine="m")
+    asked = []
+
+    def probed(place: Any) -> str:
+        asked.append((place["operator"], place["problem"], place["n"]))
+        return "batched_rows"
+
+    judged = {r.mode: r for r in regret.regrets(frame, probed)}
+    assert asked == [("derivative_tensor", "a", 8)]
+    assert judged["probe, now"].ratio == 2.0
+    assert "probe, now" not in {r.mode for r in regret.regrets(frame, lambda place: "rows")}  # which nobody measured
+
+
+@pytest.mark.slow
+def test_a_function_as_its_user_wrote_it_is_probed_and_judged(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(x):\n    return (x[1:] * x[:-1]).square().sum()\n", encoding="utf-8")
+    ((frame, probed),) = _now.advised(tmp_path / "mine.py", 1, 60)
+    assert set(frame["problem"]) == {"mine"}
+    judged = [r for r in regret.regrets(frame, probed) if r.mode == "probe, now"]
+    assert judged
+    assert {r.where[2] for r in judged} == {"mine"}
