@@ -282,6 +282,8 @@ def test_methods_of_an_operator_have_looks_of_their_own() -> None:
     assert len({looks[f"m{i}"].index for i in range(10)}) == 10
     apart = palette.Palette([("hvp", f"a{i}") for i in range(10)] + [("hessian", f"b{i}") for i in range(10)])
     assert len({apart[f"{name}{i}"] for name in "ab" for i in range(10)}) == 20, "of different operators, too"
+    for name in "ab":
+        assert len({apart[f"{name}{i}"].marker for i in range(10)}) == 10, "by markers where colours are not seen"
     many = palette.Palette([("hvp", f"m{i}") for i in range(25)])
     assert len({(many[f"m{i}"].index, many[f"m{i}"].marker) for i in range(25)}) == 25
 

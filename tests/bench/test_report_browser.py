@@ -177,6 +177,16 @@ def test_missing_figures_come_last_whichever_way_is_sorted(page: Any) -> None:
         assert data[-missing:] == ["–"] * missing
 
 
+def test_further_figures_and_reasons_are_shown_on_request(page: Any) -> None:
+    heads = "[...document.querySelectorAll('#cell-table thead th')]"
+    shown = heads + ".filter(h => h.offsetWidth).map(h => h.title || 'reason')"
+    first = script(page, shown)
+    assert {"method", "seconds_min", "gradient_equivalents", "peak_bytes", "relative_error"} <= set(first)
+    assert "device" not in first, "all are of one"
+    page.find_element("id", "all-figures").send_keys(" ")
+    assert set(script(page, shown)) - set(first) == {"total_bytes", "allocations", "aten_calls", "reason"}
+
+
 def test_table_sorts_filters_and_searches(page: Any) -> None:
     head = "[...document.querySelectorAll('#cell-table thead th')].findIndex(h => h.title === arguments[0])"
     n, time = script(page, head, "n"), script(page, head, "seconds_min")

@@ -14,8 +14,13 @@ from hograd_bench.report.data import ReportData
 
 FIELDS = (
     ("operator", "operator"), ("method", "method"), ("problem", "problem"), ("n", "n"), ("order", "k"), ("depth", "T"),
-    ("batch", "B"), ("dtype", "dtype"), ("device", "device"), ("threads", "thr."), ("status", "status"),
+    ("batch", "B"), ("dtype", "dtype"), ("device", "device"), ("threads", "thr."), ("preparation", "prepared"),
+    ("machine", "machine"), ("status", "status"),
 )  # fmt: skip
+TOLD_APART = frozenset({"depth", "batch", "dtype", "device", "threads", "preparation", "machine"})
+"""Fields with a column only where rows differ in them."""
+FIRST = ("seconds_min", "gradient_equivalents", "peak_bytes", "relative_error")
+"""Figures that are shown at once; all others on request."""
 SAMPLES = 24
 PARTS = 4
 LONGEST = 2000
@@ -23,19 +28,26 @@ _ORDER = ["bad", "operator", "problem", "order", "n", "depth", "batch", "method"
 
 
 def columns(data: ReportData) -> list[tuple[str, str]]:
-    """Fields of the table: those that every row has, and the machine where there are several."""
-    several = data.rows["machine"].nunique() > 1
-    return [*FIELDS, *([("machine", "machine")] if several else [])]
+    """Fields of the table: (name, what it is called)."""
+    return [(name, label) for name, label in FIELDS if name not in TOLD_APART or data.rows[name].nunique() > 1]
+
+
+def figures(data: ReportData) -> list[tuple[str, str, bool]]:
+    """Figures of the table that some row has: (metric, what it is called, whether it is shown on request alone)."""
+    labels = {
+        name: label for name, label in text.labels().items() if name in data.rows and data.rows[name].notna().any()
+    }
+    return [(name, labels[name], name not in FIRST) for name in sorted(labels, key=lambda name: name not in FIRST)]
 
 
 def table(data: ReportData) -> Iterator[dict[str, Any]]:
     """Rows of the cell table, as many as have evidence on the page."""
-    fields, labels = [name for name, _ in columns(data)], text.labels()
+    fields, shown = [name for name, _ in columns(data)], figures(data)
     for row in _records(data):
         yield {
             "anchor": row["anchor"],
             "fields": [(row[name], isinstance(row[name], int)) for name in fields],
-            "metrics": [_shown(row, name) for name in labels],
+            "metrics": [(_shown(row, name), more) for name, _, more in shown],
             "reason": row["reason"] or "",
         }
 

@@ -44,9 +44,8 @@ def render(data: ReportData, said: Summary, warnings: Sequence[str], source: str
     environments = {key: f"env-{i}" for i, key in enumerate(runs[-MOST_ENVIRONMENTS:])}
     made = history.runs(data)
     lines, older = history.table(made)
-    columns = cells.columns(data)
     table = template("cells.html.j2").render(
-        columns=columns, metrics=tuple(text.labels().items()), rows=cells.table(data), cut=data.cut
+        columns=cells.columns(data), metrics=cells.figures(data), rows=cells.table(data), cut=data.cut
     )
     evidence = template("evidence.html.j2").render(
         evidence=cells.evidence(data, environments), most_samples=cells.SAMPLES

@@ -67,7 +67,8 @@ class Palette:
             index = min(range(len(LIGHT)), key=lambda i: (used[i], i))
             taken = Counter(look.marker for look in self._looks.values() if look.index == index)
             markers = [MARKERS[(index + 3 * i) % len(MARKERS)] for i in range(len(MARKERS))]
-            self._looks[method] = Look(index, min(markers, key=lambda marker: taken[marker]))
+            near = Counter(self._looks[m].marker for m in siblings)  # told apart where colours are not
+            self._looks[method] = Look(index, min(markers, key=lambda marker: (taken[marker], near[marker])))
 
     def __getitem__(self, method: str) -> Look:
         return self._looks[method]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Step(NamedTuple):
     @property
     def size(self) -> float:
         """How far apart, whichever way; infinite from or to nothing."""
-        return abs(np.log(self.now / self.was)) if self.was > 0 and self.now > 0 else np.inf
+        return abs(math.log(self.now / self.was)) if self.was > 0 and self.now > 0 else math.inf
 
     @property
     def said(self) -> str:
@@ -93,7 +94,7 @@ def _sizes(seen: pd.DataFrame, metric: str) -> pd.Series[float]:
     told = seen[seen[metric].notna()].sort_values(["cell", "place"], kind="stable")
     was, now = told.groupby("cell", observed=True)[metric].shift(), told[metric]
     both = (was > 0) & (now > 0)
-    size = np.log(now.where(both, np.e) / was.where(both, 1.0)).abs().where(both, np.inf)
+    size = (now / was).where(both, 1.0).map(math.log).abs().where(both, math.inf)
     moved = was.notna() & (was != now)
     largest: pd.Series[float] = size[moved].groupby(told.loc[moved, "cell"], observed=True).max()
     return largest
@@ -111,7 +112,8 @@ def _picture(
     part: pd.DataFrame, versions: Sequence[history.Version], others: int, machine: str, anchor: str, name: str
 ) -> Drawn:  # fmt: skip
     first = part.iloc[0]
-    notes, panels = [], []
+    notes: list[Note] = []
+    panels: list[str] = []
     for metric, label in _PANELS.items():
         told, moved = part[part[metric].notna()], steps(part, metric)
         if len(told) < 2 or not moved:
