@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
 from hograd_core.prepare._products import use_products
@@ -82,6 +83,7 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     """
     constants = _constants_as_inputs(module)
     inputs = [*inputs, *constants]
+    module = _taken_apart(module, inputs)
     if device == "cpu":
         propagate(module, inputs)
         use_products(module)
@@ -91,6 +93,17 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     made = _compiled(module, inputs, device)
     run = _without_checks(made.current_callable)
     return (lambda given: run([*given, *constants])) if constants else run
+
+
+def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
+    """A graph without operations that inductor knows as sums of simpler ones alone."""
+    from torch._inductor.lowering import lowerings
+
+    simpler = {op: parts for op, parts in decompositions().items() if op not in lowerings}
+    if not any(is_call(node, *simpler) for node in module.graph.nodes):
+        return module
+    with torch.no_grad():
+        return make_fx(module, decomposition_table=simpler)(*inputs)
 
 
 def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
