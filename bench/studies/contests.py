@@ -1,7 +1,8 @@
-"""Contests timed in turns between processes: hograd's kernels beside another package's, on one core each.
+"""Contests timed in turns between processes: hograd's kernels beside another package's, on the same cores.
 
 Run by the interpreter that has the packages: ``.nox/peers/bin/python -m studies.contests``. Each side is a process of
-its own with one thread; they take turns, and the least time of a call of each counts, whatever else the machine does.
+its own, with one thread or ``--threads``; they take turns, and the least time of a call of each counts, whatever else
+the machine does.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def side(name: str) -> Callable[[], Any]:
     if kind == "jax":
         from hograd_bench.peers import _jax
 
-        _jax.set_up()
+        _jax.set_up(torch.get_num_threads())
         import jax
 
         compiled, at = jax.jit(jax.hessian(rosenbrock)), _jax.array(torch.ones(int(size)) * 0.9)
@@ -170,13 +171,12 @@ def extremes(cell: str, method: str) -> Callable[[], Any]:
 
 def linearized(cell: str) -> Callable[[], Any]:
     """``jax.linearize(jax.grad(f), x)``, compiled."""
+    from hograd_bench.gate.twins.worker import made
     from hograd_bench.peers import Task, _jax
 
-    _jax.set_up()
-    import jax
-    from hograd_bench.gate.twins.worker import made
-
     subject = made(cell)
+    import jax  # after what it is set up by
+
     task = Task(subject.cell, subject.instance)
     if "module" in task.instance.extras:
         model = _jax.training_loss(task)
@@ -191,14 +191,14 @@ def linearized(cell: str) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(compiled(v))
 
 
-def serve(name: str) -> None:
+def serve(name: str, threads: int) -> None:
     """Time calls of a side for a turn at each line of stdin, and print the least, in nanoseconds."""
     import torch
     from torch.utils._pytree import tree_leaves
 
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):  # all sides on one core: they take turns
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity"):  # all sides on the same cores: they take turns
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     call = side(name)
     results = [leaf.values() if getattr(leaf, "is_sparse_csr", False) else leaf for leaf in tree_leaves(call())]
     norm = sum(float((leaf**2).sum()) for leaf in results) ** 0.5
@@ -212,16 +212,16 @@ def serve(name: str) -> None:
         print(least, flush=True)
 
 
-def contest(names: tuple[str, ...], rounds: int = ROUNDS) -> list[int | None]:
+def contest(names: tuple[str, ...], rounds: int = ROUNDS, threads: int = 1) -> list[int | None]:
     """The least time of a call of each side, in nanoseconds.
 
     None: the side cannot, and says why on stderr, or its result has another norm than that of the first that can.
     """
-    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     sides = [
         subprocess.Popen(
-            [sys.executable, "-m", "studies.contests", "--side", name],
-            env={**os.environ, **one}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "studies.contests", "--threads", str(threads), "--side", name],
+            env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for name in names
     ]  # fmt: skip
@@ -254,16 +254,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.contests", description=__doc__)
     parser.add_argument("-k", default="", help="contests whose name holds this text")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--threads", type=int, default=1, help="of every side, each on a core of its own")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        serve(given.side)
+        serve(given.side, given.threads)
         return
     print("| contest | side | least time, us | ratio to hograd |\n|---|---|---|---|")
     for name, sides in CONTESTS.items():
         if given.k not in name:
             continue
-        least = contest(sides, given.rounds)
+        sides = tuple(side.replace("/cpu/t1", f"/cpu/t{given.threads}") for side in sides)
+        least = contest(sides, given.rounds, given.threads)
         for label, ns in zip(sides, least, strict=True):
             ratio = f"{ns / least[0]:.2f}" if ns and least[0] else "-"
             print(f"| {name} | {shown(label)} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)

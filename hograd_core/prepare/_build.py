@@ -25,6 +25,10 @@ PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 Run = Callable[[list[Tensor]], Tensor]
 Outputs = Callable[[list[Tensor]], Sequence[Tensor]]
 
+_KEPT = (
+    aten.dot.default, aten.vdot.default, aten.flip.default, aten.slice_scatter.default, aten.select_scatter.default,
+)  # fmt: skip
+"""Not taken apart before a graph is cleaned or vectorised: rules know them, or vmap does and not their parts."""
 _HEAVY = 2**16
 """Elements of a matrix from which reading it costs more than the calls that put rows together."""
 
@@ -77,14 +81,21 @@ def table(preparation: str) -> dict[Any, Any]:
     if found:  # inductor's own of this one has no batching rule, which bound products and Hessians need
         softmax = aten._softmax_backward_data.default
         found[softmax] = torch._decomp.decomposition_table[softmax]
-    for kept in (aten.dot.default, aten.vdot.default, aten.slice_scatter.default, aten.select_scatter.default):
+    for kept in _KEPT:
         found.pop(kept, None)
-    return {**found, aten.mv.default: _mv, aten.addmv.default: _addmv}
+    apart = {} if preparation == "graph" else {aten.addmm.default: _addmm}
+    return {**found, **apart, aten.mv.default: _mv, aten.addmv.default: _addmv}
 
 
 def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
     """As a product of one row, which can be merged with others."""
     return torch.mm(vector.unsqueeze(0), matrix.t()).squeeze(0)
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """The bias goes with what comes after the product."""
+    product: Tensor = torch.mm(a, b) if alpha == 1 else alpha * torch.mm(a, b)
+    return product + (bias if beta == 1 else beta * bias)
 
 
 def _addmv(bias: Tensor, matrix: Tensor, vector: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:

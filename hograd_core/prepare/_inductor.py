@@ -1,4 +1,4 @@
-"""Private interfaces of torch that prepared kernels use, all of them here. Tested with torch 2.13.0 on a CPU.
+"""Private interfaces of torch that prepared kernels use: here, in _products and in _stack. Tested with torch 2.13.0.
 
 Where one of them is gone or fails, the graph is run without it, and the reason says so.
 """
@@ -10,19 +10,24 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from hograd_core.prepare._graphs import output, placeholders, propagate, value
-from hograd_core.prepare._rows import use_rows
+from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
+from hograd_core.prepare._products import use_products
+from hograd_core.prepare._stack import values_on_the_stack
 
 Run = Callable[[list[Tensor]], Any]
-
-
+_OF_LIBRARIES = (
+    aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default,
+    aten.convolution_backward.default,
+)  # fmt: skip
+"""Beside what these take, memory costs nothing; their results do not lie on the stack."""
 _LOCK = threading.RLock()
 
 
@@ -76,28 +81,52 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     Returns:
         (list of tensors) -> a sequence of tensors. Thread-safe: buffers belong to the call.
     """
+    constants = _constants_as_inputs(module)
+    inputs = [*inputs, *constants]
+    module = _taken_apart(module, inputs)
+    if device == "cpu":
+        propagate(module, inputs)
+        use_products(module)
+    returned = output(module.graph)
+    returned.args = (tuple(returned.all_input_nodes),)
+    module.recompile()
+    made = _compiled(module, inputs, device)
+    run = _without_checks(made.current_callable)
+    return (lambda given: run([*given, *constants])) if constants else run
+
+
+def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
+    """A graph without operations that inductor knows as sums of simpler ones alone."""
+    from torch._inductor.lowering import lowerings
+
+    simpler = {op: parts for op, parts in decompositions().items() if op not in lowerings}
+    if not any(is_call(node, *simpler) for node in module.graph.nodes):
+        return module
+    with torch.no_grad():
+        return make_fx(module, decomposition_table=simpler)(*inputs)
+
+
+def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
+    """Inductor's code for a graph: on the CPU with small values on the stack, or without where that fails."""
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config
 
-    constants = _constants_as_inputs(module)
-    inputs = [*inputs, *constants]
-    if device == "cpu":
-        propagate(module, inputs)
-        use_rows(module)
-    returned = output(module.graph)
-    returned.args = (tuple(returned.all_input_nodes),)
-    module.recompile()
-    mode = propagate(module, inputs)
-    fakes = [value(node) for node in placeholders(module.graph)]
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
-    # Its aot_inductor.allow_stack_allocation would be quicker, and returns memory that the next call writes over.
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
-    with alone(), config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
-        made: Any = compile_fx_inner(module, fakes, cpp_wrapper=wrapper)
-    run = _without_checks(made.current_callable)
-    return (lambda given: run([*given, *constants])) if constants else run
+    small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
+    for where in (values_on_the_stack, nullcontext) if small else (nullcontext,):
+        own = duplicate(module)
+        mode = propagate(own, inputs)
+        fakes = [value(node) for node in placeholders(own.graph)]
+        try:
+            with alone(), config.patch(settings), where(), tracing(TracingContext(mode)), torch.no_grad():
+                return compile_fx_inner(own, fakes, cpp_wrapper=wrapper)
+        except Exception:
+            if where is nullcontext:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _constants_as_inputs(module: GraphModule) -> list[Tensor]:

@@ -76,18 +76,24 @@ def _span(node: Any) -> tuple[int, int, Node] | None:
     return dims - 1 - padded[0], pad[2 * padded[0]], node.args[0]
 
 
-def _summands(node: Any, *, top: bool = True) -> list[Any]:
-    if not is_call(node, aten.add.Tensor) or node.kwargs or (not top and len(node.users) > 1):
+def is_sum(node: Any) -> bool:
+    """Whether a node is the sum of two."""
+    return is_call(node, aten.add.Tensor) and not node.kwargs
+
+
+def summands(node: Any, *, top: bool = True) -> list[Any]:
+    """What a sum of sums adds up, as far as nothing else reads the sums within."""
+    if not is_sum(node) or (not top and len(node.users) > 1):
         return [node]
-    return [leaf for a in node.args[:2] for leaf in _summands(a, top=False)]
+    return [leaf for a in node.args[:2] for leaf in summands(a, top=False)]
 
 
 def join_pads(graph: Graph) -> None:
     """A sum of disjoint pieces, each padded with zeros, is their concatenation."""
     for node in list(graph.nodes):
-        if not is_call(node, aten.add.Tensor) or any(is_call(u, aten.add.Tensor) and not u.kwargs for u in node.users):
+        if not is_call(node, aten.add.Tensor) or any(map(is_sum, node.users)):
             continue
-        leaves = _summands(node)
+        leaves = summands(node)
         spans = [_span(leaf) for leaf in leaves]
         if any(
             span is None or value(leaf).shape != value(node).shape for span, leaf in zip(spans, leaves, strict=True)

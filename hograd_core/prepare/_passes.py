@@ -34,6 +34,8 @@ def clean(module: GraphModule) -> GraphModule:
                 rule(node)
             if is_call(node) and not node._erased and torch.Tag.pointwise in getattr(node.target, "tags", ()):
                 _views.on_rows(node)
+                if not node._erased:
+                    _views.on_permuted(node)
         join_pads(graph)
         _share(graph)
         graph.eliminate_dead_code()

@@ -98,6 +98,24 @@ def on_rows(node: Node) -> None:
         node.graph.erase_node(wide)
 
 
+def on_permuted(node: Node) -> None:
+    """Elementwise on what was permuted, as products make it, instead of on permutations of it all alike."""
+    arrays = [n for n in node.all_input_nodes if value(n).dim()]
+    if not arrays or any(
+        not is_call(n, aten.permute.default) or n.args[1] != arrays[0].args[1] or value(n).shape != value(node).shape
+        for n in arrays
+    ):
+        return
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.args[0] if n in arrays else n)
+    before = insert(node, node.target, *args, **kwargs)  # type: ignore[arg-type]
+    after = insert(node, aten.permute.default, before, arrays[0].args[1])
+    if layout(value(after)) == layout(value(node)):
+        replace(node, after)
+    else:
+        node.graph.erase_node(after)
+        node.graph.erase_node(before)
+
+
 def _permutation(node: Node) -> list[int]:
     d = value(node).dim()
     if node.target is aten.permute.default:

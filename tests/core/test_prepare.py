@@ -122,6 +122,15 @@ def test_numbers_may_select_but_masks_may_not(preparation: str) -> None:
     assert close(p(X, V), h.hvp(f, X, V))
 
 
+@every
+def test_what_is_kept_whole_until_it_is_compiled(preparation: str) -> None:
+    """Inductor takes dot products and flips apart, or refuses them."""
+    f = lambda x: torch.dot(x, x.sin()) ** 2 * torch.vdot(x, x.flip(0))  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation=preparation)
+    assert (p.preparation, p.reason) == (preparation, None)
+    assert close(p(X, V), h.hvp(f, X, V))
+
+
 def test_the_point_that_f_refers_to_as_well_is_no_input() -> None:
     x = X.clone()
     f = lambda p: (p * x).sum() ** 3  # noqa: E731

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from core_fakes import F64, normal
-from prepare_fakes import close
+from prepare_fakes import close, needs_compiler
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -35,12 +35,18 @@ def same(found: Any, expected: Any) -> bool:
     return type(found) is type(expected) and all(a.shape == b.shape and close(a, b) for a, b in pairs)
 
 
+COMPILED_HVP = pytest.param(h.hvp, True, "compiled", marks=needs_compiler)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("operator", "takes_v"), [(h.hvp, True), (h.gradient, False), (h.hessian, False)])
-def test_results_are_structures(operator: Any, takes_v: bool) -> None:
+@pytest.mark.parametrize(
+    ("operator", "takes_v", "preparation"),
+    [(h.hvp, True, "graph"), (h.gradient, False, "graph"), (h.hessian, False, "graph"), COMPILED_HVP],
+)
+def test_results_are_structures(operator: Any, takes_v: bool, preparation: str) -> None:
     x, more = point(), [point(5)] * takes_v
-    p = prepare(operator, f, x, args=(SCALE,), preparation="graph")
-    assert (p.preparation, p.reason) == ("graph", None)
+    p = prepare(operator, f, x, args=(SCALE,), preparation=preparation)
+    assert (p.preparation, p.reason) == (preparation, None)
     for at in (x, point(9)):
         assert same(p(at, *more, args=(SCALE,)), operator(f, at, *more, args=(SCALE,)))
     assert p.traces == 1
@@ -91,16 +97,16 @@ class Block(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module",
+    ("module", "preparation"),
     [
-        nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)),
-        nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.Softplus(), nn.AvgPool1d(3)),
-        Block(),
-        nn.Bilinear(4, 4, 2),
+        (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), "graph"),
+        (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.Softplus(), nn.AvgPool1d(3)), "graph"),
+        (Block(), "graph"),
+        pytest.param(Block(), "compiled", marks=needs_compiler),
+        (nn.Bilinear(4, 4, 2), "graph"),
     ],
-    ids=lambda module: type(module).__name__ + str(len(list(module.parameters()))),
 )
-def test_parameters_of_modules(module: nn.Module) -> None:
+def test_parameters_of_modules(module: nn.Module, preparation: str) -> None:
     module = module.double()
     inputs = normal(5, 4, seed=1), *([normal(5, 4, seed=2)] if isinstance(module, nn.Bilinear) else [])
 
@@ -109,8 +115,8 @@ def test_parameters_of_modules(module: nn.Module) -> None:
 
     params = {name: p.detach() for name, p in module.named_parameters()}
     v = {name: normal(*p.shape, seed=i) for i, (name, p) in enumerate(params.items())}
-    p = prepare(h.hvp, loss, params, preparation="graph")
-    assert p.preparation == "graph", p.explain()
+    p = prepare(h.hvp, loss, params, preparation=preparation)
+    assert p.preparation == preparation, p.explain()
     expected = h.hvp(loss, params, v)
     assert same(p(params, v), expected)
     assert same(p.bind(params)(v), expected)

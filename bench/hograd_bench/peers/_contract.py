@@ -158,7 +158,7 @@ class PeerMethod(Method):
             UnsupportedError: the peer, or PyTorch, cannot do this; then, or at a call.
             ImportError: the package cannot be imported.
         """
-        self.peer.set_up()
+        self.peer.set_up(task.cell.threads)
         made: Prepared = self._told(self.function, task)
         return replace(made, call=functools.partial(self._told, made.call))
 
@@ -187,7 +187,8 @@ class Peer:
         requires: what pip installs for it, without dependencies: the distribution and those of its dependencies that
             are not hograd's own; versions are pinned in constraints-peers.txt.
         framework: what its kernels run on; PyTorch's instruments see no other.
-        set_up: called in the process that measures, before the package is imported: variables that it reads, threads.
+        set_up: called with the threads of the cell, in the process that measures, before the package is imported:
+            variables that it reads, threads.
         methods: filled by :meth:`method`.
     """
 
@@ -196,7 +197,7 @@ class Peer:
     home: str
     requires: tuple[str, ...] = ()
     framework: str = "PyTorch"
-    set_up: Callable[[], object] = lambda: None
+    set_up: Callable[[int], object] = lambda threads: None
     methods: list[PeerMethod] = field(default_factory=list)
 
     def __post_init__(self) -> None:

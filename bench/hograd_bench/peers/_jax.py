@@ -1,6 +1,6 @@
 """What the JAX adapters share: the problems written again in jax.numpy with the same weights, and compiled calls.
 
-JAX at its best on one thread: jit, float64 allowed, no asynchronous dispatch (on one core it only waits for itself),
+JAX at its best on few threads: jit, float64 allowed, no asynchronous dispatch (the caller only waits for it),
 parameters as a tree of arrays, data as arguments, so that nothing of them is folded into the program.
 """
 
@@ -24,16 +24,16 @@ from hograd_bench.problems._networks import AttentionBlock, MeanOverPixels, Mean
 VARIABLES: Mapping[str, str] = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
 
 
 @functools.cache
-def set_up() -> None:
-    """Before the first import: its variables, and one CPU for this process, since XLA's pool takes all it may use."""
-    os.environ |= {name: os.environ.get(name, value) for name, value in VARIABLES.items()}
+def set_up(threads: int = 1) -> None:
+    """Before the first import: its variables, and as many CPUs as threads, since XLA's pool takes all it may use."""
+    variables = {**VARIABLES, "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
+    os.environ |= {name: os.environ.get(name, value) for name, value in variables.items()}
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)

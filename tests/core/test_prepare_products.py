@@ -1,0 +1,80 @@
+"""Products of small matrices in compiled kernels: every loop, on sizes that are no multiple of a register's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from core_fakes import normal
+from prepare_fakes import needs_compiler
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from hograd_core.prepare import _inductor
+from hograd_core.prepare._build import table
+from hograd_core.prepare._graphs import is_call, propagate
+from hograd_core.prepare._passes import clean
+from hograd_core.prepare._products import _PRODUCTS, form, use_products
+
+Size = tuple[int, int, int, bool, bool]
+# rows, k, n, A transposed, W transposed
+SIZES: list[Size] = [
+    (1, 9, 7, False, False), (2, 40, 33, False, False), (11, 13, 11, False, False), (5, 13, 70, False, True),
+    (29, 70, 3, False, True), (30, 7, 5, False, False), (30, 7, 5, False, True), (20, 19, 37, False, False),
+    (20, 19, 37, False, True), (20, 19, 37, True, False), (20, 19, 37, True, True), (3, 64, 50, True, False),
+    (24, 5, 32, False, False), (4, 4, 32, True, False),
+]  # fmt: skip
+
+
+def test_every_loop_is_among_them() -> None:
+    forms = {form(*size) for size in SIZES}
+    assert forms == {"rows", "rows_turned", "small", "tiles"}
+    assert form(4096, 4096, 4096, False, False) is None
+
+
+def factors(sizes: list[Size], batch: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """A and W of each product, as they lie in memory."""
+    found = []
+    for i, (rows, k, n, turned_a, turned_w) in enumerate(sizes):
+        shapes = (k, rows) if turned_a else (rows, k), (n, k) if turned_w else (k, n)
+        found += [normal(*batch, *shape, seed=2 * i + j, dtype=dtype) for j, shape in enumerate(shapes)]
+    return found
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_every_loop_multiplies() -> None:
+    """In one kernel: all sizes in float32, a few in float64 and in batches, and a sum."""
+    sizes = [*SIZES, *SIZES[7:10], SIZES[3], SIZES[8], SIZES[13]]
+    inputs = [
+        *factors(SIZES, (), torch.float32), *factors(SIZES[7:10], (), torch.float64),
+        *factors([SIZES[3], SIZES[8], SIZES[13]], (3,), torch.float64),
+    ]  # fmt: skip
+
+    def function(*given: Tensor) -> Tensor:
+        pairs = zip(given[::2], given[1::2], sizes, strict=True)
+        found = [(a.mT if turned_a else a) @ (w.mT if turned_w else w) for a, w, (*_, turned_a, turned_w) in pairs]
+        again = given[14] @ given[15].sin() + found[0].sum() + given[16].cos() @ given[17].mT
+        return torch.cat([p.double().reshape(-1) for p in (*found, again)])
+
+    module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
+    propagate(module, inputs)
+    run = _inductor.compiled(clean(module), inputs, "cpu")
+    assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(sizes) + 1
+    (result,) = run(inputs)
+    expected = function(*(t.double() for t in inputs))
+    assert torch.allclose(result, expected, rtol=1e-5, atol=2e-5)
+    start, end = sum(rows * n for rows, _, n, *_ in SIZES), len(result) - 20 * 37  # what float64 computed
+    assert torch.allclose(result[start:end], expected[start:end], rtol=1e-12, atol=1e-12)
+
+
+def test_a_sum_of_products_is_one_operation() -> None:
+    a, w, b, u = (normal(*shape, seed=i) for i, shape in enumerate([(20, 19), (19, 37), (8, 20), (37, 8)]))
+
+    def f(a: Tensor, w: Tensor, b: Tensor, u: Tensor) -> Tensor:
+        return a @ w + b.t() @ u.t() + a @ w.sin()
+
+    module = make_fx(f)(a, w, b, u)
+    propagate(module, [a, w, b, u])
+    use_products(clean(module))
+    assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 1
+    assert torch.allclose(module(a, w, b, u), f(a, w, b, u), rtol=1e-12)
