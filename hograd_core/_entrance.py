@@ -115,8 +115,8 @@ class entered:  # noqa: N801 (a context manager, used like a function)
                 here.enclosing = max(here.enclosing + around, _transforms(), 1)
             here.watch, here.repairing = None, False
         here.evaluating, here.inside = 0, True
-        # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled. Where they are, it is not called:
-        # products of iterations come through here one by one.
+        # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled. Where they are, the call is
+        # saved, which each product of an iteration would make.
         plain = torch.is_grad_enabled() and torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
         self._plain = None if plain else torch.inference_mode(False)
         if self._plain is not None:

@@ -15,7 +15,6 @@ from hograd_core.curvature._precision import precision, solver_tolerance, widen
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import SymmetricOperator
 
-
 _SMALL = 2048
 """Elements below which some more products cost less than solving a tridiagonal problem once more."""
 
