@@ -115,9 +115,12 @@ class entered:  # noqa: N801 (a context manager, used like a function)
                 here.enclosing = max(here.enclosing + around, _transforms(), 1)
             here.watch, here.repairing = None, False
         here.evaluating, here.inside = 0, True
-        # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled.
-        self._plain = torch.inference_mode(False)
-        self._plain.__enter__()
+        # inference_mode(False) leaves no_grad as well: grad and forward AD are enabled. Where they are, the call is
+        # saved, which each product of an iteration would make.
+        plain = torch.is_grad_enabled() and torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
+        self._plain = None if plain else torch.inference_mode(False)
+        if self._plain is not None:
+            self._plain.__enter__()
         self._autocast: contextlib.ExitStack | None = None
         if torch._C._is_any_autocast_enabled():
             on = [device for device in _DEVICE_TYPES if torch.is_autocast_enabled(device)]
@@ -131,7 +134,8 @@ class entered:  # noqa: N801 (a context manager, used like a function)
     ) -> None:
         if self._autocast is not None:
             self._autocast.close()
-        self._plain.__exit__(kind, error, trace)
+        if self._plain is not None:
+            self._plain.__exit__(kind, error, trace)
         here = _STATE
         (
             here.autocast, here.evaluating, here.kept, here.inside, here.watch, here.enclosing, here.repairing,

@@ -15,6 +15,9 @@ from hograd_core.curvature._precision import precision, solver_tolerance, widen
 from hograd_core.curvature._probes import draw, probe_generator
 from hograd_core.curvature.linear_operator import SymmetricOperator
 
+_SMALL = 2048
+"""Elements below which some more products cost less than solving a tridiagonal problem once more."""
+
 
 @dataclass(frozen=True)
 class Tridiagonal:
@@ -35,7 +38,8 @@ class Tridiagonal:
     @entrance
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Ritz values, ascending, and the eigenvectors of T, in float64 on the CPU."""
-        t = torch.diag(self.diagonal) + torch.diag(self.off_diagonal, 1) + torch.diag(self.off_diagonal, -1)
+        t = torch.diag(self.diagonal)
+        t.diagonal(-1).copy_(self.off_diagonal)  # of a symmetric matrix the lower half is read
         values, vectors = torch.linalg.eigh(t)
         return values, vectors
 
@@ -79,7 +83,7 @@ class LanczosProcess:
             raise ValueError(f"start: got norm {largest:g}, expected a finite vector that is not zero")
         start = start / largest
         self._eps = precision(operator)
-        self._basis = torch.empty(operator.n, min(operator.n, 8), dtype=operator.dtype, device=operator.device)
+        self._rows = torch.empty(min(operator.n, 16), operator.n, dtype=operator.dtype, device=operator.device)
         self._next = start / torch.linalg.vector_norm(start)
         self._alphas: list[float] = []
         self._betas: list[float] = []
@@ -101,19 +105,19 @@ class LanczosProcess:
             FloatingPointError: the operator returned a value that is not finite.
         """
         j = self.steps
-        if j == self._basis.shape[1]:
-            grown = self._basis.new_empty(self._operator.n, min(self._operator.n, 2 * j))
-            grown[:, :j] = self._basis
-            self._basis = grown
+        if j == self._rows.shape[0]:
+            grown = self._rows.new_empty(min(self._operator.n, 2 * j), self._operator.n)
+            grown[:j] = self._rows
+            self._rows = grown
         q = self._next
-        self._basis[:, j] = q
-        basis = self._basis[:, : j + 1]
-        w = product = self._operator.matvec(q)
-        refuse_derivative(w, "Lanczos process")
-        alpha = float(q @ w)
-        for _ in range(2):
-            w = w - basis @ (basis.T @ w)
-        beta = float(torch.linalg.vector_norm(w))
+        self._rows[j] = q
+        rows = self._rows[: j + 1]
+        product = self._operator.matvec(q)
+        refuse_derivative(product, "Lanczos process")
+        along = rows @ product  # the last one along q
+        w = torch.addmv(product, rows.T, along, alpha=-1)
+        w = torch.addmv(w, rows.T, rows @ w, alpha=-1)
+        alpha, beta = float(along[-1]), float(torch.linalg.vector_norm(w))
         if not math.isfinite(alpha + beta):
             why = not_finite(product)
             raise FloatingPointError(f"operator: its product is not finite at Lanczos step {j + 1} ({why})")
@@ -132,7 +136,7 @@ class LanczosProcess:
             torch.tensor(self._alphas, dtype=torch.float64, device="cpu"),
             torch.tensor(self._betas[:-1], dtype=torch.float64, device="cpu"),
             self._betas[-1],
-            self._basis[:, : self.steps],
+            self._rows[: self.steps].T,
         )
 
 
@@ -223,8 +227,9 @@ def extreme_eigenpairs(
     while True:
         process.step()
         done = process.invariant or process.steps >= limit
-        # Solving the m x m problem at every step would cost more than the products; m grows by an eighth between.
-        if not done and process.steps % max(4, process.steps // 8):
+        # Solving the m x m problem at every step would cost more than the products, which are small where n is; m grows
+        # by an eighth between.
+        if not done and process.steps % max(8 if operator.n < _SMALL else 4, process.steps // 8):
             continue
         factorisation = process.tridiagonal()
         values, vectors = factorisation.eigh()

@@ -110,11 +110,12 @@ def counted(module: GraphModule) -> Counter[str]:
 
 def finished(module: GraphModule, preparation: str) -> GraphModule:
     """The last passes over a clean graph: merge, clean what that left, return memory of its own, save memory."""
-    clean(merge_products(drop_unread(module), least=_HEAVY if preparation == "graph" else 0))
+    by_calls = preparation == "graph"
+    clean(merge_products(drop_unread(module), least=_HEAVY if by_calls else 0, columns=not by_calls))
     refresh(module.graph)
     own_result(module.graph)
     module.recompile()
-    return lean(module) if preparation == "graph" else module
+    return lean(module) if by_calls else module
 
 
 def ready(module: GraphModule, inputs: Sequence[Tensor], preparation: str) -> Outputs:

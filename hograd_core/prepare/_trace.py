@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def _with_conditions(function: Callable[..., Tensor]) -> Callable[..., Any]:
         try:
             result = function(*inputs)
             assumed = _TRACING.conditions
-            return (result, torch.stack(assumed).all()) if assumed else result
+            return (result, functools.reduce(torch.logical_and, assumed)) if assumed else result
         finally:
             _TRACING.conditions = None
 
