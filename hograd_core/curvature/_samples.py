@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hograd_core.arguments import _tree
 from hograd_core.curvature._tape import Step, Value
-from hograd_core.sparse._rules import (
+from hograd_core.sparse._operations import (
     ALONG,
     ALONG_CURVED,
     LINEAR,

@@ -17,7 +17,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from hograd_core.arguments import _tree
-from hograd_core.sparse._rules import Call, name_of
+from hograd_core.sparse._operations import Call, name_of
 from hograd_core.sparse._trace import written
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hograd_core.arguments import _tree
-from hograd_core.sparse._rules import Call, everything, rule_of
+from hograd_core.sparse._operations import Call
+from hograd_core.sparse._rules import everything, rule_of
 from hograd_core.sparse._sets import Pairs, Sets, TooManyError, empty, numbers, sets, stacked
 
 
