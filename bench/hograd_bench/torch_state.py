@@ -123,7 +123,7 @@ def _is_torch(found: Any) -> bool:
 def seed(value: int) -> None:
     """As ``torch.manual_seed``, which for each kind of device that is not in use yet would keep a traceback a call."""
     torch.default_generator.manual_seed(value)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value)
 
 

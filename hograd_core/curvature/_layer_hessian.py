@@ -10,7 +10,7 @@ more rows than columns; second derivatives of elementwise functions are a diagon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -98,6 +98,7 @@ def _flat(tensor: Tensor) -> Tensor:
 def _gradient(
     of: Value, by: Value, along: Tensor, *, create_graph: bool = False, batched: bool = False
 ) -> Tensor | None:
+    found: Tensor | None
     (found,) = torch.autograd.grad(
         of.edge,
         by.edge,
@@ -114,6 +115,7 @@ def _again(slope: Tensor | None, by: Value, along: Tensor, *, batched: bool = Fa
     """The derivative of a gradient; None: it is constant."""
     if slope is None or not slope.requires_grad:
         return None
+    found: Tensor | None
     (found,) = torch.autograd.grad(
         slope, by.edge, along, retain_graph=True, allow_unused=True, is_grads_batched=batched
     )
@@ -127,7 +129,7 @@ def _forms(plan: Plan) -> Iterator[tuple[Value, Form]]:
     if not plan.cuts:
         return
     root = plan.root.tensor
-    slopes = dict(
+    slopes: dict[Value, Tensor | None] = dict(
         zip(plan.cuts, torch.autograd.grad(
             plan.root.edge, [cut.edge for cut in plan.cuts], torch.ones_like(root), retain_graph=True, allow_unused=True
         ), strict=True)
@@ -243,8 +245,8 @@ def _of_positions(site: Site, cut: Value, form: Form) -> Tensor | None:
         columns = like.new_ones(n, 1, positions)
     else:
         given = site.factor.detach()
-        sizes = [list(call.argument(name)) for name in ("dilation", "padding", "stride")]
-        kernel = list(site.places.shape[2:])
+        sizes: list[Any] = [list(call.argument(name)) for name in ("dilation", "padding", "stride")]
+        kernel: Any = list(site.places.shape[2:])
         if given.dim() == 3:
             given, kernel = given.unsqueeze(2), [1, *kernel]
             sizes = [[fill, *size] for fill, size in zip((1, 0, 1), sizes, strict=True)]

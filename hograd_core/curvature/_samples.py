@@ -151,15 +151,15 @@ def _follow(step: Step, taken: Taken, given: Sequence[Facts]) -> None:
             facts.labels, facts.back = labels, links(taken, value.tensor, AFFINE, curved=False)
     elif name in _LOSSES:
         shape = torch.broadcast_shapes(*(t.shape for t in call.tensors()))  # type: ignore[no-untyped-call]
-        labels = _together(_labels(f).broadcast_to(shape) for _, f in taken)
+        together = _together(_labels(f).broadcast_to(shape) for _, f in taken)
         whole = call.argument("reduction") == 0
-        given[0].labels, given[0].summed = (labels, False) if whole else (None, labels is not None)
+        given[0].labels, given[0].summed = (together, False) if whole else (None, together is not None)
         given[0].back = links(taken, out, AFFINE, curved=True, of_elements=True)
     elif name in _POOLS | _BY_SAMPLE or (name in _BY_STATISTICS and not call.argument("training")):
         rows = [_uniform(_labels(f), range(1, t.dim())) for t, f in taken]
         if all(r is not None for r in rows):
-            labels = _together(r.reshape(-1, *[1] * (out.dim() - 1)) for r in rows if r is not None)
-            given[0].labels = None if labels is None else labels.broadcast_to(out.shape)
+            together = _together(r.reshape(-1, *[1] * (out.dim() - 1)) for r in rows if r is not None)
+            given[0].labels = None if together is None else together.broadcast_to(out.shape)
         given[0].back = links(taken, out, AFFINE if name in _POOLS else MIXED, curved=name not in _POOLS)
     elif one:
         _along(step, taken, given)

@@ -76,7 +76,7 @@ class Plan:
         live = [step for step in tape.steps if step.live]
         uses = torch.zeros(n, dtype=torch.int64, device="cpu")
         for step in live:
-            if step.call is None or not self._follow_parameters(step):
+            if step.by is None or not self._follow_parameters(step):
                 self._follow(step)
                 for places in [self.of(v).places for _, v in step.taken]:
                     if places is not None:
@@ -112,7 +112,7 @@ class Plan:
         return True
 
     def _follow(self, step: Step) -> None:
-        if step.call is None:
+        if step.by is None:
             return
         taken = [(t, self.of(v)) for t, v in step.taken if self.of(v).of_samples]
         product = step.name in ("mm", "addmm", "convolution")

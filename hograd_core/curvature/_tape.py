@@ -51,14 +51,14 @@ class Step:
     """An operation.
 
     Attributes:
-        call: its arguments by name; None: what lies in the memory of others, written over in part.
+        by: the operation itself; None: what lies in the memory of others, written over in part.
         taken: its arguments that depend on x, each as often as it is given.
         given: what it made.
         versions: of all tensors among its arguments, by id; None: of inference mode.
         live: whether the result of f depends on it.
     """
 
-    call: Call | None
+    by: Call | None
     taken: list[tuple[Tensor, Value]]
     given: list[Value]
     versions: dict[int, int | None]
@@ -67,7 +67,13 @@ class Step:
     @property
     def name(self) -> str:
         """Of the operation, in place or not."""
-        return "" if self.call is None else name_of(self.call.func)
+        return "" if self.by is None else name_of(self.by.func)
+
+    @property
+    def call(self) -> Call:
+        """The operation, of a step that is one."""
+        assert self.by is not None
+        return self.by
 
     def value(self, argument: Any) -> Value | None:
         """What an argument is among those that depend on x."""

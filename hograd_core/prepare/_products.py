@@ -124,7 +124,7 @@ def _register() -> None:
 
         def render(self, **given: Any) -> str:
             nodes: Any = self.input_nodes
-            y = given.get("template_buffer_node")
+            y: Any = given.get("template_buffer_node")
             y = self.output_node if y is None else y
             *batches, rows, n = (int(size) for size in y.get_size())
             terms, work = [], 0
@@ -150,7 +150,8 @@ def _register() -> None:
         a, w = ([lay(realize(t)) for t in tensors] for tensors in (a, w))
         *batches, first, second = a[0].get_size()
         sizes = [*batches, second if turned_a[0] else first, w[0].get_size()[-2 if turned_w[0] else -1]]
-        layout = ir.FixedLayout(a[0].get_device(), a[0].get_dtype(), sizes)
+        device: Any = a[0].get_device()
+        layout = ir.FixedLayout(device, a[0].get_dtype(), sizes)
         turned = [*zip(turned_a, turned_w, strict=True)]
         return Products(a, w, layout, turned).generate().output_node()  # type: ignore[no-untyped-call]
 

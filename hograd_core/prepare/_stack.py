@@ -57,7 +57,9 @@ def _wrapper() -> Any:
     from torch._inductor.codegen.wrapper import ReuseLine
     from torch._inductor.virtualized import V
 
-    class Wrapper(CppWrapperCpuArrayRef):
+    base: Any = CppWrapperCpuArrayRef
+
+    class Wrapper(base):  # type: ignore[misc]
         returned: frozenset[str] = frozenset()
 
         @staticmethod
