@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from hograd_core.prepare._graphs import aten, propagate
@@ -35,6 +36,7 @@ _REASONS = {
 
 class _Tracing(threading.local):
     conditions: list[Tensor] | None = None
+    apart: bool = False
 
 
 _TRACING = _Tracing()
@@ -43,6 +45,20 @@ _TRACING = _Tracing()
 def tracing() -> bool:
     """Whether a function is being traced, so that what it does next is done by every call of a kernel."""
     return _TRACING.conditions is not None
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """What is computed inside is no part of a trace under way, and may read values; its results hold for all calls."""
+    if not tracing():
+        yield
+        return
+    before, _TRACING.apart = _TRACING.apart, True
+    try:
+        with _disable_current_modes():
+            yield
+    finally:
+        _TRACING.apart = before
 
 
 def assume(condition: Tensor) -> bool:
@@ -92,10 +108,27 @@ class _NoReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _READS:
+        if func in _READS and not _TRACING.apart:
             raise CannotPrepareError(
                 f"f reads values of a tensor (Tensor.{func.__name__}), as data-dependent code does"
             )
+        return func(*args, **(kwargs or {}))
+
+
+class Reads(TorchFunctionMode):
+    """Notes whether f was given a tensor's values, by which it may have chosen what it computes.
+
+    Attributes:
+        seen: whether it was.
+    """
+
+    seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one call, and note what it is."""
+        self.seen |= func in _READS
         return func(*args, **(kwargs or {}))
 
 

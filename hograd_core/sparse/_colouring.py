@@ -106,6 +106,35 @@ def _colours(pattern: Sets, rows: Tensor, columns: Tensor) -> list[int]:
     return colours
 
 
+def uncoupled(pattern: Sets) -> list[list[int]]:
+    """Indices in groups, greedily few, no two of a group related; those not related even to themselves in none.
+
+    Of a Hessian's pattern: coordinates whose second derivatives a single direction, the group's sum, adds up.
+    """
+    rows, columns = pattern.rows, pattern.members
+    own = torch.zeros(pattern.n, dtype=torch.bool, device="cpu")
+    own[rows[rows == columns]] = True
+    left = own.nonzero().reshape(-1).tolist()
+    if pattern.members.numel() == pattern.n**2:
+        return [[i] for i in left]
+    off = rows != columns
+    ends = torch.bincount(rows[off], minlength=pattern.n).cumsum(0).tolist()
+    flat = columns[off].tolist()
+    neighbours = [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    colours = [-1] * pattern.n
+    groups: list[list[int]] = []
+    kept = set(left)
+    for vertex in smallest_last(neighbours):
+        if vertex not in kept:
+            continue
+        taken = {colours[w] for w in neighbours[vertex]}
+        colours[vertex] = next(c for c in range(len(groups) + 1) if c not in taken)
+        if colours[vertex] == len(groups):
+            groups.append([])
+        groups[colours[vertex]].append(vertex)
+    return groups
+
+
 def smallest_last(neighbours: list[list[int]]) -> list[int]:
     """An order in which each vertex has few neighbours before it: of the smallest degree among those left, last."""
     degrees = [len(each) for each in neighbours]

@@ -21,26 +21,34 @@ from hograd_core.sparse._operations import Call
 from hograd_core.sparse._rules import everything, rule_of
 from hograd_core.sparse._sets import Pairs, Sets, TooManyError, empty, numbers, sets, stacked
 
+_READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows what depends on the elements of a point.
 
     Args:
         x: the point; elements counted row-major.
+        kinds: of each element its number below the count of different ones; elements of one kind are not told
+            apart. None: each is a kind of its own.
+        stop: whether to end f's run with the error where tracing gives up, instead of following it to its end.
 
     Attributes:
         full: whether tracing gave up: any two elements may interact.
         looked: whether what was found rests on values of tensors (positions, zeros of a matrix).
+        read: whether f itself saw values, by which it may have chosen what it computes.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, kinds: Tensor | None = None, *, stop: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.n = x.numel()
-        self.full = self.looked = False
+        every = numbers(x.numel())
+        kinds = every if kinds is None else kinds
+        self.n = int(kinds.max()) + 1
+        self.full = self.looked = self.read = False
+        self._stop = stop
         self._pairs = Pairs(self.n, steps=min(max(2**22, 4 * self.n**2), 2**28))
         self._known: dict[int, tuple[Any, int, Sets]] = {}
-        every = numbers(self.n)
-        self.assign(x, sets(every, every, self.n, self.n))
+        self.assign(x, sets(every, kinds, x.numel(), self.n))
 
     def pattern(self) -> Sets:
         """Of each element of x those that it may have a second derivative with that is not zero; symmetric."""
@@ -87,11 +95,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run one operation, and note what its result depends on."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        self.read |= not _READING.isdisjoint(func.tags)
         if not self.full:
             try:
-                self._follow(func, args, kwargs, out)
+                with torch._C.DisableTorchFunction():  # modes around are about what f does
+                    self._follow(func, args, kwargs, out)
             except TooManyError:
                 self.full = True
+                if self._stop:
+                    raise
         return out
 
     def _follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:

@@ -1,0 +1,72 @@
+"""Laplacians in as many directions as coordinates bend together: collapsed Taylor mode along sums of unit vectors.
+
+Along e_i + e_j the second derivative is ∂_ii u + ∂_jj u + 2 ∂_ij u. Where nothing that u computes couples x_i and x_j
+in a nonlinear way, ∂_ij u = 0 and one direction serves both; the Hessian's pattern says which do (:mod:`hograd_core.
+sparse`), and its colours are the directions. A sum over particles or blocks takes as many as the largest block has
+coordinates, a chain two, and coordinates that enter linearly take none.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hograd_core._entrance import in_transform
+from hograd_core.applications._calls import plain_call
+from hograd_core.applications._collapsed import summed
+from hograd_core.applications._fields import without_graph
+from hograd_core.applications._partials import Field, values
+from hograd_core.prepare._trace import Reads, apart, tracing
+from hograd_core.sparse._colouring import uncoupled
+from hograd_core.sparse._sets import Sets, TooManyError, numbers
+from hograd_core.sparse._trace import Trace
+
+_LEAST = 2**12
+"""Numbers in the unit vectors at all points from which to find groups can pay: it takes as long as some tens of calls
+of small operations. A kernel that is prepared finds them once, and looks in any case."""
+
+
+def summed_by_groups(u: Field, points: Tensor) -> Tensor:
+    """Δu at every point, shape (N,)."""
+    u = without_graph(u)
+    groups = groups_of(u, points)
+    if not groups:  # linear in every coordinate, as far as can be seen; a direction still runs u, and asks its rules
+        groups = [[0]]
+    rows = [[float(i in group) for i in range(points.shape[1])] for group in map(set, groups)]
+    directions = torch.tensor(rows, dtype=points.dtype, device=points.device)
+    return summed(u, points, directions[:, None].expand(-1, *points.shape), 2, [1.0] * len(groups))
+
+
+def groups_of(u: Field, points: Tensor) -> list[list[int]]:
+    """Coordinates in groups, no two of a group with a mixed second derivative of u at any of the points."""
+    d = points.shape[1]
+    each = [[i] for i in range(d)]
+    if d == 1 or in_transform() or (points.numel() * d < _LEAST and not tracing()):
+        return each
+    with apart():
+        pattern = _pattern(u, points)
+        return each if pattern is None else uncoupled(pattern)
+
+
+def _pattern(u: Field, points: Tensor) -> Sets | None:
+    """Which coordinates may have second derivatives with which, at any point; None: nothing is known.
+
+    Two points tell for all of them, unless values decide: then all points are followed, and a trace, which must hold
+    for other points too, learns nothing.
+    """
+    plain = plain_call(u)
+    few = points[:2].detach().clone()  # u may write into what it is given
+    for x in (few, points.detach().clone()) if points.shape[0] > 2 else (few,):
+        trace, reads = Trace(x, numbers(x.shape[1]).repeat(x.shape[0]), stop=True), Reads()
+        try:
+            with trace, reads:
+                values(plain, x)
+        except TooManyError:
+            return None
+        except Exception:  # u has something of its own for each of the N points; or is at fault, as its next call says
+            continue
+        if not (trace.looked or trace.read or reads.seen):
+            return trace.pattern()
+        if x.shape == points.shape and not tracing():
+            return trace.pattern()
+    return None
