@@ -18,7 +18,7 @@ from hograd_core._checks import check_chunk_size, check_positive
 from hograd_core._entrance import in_transform
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError
-from hograd_core.applications._polarisation import Direction, Index, expand
+from hograd_core.applications._polarisation import Direction, Expansion, Index, expand
 from hograd_core.arguments import in_chunks, slices
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
 from hograd_core.taylor import propagate
@@ -168,12 +168,10 @@ def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> li
     return [torch.stack(column) for column in zip(*each, strict=True)]
 
 
-def taylor(
-    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
-) -> Tensor:  # fmt: skip
-    """Truncated power series along the directions of the polarisation identity; one pass for each order needed."""
-    dimension = points.shape[1]
-    expansions = [expand(index, dimension) if index else None for index in indices]
+def coefficients_along(
+    u: Field, points: Tensor, expansions: Sequence[Expansion | None], chunk_size: int | None
+) -> dict[Direction, list[Tensor]]:  # fmt: skip
+    """The series that expansions need, each direction propagated once, to the highest order it is needed for."""
     needed: dict[Direction, int] = {}
     for expansion in expansions:
         for direction, _ in expansion.terms if expansion else ():
@@ -186,6 +184,16 @@ def taylor(
             series = series_along(u, points, torch.tensor(part, dtype=points.dtype, device=points.device), order)
             for row, direction in enumerate(part):
                 coefficients[direction] = [c[row] for c in series]
+    return coefficients
+
+
+def taylor(
+    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
+    """Truncated power series along the directions of the polarisation identity; one pass for each order needed."""
+    dimension = points.shape[1]
+    expansions = [expand(index, dimension) if index else None for index in indices]
+    coefficients = coefficients_along(u, points, expansions, chunk_size)
     plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)
     rows = []
     for expansion in expansions:

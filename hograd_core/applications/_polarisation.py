@@ -3,7 +3,7 @@
 For a symmetric k-tensor T and vectors v_1 … v_k, T[v_1, …, v_k] = Σ_σ (Π_i σ_i) T[w_σ, …, w_σ] / (2ᵏ k!) over all signs
 σ, with w_σ = Σ_i σ_i v_i (the polarisation identity). With unit vectors many w_σ coincide or are parallel: those are
 merged, so that ∂⁴/∂x²∂y² takes four directions, where the interpolation of Griewank, Utke & Walther 2000
-takes five.
+(:mod:`hograd_core.applications._interpolation`) takes five; of all derivatives of an order that takes fewer.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from hograd_core.applications._estimates import (
 )
 from hograd_core.applications._fields import check_field, without_graph
 from hograd_core.applications._forward_laplacian import summed_by_groups
+from hograd_core.applications._interpolation import interpolated_rows
 from hograd_core.applications._modules import Parameters, called_with, check_module, gradient_of, trainable
 from hograd_core.applications._partials import KERNELS, Field, Kernel, amounts, checked_generator, deepest
 from hograd_core.applications._polarisation import Index
@@ -255,6 +256,22 @@ def _register(name: str, kernel: Kernel, mode: str, source: str, functorch: bool
 
 for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
     _register(_name, _kernel, _mode, _source, _functorch)
+
+
+@method(
+    partial_derivatives, "interpolated_taylor", mode="Taylor, directions shared", amounts_to=amounts("taylor", 4),
+    in_parts=True, source="Griewank, Utke & Walther 2000 (interpolation from integer directions of one sum)",
+)  # fmt: skip
+def interpolated_taylor(
+    u: Field, points: Tensor, indices: Sequence[Index], *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
+    """Power series along directions that all derivatives share: binom(d + k − 1, k) for all of order k and below.
+
+    Never more directions than ``taylor``, which polarises: of all second derivatives d (d + 1) / 2 instead of d².
+    """
+    with narrowed(*amounts("taylor", deepest(indices))):
+        found: Tensor = released(interpolated_rows(watched_call(without_graph(u)), points, indices, chunk_size))
+    return found
 
 
 _COLLAPSED = "Dangel et al. 2025, §3 (collapsed Taylor mode)"
