@@ -16,7 +16,7 @@ OURS = {name: p for name, p in package.problems().items() if p.build.__module__.
 PROBLEMS = [pytest.param(p, id=name) for name, p in OURS.items()]
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 DEVICES = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
-SMALLEST = {"rosenbrock": 2}  # every other problem takes n = 1
+SMALLEST = {"arrowhead": 2, "rosenbrock": 2}  # every other problem takes n = 1
 REQUIRED = {
     "powers",
     "polynomial",
@@ -192,9 +192,10 @@ def along_v(instance: Instance, order: int) -> torch.Tensor:
     return gradient
 
 
-def test_rosenbrock_refuses_one_variable() -> None:
+@pytest.mark.parametrize("name", ["arrowhead", "rosenbrock"])
+def test_what_couples_two_variables_refuses_one(name: str) -> None:
     with pytest.raises(ValueError, match=r"^n: got 1, expected >= 2"):
-        package.get("rosenbrock").instance(Spec(1))
+        package.get(name).instance(Spec(1))
 
 
 @pytest.mark.parametrize("name", ["<script>", "a b", "a/b", "", "x" * 61, "-x", "quote'"])

@@ -41,6 +41,12 @@ class Flat:
         return taken.reshape(shape)
 
 
+def surface(x: Array, s: Spec) -> float:
+    u = x.reshape(s.n, s.n)
+    slopes = [(u[i + 1, j] - u[i, j], u[i, j + 1] - u[i, j]) for i in range(s.n - 1) for j in range(s.n - 1)]
+    return sum(x**2) / 2 + sum(math.sqrt(1 + a * a + b * b) for a, b in slopes)
+
+
 def softmax_regression(x: Array, s: Spec, inputs: Array, targets: Any) -> float:
     return mean_cross_entropy(inputs @ x.reshape(3, s.n).T, targets)
 
@@ -90,6 +96,9 @@ PLAIN: dict[str, Callable[[Array, Spec], float]] = {
         for i in range(s.n)
     ),
     "rosenbrock": lambda x, s: sum(100 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2 for i in range(s.n - 1)),
+    "ring": lambda x, s: sum((d := x[(i + 1) % s.n] - x[i]) ** 2 / 2 + d**3 / 3 + d**4 / 4 for i in range(s.n)),
+    "arrowhead": lambda x, s: sum((x[i] ** 2 + x[-1] ** 2) ** 2 - 4 * x[i] + 3 for i in range(s.n - 1)),
+    "surface": surface,
     "sin_chain": lambda x, s: chain(np.sin, x, s.depth),
     "tanh_chain": lambda x, s: chain(np.tanh, x, s.depth),
     "log_sum_exp": lambda x, s: math.log(sum(math.exp(t) for t in x)),

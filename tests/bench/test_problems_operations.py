@@ -206,6 +206,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "sin": each(math.sin),
     "tanh": each(math.tanh),
     "exp": each(math.exp),
+    "sqrt": each(math.sqrt),
     "sum": lambda a: along(total, a, None),
     "mean": lambda a, dim: along(lambda row: total(row) / len(row), a, dim),
     "logsumexp": lambda a, dim: along(logsumexp, a, dim),

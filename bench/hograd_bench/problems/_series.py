@@ -64,6 +64,14 @@ class Series:
             q.append(_total([a[k], *(-(b[j] * q[k - j]) for j in range(1, k + 1))]) / b[0])
         return Series(q)
 
+    def sqrt(self) -> Series:
+        """Square root r of u: u_k = sum_j r_j r_{k-j}."""
+        u = self.coefficients
+        r = [u[0].sqrt()]
+        for k in range(1, len(u)):
+            r.append(_total([u[k], *(-(r[j] * r[k - j]) for j in range(1, k))]) / (2 * r[0]))
+        return Series(r)
+
     def exp(self) -> Series:
         """Exponential e of u: k e_k = sum_j j u_j e_{k-j}."""
         u = self.coefficients
