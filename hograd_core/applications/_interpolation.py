@@ -99,8 +99,10 @@ def _directions(expansion: Expansion) -> set[Direction]:
     return {direction for direction, _ in expansion.terms}
 
 
-def interpolated_rows(u: Field, points: Tensor, indices: Sequence[Index], chunk_size: int | None) -> Tensor:
-    """The derivatives at every point, (len(indices), N)."""
+def interpolated_rows(
+    u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
+) -> Tensor:  # fmt: skip
+    """The derivatives at every point, (len(indices), N): a kernel like those in ``_partials``."""
     expansions = fewest(tuple(indices), points.shape[1])
     coefficients = coefficients_along(u, points, expansions, chunk_size)
     plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)

@@ -240,6 +240,7 @@ AMOUNTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "forward_over_reverse": ("jvp_of_grad", ("jvp_of_grad", "grad_of_jvp", "double_backward")),
     "nested_forward": ("nested_jvp", ("grad_of_jvp",)),
     "taylor": ("taylor", ("reverse_over_taylor",)),
+    "interpolated_taylor": ("taylor", ("reverse_over_taylor",)),
 }
 
 

@@ -172,7 +172,7 @@ def field_derivatives(
         u: (N, d) -> (N,) or (N, 1).
         points: shape (N, d).
         indices: tuples of coordinates.
-        method: "nested_reverse", "forward_over_reverse", "nested_forward" or "taylor".
+        method: "nested_reverse", "forward_over_reverse", "nested_forward", "taylor" or "interpolated_taylor".
         **options: keyword options of that method.
 
     Returns:
@@ -184,11 +184,12 @@ def field_derivatives(
     """
     field, x = check_field(u, points)
     checked = _check_indices(indices, x.shape[1])
-    if method not in KERNELS:
-        raise ValueError(f"method: got {method!r}, expected one of {', '.join(sorted(KERNELS))}")
+    kernels = {"interpolated_taylor": interpolated_rows, **{name: kernel for name, (kernel, *_) in KERNELS.items()}}
+    if method not in kernels:
+        raise ValueError(f"method: got {method!r}, expected one of {', '.join(sorted(kernels))}")
     order = deepest(checked)
     with guarded("field_derivatives", *amounts(method, order), *amounts(method, order, trained=True)):
-        result: Tensor = KERNELS[method][0](watched_call(field), x, checked, **options)
+        result: Tensor = kernels[method](watched_call(field), x, checked, **options)
     return result
 
 
@@ -259,7 +260,7 @@ for _name, (_kernel, _mode, _source, _functorch) in KERNELS.items():
 
 
 @method(
-    partial_derivatives, "interpolated_taylor", mode="Taylor, directions shared", amounts_to=amounts("taylor", 4),
+    partial_derivatives, "interpolated_taylor", mode="Taylor", amounts_to=amounts("interpolated_taylor", 4),
     in_parts=True, source="Griewank, Utke & Walther 2000 (interpolation from integer directions of one sum)",
 )  # fmt: skip
 def interpolated_taylor(
@@ -269,8 +270,9 @@ def interpolated_taylor(
 
     Never more directions than ``taylor``, which polarises: of all second derivatives d (d + 1) / 2 instead of d².
     """
-    with narrowed(*amounts("taylor", deepest(indices))):
-        found: Tensor = released(interpolated_rows(watched_call(without_graph(u)), points, indices, chunk_size))
+    with narrowed(*amounts("interpolated_taylor", deepest(indices))):
+        rows = interpolated_rows(watched_call(without_graph(u)), points, indices, kept(), chunk_size=chunk_size)
+    found: Tensor = released(rows)
     return found
 
 

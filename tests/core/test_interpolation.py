@@ -18,7 +18,7 @@ from hograd_core.applications import _pinn_truth  # noqa: F401 (registers the tr
 from hograd_core.applications._interpolation import fewest, interpolated, sums, weight_of
 from hograd_core.applications._partials import taylor
 from hograd_core.applications._polarisation import Expansion, Index, expand
-from hograd_core.applications.pinn import partial_derivatives
+from hograd_core.applications.pinn import burgers, field_derivatives, partial_derivatives, residual
 from hograd_core.reference import reference, relative_error, tolerance
 
 
@@ -131,6 +131,23 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     assert not found.requires_grad
     assert relative_error(found, true) <= tolerance(partial_derivatives.method("interpolated_taylor"), dtype, 2)
+
+
+def test_derivatives_to_train_through() -> None:
+    u, x, indices = network(3), normal(4, 3, seed=1), every(3, 1, 2)
+    for method in ("interpolated_taylor", "nested_reverse"):
+        rows = field_derivatives(u, x, indices, method=method)
+        found = torch.autograd.grad(rows.square().sum(), list(u.parameters()), allow_unused=True)
+        if method == "interpolated_taylor":
+            ours = found
+    for a, b in zip(ours, found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b)
+    equation = burgers(0.1)
+    torch.testing.assert_close(
+        residual(network(2), x[:, :2], equation, method="interpolated_taylor"), residual(network(2), x[:, :2], equation)
+    )
 
 
 def test_chunks_change_nothing_and_errors_name_what_is_wrong() -> None:
