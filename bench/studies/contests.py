@@ -2,19 +2,24 @@
 
 Run by the interpreter that has the packages: ``.nox/peers/bin/python -m studies.contests``. Each side is a process of
 its own, with one thread or ``--threads``; they take turns, and the least time of a call of each counts, whatever else
-the machine does.
+the machine does. ``--write docs/prepare.md`` puts a line a contest between that document's markers.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from studies._document import table, written_into
 
 Sides = tuple[str, ...]
 DIAGONAL = "digits_loss/n=16,order=2,depth=1,batch=64/float32/cpu/t1"
@@ -254,6 +259,42 @@ def shown(side: str) -> str:
     return " ".join([*what.split(":")[:-1], rest[0], rest[-1]]) if rest else side
 
 
+def is_peer(side: str) -> bool:
+    """Whether another package computes it."""
+    return re.search(r"(^|/|:)(jax|backpack|linearize)", side) is not None
+
+
+def line(name: str, least: Mapping[str, int | None]) -> tuple[str, ...]:
+    """A contest in one line: the quickest of hograd's sides, prepared in each way and not, beside the quickest peer."""
+
+    def quickest(of: Callable[[str], bool]) -> tuple[str, int] | None:
+        able = [(side, ns) for side, ns in least.items() if ns is not None and of(side)]
+        return min(able, key=lambda found: found[1], default=None)
+
+    def ours(kind: str) -> str:
+        found = quickest(lambda side: not is_peer(side) and kind in re.split(r"[/ :]", side))
+        return f"{found[1] / 1e3:,.4g}" if found else "–"
+
+    mine, peer = quickest(lambda side: not is_peer(side)), quickest(is_peer)
+    return (
+        name, *(ours(kind) for kind in ("compiled", "graph", "eager")), shown(peer[0]) if peer else "none",
+        f"{peer[1] / 1e3:,.4g}" if peer else "–", f"{mine[1] / peer[1]:.2f}" if mine and peer else "–",
+    )  # fmt: skip
+
+
+def conditions(threads: int) -> str:
+    """When and on what the contests were held."""
+    import importlib.metadata
+
+    import torch
+    from hograd_bench import system_info
+
+    versions = [f"torch {torch.__version__}", f"JAX {importlib.metadata.version('jax')}"]
+    load = f"{os.getloadavg()[2]:.1f} processes wanted its CPUs in the last quarter of an hour"
+    cpu = f"{system_info.cpu()['model']}, kernels for {torch.backends.cpu.get_cpu_capability()}"
+    return f"{datetime.date.today()}, {cpu}, {threads} thread(s) a side, {', '.join(versions)}; {load}.\n"
+
+
 def main() -> None:
     """Parse arguments, run the contests, print the table."""
     parser = argparse.ArgumentParser(prog="python -m studies.contests", description=__doc__)
@@ -261,19 +302,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=1, help="of every side, each on a core of its own")
     parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put a line a contest into this document")
     given = parser.parse_args()
     if given.side:
         serve(given.side, given.threads)
         return
+    lines = []
     print("| contest | side | least time, us | ratio to hograd |\n|---|---|---|---|")
     for name, sides in CONTESTS.items():
         if given.k not in name:
             continue
         sides = tuple(side.replace("/cpu/t1", f"/cpu/t{given.threads}") for side in sides)
         least = contest(sides, given.rounds, given.threads)
+        lines.append(line(name, dict(zip(sides, least, strict=True))))
         for label, ns in zip(sides, least, strict=True):
             ratio = f"{ns / least[0]:.2f}" if ns and least[0] else "-"
             print(f"| {name} | {shown(label)} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
+    if given.write is not None:
+        head = ("contest", "compiled, µs", "graph, µs", "eager, µs", "quickest peer", "µs", "ratio")
+        text = f"{conditions(given.threads)}\n{table(head, lines)}\n"
+        document = given.write.read_text(encoding="utf-8")
+        section = {f"contests, {given.threads} thread(s)": text}
+        given.write.write_text(written_into(document, section), encoding="utf-8")
 
 
 if __name__ == "__main__":
