@@ -29,7 +29,7 @@ CACHED, DEEPEST = 2**17, 1024
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2**16
 
-# Inductor's cache on disk knows a graph by the names of its operations: other code, or another choice, has another name.
+# Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
 _NAME = f"products_{hashlib.sha256(PRODUCTS.encode() + Path(__file__).read_bytes()).hexdigest()[:12]}"
 _LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(f"{_NAME}(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w) -> Tensor")

@@ -54,6 +54,16 @@ static inline void hograd_rows(
   }
   for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
 }
+template <typename T>
+static inline T hograd_sum(const at::vec::Vectorized<T>& v) {
+  using V = at::vec::Vectorized<T>;
+  if constexpr (std::is_same_v<T, float>)  // by shuffles, which torch has for no other type
+    return at::vec::vec_reduce_all<T>([](const V& x, const V& y) { return x + y; }, v);
+  T part[V::size()], s = 0;
+  v.store(part);
+  for (int l = 0; l < V::size(); l++) s += part[l];
+  return s;
+}
 template <typename T, int R, int Q>
 static inline void hograd_dots(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long N) {
@@ -71,10 +81,7 @@ static inline void hograd_dots(
     }
   }
   for (int q = 0; q < Q; q++) for (int r = 0; r < R; r++) {
-    T part[L];
-    sum[r][q].store(part);
-    T s = 0;
-    for (int l = 0; l < L; l++) s += part[l];
+    T s = hograd_sum<T>(sum[r][q]);
     for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
     y[r*N+i+q] = s;
   }

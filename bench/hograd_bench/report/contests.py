@@ -60,9 +60,9 @@ def contestants(rows: pd.DataFrame, environment: Mapping[str, Any]) -> pd.DataFr
     columns = ["peer", "framework", "how", "note"]
     frame = rows.reindex(columns=[*rows.columns, *(name for name in NUMBERS if name not in rows)])
     frame[columns] = pd.DataFrame(found, columns=columns, index=frame.index, dtype=object)
+    # What cannot be prepared takes part as it is.
+    frame = frame[(frame["preparation"] == "eager") | (frame["status"] != "unsupported")]
     prepared = frame["preparation"] != "eager"
-    # A peer prepares by itself; what hograd cannot prepare takes part as it is.
-    frame, prepared = (each[~(prepared & (frame["status"] == "unsupported"))] for each in (frame, prepared))
     frame["how"] = frame["how"].where(~prepared, frame["how"] + ", " + frame["preparation"].astype(str))
     frame["compile_seconds"] = frame["compile_seconds"].where(~prepared, frame["first_preparation_seconds"])
     frame["contest"] = frame.groupby(SAME, sort=False, observed=True).ngroup()
