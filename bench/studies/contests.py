@@ -8,6 +8,7 @@ the machine does. ``--write docs/prepare.md`` puts a line a contest between that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import functools
 import os
@@ -323,7 +324,9 @@ def conditions(threads: int) -> str:
     import torch
     from hograd_bench import system_info
 
-    versions = [f"torch {torch.__version__}", f"JAX {importlib.metadata.version('jax')}"]
+    versions = [f"torch {torch.__version__}"]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions.append(f"JAX {importlib.metadata.version('jax')}")
     load = f"{os.getloadavg()[2]:.1f} processes wanted its CPUs in the last quarter of an hour"
     cpu = f"{system_info.cpu()['model']}, kernels for {torch.backends.cpu.get_cpu_capability()}"
     return f"{datetime.date.today()}, {cpu}, {threads} thread(s) a side, {', '.join(versions)}; {load}.\n"
