@@ -144,12 +144,15 @@ def site(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """The preset peers with the packages installed; `hograd peers` shows it. Options after --, e.g. -k jax. Minutes."""
+    """Preset peers and contests in turns (docs/prepare.md), with the packages. After --: options of run. An hour."""
     peers_environment(session)
     own = str(PEERS / BIN / "python")
     files = tuple(f"tests/bench/test_{name}.py" for name in ("peers_installed", "arguments_jax", "arguments_peers"))
     session.run(own, "-m", "pytest", "-q", *files, external=True)
     session.run(own, "-m", "hograd_bench", "run", "--preset", "peers", *session.posargs, external=True)
+    session.env["PYTHONPATH"] = str(ROOT / "bench")
+    for threads in ("1", "2"):
+        session.run(own, "-m", "studies.contests", "--threads", threads, "--write", "docs/prepare.md", external=True)
 
 
 @nox.session(default=False)

@@ -126,6 +126,8 @@ def expand(sweep: Sweep) -> list[Planned]:
                     operator.name, name, problem.name, n, order, depth, batch, dtype, device, count, preparation
                 )  # fmt: skip
                 found = peers.find(operator, name, order)
+                if preparation != "eager" and "eager" in sweep.preparation and isinstance(found, peers.PeerMethod):
+                    continue  # the same again: see _by_itself
                 skip = _undefined(found, order) or _absent(found) or _by_itself(found, preparation)
                 cells[cell] = Planned(cell, sweep.families, skip)
     return list(cells.values())

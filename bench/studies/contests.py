@@ -2,24 +2,34 @@
 
 Run by the interpreter that has the packages: ``.nox/peers/bin/python -m studies.contests``. Each side is a process of
 its own, with one thread or ``--threads``; they take turns, and the least time of a call of each counts, whatever else
-the machine does.
+the machine does. ``--write docs/prepare.md`` puts a line a contest between that document's markers.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime
 import functools
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from studies._document import table, written_into
 
 Sides = tuple[str, ...]
 DIAGONAL = "digits_loss/n=16,order=2,depth=1,batch=64/float32/cpu/t1"
 SPECTRUM = "digits_loss/n=8,order=2,depth=1,batch=64/float64/cpu/t1"
 DIGITS = "digits_loss/n=32,order=2,depth=2,batch=64/float32/cpu/t1"
+
+MLP = "mlp/n={},order=2,depth=2,batch=1/float32/cpu/t1"
+GRADIENT = "gradient/autograd/"
+CHUNKED = f"derivative_tensor/{{1}}/{MLP.replace('{}', '{0}')}/eager"
 
 
 def _second_order(problem: str, sizes: str, operator: str = "derivative_vector_product", eager: bool = False) -> Sides:
@@ -65,6 +75,17 @@ CONTESTS: dict[str, Sides] = {
         for n in (64, 512, 1024)
     },
     **{
+        f"Hessian within 1.5 n², MLP n={n}": (f"within:{CHUNKED.format(n, 'rows')}", f"{CHUNKED.format(n, 'jax')}")
+        for n in (512, 1024)
+    },
+    **{
+        f"product in gradients, MLP n={n}": (
+            f"derivative_vector_product/double_backward/{MLP.format(n)}/compiled",
+            f"{GRADIENT}{MLP.format(n)}/compiled",
+        )
+        for n in (512, 2048)
+    },
+    **{
         f"Rosenbrock Hessian, n={n}": (
             *(f"{kind} {how}:{n}" for kind in ("coloured", "compressed") for how in ("compiled", "graph", "eager")),
             f"jax:{n}",
@@ -92,7 +113,8 @@ CONTESTS: dict[str, Sides] = {
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
 function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme eigenvalues of
-its Hessian, or by Lanczos steps on bound products."""
+its Hessian, or by Lanczos steps on bound products. The other side of a product in gradients is the compiled
+gradient."""
 ROUNDS, TURN = 15, 0.1
 
 
@@ -109,6 +131,8 @@ def side(name: str) -> Callable[[], Any]:
     of_cell = {"bound": bound, "linearize": linearized}
     if kind in of_cell:
         return of_cell[kind](size)
+    if kind == "within":
+        return within(size)
     if kind.startswith("extremes"):
         return extremes(size, kind.split()[1])
     if kind.startswith(("coloured", "compressed")):
@@ -143,6 +167,21 @@ def sparse(kind: str, preparation: str, x: Any) -> Callable[[], Any]:
     how = {"operator": h.hessian, "method": "coloured"} if kind == "coloured" else {"operator": h.sparse_hessian}
     prepared = h.prepare(f=rosenbrock, x=x, preparation=preparation, **how)
     if prepared.preparation != preparation:
+        raise RuntimeError(prepared.explain())
+    return lambda: prepared(x)
+
+
+def within(cell: str) -> Callable[[], Any]:
+    """The Hessian of a cell, compiled, with 1.5 n² elements of memory, its own included."""
+    from hograd_bench.gate.twins.worker import made
+
+    import hograd_core as h
+
+    instance = made(cell).instance
+    x = instance.x
+    memory = x.numel() ** 2 * x.element_size() * 3 // 2
+    prepared = h.prepare(h.hessian, instance.f, x, preparation="compiled", memory=memory)
+    if prepared.preparation != "compiled" or prepared.peak_bytes > memory:
         raise RuntimeError(prepared.explain())
     return lambda: prepared(x)
 
@@ -233,6 +272,7 @@ def contest(names: tuple[str, ...], rounds: int = ROUNDS, threads: int = 1) -> l
     try:
         norms = [float((s.stdout.readline() if s.stdout else "").partition("ready ")[2] or "nan") for s in sides]
         first = next((norm for norm in norms if norm == norm), 0.0)
+        norms = [first if name.startswith(GRADIENT) else norm for name, norm in zip(names, norms, strict=True)]
         least: list[int | None] = [sys.maxsize if abs(norm - first) <= 1e-3 * first else None for norm in norms]
         for _ in range(rounds):
             for i, each in enumerate(sides):
@@ -254,6 +294,44 @@ def shown(side: str) -> str:
     return " ".join([*what.split(":")[:-1], rest[0], rest[-1]]) if rest else side
 
 
+def is_peer(side: str) -> bool:
+    """Whether another package computes it, or it is what a product is measured by."""
+    return re.search(r"(^|/|:)(jax|backpack|linearize|gradient)", side) is not None
+
+
+def line(name: str, least: Mapping[str, int | None]) -> tuple[str, ...]:
+    """A contest in one line: the quickest of hograd's sides, prepared in each way and not, beside the quickest peer."""
+
+    def quickest(of: Callable[[str], bool]) -> tuple[str, int] | None:
+        able = [(side, ns) for side, ns in least.items() if ns is not None and of(side)]
+        return min(able, key=lambda found: found[1], default=None)
+
+    def ours(kind: str) -> str:
+        found = quickest(lambda side: not is_peer(side) and kind in re.split(r"[/ :]", side))
+        return f"{found[1] / 1e3:,.4g}" if found else "–"
+
+    mine, peer = quickest(lambda side: not is_peer(side)), quickest(is_peer)
+    return (
+        name, *(ours(kind) for kind in ("compiled", "graph", "eager")), shown(peer[0]) if peer else "none",
+        f"{peer[1] / 1e3:,.4g}" if peer else "–", f"{mine[1] / peer[1]:.2f}" if mine and peer else "–",
+    )  # fmt: skip
+
+
+def conditions(threads: int) -> str:
+    """When and on what the contests were held."""
+    import importlib.metadata
+
+    import torch
+    from hograd_bench import system_info
+
+    versions = [f"torch {torch.__version__}"]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions.append(f"JAX {importlib.metadata.version('jax')}")
+    load = f"{os.getloadavg()[2]:.1f} processes wanted its CPUs in the last quarter of an hour"
+    cpu = f"{system_info.cpu()['model']}, kernels for {torch.backends.cpu.get_cpu_capability()}"
+    return f"{datetime.date.today()}, {cpu}, {threads} thread(s) a side, {', '.join(versions)}; {load}.\n"
+
+
 def main() -> None:
     """Parse arguments, run the contests, print the table."""
     parser = argparse.ArgumentParser(prog="python -m studies.contests", description=__doc__)
@@ -261,19 +339,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=1, help="of every side, each on a core of its own")
     parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put a line a contest into this document")
     given = parser.parse_args()
     if given.side:
         serve(given.side, given.threads)
         return
+    lines = []
     print("| contest | side | least time, us | ratio to hograd |\n|---|---|---|---|")
     for name, sides in CONTESTS.items():
         if given.k not in name:
             continue
         sides = tuple(side.replace("/cpu/t1", f"/cpu/t{given.threads}") for side in sides)
         least = contest(sides, given.rounds, given.threads)
+        lines.append(line(name, dict(zip(sides, least, strict=True))))
         for label, ns in zip(sides, least, strict=True):
             ratio = f"{ns / least[0]:.2f}" if ns and least[0] else "-"
             print(f"| {name} | {shown(label)} | {ns / 1e3 if ns else 'none'} | {ratio} |", flush=True)
+    if given.write is not None:
+        head = ("contest", "compiled, µs", "graph, µs", "eager, µs", "quickest peer", "µs", "ratio")
+        text = f"{conditions(given.threads)}\n{table(head, lines)}\n"
+        document = given.write.read_text(encoding="utf-8")
+        section = {f"contests, {given.threads} thread(s)": text}
+        given.write.write_text(written_into(document, section), encoding="utf-8")
 
 
 if __name__ == "__main__":

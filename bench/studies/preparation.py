@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
-from studies.contests import LOSSES, VECTORS
+from studies._document import table, written_into
+from studies.contests import LOSSES, VECTORS, conditions
 
 PRODUCT = "derivative_vector_product/double_backward/{}/{}/float32/cpu/t1/{}"
 CELLS = {
@@ -44,9 +46,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.preparation", description=__doc__)
     parser.add_argument("-k", default="", help="kernels whose name holds this text")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     given = parser.parse_args()
-    print("| kernel | new, s | in a second process, s |\n|---|---|---|")
-    headers = []
+    head = ("kernel", "new, s", "in a second process, s")
+    print(table(head, []))
+    headers, rows = [], []
     for name, cell in CELLS.items():
         if given.k not in name:
             continue
@@ -56,9 +60,14 @@ def main() -> None:
                 headers.append(seconds(FIRST, folder))
                 new.append(seconds(cell, folder))
                 again.append(seconds(cell, folder))
-        print(f"| {name} | {min(new):.2f} | {min(again):.2f} |", flush=True)
-    if headers:
-        print(f"\nThe first kernel of a machine, of four numbers, took {min(headers):.1f} s, headers included.")
+        rows.append((name, min(new), min(again)))
+        print(*rows[-1], sep=" | ", flush=True)
+    told = f"The first kernel in an empty folder, of four numbers, took {min(headers, default=0.0):.1f} s."
+    print(f"\n{told}")
+    if given.write is not None:
+        text = f"{conditions(1)}\n{table(head, rows)}\n\n{told}\n"
+        document = given.write.read_text(encoding="utf-8")
+        given.write.write_text(written_into(document, {"preparation": text}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch
+from torch.autograd.graph import get_gradient_edge
 
 from hograd_core.arguments import _tree
 
 LEAF = "torch::autograd::AccumulateGrad"
 """The name of the nodes that a graph ends in."""
+_LEAF_TYPE = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 CUSTOM = "torch.autograd.Function"
 """What stands for the names that nodes of custom functions have."""
 
@@ -80,21 +82,27 @@ def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
     return set(every)
 
 
-def walked(roots: list[Any], known: Collection[type]) -> tuple[list[Any], list[Any]]:
-    """Every node behind ``roots``, and those of them whose type is not ``known``.
+def walked(roots: list[Any], known: Collection[type]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Every node behind ``roots``; the leaves among them; those of other types that are not ``known``.
 
     The guard does this at every call, so that this loop is what it costs.
     """
     seen = {*roots, None}
-    every, notable = [*roots], []
+    every: list[Any] = [*roots]
+    ends: list[Any] = []
+    notable: list[Any] = []
     for node in every:  # which grows meanwhile
-        if type(node) not in known:
+        kind = type(node)
+        if kind is _LEAF_TYPE:
+            ends.append(node)
+            continue
+        if kind not in known:
             notable.append(node)
         for before, _ in node.next_functions:
             if before not in seen:
                 seen.add(before)
                 every.append(before)
-    return every, notable
+    return every, ends, notable
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -136,14 +136,11 @@ class Guard:
         roots = _graph.recorded(result)
         if not roots:
             return None
-        dangers, harmless, clear, met, leaves = self._dangers, self._harmless, True, [], []
+        dangers, harmless, clear, met = self._dangers, self._harmless, True, []
         custom = dangers.get(_graph.CUSTOM)
-        recorded, notable = _graph.walked(roots, harmless)
+        recorded, leaves, notable = _graph.walked(roots, harmless)
         for node in notable:
             name = node.name()
-            if name == _graph.LEAF:
-                leaves.append(node.variable)
-                continue
             found = dangers.get(name)
             if custom and hasattr(node, "_forward_cls"):
                 found = custom
@@ -156,10 +153,10 @@ class Guard:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
         argument = arguments[0] if arguments else None
         for leaf in leaves:
-            if leaf is argument:
+            if leaf.variable is argument:
                 return clear
         if leaves and not _entrance.kept():
-            _refuse_ignored(arguments, result, recorded, leaves)
+            _refuse_ignored(arguments, result, recorded, leaves[0].variable)
         return clear
 
 
@@ -169,14 +166,14 @@ def _both() -> Iterator[None]:
         yield
 
 
-def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collection[Any], leaves: list[Tensor]) -> None:
+def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collection[Any], leaf: Tensor) -> None:
     """Raise where a result hangs on other leaves only: its derivative would be silently zero."""
     if not (len(arguments) == 1 and type(result) is Tensor and isinstance(arguments[0], Tensor)):
         return
     (argument,) = arguments
     if _graph.hangs_on(recorded, argument):
         return
-    shape = tuple(leaves[0].shape)
+    shape = tuple(leaf.shape)
     raise ValueError(
         f"f: its result does not depend on its argument, but on a tensor of shape {shape} that requires grad, so that "
         "every derivative would be zero; compute with the argument (a module: hograd_core.from_module, or "

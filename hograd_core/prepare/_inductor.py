@@ -6,6 +6,7 @@ Where one of them is gone or fails, the graph is run without it, and the reason 
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import threading
 import warnings
@@ -33,13 +34,20 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One thread at a time, and without warnings: what makes a kernel, since filters of warnings are the process's.
+    """One thread at a time, without warnings, and without collecting garbage: what makes a kernel.
 
-    PyTorch's tracer and compiler warn of what they themselves use; f warned when it was called eagerly before.
+    Filters of warnings are the process's. PyTorch's tracer and compiler warn of what they themselves use; f warned when
+    it was called eagerly before. While their modules are loaded, a fifth of the time would go into looking for garbage.
     """
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
 
 
 @functools.cache
@@ -115,6 +123,10 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
+    if wrapper and config.cpp.vec_isa_ok is None:
+        # What the CPU says of itself is believed: in each process inductor would load a library for each of its sets of
+        # instructions in a process of its own, for half a second. Code that cannot be built or loaded is not used.
+        settings["cpp.vec_isa_ok"] = True
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
     for where in (values_on_the_stack, nullcontext) if small else (nullcontext,):
         own = duplicate(module)

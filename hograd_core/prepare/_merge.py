@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.fx import Graph, GraphModule, Node
 
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, sort, value
@@ -113,7 +114,11 @@ def _take_apart(product: Node, group: list[Node], axis: int, here: Node) -> None
     for node in group:
         end = start + value(node).shape[axis]
         part = insert(here, aten.slice.Tensor, product, axis, start, end)
-        parts.append(insert(here, aten.add.Tensor, part, node.args[0]) if len(node.args) == 3 else part)
+        if len(node.args) == 3:
+            part = insert(here, aten.add.Tensor, part, node.args[0])
+        elif not value(part).is_contiguous():  # as the product was, for views of it
+            part = insert(here, aten.clone.default, part, memory_format=torch.contiguous_format)
+        parts.append(part)
         start = end
     for node, part in zip(group, parts, strict=True):
         replace(node, part)

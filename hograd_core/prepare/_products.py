@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +21,16 @@ from hograd_core.prepare._sources import PRODUCTS
 
 MOST_ROWS, MOST_ROWS_TURNED, MOST_DOTS = 12, 7, 4
 """Rows of A up to which W is streamed; rows of A, or columns of A Wᵀ, up to which they are computed as dot products."""
-SMALL = 64
-"""Elements of a matrix W up to which it lies in registers, for any number of rows."""
+SMALL, SHORT = 64, 8
+"""Elements of a matrix W up to which it lies in registers, for any number of rows; its rows, up to which that is better
+than dot products, whose vectors they would not fill."""
 CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2**16
 
-# Inductor's cache on disk knows a graph by the names of its operations: another kernel has another name.
-_NAME = f"products_{hashlib.sha256(PRODUCTS.encode()).hexdigest()[:12]}"
+# Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
+_NAME = f"products_{hashlib.sha256(PRODUCTS.encode() + Path(__file__).read_bytes()).hexdigest()[:12]}"
 _LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(f"{_NAME}(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w) -> Tensor")
 
@@ -47,6 +49,8 @@ _PRODUCTS: Any = getattr(torch.ops.hograd, _NAME).default
 def form(rows: int, k: int, n: int, turned_a: bool, turned_w: bool) -> str | None:
     """Which loop multiplies rows x k by k x n; None: a matrix library."""
     if not turned_a:
+        if k <= SHORT and k * n <= SMALL:
+            return "small"
         if turned_w and (rows <= MOST_ROWS_TURNED or (n <= MOST_DOTS and rows * k <= CACHED)):
             return "rows_turned"
         if not turned_w and rows <= MOST_ROWS:

@@ -7,9 +7,9 @@ both) and what a call of it costs take longer than such a product:
   time, so that y is read less often. ``y = a Wᵀ``: each row of W with a is a dot product. Registers hold at most 4 rows
   of a: the next 4 meet the same rows of W while those are in the cache.
 - a matrix W of a few numbers, in the cache with its sums in registers.
-- tiles: 6 rows of Y (12 where registers are twice as wide and twice as many) and two vectors of each are summed in
-  registers, over a panel of W that fits the first cache and is copied only where W is transposed. A sum of products is
-  one.
+- tiles: 6 rows of Y (12 where registers are twice as wide and twice as many) and two vectors of each, or one at the end
+  where that is enough, are summed in registers, over a panel of W that fits the first cache; only a transposed W is
+  copied. A sum of products is one.
 
 Views of larger memory start where kernel.index says. Batches are of such products, one after the other.
 """
@@ -54,6 +54,16 @@ static inline void hograd_rows(
   }
   for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
 }
+template <typename T>
+static inline T hograd_sum(const at::vec::Vectorized<T>& v) {
+  using V = at::vec::Vectorized<T>;
+  if constexpr (std::is_same_v<T, float>)  // by shuffles, which torch has for no other type
+    return at::vec::vec_reduce_all<T>([](const V& x, const V& y) { return x + y; }, v);
+  T part[V::size()], s = 0;
+  v.store(part);
+  for (int l = 0; l < V::size(); l++) s += part[l];
+  return s;
+}
 template <typename T, int R, int Q>
 static inline void hograd_dots(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long N) {
@@ -71,10 +81,7 @@ static inline void hograd_dots(
     }
   }
   for (int q = 0; q < Q; q++) for (int r = 0; r < R; r++) {
-    T part[L];
-    sum[r][q].store(part);
-    T s = 0;
-    for (int l = 0; l < L; l++) s += part[l];
+    T s = hograd_sum<T>(sum[r][q]);
     for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
     y[r*N+i+q] = s;
   }
@@ -105,39 +112,34 @@ static inline void hograd_small(
     for (int n = 0; n < N; n++) y[r*N+n] = sum[n];
   }
 }
-template <typename T, int R, bool turned, bool add, bool whole>
+template <typename T, int R, int Q, bool turned, bool add, bool whole>
 static __attribute__((noinline)) void hograd_tile(
     const T* __restrict__ a, long lda, const T* __restrict__ b, long ldb, T* __restrict__ y, long N, long K,
     int count) {
   using V = at::vec::Vectorized<T>;
   constexpr int L = V::size();
-  const int left = whole ? L : std::min(count, L), right = whole ? L : count - left;
-  V sum[R][2];
-  for (int r = 0; r < R; r++) {
-    sum[r][0] = add ? V::loadu(y + r*N, left) : V(T(0));
-    sum[r][1] = add ? V::loadu(y + r*N + L, right) : V(T(0));
-  }
+  const int last = whole ? L : count - (Q-1)*L;
+  V sum[R][Q];
+  for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++)
+    sum[r][q] = add ? V::loadu(y + r*N + q*L, q == Q-1 ? last : L) : V(T(0));
   for (long k = 0; k < K; k++) {
-    const V b0 = V::loadu(b + k*ldb, left), b1 = V::loadu(b + k*ldb + L, right);
+    V m[Q];
+    for (int q = 0; q < Q; q++) m[q] = V::loadu(b + k*ldb + q*L, q == Q-1 ? last : L);
     for (int r = 0; r < R; r++) {
       const V x(turned ? a[k*lda + r] : a[r*lda + k]);
-      sum[r][0] = at::vec::fmadd(x, b0, sum[r][0]);
-      sum[r][1] = at::vec::fmadd(x, b1, sum[r][1]);
+      for (int q = 0; q < Q; q++) sum[r][q] = at::vec::fmadd(x, m[q], sum[r][q]);
     }
   }
-  for (int r = 0; r < R; r++) {
-    sum[r][0].store(y + r*N, left);
-    sum[r][1].store(y + r*N + L, right);
-  }
+  for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q].store(y + r*N + q*L, q == Q-1 ? last : L);
 }
-template <typename T, int M, int N, int K, bool turned_a, bool add, bool whole>
+template <typename T, int M, int N, int K, int Q, bool turned_a, bool add, bool whole>
 static inline void hograd_panel(
     const T* __restrict__ a, const T* __restrict__ b, long ldb, T* __restrict__ y, int count) {
   constexpr int R = sizeof(at::vec::Vectorized<T>) >= 64 ? 12 : 6, rest = M % R;
   constexpr long lda = turned_a ? M : K, step = turned_a ? 1 : K;
   long i = 0;
-  for (; i + R <= M; i += R) hograd_tile<T, R, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
-  if constexpr (rest > 0) hograd_tile<T, rest, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
+  for (; i + R <= M; i += R) hograd_tile<T, R, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
+  if constexpr (rest > 0) hograd_tile<T, rest, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
 }
 // Some rows of W, K numbers each, as columns, with zeros behind the last.
 template <typename T>
@@ -152,15 +154,17 @@ static inline void hograd_turn(const T* __restrict__ w, T* __restrict__ b, long 
 template <typename T, int M, int N, int K, bool turned_a, bool turned_w, bool add>
 static inline void hograd_tiles(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
-  constexpr long P = 2*at::vec::Vectorized<T>::size(), panels = (N + P - 1) / P;
+  constexpr long L = at::vec::Vectorized<T>::size(), P = 2*L, panels = (N + P - 1) / P;
   alignas(64) T turned[turned_w ? K*P : 1];
   for (long p = panels*thread/threads; p < panels*(thread+1)/threads; p++) {
     const int count = std::min<long>(P, N - p*P);
     if constexpr (turned_w) hograd_turn<T>(w + p*P*K, turned, K, count);
     const T* b = turned_w ? turned : w + p*P;
     constexpr long ldb = turned_w ? P : N;
-    if (count == P) hograd_panel<T, M, N, K, turned_a, add, true>(a, b, ldb, y + p*P, P);
-    else hograd_panel<T, M, N, K, turned_a, add, false>(a, b, ldb, y + p*P, count);
+    if (count == P) hograd_panel<T, M, N, K, 2, turned_a, add, true>(a, b, ldb, y + p*P, P);
+    else if (count > L) hograd_panel<T, M, N, K, 2, turned_a, add, false>(a, b, ldb, y + p*P, count);
+    else if (count == L) hograd_panel<T, M, N, K, 1, turned_a, add, true>(a, b, ldb, y + p*P, L);
+    else hograd_panel<T, M, N, K, 1, turned_a, add, false>(a, b, ldb, y + p*P, count);
   }
 }
 #endif

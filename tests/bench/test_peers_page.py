@@ -24,7 +24,7 @@ ENVIRONMENT = {
 HVP = "derivative_vector_product"
 
 
-def row(method="p", gradients=1.0, status="ok", reason="", spread=0.0, missing=(), n=4, **metrics):
+def row(method="p", gradients=1.0, status="ok", reason="", spread=0.0, missing=(), n=4, preparation="eager", **metrics):
     """A row; a gradient takes a millisecond."""
     read = {"relative_error": 1e-7, "tolerance": 1e-4}
     if status == "ok":
@@ -34,7 +34,7 @@ def row(method="p", gradients=1.0, status="ok", reason="", spread=0.0, missing=(
             "gradient_equivalents": gradients, "gradient_seconds_before": 1e-3, "gradient_seconds_after": 1e-3,
         }  # fmt: skip
     read = {k: v for k, v in (read | metrics).items() if k not in missing}
-    cell = Cell(HVP, method, "quadratic", n)
+    cell = Cell(HVP, method, "quadratic", n, preparation=preparation)
     return schema.row(cell, status, reason=reason, metrics=read, missing=dict.fromkeys(missing, "none"))
 
 
@@ -186,3 +186,20 @@ def test_the_command_reads_writes_the_page_and_fails_in_one_sentence(stored, tmp
         ("taylor", "hograd", 8), ("p", "p", 8),
     ]  # fmt: skip
     assert invoke("--results", str(tmp_path / "none")).exit_code == 1
+
+
+def test_prepared_methods_take_part_and_what_cannot_be_prepared_does_as_it_is(stored):
+    frame = contests.contestants(*stored(
+        [
+            row("double_backward", 3.0),
+            row("double_backward", 0.5, preparation="compiled", first_preparation_seconds=2.0),
+            row("vjp_of_grad", 4.0), row("vjp_of_grad", status="unsupported", reason="no", preparation="compiled"),
+            row("p", 1.0),
+        ],
+        {"them": peer("p")},
+    ))  # fmt: skip
+    (rows,) = contests.contests(frame)
+    assert [r["how"] for r in rows] == ["double_backward, compiled", "p's way", "double_backward", "vjp_of_grad"]
+    assert rows[0]["compile_seconds"] == 2.0
+    (says,) = findings(frame)
+    assert says.startswith("Fastest: hograd by double_backward, compiled, 0.5 gradients.")

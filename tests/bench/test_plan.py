@@ -115,3 +115,12 @@ def test_planning_can_be_interrupted_and_a_factory_that_fails_is_no_reason_to_st
     with pytest.raises(KeyboardInterrupt):
         plan.census_here([("mlp", 6, 3, 7)])
     assert problems.numels([("mlp", 6, 3, 7)]) == [None]
+
+
+def test_a_peer_is_not_asked_to_be_prepared_beside_itself() -> None:
+    both = Sweep("hvp", ("double_backward", "jax"), ("mlp",), n=(4,), preparation=("eager", "compiled"))
+    assert [(p.cell.method, p.cell.preparation) for p in plan.expand(both)] == [
+        ("double_backward", "eager"), ("jax", "eager"), ("double_backward", "compiled"),
+    ]  # fmt: skip
+    (alone,) = plan.expand(replace(both, methods=("jax",), preparation=("compiled",)))
+    assert alone.skip is not None  # JAX is not installed here, or prepares by itself

@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from hograd_core.prepare import _inductor
 from hograd_core.prepare._build import table
 from hograd_core.prepare._graphs import is_call, propagate
+from hograd_core.prepare._merge import merge_products
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._products import _PRODUCTS, form, use_products
 
@@ -21,7 +22,8 @@ SIZES: list[Size] = [
     (1, 9, 7, False, False), (2, 40, 33, False, False), (11, 13, 11, False, False), (5, 13, 70, False, True),
     (29, 70, 3, False, True), (30, 7, 5, False, False), (30, 7, 5, False, True), (20, 19, 37, False, False),
     (20, 19, 37, False, True), (20, 19, 37, True, False), (20, 19, 37, True, True), (3, 64, 50, True, False),
-    (24, 5, 32, False, False), (4, 4, 32, True, False),
+    (24, 5, 32, False, False), (4, 4, 32, True, False), (20, 19, 40, False, False), (20, 19, 45, False, True),
+    (20, 19, 48, True, False),
 ]  # fmt: skip
 
 
@@ -78,3 +80,16 @@ def test_a_sum_of_products_is_one_operation() -> None:
     use_products(clean(module))
     assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 1
     assert torch.allclose(module(a, w, b, u), f(a, w, b, u), rtol=1e-12)
+
+
+def test_matrices_laid_side_by_side_leave_views_of_their_products_alone() -> None:
+    a, w, u = normal(20, 19, seed=0), normal(19, 5, seed=1), normal(7, 19, seed=2)
+
+    def f(a: Tensor, w: Tensor, u: Tensor) -> Tensor:
+        return torch.cat([(a @ w).view(-1), (a @ u.t()).view(2, -1).sum(0)])
+
+    module = make_fx(f)(a, w, u)
+    propagate(module, [a, w, u])
+    merge_products(clean(module), columns=True)
+    assert sum(is_call(node, torch.ops.aten.mm.default) for node in module.graph.nodes) == 1
+    assert torch.allclose(module(a, w, u), f(a, w, u), rtol=1e-12)

@@ -16,13 +16,13 @@ HOGRAD, PYTORCH = "hograd", "PyTorch"
 TIE = 0.05
 """Times closer than this, or than the spread of either, are a tie."""
 
-SAME = ["operator", "problem", "n", "depth", "batch", "order", "dtype", "device", "threads", "preparation"]
+SAME = ["operator", "problem", "n", "depth", "batch", "order", "dtype", "device", "threads"]
 """What the rows of a contest share."""
 
 NUMBERS = (
     "seconds_min", "seconds_median", "seconds_iqr", "gradient_equivalents", "gradient_seconds_before",
     "gradient_seconds_after", "relative_error", "peak_bytes", "xla_peak_bytes", "compile_seconds", "first_call_seconds",
-    "prepare_seconds",
+    "prepare_seconds", "first_preparation_seconds",
 )  # fmt: skip
 HEAD = (
     "package", "how", "gradients", "× fastest", "min", "±", "error", "peak", "XLA peak", "compile", "first", "build",
@@ -60,6 +60,11 @@ def contestants(rows: pd.DataFrame, environment: Mapping[str, Any]) -> pd.DataFr
     columns = ["peer", "framework", "how", "note"]
     frame = rows.reindex(columns=[*rows.columns, *(name for name in NUMBERS if name not in rows)])
     frame[columns] = pd.DataFrame(found, columns=columns, index=frame.index, dtype=object)
+    # What cannot be prepared takes part as it is.
+    frame = frame[(frame["preparation"] == "eager") | (frame["status"] != "unsupported")]
+    prepared = frame["preparation"] != "eager"
+    frame["how"] = frame["how"].where(~prepared, frame["how"] + ", " + frame["preparation"].astype(str))
+    frame["compile_seconds"] = frame["compile_seconds"].where(~prepared, frame["first_preparation_seconds"])
     frame["contest"] = frame.groupby(SAME, sort=False, observed=True).ngroup()
     frame = frame[frame["contest"].isin(frame.loc[frame["peer"] != HOGRAD, "contest"])]
     before, after = frame["gradient_seconds_before"], frame["gradient_seconds_after"]
@@ -226,7 +231,8 @@ _HOW = """\
 - *peak* is the most bytes that a call holds at once, its result included, by PyTorch's allocator events; *XLA peak* is
   XLA's buffer assignment (temporaries and outputs). They do not count the same things, and no ratio between them is
   given.
-- hograd's rows are its exact methods. All packages run with their defaults but for what a note says; what a package
+- hograd's rows are its exact methods, as they are and, where they can be, compiled ([prepare.md](prepare.md)); then
+  *compile* is the first preparation. All packages run with their defaults but for what a note says; what a package
   caches between calls it may keep."""
 
 
