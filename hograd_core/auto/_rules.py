@@ -68,6 +68,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "hessian_diagonal": (
         Rule("forward_over_forward", "vectorised, without a tape", options={"chunk_size": Modest(64)}),
+        Rule("layers", "the weights of layers at once, of the rest a product a column"),
         Rule("columns", "a product a column works wherever PyTorch can differentiate f twice"),
     ),
     # An eigenvalue decomposition takes 4/3 n³ operations; below, that is less than the calls of n/3 Lanczos steps.
