@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from hograd_bench import claims, environment, schema, store
+from hograd_bench import claims, environment, plan, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.cli import EXAMPLES, app
+from hograd_bench.cli._common import first_line
 from typer.testing import CliRunner
 
+ROOT = Path(__file__).parents[2]
 LONG = "m" * 150
 SHOUTED = "ValueError: [bold]x[/bold] [/red] :smile: \x1b[31mred"
 
@@ -40,6 +43,45 @@ def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None
     typer.main.get_command(app).commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
     shown = invoke(command, "--help", COLUMNS="200").stdout
     assert f"hograd {line}" in shown
+
+
+def commands_of(page: Path) -> tuple[list[str], list[str]]:
+    """What a page says to type in blocks, and what it names within lines."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [
+        re.sub(r"^\w*\$ +", "", line.strip()).partition("  #")[0] for block in blocks for line in block.splitlines()
+    ]
+    typed = [line for line in lines if re.match(r"hograd [a-z]", line)]
+    return typed, re.findall(r"`(hograd [a-z][^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if any(commands_of(p)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_of_the_pages_is_one(page: Path) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    typed, named = commands_of(page)
+    for line in typed:
+        _, name, *arguments = shlex.split(line)
+        asked = known[name].make_context(name, arguments).params
+        assert asked.get("preset") in (None, "NAME", *plan.load_presets()), line
+    for line in named:
+        options = {option for parameter in known[line.split()[1]].params for option in parameter.opts}
+        options |= {option for parameter in known[line.split()[1]].params for option in parameter.secondary_opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= options | {"--help"}, line
+
+
+@pytest.mark.parametrize("axis", ["n", "depth", "dtype"])
+def test_an_axis_without_values_is_no_preset(axis: str) -> None:
+    said = invoke("run", f"--{axis}", " ", "--list-cells")
+    assert said.exit_code == 2
+    assert f"--{axis}: got ' ', expected" in said.stderr
+
+
+def test_the_list_has_no_marks_of_another_language() -> None:
+    assert first_line("The :mod:`~a.b` of ``order``, `x`.\n\nMore") == "The a.b of order, `x`."
 
 
 def test_every_command_has_examples() -> None:

@@ -23,7 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Benchmarks of higher-order derivatives in PyTorch: which method, how long, how many bytes, how it grows.
 
-    Start with `hograd run --preset smoke --report`, then open reports/index.html.
+    For a function of yours: `hograd advise my_loss.py:f --shape 200` prints the calls to make.
+    For all methods on many functions: `hograd run --preset smoke --report`, then open reports/index.html.
     `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
     """,
 )

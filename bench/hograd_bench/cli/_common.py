@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,5 +66,6 @@ def table(*columns: str, title: str, rows: Iterable[Iterable[str]]) -> Table:
 
 
 def first_line(text: str | None) -> str:
-    """The first line of a docstring."""
-    return (text or "").strip().partition("\n")[0]
+    """The first line of a docstring, without the marks that only Sphinx reads."""
+    line = (text or "").strip().partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", lambda found: found[1] or found[2], line)
