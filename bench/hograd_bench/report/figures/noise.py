@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -104,7 +105,9 @@ def _violins(data: ReportData, here: pd.DataFrame, table: pd.DataFrame, name: st
                       textcoords="offset points", fontsize=8, va="center")  # fmt: skip
         said.append(f"{method}: {units.seconds(here['seconds_min'].iloc[place])}, {spread}{change}")
     style.name_rows(axes, names, {method: data.palette[method] for method in names})
-    style.ticks(axes, "x", lambda v: units.seconds(10.0**v), base=None)
+    low, high = axes.get_xlim()
+    at = style.log_ticks(10.0**low, 10.0**high)
+    style.named_ticks(axes, [math.log10(seconds) for seconds in at], [units.seconds(seconds) for seconds in at])
     axes.set_xlabel("seconds a call, logarithmic; at the right the spread, and the change of the median")
     if len(present) > 1:
         style.key(axes, looks)
