@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +88,19 @@ def test_the_list_has_no_marks_of_another_language() -> None:
     assert first_line("The :mod:`~a.b` of ``order``, `x`.\n\nMore") == "The a.b of order, `x`."
 
 
+@pytest.mark.slow
+def test_a_locale_without_the_letters_costs_no_output(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    a_run(results, (hvp(8), "ok", None, {"peak_bytes": 64}))
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "hograd_bench", "claims", "C2", "--results", str(results), *more]
+        said = subprocess.run(command, env=plain, capture_output=True, check=False)
+        assert said.returncode == 0, said.stderr
+        text = said.stdout.decode("ascii")
+        assert json.loads(text)[0]["title"].endswith("O(T²)") if more else "O(T\\xb2)" in text
+
+
 def test_every_command_has_examples() -> None:
     assert set(EXAMPLES) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -137,7 +154,7 @@ def test_claims_are_a_line_each_and_the_reasons_are_asked_for(tmp_path: Path) ->
         assert line.endswith(claim.title)
     assert lines[len(known) :] == [
         "why: `hograd claims ID --explain`",
-        "what is missing measures `hograd claims --run`",
+        "`hograd claims --run` measures what is missing",
     ]
     explained = invoke("claims", "C2", "--explain", "--results", str(tmp_path), COLUMNS="60").stdout
     assert "refuted by: " in explained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import platform
 import sys
@@ -73,6 +74,9 @@ def _common(
 def main() -> None:
     """Entry point; a closed pipe (`hograd list | head`) is no error."""
     gc.set_threshold(100_000)  # a page is made of millions of objects, hardly any of them garbage
+    for stream in (sys.stdout, sys.stderr):  # a letter that the locale lacks costs itself, not the command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenPipeError:

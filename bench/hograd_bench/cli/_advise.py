@@ -78,13 +78,14 @@ def advise(
     except ValueError as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
+        err.print("hograd: interrupted; advice is given at the end alone, and --quick takes ten seconds", markup=False)
         raise typer.Exit(INTERRUPTED) from None
-    if html is not None:
-        write_text("--html", html, advice.to_html())
     if as_json:
         print_json(advice.to_json())
     else:
         advising.show(advice, out)
+    if html is not None:  # last: what was measured is on the terminal where this fails
+        write_text("--html", html, advice.to_html())
     if not advice.given:
         raise typer.Exit(NOTHING)
 

@@ -41,8 +41,9 @@ def fail(message: str, code: int = USAGE) -> typer.Exit:
 
 
 def print_json(data: Any) -> None:
-    """JSON on stdout, NaN-free."""
-    typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=False, indent=2))
+    """JSON on stdout, NaN-free; escaped where the locale could not write it all."""
+    escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=escaped, indent=2))
 
 
 def write_text(option: str, path: Path, text: str) -> None:

@@ -36,7 +36,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         days = [m[:10] if len({n[:10] for n in moments}) == len(moments) else m.replace(" ", "\n") for m in moments]
         commits = [history.fact(data.environments.get((str(machine), r), {}), "source", "commit")[:7] for r in runs]
         if len({*commits, "unknown"}) > len(runs):  # a commit each
-            days = [f"{commit}\n{moment[:10]}" for commit, moment in zip(commits, moments, strict=True)]
+            days = commits
         panels: list[str] = []
         for metric, label in _PANELS:
             if metric in part and (part[metric] > 0).any():

@@ -20,8 +20,8 @@ from hograd_bench.report.palette import ordinal
 ORDER = 95
 TITLE = "How sure are the times?"
 ABOUT = (
-    "The rounds that each time was taken from, as densities: above the line this run's, below it the run before's, "
-    "where there was one. The mark is the fastest round, which figures and tables speak of: what disturbs a call "
+    "The rounds that each time was taken from, as densities: above the line the run before's, where there was one, "
+    "below it this run's. The mark is the fastest round, which figures and tables speak of: what disturbs a call "
     "only ever adds to it. Changes are of medians; those within both interquartile ranges are noise."
 )
 _LEAST = 5
