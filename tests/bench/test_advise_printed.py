@@ -91,6 +91,8 @@ def test_the_commands_of_the_page_are_commands() -> None:
     [
         (["x.py:f", "--dtype", "int8"], "--dtype: got 'int8', expected one of"),
         (["x.py:f", "--shape", "3,zero"], "--shape: got '3,zero', expected sizes >= 1"),
+        (["x.py:f", "--shape", "x"], "--shape: got 'x', expected sizes >= 1"),
+        (["x.py:f", "--device", "gpu"], "--device: got 'gpu', expected cpu or cuda"),
     ],
 )
 def test_wrong_commands(arguments: list[str], says: str) -> None:

@@ -158,9 +158,11 @@ def test_results_are_kept_where_a_folder_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_every_kind_of_result_is_saved(tmp_path: Path) -> None:
-    shapes = steadiness.save((torch.ones(2, 2), [1.5, {"a": torch.tensor([1 + 2j])}], "text"), tmp_path / "r")
-    assert shapes == [[2, 2], [], [1, 2]]
-    assert np.fromfile(tmp_path / "r", dtype="<f8").tolist() == [1, 1, 1, 1, 1.5, 1, 2]
+    sparse = hograd_core.sparse_hessian(lambda x: (x**2).sum() / 2, torch.ones(2))
+    assert sparse.layout != torch.strided
+    kept = (torch.ones(2, 2), [1.5, {"a": torch.tensor([1 + 2j])}], "text", sparse)
+    assert steadiness.save(kept, tmp_path / "r") == [[2, 2], [], [1, 2], [2, 2]]
+    assert np.fromfile(tmp_path / "r", dtype="<f8").tolist() == [1, 1, 1, 1, 1.5, 1, 2, 1, 0, 0, 1]
 
 
 def test_two_sides_may_differ_by_rounding_and_by_what_a_method_states() -> None:

@@ -245,6 +245,23 @@ def test_problems_of_ones_own_come_first_and_claims_are_a_line(tmp_path: Path) -
     assert "--run</code> measures them" in claimed
 
 
+@pytest.mark.slow
+def test_claims_that_were_measured_and_not_decided_wait_for_nothing(tmp_path: Path) -> None:
+    made = [r for r in fakes.rows("a") if r["status"] == "ok" and "/n=16," in r["cell"]]
+    fakes.write(tmp_path / "results", "a", made)
+    page = report.build(tmp_path / "results", tmp_path / "out").path.read_text(encoding="utf-8")
+    verdicts = claims.adjudicate(store.newest(store.load(tmp_path / "results").rows))
+    left = [v for v in verdicts if v.outcome == claims.INSUFFICIENT]
+    waiting = [v.claim.id for v in left if not v.cells]
+    unclear = [v.claim.id for v in left if v.cells]
+    assert waiting
+    assert unclear
+    assert f"{len(waiting)} of {len(verdicts)} claims wait for cells" in page
+    assert f"{len(unclear)} of {len(verdicts)} claims were measured at too few sizes, or with too much noise" in page
+    assert f"hograd claims {' '.join(waiting)} --run</code> measures them" in page
+    assert f"hograd claims {' '.join(unclear)} --run</code> measures what is missing" in page
+
+
 def test_bounds_are_in_evaluations_of_f(tmp_path: Path) -> None:
     """Of f's operations as they were counted by hand; a problem that nobody has counted is left out."""
     made = [r for r in fakes.rows("a") if r["status"] == "ok" and "/n=16," in r["cell"]]

@@ -15,11 +15,12 @@ import pytest
 import report_fakes as fakes
 import seaborn
 from hograd_bench import claims, laws, store, units
-from hograd_bench.report import figures, history
+from hograd_bench.report import figures, history, palette
 from hograd_bench.report.data import ReportData, positive, report_data
 from hograd_bench.report.figures import _contract
-from hograd_bench.report.style import style
+from hograd_bench.report.style import canvas, label_ends, style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -290,6 +291,34 @@ def test_the_history_is_the_chained_mean_ratio(source: ReportData, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_names_at_the_ends_of_lines_stay_within_the_picture() -> None:
+    with style():
+        figure, axes = canvas()
+        axes.plot([0, 1], [0, 1])
+        label_ends(axes, [("derivative vector products", 0.5, palette.ordinal(0)), ("a", 1.0, palette.ordinal(1))])
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        before = canvas()[1].get_position()
+    drawn = [text.get_window_extent().x1 for text in axes.texts]
+    assert len(drawn) == 2
+    assert axes.get_position().x1 < before.x1
+    assert max(drawn) < figure.bbox.x1
+
+
+def test_runs_of_different_commits_are_named_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, commit in enumerate("abc"):
+        run = f"2026020{number}T000000Z-aaaaaaaa"
+        fakes.write(tmp_path, run, fakes.rows(run), source={"commit": commit * 40})
+    kept: list[list[str]] = []
+    monkeypatch.setattr(
+        _contract, "svg", lambda figure, *_: kept.append([t.get_text() for t in figure.axes[0].get_xticklabels()])
+    )
+    with style():
+        list(figures.history.draw(report_data(store.load(tmp_path))))
+    assert kept
+    assert all(names == ["aaaaaaa", "bbbbbbb", "ccccccc"] for names in kept)
+
+
 def test_a_new_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hograd_bench import report
 

@@ -111,7 +111,25 @@ def test_what_is_no_target_is_told(
     monkeypatch.chdir(tmp_path)
     found = describe(Request(target).to_json())
     assert re.search(says, found["error"]), found["error"]
-    assert "Traceback" in found["traceback"]
+    assert bool(found["traceback"]) == ("cannot be differentiated" in found["error"]), found["traceback"]
+
+
+def test_the_traceback_is_that_of_the_code_that_was_given(tmp_path: Path) -> None:
+    file = written(tmp_path, "W = torch.ones(2, 3)\ndef f(x):\n    return (W @ x).sum()\n")
+    found = describe(Request(f"{file}:f", shape=(4,)).to_json())
+    assert found["error"].endswith("x was a tensor of shape (4,): is that --shape what it expects?")
+    assert "(W @ x).sum()" in found["traceback"]
+    assert not [line for line in found["traceback"].splitlines() if "hograd_core" in line or "hograd_bench" in line]
+
+
+def test_what_was_asked_for_wrongly_is_no_fault_of_f(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, "def f(x):\n    return x.sum()\n")
+    request = Request(f"{file}:f", shape=(4,))
+    found = describe(request.to_json(), memory="lots")
+    assert found["error"].startswith("memory: got 'lots', expected bytes > 0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = describe(dataclasses.replace(request, device="cuda").to_json())
+    assert found["error"].startswith("device: got 'cuda', but torch")
 
 
 def test_float64_reaches_constants_weights_casts_and_buffers() -> None:

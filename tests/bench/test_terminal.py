@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from hograd_bench import claims, environment, schema, store
+from hograd_bench import claims, environment, plan, schema, store
 from hograd_bench.cells import Cell
 from hograd_bench.cli import EXAMPLES, app
+from hograd_bench.cli._common import first_line
 from typer.testing import CliRunner
 
+ROOT = Path(__file__).parents[2]
 LONG = "m" * 150
 SHOUTED = "ValueError: [bold]x[/bold] [/red] :smile: \x1b[31mred"
 
@@ -40,6 +47,59 @@ def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None
     typer.main.get_command(app).commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
     shown = invoke(command, "--help", COLUMNS="200").stdout
     assert f"hograd {line}" in shown
+
+
+def commands_of(page: Path) -> tuple[list[str], list[str]]:
+    """What a page says to type in blocks, and what it names within lines."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [
+        re.sub(r"^\w*\$ +", "", line.strip()).partition("  #")[0] for block in blocks for line in block.splitlines()
+    ]
+    typed = [line for line in lines if re.match(r"hograd [a-z]", line)]
+    return typed, re.findall(r"`(hograd [a-z][^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+WRITTEN = (*ROOT.glob("*.md"), *(p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "made"))
+PAGES = sorted(p for p in WRITTEN if any(commands_of(p)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_of_the_pages_is_one(page: Path) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    typed, named = commands_of(page)
+    for line in typed:
+        _, name, *arguments = shlex.split(line)
+        asked = known[name].make_context(name, arguments).params
+        assert asked.get("preset") in (None, "NAME", *plan.load_presets()), line
+    for line in named:
+        options = {option for parameter in known[line.split()[1]].params for option in parameter.opts}
+        options |= {option for parameter in known[line.split()[1]].params for option in parameter.secondary_opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= options | {"--help"}, line
+
+
+@pytest.mark.parametrize("axis", ["n", "depth", "dtype"])
+def test_an_axis_without_values_is_no_preset(axis: str) -> None:
+    said = invoke("run", f"--{axis}", " ", "--list-cells")
+    assert said.exit_code == 2
+    assert f"--{axis}: got ' ', expected" in said.stderr
+
+
+def test_the_list_has_no_marks_of_another_language() -> None:
+    assert first_line("The :mod:`~a.b` of ``order``, `x`.\n\nMore") == "The a.b of order, `x`."
+
+
+@pytest.mark.slow
+def test_a_locale_without_the_letters_costs_no_output(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    a_run(results, (hvp(8), "ok", None, {"peak_bytes": 64}))
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "hograd_bench", "claims", "C2", "--results", str(results), *more]
+        said = subprocess.run(command, env=plain, capture_output=True, check=False)
+        assert said.returncode == 0, said.stderr
+        text = said.stdout.decode("ascii")
+        assert json.loads(text)[0]["title"].endswith("O(T²)") if more else "O(T\\xb2)" in text
 
 
 def test_every_command_has_examples() -> None:
@@ -95,7 +155,7 @@ def test_claims_are_a_line_each_and_the_reasons_are_asked_for(tmp_path: Path) ->
         assert line.endswith(claim.title)
     assert lines[len(known) :] == [
         "why: `hograd claims ID --explain`",
-        "what is missing measures `hograd claims --run`",
+        "`hograd claims --run` measures what is missing",
     ]
     explained = invoke("claims", "C2", "--explain", "--results", str(tmp_path), COLUMNS="60").stdout
     assert "refuted by: " in explained

@@ -38,6 +38,9 @@ def show(advice: Advice, console: Console) -> None:
         console.print(_table(ranking))
         if ranking.best is None:
             console.print(f"[yellow]{escape(ranking.why)}[/yellow]")
+        elif ranking.best is not ranking.ranked[0]:
+            taken = f"  to take: {named(ranking.best)}, as fast within what calls vary by, and with less memory"
+            console.print(taken, markup=False, soft_wrap=True)
         for each in _reasons(ranking):
             console.print(each, markup=False, soft_wrap=True)
     _foretold(advice, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import platform
 import sys
@@ -23,7 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Benchmarks of higher-order derivatives in PyTorch: which method, how long, how many bytes, how it grows.
 
-    Start with `hograd run --preset smoke --report`, then open reports/index.html.
+    For a function of yours: `hograd advise my_loss.py:f --shape 200` prints the calls to make.
+    For all methods on many functions: `hograd run --preset smoke --report`, then open reports/index.html.
     `hograd list` names what can be measured; `docs/extending.md` says how to add a function of your own.
     """,
 )
@@ -72,6 +74,9 @@ def _common(
 def main() -> None:
     """Entry point; a closed pipe (`hograd list | head`) is no error."""
     gc.set_threshold(100_000)  # a page is made of millions of objects, hardly any of them garbage
+    for stream in (sys.stdout, sys.stderr):  # a letter that the locale lacks costs itself, not the command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenPipeError:

@@ -56,6 +56,8 @@ def advise(
 
     if dtype is not None and dtype not in _DTYPES:
         raise fail(f"--dtype: got {dtype!r}, expected one of {', '.join(_DTYPES)}")
+    if device not in ("cpu", "cuda"):
+        raise fail(f"--device: got {device!r}, expected cpu or cuda")
     request = Request(target, _shape(shape), dtype, device, scale, n)
     budget = min(seconds, advising.QUICK) if quick else seconds
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
@@ -76,13 +78,14 @@ def advise(
     except ValueError as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
+        err.print("hograd: interrupted; advice is given at the end alone, and --quick takes ten seconds", markup=False)
         raise typer.Exit(INTERRUPTED) from None
-    if html is not None:
-        write_text("--html", html, advice.to_html())
     if as_json:
         print_json(advice.to_json())
     else:
         advising.show(advice, out)
+    if html is not None:  # last: what was measured is on the terminal where this fails
+        write_text("--html", html, advice.to_html())
     if not advice.given:
         raise typer.Exit(NOTHING)
 
@@ -94,7 +97,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        sizes = tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+        sizes = tuple(int(part) for part in text.replace("x", ",").rstrip(", ").split(",")) if text.strip() else ()
     except ValueError:
         sizes = (0,)
     if any(size < 1 for size in sizes):

@@ -115,6 +115,9 @@ def asked_by(given: dict[str, Any]) -> Any:
     axes: dict[str, tuple[Any, ...]] = {}
     for name in AXES:
         words = [word.strip() for word in (given[name] or "").split(",") if word.strip()]
+        if given[name] is not None and not words:
+            example = "dtypes, as in float32,float64" if name == "dtype" else "integers from 1, as in 8,16,32"
+            raise ValueError(f"--{name}: got {given[name]!r}, expected {example}; leave it out for the preset's own")
         if name != "dtype" and not all(word.isdecimal() and int(word) > 0 for word in words):
             raise ValueError(f"--{name}: got {given[name]!r}, expected integers from 1, as in 8,16,32")
         axes[name] = tuple(words if name == "dtype" else map(int, words))

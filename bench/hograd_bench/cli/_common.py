@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,8 +41,9 @@ def fail(message: str, code: int = USAGE) -> typer.Exit:
 
 
 def print_json(data: Any) -> None:
-    """JSON on stdout, NaN-free."""
-    typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=False, indent=2))
+    """JSON on stdout, NaN-free; escaped where the locale could not write it all."""
+    escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    typer.echo(json.dumps(data, allow_nan=False, ensure_ascii=escaped, indent=2))
 
 
 def write_text(option: str, path: Path, text: str) -> None:
@@ -65,5 +67,6 @@ def table(*columns: str, title: str, rows: Iterable[Iterable[str]]) -> Table:
 
 
 def first_line(text: str | None) -> str:
-    """The first line of a docstring."""
-    return (text or "").strip().partition("\n")[0]
+    """The first line of a docstring, without the marks that only Sphinx reads."""
+    line = (text or "").strip().partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", lambda found: found[1] or found[2], line)

@@ -107,8 +107,9 @@ def compare(
             [f"{t['status_a']} → {t['status_b']}: {t['reason_b'] or t['reason_a'] or ''}  {t['cell']}" for t in turned],
         )
         _print_lines("Deterministic metrics that differ, the largest change first", _changes(found_out.differences))
-        if not deterministic and len(found_out.ratios):
-            _print_lines("Other metrics, B / A, the largest change first", _changes(found_out.ratios))
+        others = found_out.ratios
+        if not deterministic and len(others):
+            _print_lines("Other metrics, B / A, the largest change first", _changes(others[others["a"] != others["b"]]))
             _print_lines("", [comparing.TIME_NOTE])
     if not found_out.same:
         raise typer.Exit(DIFFERENT)
@@ -149,7 +150,7 @@ def claims(
     _print_lines("", [f"{v.claim.id:{longest}}  {judging.MARKS[v.outcome]:21} {v.claim.title}" for v in verdicts])
     _print_lines("", ["why: `hograd claims ID --explain`"])
     if any(verdict.outcome == judging.INSUFFICIENT for verdict in verdicts):
-        _print_lines("", ["what is missing measures `hograd claims --run`"])
+        _print_lines("", ["`hograd claims --run` measures what is missing"])
 
 
 def _measure_missing(chosen: list[Any], results: Path) -> None:

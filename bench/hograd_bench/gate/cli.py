@@ -65,7 +65,9 @@ def gate(
     matters: Annotated[float, _how("relative change of time below which nothing is called slower")] = Policy.matters,
     same: Annotated[float, _how("relative change of time that `same` rules out")] = Policy.same,
     alarm_rate: Annotated[float, _how("probability of any false alarm in a whole run")] = Policy.alarm_rate,
-    max_seconds: Annotated[float, _how("wall time of the whole run at most")] = Policy.max_seconds,
+    max_seconds: Annotated[
+        float, _how("wall time of the whole run; exact metrics are finished, and time has a quarter of it, whatever")
+    ] = Policy.max_seconds,
     max_pairs: Annotated[int, _how("process pairs at most")] = Policy.max_pairs,
     seed: Annotated[int | None, _how("of the coins that decide which side goes first; drawn if not given")] = None,
     drift: Annotated[float, _how("with --since: growth over the whole span that is not worth a word")] = 0.05,

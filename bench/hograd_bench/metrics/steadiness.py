@@ -122,7 +122,7 @@ def allowed(subject: Subject) -> float:
 
 
 def save(result: Any, path: Path) -> list[list[int]]:
-    """Write every tensor of a result as little-endian float64, in tree order; returns their shapes."""
+    """Write every tensor of a result as little-endian float64, in tree order, dense; returns their shapes."""
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -131,6 +131,8 @@ def save(result: Any, path: Path) -> list[list[int]]:
         for leaf in tree_leaves(result):
             if isinstance(leaf, int | float | complex | torch.Tensor):
                 tensor = torch.as_tensor(leaf).detach()
+                if tensor.layout != torch.strided:
+                    tensor = tensor.to_dense()
                 if tensor.is_complex():
                     tensor = torch.view_as_real(tensor.resolve_conj())
                 shapes.append(list(tensor.shape))

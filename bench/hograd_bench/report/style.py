@@ -259,13 +259,22 @@ def named_ticks(axes: Axes, places: Sequence[float], names: Sequence[str]) -> No
     axes.xaxis.set_minor_locator(NullLocator())
 
 
+_BEFORE_NAMES, _NAMES_SIZE, _LETTER = 7, 8.5, 0.6
+"""Of names at the ends of lines: points before them, their size, and the width of a letter in sizes, of a wide font."""
+
+
 def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     """(Name, y, look): names at the right of the axes at the height of y, moved apart where they would overlap.
 
-    Call it last, when the limits are final.
+    The axes give way where a name is longer than what is right of them. Call it last, when the limits are final.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
+    ends = list(ends)
+    letters = max((len(text.clean(name, 26)) + 2 for name, _, _ in ends), default=0)
+    box = axes.get_position()
+    right = min(box.x1, 1 - (_BEFORE_NAMES + _LETTER * _NAMES_SIZE * letters) / (72 * figure.get_figwidth()))
+    axes.set_position((box.x0, box.y0, right - box.x0, box.height))
     _ = (axes.get_xlim(), axes.get_ylim())  # settles limits that are due to be computed
     gap = 11.5 * figure.dpi / 72 / axes.get_window_extent().height
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -275,8 +284,9 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     )
     for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
-            f"{look.sign} {text.clean(name, 26)}", (1, at), xycoords="axes fraction", xytext=(7, 0),
-            textcoords="offset points", color=look.colour, fontsize=8.5, va="center", annotation_clip=False, gid=END,
+            f"{look.sign} {text.clean(name, 26)}", (1, at), xycoords="axes fraction", xytext=(_BEFORE_NAMES, 0),
+            textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center", annotation_clip=False,
+            gid=END,
         )  # fmt: skip
 
 

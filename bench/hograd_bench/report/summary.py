@@ -36,11 +36,19 @@ class Summary:
 
     @property
     def decided(self) -> tuple[list[claims.Verdict], str]:
-        """The verdicts that the data decide, and a line on all others and what measures them, "" for none."""
+        """The verdicts that the data decide, and lines on all others and what measures them, "" for none."""
         decided = [v for v in self.verdicts if v.outcome != claims.INSUFFICIENT]
-        waiting = len(self.verdicts) - len(decided)
-        line = f"{waiting} of {len(self.verdicts)} claims wait for cells that were not measured: `hograd claims --run`."
-        return decided, line if waiting else ""
+        waiting = sum(not v.cells for v in self.verdicts if v.outcome == claims.INSUFFICIENT)
+        count, unclear = len(self.verdicts), len(self.verdicts) - len(decided) - waiting
+        said = []
+        if waiting:
+            said.append(f"{waiting} of {count} claims wait for cells that were not measured: `hograd claims --run`.")
+        if unclear:
+            said.append(
+                f"{unclear} of {count} claims were measured at too few sizes, or with too much noise, to be decided: "
+                "`hograd claims --explain` says which, `hograd claims --run` measures what is missing."
+            )
+        return decided, "\n".join(said)
 
 
 def summarise(data: ReportData, verdicts: Sequence[claims.Verdict], earlier: Sequence[claims.Verdict]) -> Summary:

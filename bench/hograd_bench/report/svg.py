@@ -66,7 +66,8 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     root.attrib.pop("version", None)
     # A phone shows the axes at full width, and of what is right of them what a tick may need.
     axes = max((one.get_position().x1 for one in figure.axes), default=1.0)
-    root.set("style", f"max-width:{float(width) * 4 / 3:.0f}px;--wide:{100 / min(1.0, axes + 0.05):.0f}%")
+    size = round(float(width) * 4 / 3)
+    root.set("style", f"max-width:{size}px;--size:{size}px;--wide:{100 / min(1.0, axes + 0.05):.0f}%")
     # Links within an image with a role of its own would be nested controls: the words stand beside it instead.
     root.set("aria-hidden", "true")
     words = ET.Element("p", {"class": "hide"})

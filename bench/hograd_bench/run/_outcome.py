@@ -71,7 +71,7 @@ class Outcome:
         said = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
         lines = [
             f"{self.finished} cell{'s' * (self.finished != 1)} in {self.seconds:.0f} s: "
-            f"{said or 'nothing was left to do'}",
+            f"{said or ('none was finished' if self.interrupted else 'nothing was left to do')}",
             *(f"  {count} × {visible(reason)}" for reason, count in self.reasons.most_common(8)),
             f"rows: {self.path / 'rows.jsonl'}",
         ]

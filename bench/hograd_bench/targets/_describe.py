@@ -8,6 +8,7 @@ import re
 import time
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from hograd_bench.targets._request import Request
 from hograd_core.arguments import as_bytes
 from hograd_core.auto import choose, identity
 
+_FRAMES = 40
+_OURS = (Path(hograd_core.__file__).parent, Path(__file__).parents[1])
 _LAW_SIZES = 6
 """Enough for a law of degree 3 with a size held out, or of degree 2 with one that lies below its range."""
 _FAR = 8
@@ -37,24 +40,41 @@ def describe(given: Mapping[str, Any] | Target, memory: str | int = "free", seco
         seconds: after which nothing more is looked for.
 
     Returns:
-        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, in which case nothing else
-        is there; ``numel``, ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or
-        "module", whether it is made by a call (``called``) and whether f takes more than x (``has_args``);
-        ``parameter`` and ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be
-        had); ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
+        JSON-ready. ``error``: why it cannot be differentiated at all, with ``traceback``, the way to where
+        somebody else's code raised ("" where none did), in which case nothing else is there; ``numel``,
+        ``shape``, ``leaves``, ``dtype``, ``device`` of x; ``form``, "f", "pair", "example" or "module", whether
+        it is made by a call (``called``) and whether f takes more than x (``has_args``); ``parameter`` and
+        ``n``, its size, and ``law_sizes``; ``gradient_seconds``, ``hvp_seconds`` (None: not to be had);
+        ``memory`` in bytes; ``operators`` with their methods; ``function``, its identity; ``signs``, what a
         reader should know.
     """
     request = given.request if isinstance(given, Target) else Request.from_json(given)
     try:
         return _described(given if isinstance(given, Target) else load(request), memory, time.monotonic() + seconds)
     except Exception as error:  # whatever somebody else's code raises
-        told = str(error) if isinstance(error, TargetError) else _told(request, error)
-        return {"error": told, "traceback": traceback.format_exc(limit=-8)}
+        if isinstance(error, TargetError):
+            return {"error": str(error), "traceback": ""}
+        return {"error": _told(request, error), "traceback": _theirs(error)}
+
+
+def _theirs(error: Exception) -> str:
+    """The traceback without what hograd does on the way to the code that was given, or within it."""
+    told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+    told.__cause__ = told.__context__ = None
+    theirs = [
+        frame
+        for frame in told.stack
+        if not frame.filename.startswith("<frozen") and not any(Path(frame.filename).is_relative_to(o) for o in _OURS)
+    ]
+    told.stack = traceback.StackSummary.from_list(theirs)
+    return "".join(told.format()) if theirs else ""
 
 
 def _told(request: Request, error: Exception) -> str:
     said = str(error).strip().splitlines()
     remedy = next((f"; {remedy}" for pattern, remedy in _REMEDIES if re.search(pattern, str(error))), "")
+    if not remedy and request.shape is not None:
+        remedy = f"; x was a tensor of shape {request.shape}: is that --shape what it expects?"
     what = said[0].rstrip(".") if said else "no message"
     return f"{request.target} cannot be differentiated: {type(error).__name__}: {what}{remedy}"
 
@@ -81,6 +101,10 @@ _REMEDIES = (
 def _described(target: Target, memory: str | int, deadline: float) -> dict[str, Any]:
     n = target.size
     made = target.at(n)
+    try:
+        budget = as_bytes(memory, made.x.device)
+    except ValueError as error:
+        raise TargetError(str(error)) from None
     hograd_core.gradient(made.f, made.x)  # f must at least have one; an error of f is f's own
     gradient = fastest(lambda: hograd_core.gradient.unguarded(made.f, made.x), _SECONDS, least=2)
     return {
@@ -88,7 +112,7 @@ def _described(target: Target, memory: str | int, deadline: float) -> dict[str, 
         "dtype": str(made.x.dtype).removeprefix("torch."), "device": made.x.device.type, "form": made.form,
         "has_args": made.has_args, "called": callable(target.named) and made.form != "f",
         "parameter": target.parameter, "n": n, "law_sizes": _law_sizes(target, n), "gradient_seconds": gradient,
-        "hvp_seconds": _seconds_of_hvp(made), "memory": as_bytes(memory, made.x.device), "torch": torch.__version__,
+        "hvp_seconds": _seconds_of_hvp(made), "memory": budget, "torch": torch.__version__,
         "function": identity(made.f if made.extras else made.owner), "threads": 1,
         "operators": {o.name: _operator(o) for o in hograd_core.operators().values()},
         "signs": [sign.to_json() for sign in _signs.signs(made, deadline)],

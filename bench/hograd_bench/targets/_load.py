@@ -124,6 +124,11 @@ class Target:
         """
         _seed()
         request = self.request
+        if request.device.startswith("cuda") and not torch.cuda.is_available():
+            raise TargetError(
+                f"device: got {request.device!r}, but torch {torch.__version__} finds no GPU here; leave it out for "
+                "the CPU, or install a torch that is built for the GPU"
+            )
         if request.shape is not None:
             dtype = getattr(torch, request.dtype or "float32")
             shape = (n, *request.shape[1:]) if request.shape else ()

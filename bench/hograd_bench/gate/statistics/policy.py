@@ -36,7 +36,8 @@ class Policy:
             slower.
         interval_rate: error rate of the interval shown for a cell.
         max_pairs: process pairs at most.
-        max_seconds: wall time of a whole run at most; exact metrics come first, time gets what is left.
+        max_seconds: wall time of a whole run; exact metrics come first and are finished, time gets what is left, or a
+            quarter.
     """
 
     matters: float = 0.02

@@ -136,7 +136,7 @@ def _panel(
     anchor: str, name: str,
 ) -> str:  # fmt: skip
     look = ordinal(list(_PANELS).index(metric))
-    figure, axes = style.canvas(5.4, 3.0, right=0.97)
+    figure, axes = style.canvas(4.4, 2.6, left=0.16, right=0.97)
     last = told["place"] == told["place"].max()
     line = told.sort_values("place").assign(anchor=np.where(last, anchor, ""))
     style.line(axes, line, "place", metric, look, drawstyle="steps-post" if metric in _EXACT else "default")

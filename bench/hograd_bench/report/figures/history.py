@@ -34,6 +34,9 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         moments = [text.minute(r) for r in recorded]
         # To the day, where that tells them apart.
         days = [m[:10] if len({n[:10] for n in moments}) == len(moments) else m.replace(" ", "\n") for m in moments]
+        commits = [history.fact(data.environments.get((str(machine), r), {}), "source", "commit")[:7] for r in runs]
+        if len({*commits, "unknown"}) > len(runs):  # a commit each
+            days = commits
         panels: list[str] = []
         for metric, label in _PANELS:
             if metric in part and (part[metric] > 0).any():

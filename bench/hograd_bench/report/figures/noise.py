@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +20,8 @@ from hograd_bench.report.palette import ordinal
 ORDER = 95
 TITLE = "How sure are the times?"
 ABOUT = (
-    "The rounds that each time was taken from, as densities: above the line this run's, below it the run before's, "
-    "where there was one. The mark is the fastest round, which figures and tables speak of: what disturbs a call "
+    "The rounds that each time was taken from, as densities: above the line the run before's, where there was one, "
+    "below it this run's. The mark is the fastest round, which figures and tables speak of: what disturbs a call "
     "only ever adds to it. Changes are of medians; those within both interquartile ranges are noise."
 )
 _LEAST = 5
@@ -104,7 +105,9 @@ def _violins(data: ReportData, here: pd.DataFrame, table: pd.DataFrame, name: st
                       textcoords="offset points", fontsize=8, va="center")  # fmt: skip
         said.append(f"{method}: {units.seconds(here['seconds_min'].iloc[place])}, {spread}{change}")
     style.name_rows(axes, names, {method: data.palette[method] for method in names})
-    style.ticks(axes, "x", lambda v: units.seconds(10.0**v), base=None)
+    low, high = axes.get_xlim()
+    at = style.log_ticks(10.0**low, 10.0**high)
+    style.named_ticks(axes, [math.log10(seconds) for seconds in at], [units.seconds(seconds) for seconds in at])
     axes.set_xlabel("seconds a call, logarithmic; at the right the spread, and the change of the median")
     if len(present) > 1:
         style.key(axes, looks)
