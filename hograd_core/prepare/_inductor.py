@@ -123,6 +123,8 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     wrapper = device == "cpu"
     # A template of ours takes no epilogues: fused into it they would be lost.
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
+    # Its channels last are not what oneDNN makes of a convolution in groups: such code fails when it runs.
+    settings["layout_optimization"] = not wrapper
     if wrapper and config.cpp.vec_isa_ok is None:
         # What the CPU says of itself is believed: in each process inductor would load a library for each of its sets of
         # instructions in a process of its own, for half a second. Code that cannot be built or loaded is not used.
