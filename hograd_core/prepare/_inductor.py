@@ -114,6 +114,41 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
         return make_fx(module, decomposition_table=simpler)(*inputs)
 
 
+@functools.cache
+def _plain_vectors() -> list[Any]:
+    """AVX-512 or AVX2 alone, where the CPU says that it has them; empty: inductor's own list."""
+    from torch._inductor import cpu_vec_isa
+
+    able = cpu_vec_isa.x86_isa_checker()
+    kinds = [
+        kind
+        for kind in (getattr(cpu_vec_isa, name, None) for name in ("VecAVX512", "VecAVX2"))
+        if kind is not None and str(kind()) in able
+    ]
+    # True: what the CPU says is believed.
+    return [type(k.__name__, (k,), {"__bool__": lambda _: True, "__hash__": k.__hash__})() for k in kinds]
+
+
+@contextmanager
+def _with_plain_vectors() -> Iterator[None]:
+    """Have inductor look for no further sets of instructions, within.
+
+    For each that the CPU has it builds a library, once a machine, and loads that in a process of its own, once a
+    process: 2 s, and 0.5 s, for types that our kernels have not. Code that cannot be built or loaded is not used.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    found = _plain_vectors() if config.cpp.vec_isa_ok is None else []
+    here: Any = cpu_vec_isa
+    before = here.valid_vec_isa_list
+    if found:
+        here.valid_vec_isa_list = lambda: found
+    try:
+        yield
+    finally:
+        here.valid_vec_isa_list = before
+
+
 def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
     """Inductor's code for a graph: on the CPU with small values on the stack, or without where that fails."""
     from torch._guards import TracingContext, tracing
@@ -125,17 +160,16 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
     # Its channels last are not what oneDNN makes of a convolution in groups: such code fails when it runs.
     settings["layout_optimization"] = not wrapper
-    if wrapper and config.cpp.vec_isa_ok is None:
-        # What the CPU says of itself is believed: in each process inductor would load a library for each of its sets of
-        # instructions in a process of its own, for half a second. Code that cannot be built or loaded is not used.
-        settings["cpp.vec_isa_ok"] = True
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
     for where in (values_on_the_stack, nullcontext) if small else (nullcontext,):
         own = duplicate(module)
         mode = propagate(own, inputs)
         fakes = [value(node) for node in placeholders(own.graph)]
         try:
-            with alone(), config.patch(settings), where(), tracing(TracingContext(mode)), torch.no_grad():
+            with (
+                alone(), config.patch(settings), _with_plain_vectors(), where(), tracing(TracingContext(mode)),
+                torch.no_grad(),
+            ):  # fmt: skip
                 return compile_fx_inner(own, fakes, cpp_wrapper=wrapper)
         except Exception:
             if where is nullcontext:
