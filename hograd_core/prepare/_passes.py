@@ -25,6 +25,7 @@ _UNWRITTEN = ("empty", "new_empty", "empty_like", "new_empty_strided", "empty_st
 def clean(module: GraphModule) -> GraphModule:
     """Apply all rules until none changes anything; in place."""
     graph = module.graph
+    graph.eliminate_dead_code()  # zeros of forward mode leave operations on no device, some of them of bare numbers
     _views.views_for_copies(graph)
     while True:
         before = len(graph.nodes), _targets(graph)

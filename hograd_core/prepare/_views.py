@@ -47,6 +47,8 @@ def _alias(node: Node) -> None:
 def _same(node: Node) -> bool:
     """Drop what gives back its argument; whether it did."""
     source: Any = node.args[0]
+    if not isinstance(source, Node):  # a bare number
+        return False
     if layout(value(source)) != layout(value(node)):
         return False
     if is_call(node, aten.as_strided.default) and value(node).storage_offset() != value(source).storage_offset():

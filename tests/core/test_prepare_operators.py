@@ -70,6 +70,19 @@ def test_operators_are_the_eager_ones(operator: Any, how: dict[str, Any], taken:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("operator", "method"), [(h.hessian_diagonal, "forward_over_forward"), (h.hessian, "vmap_hvp")]
+)
+def test_bare_numbers_in_a_trace_of_forward_mode(operator: Any, method: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return 3 * torch.exp(-0.5 * ((x - 1) / 2).pow(2)).sum() - x.std()
+
+    x = normal(6, seed=3)
+    p = prepare(operator, f, x, method=method, preparation="graph")
+    assert p.preparation == "graph", p.explain()
+    assert torch.allclose(p(x), operator(f, x), rtol=1e-10)
+
+
 def test_eigenvalues_of_a_prepared_hessian() -> None:
     f = bowl()
     expected = h.hessian_extreme_eigenvalues(f, X, method="dense")
