@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import datetime
 import functools
+import math
 import os
 import re
 import subprocess
@@ -306,15 +307,25 @@ def line(name: str, least: Mapping[str, int | None]) -> tuple[str, ...]:
         able = [(side, ns) for side, ns in least.items() if ns is not None and of(side)]
         return min(able, key=lambda found: found[1], default=None)
 
-    def ours(kind: str) -> str:
-        found = quickest(lambda side: not is_peer(side) and kind in re.split(r"[/ :]", side))
-        return f"{found[1] / 1e3:,.4g}" if found else "–"
+    def prepared(kind: str) -> tuple[str, int] | None:
+        return quickest(lambda side: not is_peer(side) and kind == _kind(side))
+
+    def micro(found: tuple[str, int] | None) -> str:
+        return "–" if found is None else f"{found[1] / 1e3:,.{1 if found[1] < 1e5 else 0}f}"
 
     mine, peer = quickest(lambda side: not is_peer(side)), quickest(is_peer)
+    ratio = mine[1] / peer[1] if mine and peer else math.nan
     return (
-        name, *(ours(kind) for kind in ("compiled", "graph", "eager")), shown(peer[0]) if peer else "none",
-        f"{peer[1] / 1e3:,.4g}" if peer else "–", f"{mine[1] / peer[1]:.2f}" if mine and peer else "–",
+        name, *map(micro, map(prepared, ("compiled", "graph", "eager"))), shown(peer[0]) if peer else "none",
+        micro(peer), "–" if math.isnan(ratio) else f"{ratio:.{2 if ratio >= 0.1 else 3}f}",
     )  # fmt: skip
+
+
+def _kind(side: str) -> str:
+    """How a side of hograd's is prepared."""
+    if side.startswith(("within", "extremes")):
+        return "compiled"
+    return side.rpartition("/")[2] if "/" in side else side.partition(":")[0].split()[1]
 
 
 def conditions(threads: int) -> str:

@@ -11,6 +11,7 @@ def test_each_contest_has_sides_of_hograd_first_and_something_to_hold_them_again
     theirs = [contests.is_peer(side) for side in sides]
     assert theirs == sorted(theirs)
     assert {False, True} == set(theirs), name
+    assert all(contests._kind(side) in ("compiled", "graph", "eager") for side in sides if not contests.is_peer(side))
 
 
 def test_the_line_of_a_contest_is_of_the_quickest_sides_that_were_right() -> None:
@@ -19,6 +20,6 @@ def test_the_line_of_a_contest_is_of_the_quickest_sides_that_were_right() -> Non
         cell.format("double_backward", "compiled"): 4_000, cell.format("double_backward", "graph"): 70_000,
         cell.format("jax", "eager"): 10_000, cell.format("jax_vjp_of_grad", "eager"): 8_000,
     }  # fmt: skip
-    assert contests.line("c", least) == ("c", "4", "70", "–", "jax_vjp_of_grad eager", "8", "0.50")
-    assert contests.line("c", {**least, cell.format("double_backward", "compiled"): None})[1:3] == ("–", "70")
+    assert contests.line("c", least) == ("c", "4.0", "70.0", "–", "jax_vjp_of_grad eager", "8.0", "0.50")
+    assert contests.line("c", {**least, cell.format("double_backward", "compiled"): None})[1:3] == ("–", "70.0")
     assert contests.line("c", dict.fromkeys(least, None)) == ("c", "–", "–", "–", "none", "–", "–")
