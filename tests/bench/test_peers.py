@@ -80,7 +80,8 @@ def measured(known):
 
 def test_the_packages_that_the_project_names_are_there():
     assert {p.distribution for p in peers.peers().values()} >= {
-        "curvlinops-for-pytorch", "backpack-for-pytorch", "hessian-eigenthings", "pytorch-minimize", "jax",
+        "curvlinops-for-pytorch", "backpack-for-pytorch", "hessian-eigenthings", "pounce-solver", "pytorch-minimize",
+        "jax",
     }  # fmt: skip
     assert {"jax", "jax_jet"} <= {m.name for m in peers.peers()["jax"].methods}
 
@@ -89,7 +90,7 @@ def test_the_packages_that_the_project_names_are_there():
 def test_no_peer_is_imported_by_looking_at_its_file():
     code = "import sys; from hograd_bench.peers import peers; peers(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"curvlinops", "backpack", "hessian_eigenthings", "torchmin", "jax"} & set(done.stdout.split())
+    assert not {"curvlinops", "backpack", "hessian_eigenthings", "pounce", "torchmin", "jax"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", peers.peers())
