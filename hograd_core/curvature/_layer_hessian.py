@@ -28,12 +28,19 @@ from hograd_core.hazards import _graph
 
 def layer_diagonal(f: ScalarFunction, x: Tensor) -> tuple[Tensor, list[int]]:
     """The diagonal, (n,), and the elements of x that products with the whole Hessian were made for."""
-    n = x.numel()
     point = leaf(x)
     with aside():
         tape = Tape(point)
-    with tape:
-        value = f(point)
+    try:
+        with tape:
+            value = f(point)
+        return _from_tape(tape, value, point, x)
+    finally:
+        tape.close()
+
+
+def _from_tape(tape: Tape, value: Tensor, point: Tensor, x: Tensor) -> tuple[Tensor, list[int]]:
+    n = x.numel()
     with aside():
         root = tape.value(value)
     if root is None and not tape.lost:

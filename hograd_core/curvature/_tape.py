@@ -103,6 +103,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._held: dict[int | None, list[Value]] = {}
         self.first = self._assigned(point)
 
+    def close(self) -> None:
+        """Part steps and values, which refer to one another, so that tensors go with the last that uses them."""
+        for step in self.steps:
+            step.taken.clear()
+            step.given.clear()
+
     def value(self, tensor: Tensor) -> Value | None:
         """What a tensor is; None: it does not depend on x."""
         if not tensor.requires_grad:

@@ -17,7 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_two_commands_find_the_law_and_foretell(tmp_path: Path) -> None:
     section = README.read_text(encoding="utf-8").split("### Its law", 1)[1].split("\n## ", 1)[0]
     source, commands, said = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
-    (tmp_path / "ring.py").write_text(source, encoding="utf-8")
+    (tmp_path / "springs.py").write_text(source, encoding="utf-8")
     for command in commands.splitlines():
         arguments = [sys.executable, "-m", "hograd_bench", *shlex.split(command)[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
