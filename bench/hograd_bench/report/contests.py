@@ -231,8 +231,8 @@ _HOW = """\
 - *peak* is the most bytes that a call holds at once, its result included, by PyTorch's allocator events; *XLA peak* is
   XLA's buffer assignment (temporaries and outputs). They do not count the same things, and no ratio between them is
   given.
-- hograd's rows are its exact methods, as they are and, where they can be, compiled ([prepare.md](prepare.md)); then
-  *compile* is the first preparation. All packages run with their defaults but for what a note says; what a package
+- hograd's rows are its exact methods as they are and, where the run has them, compiled: then *compile* is the first
+  preparation. [prepare.md](prepare.md) has contests of compiled kernels that took turns. All packages run with their defaults but for what a note says; what a package
   caches between calls it may keep."""
 
 
