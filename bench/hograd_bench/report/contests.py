@@ -232,8 +232,8 @@ _HOW = """\
   XLA's buffer assignment (temporaries and outputs). They do not count the same things, and no ratio between them is
   given.
 - hograd's rows are its exact methods as they are and, where the run has them, compiled: then *compile* is the first
-  preparation. [prepare.md](prepare.md) has contests of compiled kernels that took turns. All packages run with their defaults but for what a note says; what a package
-  caches between calls it may keep."""
+  preparation. [prepare.md](prepare.md) has contests of compiled kernels that took turns. All packages run with their
+  defaults but for what a note says; what a package caches between calls it may keep."""
 
 
 def _measured(environment: Mapping[str, Any]) -> list[str]:
