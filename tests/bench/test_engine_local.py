@@ -210,6 +210,14 @@ def test_a_figure_of_a_process_of_its_own_is_in_the_cells_row(run: store.Run) ->
     assert all(task.alone and task.host.variables["MKL_DISABLE_FAST_MM"] == "1" for task in apart)
 
 
+def test_within_tests_of_several_processes_cells_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
+    cell = Cell("gradient", "autograd", "rosenbrock", 4, 1)
+    (row,) = (event.row for event in Local().run([Task(cell, ("time",), Host())]) if event.row is not None)
+    assert row["metrics"]["seconds_min"] > 0
+
+
 def test_a_batch_is_json(host: Host) -> None:
     from hograd_bench.engine import child
 

@@ -143,6 +143,9 @@ def main() -> None:
     """Read a batch from the file named, and talk through the pipes."""
     die_with_parent()
     os.register_at_fork(after_in_child=_end_copy)
+    # Of tests that asked for this: their options are not the sweep's, and under xdist pytest-benchmark times nothing.
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]
     # What libraries print must not mix with the messages, and pytest puts its own in the place of stdin.
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

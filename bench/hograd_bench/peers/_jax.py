@@ -21,21 +21,17 @@ from torch import Tensor, nn
 from hograd_bench.peers._contract import Prepared, Task
 from hograd_bench.problems._networks import AttentionBlock, MeanOverPixels, MeanOverTokens
 
-VARIABLES: Mapping[str, str] = {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "1",
-}
-
 
 @functools.cache
 def set_up(threads: int = 1) -> None:
-    """Before the first import: its variables, and as many CPUs as threads, since XLA's pool takes all it may use."""
-    variables = {**VARIABLES, "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
+    """Best before the first import: its variables, and as many CPUs as threads, since XLA's pool takes all it may use."""
+    variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
     os.environ |= {name: os.environ.get(name, value) for name, value in variables.items()}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     import jax
 
+    jax.config.update("jax_enable_x64", True)  # by variable it is heard at the first import alone
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
