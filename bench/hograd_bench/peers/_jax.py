@@ -24,7 +24,7 @@ from hograd_bench.problems._networks import AttentionBlock, MeanOverPixels, Mean
 
 @functools.cache
 def set_up(threads: int = 1) -> None:
-    """Best before the first import: its variables, and as many CPUs as threads, since XLA's pool takes all it may use."""
+    """Best before the first import: its variables, and as many CPUs as threads: XLA's pool takes all it may use."""
     variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
     os.environ |= {name: os.environ.get(name, value) for name, value in variables.items()}
     if hasattr(os, "sched_setaffinity"):
