@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from hograd_bench import system_info
+from hograd_bench import system_info, torch_state
 from hograd_bench.cells import DTYPES
 
 _SECONDS = 0.08  # for one ceiling; the best repetition counts
@@ -42,7 +41,7 @@ def measure(threads: Sequence[int] | None = None, dtypes: Sequence[str] = DTYPES
     counts = sorted({1, torch.get_num_threads()} if threads is None else set(threads))
     found: dict[str, Any] = {"cpu": {}}
     for count in counts:
-        with _threads(count):
+        with torch_state.threads(count):
             found["cpu"][str(count)] = _ceiling("cpu", dtypes)
     if torch.cuda.is_available():
         found["cuda"] = {"1": _ceiling("cuda", dtypes)}
@@ -121,13 +120,3 @@ def _timed(call: Callable[[], object], device: str) -> float:
         before = time.perf_counter()
         call()
         return max(time.perf_counter() - before, 1e-9)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

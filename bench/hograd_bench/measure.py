@@ -14,7 +14,6 @@ import torch
 from hograd_bench import called, metrics, problems, schema, torch_state
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Missing, Readings, Subject, accuracy
-from hograd_bench.metrics._calls import threads as threads
 from hograd_bench.metrics.time import Timer
 from hograd_bench.own_files import describe
 from hograd_core import UnsupportedError
@@ -70,7 +69,11 @@ def measure(
     taken = Readings()
     subject: Subject | None = None
     status, reason = "ok", ""
-    with warnings.catch_warnings(record=True) as caught, threads(cell.threads), torch_state.kept() as changed:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        torch_state.threads(cell.threads),
+        torch_state.kept() as changed,
+    ):
         warnings.simplefilter("always")
         try:
             subject = Subject(cell)

@@ -106,6 +106,17 @@ def noted() -> Iterator[list[str]]:
         changed += _different(_OF_TORCH, before)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Pin torch's intra-op threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _different(settings: tuple[_Setting, ...], before: list[Any]) -> list[str]:
     now = [setting.read() for setting in settings]
     each = zip(settings, before, now, strict=True)

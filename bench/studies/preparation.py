@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from studies._document import table, written_into
-from studies.contests import LOSSES, VECTORS, conditions
+from studies.contests._contests import LOSSES, VECTORS
+from studies.contests._table import conditions
 
 PRODUCT = "derivative_vector_product/double_backward/{}/{}/float32/cpu/t1/{}"
 CELLS = {

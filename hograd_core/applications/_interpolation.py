@@ -19,7 +19,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from hograd_core.applications._partials import Field, coefficients_along, values
+from hograd_core.applications._partials import Field, rows_of
 from hograd_core.applications._polarisation import Direction, Expansion, Index, expand
 
 
@@ -103,15 +103,9 @@ def interpolated_rows(
     u: Field, points: Tensor, indices: Sequence[Index], recorded: bool = True, *, chunk_size: int | None = None
 ) -> Tensor:  # fmt: skip
     """The derivatives at every point, (len(indices), N): a kernel like those in ``_partials``."""
-    expansions = fewest(tuple(indices), points.shape[1])
-    coefficients = coefficients_along(u, points, expansions, chunk_size)
-    plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)
-    rows = []
-    for expansion in expansions:
-        if expansion is None:
-            rows.append(plain)
-            continue
-        # Of its own directions alone: what is not finite along others is no part of it.
-        along = torch.stack([coefficients[direction][expansion.order] for direction, _ in expansion.terms])
-        rows.append(torch.tensor([w for _, w in expansion.terms], dtype=along.dtype, device=along.device) @ along)
-    return torch.stack(rows)
+    return rows_of(u, points, fewest(tuple(indices), points.shape[1]), chunk_size, _summed)
+
+
+def _summed(weights: Sequence[float], rows: Sequence[Tensor]) -> Tensor:
+    along = torch.stack(list(rows))
+    return torch.tensor(weights, dtype=along.dtype, device=along.device) @ along

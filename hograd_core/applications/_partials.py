@@ -168,7 +168,23 @@ def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> li
     return [torch.stack(column) for column in zip(*each, strict=True)]
 
 
-def coefficients_along(
+def rows_of(
+    u: Field, points: Tensor, expansions: Sequence[Expansion | None], chunk_size: int | None,
+    total: Callable[[Sequence[float], Sequence[Tensor]], Tensor],
+) -> Tensor:  # fmt: skip
+    """What expansions come to, None to u itself, (len(expansions), N); ``total`` adds terms with their weights.
+
+    Each is made of its own directions alone: what is not finite along others is no part of it.
+    """
+    coefficients = _coefficients_along(u, points, expansions, chunk_size)
+    plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)
+    return torch.stack([
+        plain if e is None else total([w for _, w in e.terms], [coefficients[d][e.order] for d, _ in e.terms])
+        for e in expansions
+    ])  # fmt: skip
+
+
+def _coefficients_along(
     u: Field, points: Tensor, expansions: Sequence[Expansion | None], chunk_size: int | None
 ) -> dict[Direction, list[Tensor]]:  # fmt: skip
     """The series that expansions need, each direction propagated once, to the highest order it is needed for."""
@@ -193,18 +209,14 @@ def taylor(
     """Truncated power series along the directions of the polarisation identity; one pass for each order needed."""
     dimension = points.shape[1]
     expansions = [expand(index, dimension) if index else None for index in indices]
-    coefficients = coefficients_along(u, points, expansions, chunk_size)
-    plain = next(iter(coefficients.values()))[0] if coefficients else values(u, points)
-    rows = []
-    for expansion in expansions:
-        if expansion is None:
-            rows.append(plain)
-            continue
-        total = torch.zeros_like(plain)
-        for direction, weight in expansion.terms:
-            total = torch.add(total, coefficients[direction][expansion.order], alpha=weight)
-        rows.append(total)
-    return torch.stack(rows)
+    return rows_of(u, points, expansions, chunk_size, _added_up)
+
+
+def _added_up(weights: Sequence[float], rows: Sequence[Tensor]) -> Tensor:
+    total = torch.zeros_like(rows[0])
+    for weight, row in zip(weights, rows, strict=True):
+        total = torch.add(total, row, alpha=weight)
+    return total
 
 
 def checked_generator(probes: Any, seed: Any, generator: Any) -> torch.Generator:

@@ -134,7 +134,8 @@ def _weight(loss: Any, batch: int) -> float:
 
 
 @truth(fisher_matrix)
-def _fisher(module: nn.Module, loss: Any, inputs: Any, targets: Tensor) -> Tensor:
+def true_fisher(module: nn.Module, loss: Any, inputs: Any, targets: Tensor) -> Tensor:
+    """The (P, P) Fisher matrix, for the truths of solves with it too."""
     rows = _scores(module, loss, inputs, targets)
     return rows.T @ rows
 
@@ -151,12 +152,6 @@ def _fisher_product(module: nn.Module, loss: Any, inputs: Any, targets: Tensor, 
     # J v may cancel where the rows and v are long; the terms are what rounding acts on.
     scale = float((rows.abs().T @ (rows.abs() @ v.abs())).max())
     return Truth(value, scale or None)
-
-
-def true_fisher(module: nn.Module, loss: Any, inputs: Any, targets: Tensor) -> Tensor:
-    """The (P, P) Fisher matrix, for the truths of solves with it."""
-    rows = _scores(module, loss, inputs, targets)
-    return rows.T @ rows
 
 
 def true_gradient(module: nn.Module, loss: Any, inputs: Any, targets: Tensor) -> Tensor:

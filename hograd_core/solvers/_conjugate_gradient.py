@@ -127,14 +127,14 @@ def conjugate_gradient(
     size = float(b.abs().max())
     if not math.isfinite(size):
         raise FloatingPointError("b: holds a value that is not finite")
-    if size and not 0 < _norm(b) ** 2 < math.inf:
+    if size and not 0 < norm_of(b) ** 2 < math.inf:
         raise FloatingPointError(
             f"b: its squared norm over- or underflows in {b.dtype}, with a largest entry of {size:.3g}; scale b"
         )
 
     p = torch.zeros_like(b)
     r = b.clone()
-    norm = _norm(b)
+    norm = norm_of(b)
     goal = max(relative * norm, absolute)
     residuals = [norm]
     if norm <= goal or norm == 0.0:
@@ -157,8 +157,8 @@ def conjugate_gradient(
         if not math.isfinite(curvature):
             what = "its product is not finite" if not bool(ad.isfinite().all()) else f"d^T A d overflows in {d.dtype}"
             raise FloatingPointError(f"operator: {what} in iteration {iteration + 1}")
-        length = _norm(d)
-        largest = max(largest, _norm(ad) / length)
+        length = norm_of(d)
+        largest = max(largest, norm_of(ad) / length)
         if curvature <= eps * largest * length * length:
             tau = 0.0
             if radius is not None:
@@ -181,7 +181,7 @@ def conjugate_gradient(
         decrease += 0.5 * alpha * rz
         p.add_(d, alpha=alpha)
         r.sub_(ad, alpha=alpha)
-        residuals.append(_norm(r))
+        residuals.append(norm_of(r))
         if residuals[-1] <= goal:
             return result(CONVERGED, iteration + 1, iteration + 1)
         z = r if preconditioner is None else preconditioner(r)
@@ -209,7 +209,8 @@ def _preconditioned(preconditioner: Callable[[Tensor], Any]) -> Preconditioner:
     return checked
 
 
-def _norm(v: Tensor) -> float:
+def norm_of(v: Tensor) -> float:
+    """Its Euclidean length."""
     return float(torch.linalg.vector_norm(v))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hograd_core.solvers._conjugate_gradient import norm_of
+
 
 def solve_diagonal(eigenvalues: Tensor, g: Tensor, regularisation: float) -> tuple[Tensor, float]:
     """Minimise gᵀy + Σ h_i y_i²/2 + (M/6) ‖y‖³, the cubic model in the eigenbasis of H.
@@ -29,7 +31,7 @@ def solve_diagonal(eigenvalues: Tensor, g: Tensor, regularisation: float) -> tup
     m, eps = regularisation, torch.finfo(torch.float64).eps
     shift = max(0.0, -float(eigenvalues[0]))
     gaps = eigenvalues + shift
-    size = _norm(g)
+    size = norm_of(g)
     if size == 0 and shift == 0:
         return torch.zeros_like(g), 0.0
     # eps² of g is below all rounding, and what it would be divided by may underflow.
@@ -46,11 +48,11 @@ def solve_diagonal(eigenvalues: Tensor, g: Tensor, regularisation: float) -> tup
             return y, shift
     # ‖y‖ (h_1 + λ) <= ‖g‖ bounds μ from above; |g_i| / (gap_i + μ) <= ‖y‖ = 2λ/M at gap 0 from below.
     high = math.sqrt(m * size / 2)
-    low = m * _norm(g[gaps == 0]) / (2 * (shift + high))
+    low = m * norm_of(g[gaps == 0]) / (2 * (shift + high))
     mu = high
     for _ in range(400):
         y = at(mu)
-        norm, multiplier = _norm(y), shift + mu
+        norm, multiplier = norm_of(y), shift + mu
         low, high = (mu, high) if norm * m > 2 * multiplier else (low, mu)
         slope = float((y * y) @ (1 / (gaps + mu))) / norm**3 + m / (2 * multiplier**2)
         newton = mu - (1 / norm - m / (2 * multiplier)) / slope
@@ -91,8 +93,8 @@ def minimise_over_subspaces(
     Returns:
         s, H s and λ.
     """
-    basis, images = [start / _norm(start)], []
-    size = _norm(g)
+    basis, images = [start / norm_of(start)], []
+    size = norm_of(g)
     checked = 0
     while True:
         images.append(product(basis[-1]))
@@ -104,8 +106,8 @@ def minimise_over_subspaces(
         s, hs = q.T @ y, hq.T @ y
         r = hs + multiplier * s + g
         # H's own rounding; below it no direction has a meaning.
-        noise = 4 * eps * float(values.abs().max()) * max(_norm(s), 1.0 if size == 0 else 0.0)
-        following = _orthogonal(r, q) if _norm(r) > max(tolerance * size, noise) else None
+        noise = 4 * eps * float(values.abs().max()) * max(norm_of(s), 1.0 if size == 0 else 0.0)
+        following = _orthogonal(r, q) if norm_of(r) > max(tolerance * size, noise) else None
         if len(basis) >= limit or (following is None and (checked == 2 or len(basis) == len(g))):
             return s, hs, multiplier
         if following is None:
@@ -121,17 +123,13 @@ def minimise_over_subspaces(
 
 def _orthogonal(v: Tensor, q: Tensor) -> Tensor | None:
     """The unit vector along the part of v that is orthogonal to the rows of q; None where that is rounding."""
-    size = _norm(v)
+    size = norm_of(v)
     # Twice is enough (Parlett 1998, §6.9).
     for _ in range(2):
         v = v - q.T @ (q @ v)
-    length = _norm(v)
+    length = norm_of(v)
     if length <= 1e-12 * size:
         return None
     v = v / length
     v = v - q.T @ (q @ v)
-    return v / _norm(v)
-
-
-def _norm(v: Tensor) -> float:
-    return float(torch.linalg.vector_norm(v))
+    return v / norm_of(v)

@@ -21,7 +21,7 @@ def _newton_step(f: Any, x: Tensor, damping: float = 0.0) -> Truth:
 
 
 def _damped_fisher(module: nn.Module, loss: Any, inputs: Any, targets: Tensor, damping: float) -> Tensor:
-    matrix = true_fisher(module, loss, inputs, targets)
+    matrix: Tensor = true_fisher(module, loss, inputs, targets)
     return matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype)
 
 

@@ -59,7 +59,7 @@ def _reciprocal(u: Series) -> Series:
 
 @rule(aten.addcmul)
 def _addcmul(base: Operand, a: Operand, b: Operand, *, value: float = 1) -> Series:
-    product = _product(a, b)
+    product = s.product(a, b)
     return s.add(base, product, alpha=value) if isinstance(product, Series) else s.add(base, product * value)
 
 
@@ -73,11 +73,7 @@ def _addcdiv(base: Operand, a: Operand, b: Operand, *, value: float = 1) -> Seri
 def _lerp(start: Operand, end: Operand, weight: Operand) -> Series:
     both = isinstance(start, Series) or isinstance(end, Series)
     difference: Operand = s.add(end, start, alpha=-1) if both else end - start  # type: ignore[operator]
-    return s.add(start, _product(weight, difference))
-
-
-def _product(a: Operand, b: Operand) -> Operand:
-    return s.multiply(a, b) if isinstance(a, Series) or isinstance(b, Series) else a * b
+    return s.add(start, s.product(weight, difference))
 
 
 def _primal(a: Operand) -> Any:
@@ -195,8 +191,8 @@ def _erfinv_slope(y: list[s.Coefficient], k: int) -> s.Coefficient:
 def _log_sigmoid_backward(g: Operand, u: Operand, _: Operand) -> Operand:
     # The buffer that the forward saves on the CPU is not read: σ(−u) again, as a series.
     if isinstance(u, Series):
-        return _product(g, functions.sigmoid(s.negative(u)))
-    return _product(g, torch.sigmoid(-u))  # type: ignore[arg-type]
+        return s.product(g, functions.sigmoid(s.negative(u)))
+    return s.product(g, torch.sigmoid(-u))  # type: ignore[arg-type]
 
 
 def _log_sigmoid(u: Series) -> Series:
@@ -269,7 +265,7 @@ def _logaddexp(a: Operand, b: Operand) -> Series:
 
 @rule(aten.xlogy)
 def _xlogy(a: Operand, u: Operand) -> Series:
-    result = _product(a, _log_of(u))
+    result = s.product(a, _log_of(u))
     assert isinstance(result, Series)
     if not isinstance(a, Series):
         # 0 log u is zero for every u.

@@ -213,9 +213,6 @@ def _trilinear(
             u = u.map(functools.partial(torch.unsqueeze, dim=d)) if isinstance(u, Series) else u.unsqueeze(d)
         return u
 
-    def times(u: Any, v: Any) -> Any:
-        return s.multiply(u, v) if isinstance(u, Series) or isinstance(v, Series) else u * v
-
-    product = times(times(expanded(a, expand1), expanded(b, expand2)), expanded(c, expand3))
+    product: Any = s.product(s.product(expanded(a, expand1), expanded(b, expand2)), expanded(c, expand3))
     result: Series = product.map(lambda p: p.sum(sumdim)) if sumdim else product
     return result

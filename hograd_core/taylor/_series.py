@@ -102,6 +102,11 @@ def multiply(a: Operand, b: Operand) -> Series:
     return bilinear(a, b, torch.mul, plus_product)
 
 
+def product(a: Operand, b: Operand) -> Operand:
+    """a b, where both may be constants."""
+    return multiply(a, b) if isinstance(a, Series) or isinstance(b, Series) else a * b
+
+
 def bilinear(
     a: Series,
     b: Series,

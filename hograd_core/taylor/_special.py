@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
-from hograd_core.taylor._elementwise import _atan2_series, _on_values, _primal, _product
+from hograd_core.taylor._elementwise import _atan2_series, _on_values, _primal
 from hograd_core.taylor._jet import REWRITTEN, aten, rule
 from hograd_core.taylor._selection import _abs
 from hograd_core.taylor._series import Operand, Series
@@ -41,8 +41,8 @@ def _angle(u: Series) -> Series | Tensor:
 def _polar(size: Operand, angle: Operand) -> Series:
     if isinstance(angle, Series):
         sine, cosine = functions.sin_cos(angle)
-        return _complex(_product(size, cosine), _product(size, sine))
-    return _complex(_product(size, torch.cos(angle)), _product(size, torch.sin(angle)))  # type: ignore[arg-type]
+        return _complex(s.product(size, cosine), s.product(size, sine))
+    return _complex(s.product(size, torch.cos(angle)), s.product(size, torch.sin(angle)))  # type: ignore[arg-type]
 
 
 @rule(aten.polygamma)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hograd_core.reference import Truth, true_value, truth
@@ -12,15 +11,12 @@ from hograd_core.training.steps import (
     PENALTY_WEIGHT,
     RESIDUAL_WEIGHT,
     critic_training_step,
+    flat,
     meta_training_step,
     natural_training_step,
     newton_training_step,
     pinn_training_step,
 )
-
-
-def _flat(parameters: dict[str, Tensor]) -> Tensor:
-    return torch.cat([p.reshape(-1) for p in parameters.values()])
 
 
 def _added(f: Any, x: Tensor, part: Tensor, weight: float) -> Truth:
@@ -32,18 +28,18 @@ def _added(f: Any, x: Tensor, part: Tensor, weight: float) -> Truth:
 
 @truth(critic_training_step)
 def _critic(f: Any, x: Tensor, *arguments: Any, weight: float = PENALTY_WEIGHT) -> Truth:
-    return _added(f, x, _flat(true_value("gradient_penalty", *arguments).value.gradient), weight)
+    return _added(f, x, flat(true_value("gradient_penalty", *arguments).value.gradient), weight)
 
 
 @truth(pinn_training_step)
 def _pinn(f: Any, x: Tensor, *arguments: Any, weight: float = RESIDUAL_WEIGHT) -> Truth:
     found = true_value("residual_loss", *arguments)
-    return _added(f, x, _flat(found.value.gradient), weight)
+    return _added(f, x, flat(found.value.gradient), weight)
 
 
 @truth(meta_training_step)
 def _meta(f: Any, x: Tensor, *arguments: Any) -> Tensor:
-    return -_flat(true_value("meta_gradient", *arguments).value.gradient).reshape(x.shape)
+    return -flat(true_value("meta_gradient", *arguments).value.gradient).reshape(x.shape)
 
 
 @truth(newton_training_step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,6 +119,14 @@ class Cell:
     @classmethod
     def parse(cls, text): return cls(text)
 """
+
+
+def git(repo: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
+    done = subprocess.run(
+        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
+    )
+    return done.stdout.strip()
 
 
 def cell_id(name: str) -> str:

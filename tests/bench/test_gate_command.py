@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from gate_fakes import git
 from hograd_bench.gate import cli, preset
 from hograd_bench.gate.output import writer
 from typer.testing import CliRunner
@@ -25,14 +26,6 @@ CELLS = (
     "gradient/autograd/mlp/n=6,order=1,depth=2,batch=1/float32/cpu/t1/eager",
 )
 pytestmark = pytest.mark.slow
-
-
-def git(repo: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
-    done = subprocess.run(
-        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_fakes import git
 from hograd_bench import metrics, problems, schema
 from hograd_bench.cells import Cell
 from hograd_bench.gate import preset
@@ -22,14 +22,6 @@ import hograd_core
 from hograd_core import Operator
 
 DEAD = 2**22 + 1  # above any pid that Linux gives
-
-
-def git(repo: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
-    done = subprocess.run(
-        ["git", "-C", str(repo), *named, *arguments], check=True, capture_output=True, encoding="utf-8"
-    )
-    return done.stdout.strip()
 
 
 def commit(repo: Path, message: str = "change") -> str:

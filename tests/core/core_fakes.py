@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -41,6 +42,26 @@ def fill(module: nn.Module, dtype: torch.dtype = F64) -> Any:
         for i, p in enumerate(module.parameters()):
             p.copy_(normal(*p.shape, seed=100 + i) * (p[0].numel() ** -0.5 if p.dim() > 1 else 0.3))
     return module
+
+
+def left_by(call: Callable[[], object], calls: int = 100) -> int:
+    """Bytes of tensors that so many calls, after three, leave for Python to reach."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(o.nbytes for o in gc.get_objects() if issubclass(type(o), Tensor))
+
+    for _ in range(3):
+        call()
+    before = alive()
+    for _ in range(calls):
+        call()
+    return alive() - before
+
+
+def rosenbrock(x: Tensor) -> Tensor:
+    """Chained, as scipy.optimize.rosen."""
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
 def filled(*layers: nn.Module) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from core_fakes import rosenbrock
 from torch import Tensor
 
 import hograd_core
@@ -14,10 +15,6 @@ F64 = torch.float64
 W = torch.linspace(-1, 1, 36, dtype=F64).reshape(6, 6)
 BAND = torch.diag(torch.full((6,), 2.0, dtype=F64)) - torch.diag(torch.ones(5, dtype=F64), 1)
 PLACES = torch.tensor([5, 0, 0, 3, 2, 1, 4])
-
-
-def rosenbrock(x: Tensor) -> Tensor:
-    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
 def chain(x: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import math
 
 import pytest
 import sympy
 import torch
-from core_fakes import mostly_slow
+from core_fakes import left_by, mostly_slow
 from torch import Tensor, nn
 
 from hograd_core.applications import _pinn_truth  # noqa: F401 (registers the truths)
@@ -238,17 +237,7 @@ def test_estimators_are_exact_where_their_variance_is_zero() -> None:
 @pytest.mark.parametrize("name", mostly_slow(METHODS))
 def test_nothing_is_kept_after_a_hundred_steps(name: str) -> None:
     u, x = network(2), points(2, 2)
-
-    def alive() -> int:
-        gc.collect()
-        return sum(o.nbytes for o in gc.get_objects() if issubclass(type(o), Tensor))
-
-    for _ in range(3):
-        residual_loss(u, x, heat(), method=name)
-    before = alive()
-    for _ in range(100):
-        residual_loss(u, x, heat(), method=name)
-    assert alive() <= before
+    assert left_by(lambda: residual_loss(u, x, heat(), method=name)) <= 0
 
 
 def test_errors_name_the_argument() -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor
 from torch.utils import _pytree
 
@@ -34,11 +35,7 @@ _pytree.register_pytree_node(
 )
 
 
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-DATA = draw(5, 2, seed=3)
+DATA = normal(5, 2, seed=3)
 
 
 def loss(w: Tensor, b: Tensor, data: Tensor) -> Tensor:
@@ -50,8 +47,8 @@ def flat_loss(x: Tensor) -> Tensor:
     return loss(x[:6].view(2, 3), x[6:], DATA)
 
 
-W, B = draw(2, 3) / 4, draw(3, seed=1) / 4
-V, U = draw(2, 3, seed=4), draw(3, seed=5)
+W, B = normal(2, 3) / 4, normal(3, seed=1) / 4
+V, U = normal(2, 3, seed=4), normal(3, seed=5)
 X, DIRECTION = torch.cat([W.reshape(-1), B]), torch.cat([V.reshape(-1), U])
 # How to make a structure of two tensors, and how to take the tensors out of it.
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -257,7 +254,7 @@ def test_a_guard_sees_what_f_does_with_a_structure(method: str) -> None:
             return error.reason
         return "right"
 
-    x = draw(2, 4)
+    x = normal(2, 4)
     assert outcome(lambda p: torch.nn.functional.smooth_l1_loss(p, p.detach() * 0), x) == outcome(
         lambda p: torch.nn.functional.smooth_l1_loss(p["x"], p["x"].detach() * 0), {"x": x}
     )

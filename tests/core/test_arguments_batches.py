@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import normal
 from torch import Tensor, nn
 
 import hograd_core as h
@@ -15,11 +16,7 @@ from hograd_core import UnsupportedError
 F64 = torch.float64
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
-
-X, V, DATA, TARGETS = draw(3), draw(3, seed=1), draw(5, 3, seed=2), draw(5, seed=3)
+X, V, DATA, TARGETS = normal(3), normal(3, seed=1), normal(5, 3, seed=2), normal(5, seed=3)
 
 
 def fit(x: Tensor, data: Tensor, target: Tensor) -> Tensor:
@@ -73,11 +70,11 @@ def test_without_a_name_the_method_can_be_vectorised(name: str) -> None:
 
 def test_in_dims_are_those_of_vmap() -> None:
     """Any axis of any argument, structures of axes, and as torch.vmap of torch.func.hessian."""
-    xs = draw(3, 5)
+    xs = normal(3, 5)
     true = torch.func.vmap(torch.func.hessian(fit), in_dims=(1, 0, None))(xs, DATA, TARGETS[0])
     torch.testing.assert_close(h.hessian(fit, xs, args=(DATA, TARGETS[0]), in_dims=(1, 0, None)), true)
     torch.testing.assert_close(h.hessian(fit, xs, args=(DATA, TARGETS[0]), in_dims=(-1, -2, None)), true)
-    pair = {"x": xs.T.contiguous(), "shift": draw(3, seed=9)}
+    pair = {"x": xs.T.contiguous(), "shift": normal(3, seed=9)}
 
     def g(p: dict[str, Tensor]) -> Tensor:
         return ((p["x"] + p["shift"]) ** 4).sum()
@@ -89,7 +86,7 @@ def test_in_dims_are_those_of_vmap() -> None:
 
 
 def test_several_directions_at_once() -> None:
-    directions = draw(4, 3, seed=7)
+    directions = normal(4, 3, seed=7)
     true = directions @ h.hessian(fit, X, args=(DATA[0], TARGETS[0]))
     for method in h.derivative_vector_product.methods:
         close = {"rtol": 1e-5, "atol": 1e-5} if method == "finite_difference" else {"rtol": 1e-9, "atol": 1e-9}
@@ -105,12 +102,12 @@ def test_one_evaluation_of_f_serves_all_directions() -> None:
         return (x**4).sum()
 
     with h.hazards.ignored():
-        h.hvp(f, X, draw(9, 3), in_dims=(None, 0), method="jvp_of_grad")
+        h.hvp(f, X, normal(9, 3), in_dims=(None, 0), method="jvp_of_grad")
     assert len(calls) == 1
 
 
 def test_what_cannot_be_vectorised_goes_one_by_one() -> None:
-    xs = draw(4, 3)
+    xs = normal(4, 3)
     for method in (None, "jvp_of_grad", "vjp_of_grad", "double_backward"):
         found = h.hvp(with_value, xs, xs, in_dims=0, method=method)
         torch.testing.assert_close(found, 24 * xs**3)
@@ -118,7 +115,7 @@ def test_what_cannot_be_vectorised_goes_one_by_one() -> None:
 
 def test_what_has_no_forward_formula_goes_by_the_default() -> None:
     """Where no method was named: mse_loss has no forward-over-reverse derivative in PyTorch."""
-    xs = draw(4, 3)
+    xs = normal(4, 3)
     found = h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), xs, in_dims=0)
     true = torch.stack([h.hessian(lambda x: nn.functional.mse_loss(x**2, TARGETS[:3]), x) for x in xs])
     torch.testing.assert_close(found, true)
@@ -129,7 +126,7 @@ def test_what_is_wrong_for_one_is_refused_for_a_batch() -> None:
         return (nn.functional.batch_norm(x, None, None, training=True) ** 3).sum()
 
     for how in ({"in_dims": 0}, {}):
-        x = draw(2, 4, 3) if how else draw(4, 3)
+        x = normal(2, 4, 3) if how else normal(4, 3)
         with pytest.raises(UnsupportedError, match="wrong derivative"):
             h.hvp(f, x, x, method="grad_of_jvp", **how)
 
@@ -151,8 +148,8 @@ def test_a_batch_is_verified_and_looked_at_point_by_point() -> None:
             return gradients[0] * ctx.saved_tensors[0] ** 3  # not 4 x³
 
     with pytest.raises(h.VerificationError):
-        h.gradient(lambda x: Wrong.apply(x).sum(), draw(2, 3), in_dims=0, verify=True)
-    h.gradient(lambda x: (x**4).sum(), draw(2, 3), in_dims=0, verify=True)
+        h.gradient(lambda x: Wrong.apply(x).sum(), normal(2, 3), in_dims=0, verify=True)
+    h.gradient(lambda x: (x**4).sum(), normal(2, 3), in_dims=0, verify=True)
     zero = torch.stack([torch.ones(2, dtype=F64), torch.zeros(2, dtype=F64)])
     with pytest.raises(FloatingPointError, match="order 2 is not finite"):
         h.hvp(lambda x: (x**1.5).sum(), zero, zero + 1, in_dims=0, strict=True)
@@ -188,7 +185,7 @@ def test_errors_name_what_is_wrong(case: str) -> None:
 
 @pytest.mark.parametrize("method", h.derivative_tensor.methods)
 def test_torch_vmap_of_an_operator_works_or_names_a_method_that_does(method: str) -> None:
-    xs = draw(4, 3)
+    xs = normal(4, 3)
     true = torch.stack([12 * torch.diag(x**2) for x in xs])
     try:
         found = torch.func.vmap(lambda x: h.hessian(lambda z: (z**4).sum(), x, method=method))(xs)
@@ -200,7 +197,7 @@ def test_torch_vmap_of_an_operator_works_or_names_a_method_that_does(method: str
 
 
 def test_expanded_points_can_be_vectorised() -> None:
-    x = draw(3)
+    x = normal(3)
     found = torch.func.vmap(lambda z: h.hvp(lambda y: (y**4).sum(), z, x, method="jvp_of_grad"))(x.expand(4, 3))
     torch.testing.assert_close(found, (12 * x**3).expand(4, 3))
 
@@ -236,7 +233,7 @@ GRAPHS: dict[str, tuple[Callable[..., Tensor], float]] = {
 )
 def test_results_with_a_graph_can_be_differentiated_further(name: str, method: str) -> None:
     call, factor = GRAPHS[name]
-    x, weight = draw(3).abs().requires_grad_(), torch.tensor(2.0, dtype=F64, requires_grad=True)
+    x, weight = normal(3).abs().requires_grad_(), torch.tensor(2.0, dtype=F64, requires_grad=True)
     try:
         value = call(x, weight, method)
     except UnsupportedError as error:
@@ -250,7 +247,7 @@ def test_results_with_a_graph_can_be_differentiated_further(name: str, method: s
 
 
 def test_without_it_results_are_detached() -> None:
-    x, weight = draw(3).requires_grad_(), torch.tensor(2.0, dtype=F64, requires_grad=True)
+    x, weight = normal(3).requires_grad_(), torch.tensor(2.0, dtype=F64, requires_grad=True)
     for found in (
         h.gradient(cubic, x, args=(weight,)), h.hvp(cubic, x, x, args=(weight,)), h.hessian(cubic, x, args=(weight,)),
     ):  # fmt: skip
@@ -258,7 +255,7 @@ def test_without_it_results_are_detached() -> None:
 
 
 def test_a_graph_is_verified_and_counts_as_an_order_more() -> None:
-    x = draw(3).requires_grad_()
+    x = normal(3).requires_grad_()
     assert h.hvp(lambda z: (z**4).sum(), x, x.detach(), verify=True, strict=True, create_graph=True).requires_grad
     with pytest.raises(UnsupportedError, match=r"newton_cg_step: .*cannot be differentiated further"):
         h.newton_cg_step(lambda z: (z**4).sum() + (z**2).sum(), x, create_graph=True)
@@ -267,7 +264,7 @@ def test_a_graph_is_verified_and_counts_as_an_order_more() -> None:
 
 
 def test_a_batch_with_a_graph() -> None:
-    xs = draw(4, 3).requires_grad_()
+    xs = normal(4, 3).requires_grad_()
     for method in ("jvp_of_grad", "double_backward"):
         found = h.hvp(lambda z: (z**4).sum(), xs, torch.ones_like(xs), in_dims=0, method=method, create_graph=True)
         (slope,) = torch.autograd.grad(found.sum(), xs)
@@ -281,7 +278,7 @@ def test_several_directions_of_a_model(name: str) -> None:
     loss, labels = nn.CrossEntropyLoss(), torch.arange(5) % 3
     operator = h.operators()[name]
     matrix = h.operators()[name.replace("_vector_product", "_matrix")](module, loss, DATA, labels)
-    directions = draw(4, 31, seed=7)
+    directions = normal(4, 31, seed=7)
     for method in (None, *operator.methods):
         if method is None or operator.methods[method].exact:
             found = operator(module, loss, DATA, labels, directions, in_dims=0, method=method)
@@ -297,10 +294,10 @@ def test_one_evaluation_of_a_module_serves_all_directions() -> None:
     calls = []
     module = nn.Sequential(nn.Linear(3, 3)).double()
     module.register_forward_hook(lambda *_: calls.append(1))
-    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(7, 12), in_dims=0)
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, normal(7, 12), in_dims=0)
     few = len(calls)
     calls.clear()
-    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, draw(70, 12), in_dims=0)
+    h.gauss_newton_vector_product(module, nn.CrossEntropyLoss(), DATA, torch.arange(5) % 3, normal(70, 12), in_dims=0)
     assert len(calls) == few
 
 
@@ -310,7 +307,7 @@ def test_sparse_results_of_a_batch_are_one_sparse_tensor() -> None:
     def chained(x: Tensor, weights: Tensor) -> Tensor:
         return (weights * (x[1:] - x[:-1]) ** 4).sum()
 
-    points, weights = draw(2, 4), torch.tensor([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]], dtype=F64)
+    points, weights = normal(2, 4), torch.tensor([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]], dtype=F64)
     found = h.sparse_hessian(chained, points, args=(weights,), in_dims=(0, 0))
     true = torch.stack([h.hessian(chained, x, args=(w,)) for x, w in zip(points, weights, strict=True)])
     assert found.layout is torch.sparse_coo
@@ -318,6 +315,6 @@ def test_sparse_results_of_a_batch_are_one_sparse_tensor() -> None:
 
 
 def test_a_series_under_vmap_is_refused_with_the_way_out() -> None:
-    points = draw(2, 3)
+    points = normal(2, 3)
     with pytest.raises(UnsupportedError, match=r"a series hides its coefficients .*take batches by in_dims"):
         torch.func.vmap(lambda x: h.directional_derivative(lambda z: z.sin().sum(), x, V, 2, method="taylor"))(points)

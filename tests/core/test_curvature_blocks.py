@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from core_fakes import normal
 from hograd_bench.metrics._allocations import trace
 from torch import Tensor, nn
 
@@ -16,13 +17,9 @@ from hograd_core.curvature._estimators import hutchinson_trace
 F64 = torch.float64
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
-
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-LOSS, INPUTS, LABELS = nn.CrossEntropyLoss(), draw(6, 3), torch.arange(6) % 2
+LOSS, INPUTS, LABELS = nn.CrossEntropyLoss(), normal(6, 3), torch.arange(6) % 2
 # Rows of the groups in the flat order of the parameters.
 LAYERS = {"0": slice(0, 16), "2": slice(16, 26)}
 WAYS: dict[str, Any] = {
@@ -56,7 +53,7 @@ def test_blocks_are_those_of_the_whole_matrix(kind: str, way: str) -> None:
         true = whole[rows[a], rows[b]]
         assert block.shape == true.shape
         torch.testing.assert_close(block.matrix(), true)
-        v = draw(true.shape[1], seed=4)
+        v = normal(true.shape[1], seed=4)
         torch.testing.assert_close(block @ v, true @ v)
         if a != b:
             with pytest.raises(ValueError, match=f"trace: got the block of {a} and {b}, expected one on the diagonal"):
@@ -82,9 +79,9 @@ def test_of_data_sets_and_further_arguments() -> None:
     f, x = h.from_module(NET, LOSS, batches=[(INPUTS[:2], LABELS[:2]), (INPUTS[2:], LABELS[2:])], flat=False)
     whole = made("hessian")[1]
     torch.testing.assert_close(hessian_blocks(f, x, by="layer")["2", "2"].matrix(), whole[16:, 16:])
-    x = {"a": draw(2), "b": draw(2)}
+    x = {"a": normal(2), "b": normal(2)}
     blocks = hessian_blocks(lambda p, s: s * (p["a"] ** 3 * p["b"] ** 2).sum(), x, args=(2.0,), pairs=[("a", "b")])
-    torch.testing.assert_close(blocks["a", "b"].matrix(), torch.diag(12 * draw(2) ** 2 * draw(2)))
+    torch.testing.assert_close(blocks["a", "b"].matrix(), torch.diag(12 * normal(2) ** 2 * normal(2)))
 
 
 def test_a_block_costs_what_it_is() -> None:

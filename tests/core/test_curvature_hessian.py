@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_fakes import normal
+from core_fakes import normal, with_spectrum
 from torch import Tensor
 
 import hograd_core as hg
@@ -29,11 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 def symmetric(n: int, seed: int = 0) -> Tensor:
     half = normal(n, n, seed=seed)
     return (half + half.T) / 2
-
-
-def psd(eigenvalues: Tensor, seed: int = 0) -> Tensor:
-    q, _ = torch.linalg.qr(normal(len(eigenvalues), len(eigenvalues), seed=seed))
-    return q * eigenvalues @ q.T
 
 
 def entangled(x: Tensor) -> Tensor:
@@ -156,7 +151,7 @@ def test_sketching_traces_are_unbiased_and_state_their_error(estimator: Callable
 
 @pytest.mark.slow
 def test_sketching_beats_hutchinson_on_a_decaying_spectrum() -> None:
-    a = psd(torch.arange(1, 61, dtype=torch.float64) ** -2.0)
+    a = with_spectrum(torch.arange(1, 61, dtype=torch.float64) ** -2.0)
     operator = MatrixOperator.dense(a)
 
     def error(estimator: Callable[..., Estimate], **budget: int) -> float:
@@ -189,7 +184,7 @@ def test_xtrace_is_its_definition() -> None:
 def test_low_rank_is_found_exactly(estimator: Callable[..., Estimate], rank: int) -> None:
     values = torch.zeros(20, dtype=torch.float64)
     values[:rank] = torch.tensor([2.0, -3.0, 0.5])[:rank]
-    a = psd(values)
+    a = with_spectrum(values)
     estimate = estimator(MatrixOperator.dense(a), products=18)
     assert abs(float(estimate.value - a.trace())) < 1e-12
     assert float(estimate.standard_error) < 1e-6

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from core_fakes import squares
+from core_fakes import normal, squares
 from hograd_bench.metrics._allocations import trace
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
@@ -18,11 +18,7 @@ from hograd_core.curvature import HessianOperator
 F64 = torch.float64
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
-
-INPUTS, TARGETS = draw(7, 3), draw(7, 2, seed=1)
+INPUTS, TARGETS = normal(7, 3), normal(7, 2, seed=1)
 
 
 def net() -> nn.Sequential:
@@ -99,7 +95,7 @@ def test_a_data_set_is_the_mean_over_all_its_samples(reduction: str) -> None:
 @pytest.mark.slow
 def test_a_data_set_takes_the_memory_of_one_batch() -> None:
     module = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 2)).double()
-    inputs, targets = draw(512, 3), draw(512, 2, seed=1)
+    inputs, targets = normal(512, 3), normal(512, 2, seed=1)
     peaks = {}
     for size in (32, 512):
         f, x = h.from_module(module, mean_squares, DataLoader(TensorDataset(inputs, targets), batch_size=size))
@@ -131,7 +127,7 @@ def test_some_of_the_parameters() -> None:
 def test_a_tied_parameter_is_found_by_any_of_its_names() -> None:
     module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 2, bias=False)).double()
     module[2].weight = module[0].weight
-    _, x = h.from_module(module, mean_squares, (draw(4, 2), draw(4, 2)), parameters="2.weight", flat=False)
+    _, x = h.from_module(module, mean_squares, (normal(4, 2), normal(4, 2)), parameters="2.weight", flat=False)
     assert list(x) == ["0.weight"]
 
 

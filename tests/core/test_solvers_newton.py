@@ -11,7 +11,7 @@ import pytest
 import scipy.optimize
 import torch
 import torch.nn.functional as F  # noqa: N812
-from core_fakes import convex, mostly_slow, normal
+from core_fakes import convex, mostly_slow, normal, rosenbrock
 from torch import Tensor, nn
 
 import hograd_core as hg
@@ -24,10 +24,6 @@ Function = Callable[[Tensor], Tensor]
 
 
 # --- standard test functions (More, Garbow & Hillstrom 1981, by number, and others) ---------------------------
-
-
-def rosenbrock(x: Tensor) -> Tensor:  # chained, as scipy.optimize.rosen
-    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
 def extended_rosenbrock(x: Tensor) -> Tensor:  # 21

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from core_fakes import mostly_slow
+from core_fakes import left_by, mostly_slow
 from hograd_bench import problems
 from torch import Tensor, nn
 
@@ -140,17 +139,7 @@ def test_a_critic_trained_by_its_steps_comes_to_unit_slope() -> None:
 def test_nothing_is_kept_over_many_steps(step: str, method: str) -> None:
     given = arguments(step, torch.float32)
     run = hg.operators()[step]
-
-    def alive() -> int:
-        gc.collect()
-        return sum(o.nbytes for o in gc.get_objects() if issubclass(type(o), Tensor))
-
-    for _ in range(3):
-        run(*given, method=method)
-    before = alive()
-    for _ in range(100 if method == PLAIN else 10):
-        run(*given, method=method)
-    assert alive() <= before
+    assert left_by(lambda: run(*given, method=method), 100 if method == PLAIN else 10) <= 0
 
 
 def test_errors_name_the_argument() -> None:

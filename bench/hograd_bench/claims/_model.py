@@ -11,7 +11,6 @@ HOLDS = "holds"
 REFUTED = "refuted"
 PARTIAL = "holds only for"
 INSUFFICIENT = "insufficient data"
-OUTCOMES = (HOLDS, REFUTED, PARTIAL, INSUFFICIENT)
 ROLES = ("claim", "refined")
 
 
@@ -58,7 +57,7 @@ class Finding:
     Attributes:
         part: id of the part.
         group: column -> value, what the rows have in common.
-        outcome: one of OUTCOMES.
+        outcome: HOLDS, REFUTED, PARTIAL or INSUFFICIENT.
         reason: why, in a sentence with the figures.
         law: the law or comparison it rests on, as text.
         interval: of the deciding number, or None for an exact one.
@@ -142,7 +141,7 @@ class Verdict:
 
     Attributes:
         claim: the claim.
-        outcome: one of OUTCOMES, from the parts whose role is "claim".
+        outcome: HOLDS, REFUTED, PARTIAL or INSUFFICIENT, from the parts whose role is "claim".
         sentence: the verdict in plain words, generated from the findings.
         parts: the verdict of every part.
         worst: the counter-example of a refuted part, or the worst case of one that holds.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from hograd_bench.metrics._allocations import Held, trace
-from hograd_bench.metrics._calls import threads
 from hograd_bench.metrics._dispatch import count
+from hograd_bench.torch_state import threads
 
 
 @dataclass(frozen=True)

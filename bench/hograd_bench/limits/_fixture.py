@@ -128,7 +128,7 @@ class Hograd:
             self._told(f"time_gradients={limit:g} was {NOT_CHECKED}; --hograd-time checks it")
             return
         from hograd_bench.limits import _times
-        from hograd_bench.metrics._calls import threads
+        from hograd_bench.torch_state import threads
 
         try:
             with threads(1):

@@ -1,13 +1,10 @@
-"""How calls are made whose figures must repeat: warmed up, from the same random numbers, on a set number of threads."""
+"""How calls are made whose figures must repeat: warmed up, from the same random numbers."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from hograd_bench.torch_state import seed
 
@@ -19,17 +16,6 @@ WARM_UPS = 1
 primitives, per-thread buffers); in no cell did the figures of the second, third and fourth call differ."""
 
 _warmed: weakref.WeakSet[Subject] = weakref.WeakSet()
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Pin torch's intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def repeatable(call: Callable[[], Any]) -> Callable[[], Any]:

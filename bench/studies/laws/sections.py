@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from hograd_bench import claims, measure, store
+from hograd_bench import claims, store
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
 from hograd_bench.engine import Limits, Local
@@ -20,6 +20,7 @@ from hograd_bench.metrics._allocations import trace
 from hograd_bench.metrics._calls import warm
 from hograd_bench.own_files import describe
 from hograd_bench.plan import Planned
+from hograd_bench.torch_state import threads
 from scipy import stats
 
 from studies._document import table
@@ -58,7 +59,7 @@ def _peaks(cells: Sequence[Cell], path: Path) -> dict[str, int | str]:
             continue
         print(f"{number}/{len(cells)} {cell.id}", file=sys.stderr, flush=True)
         try:
-            with measure.threads(cell.threads), warnings.catch_warnings():
+            with threads(cell.threads), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 known[cell.id] = trace(warm(Subject(cell)), cell.device).peak_bytes
         except (RuntimeError, MemoryError) as error:

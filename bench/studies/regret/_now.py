@@ -11,9 +11,9 @@ import pandas as pd
 from hograd_bench.advise import advise_by_name
 from hograd_bench.cells import Cell
 from hograd_bench.metrics import Subject
-from hograd_bench.metrics._calls import threads
 from hograd_bench.targets import Request, declared
 from hograd_bench.targets._load import load
+from hograd_bench.torch_state import threads
 
 import hograd_core
 

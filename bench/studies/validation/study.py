@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from hograd_bench import measure, metrics, plan, problems
+from hograd_bench import measure, metrics, plan, problems, torch_state
 from hograd_bench import run as run_of
 from hograd_bench.cells import Cell
 from hograd_bench.engine import Host, Local, Task
@@ -240,7 +240,7 @@ def known_times(preset: str) -> str:
 def _calls(preset: str) -> Iterable[tuple[Cell, Callable[[], object]]]:
     """The cells that PyTorch can do, with their repeatable calls, threads pinned."""
     for cell in cells_of(preset):
-        with measure.threads(cell.threads), warnings.catch_warnings():
+        with torch_state.threads(cell.threads), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             call = repeatable(Subject(cell).call)
             try:

@@ -21,8 +21,6 @@ from typing import NamedTuple
 
 from hograd_bench.gate.statistics import sequential
 
-VERDICTS = ("same", "slower", "faster", "inconclusive")
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -69,7 +67,7 @@ class Verdict:
     """What is known of one cell.
 
     Attributes:
-        verdict: one of :data:`VERDICTS`, or None while undecided.
+        verdict: "same", "slower", "faster" or "inconclusive"; None while undecided.
         ratio: median over pairs of time B / time A; NaN before the first pair.
         low, high: confidence sequence of that ratio (error rate ``interval_rate``); 0 and inf when too few pairs.
         pairs: process pairs used.
