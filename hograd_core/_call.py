@@ -188,9 +188,8 @@ class Call:
         """Whether a result is finite and, on request, whether it is the derivative."""
         if self.own_graph:
             keep(False)
-        check_finite_result(
-            where, result, checked, self.order if self.operator.takes_order else None, strict=self.strict
-        )
+        order = self.order if self.operator.order is None else None
+        check_finite_result(where, result, checked, order, strict=self.strict)
         if self.verify:
             self.operator.verification(where, result, checked, self.order)
         if self.own_graph:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._entrance import in_transform, kept, unguarded
+from hograd_core._entrance import _STATE, in_transform, unguarded
 from hograd_core.hazards import _graph
 
 _REMEDY = "move x off the point where it is singular, or keep that point out of the graph with a double torch.where"
@@ -59,7 +59,7 @@ def check_finite_result(
     """
     if not isinstance(result, Tensor) or (not strict if order is None else order < 2):
         return
-    if kept() and (not strict or in_transform()):
+    if _STATE.kept and (not strict or in_transform()):
         return
     if not strict and not result.is_cpu:
         return

@@ -91,16 +91,16 @@ def leads_to(root: Any, argument: Any, by: Collection[type]) -> bool | None:
         return None
     found = False
     seen = {root, None}
-    every = [root]
-    for node in every:  # which grows meanwhile
-        for before, _ in node.next_functions:
+    ahead = [root]
+    while ahead:
+        for before, _ in ahead.pop().next_functions:
             if before not in seen:
                 seen.add(before)
                 kind = type(before)
                 if kind is LEAF:
                     found = found or before.variable is argument
                 elif kind in by:
-                    every.append(before)
+                    ahead.append(before)
                 else:
                     return None
     return found

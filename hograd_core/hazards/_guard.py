@@ -85,7 +85,7 @@ class Guard:
         Known is what had nothing wrong when it was looked through, and can only do the same again.
         """
         if self._walks:
-            return None, self.inspect
+            return None, self._walk
         seen = None if self._repair else sketch(function, arguments)
         if seen is None:
             return self._modes(), self.inspect
@@ -136,6 +136,10 @@ class Guard:
                 arguments, result = _graph.traced(function, arguments)
         elif self._forward_only:
             return None
+        return self._walk(function, arguments, result)
+
+    def _walk(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> bool | None:
+        """Look at what is recorded already; as :meth:`inspect`."""
         argument = arguments[0] if arguments else None
         if type(result) is Tensor and not _graph.is_wrapped(result):  # mostly, and then this is quick
             last = result.grad_fn
