@@ -30,7 +30,7 @@ def is_finite(tensor: Tensor) -> bool:
     if type(tensor) is Tensor and tensor.numel() <= _FEW:
         rank = tensor.dim()
         try:
-            entries = (tensor if rank < 2 else tensor.flatten()).tolist()
+            entries: Any = (tensor if rank < 2 else tensor.flatten()).tolist()
         except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
             pass
         else:

@@ -16,7 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from hograd_core.arguments import _tree
 
-LEAF = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+LEAF: Any = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 """The type of the nodes that a graph ends in."""
 is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
 """Whether a transform of torch.func holds a tensor."""
