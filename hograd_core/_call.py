@@ -171,7 +171,7 @@ class Call:
             self._refuse_too_large(checked)
         result = released(method.function(*checked, **self.options))
         if look and (watch is not None or self.strict or self.verify):
-            self._look_at(result, checked)
+            self._look_at(where, result, checked)
         return result
 
     def _refuse_too_large(self, checked: tuple[Any, ...]) -> None:
@@ -184,15 +184,14 @@ class Call:
                 self.options.get("chunk_size"),
             )  # fmt: skip
 
-    def _look_at(self, result: Any, checked: tuple[Any, ...]) -> None:
+    def _look_at(self, where: str, result: Any, checked: tuple[Any, ...]) -> None:
         """Whether a result is finite and, on request, whether it is the derivative."""
         if self.own_graph:
             keep(False)
-        check_finite_result(
-            self.where, result, checked, self.order if self.operator.takes_order else None, strict=self.strict
-        )
+        order = self.order if self.operator.order is None else None
+        check_finite_result(where, result, checked, order, strict=self.strict)
         if self.verify:
-            self.operator.verification(self.where, result, checked, self.order)
+            self.operator.verification(where, result, checked, self.order)
         if self.own_graph:
             keep()
 
@@ -319,4 +318,4 @@ class Call:
         unsound = seen and not is_finite(result)
         for i in range(batched.size) if unsound or self.verify else ():
             at = _tree.mapped(lambda t, i=i: t[i], result)
-            self._look_at(at, self.operator.guard(**self._one(*batched.point(i)).given))
+            self._look_at(self.where, at, self.operator.guard(**self._one(*batched.point(i)).given))

@@ -25,6 +25,8 @@ import torch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Inspect = Callable[[Callable[..., Any], tuple[Any, ...], Any], object]
+"""What looks at what a callback made of its arguments: (function, arguments, result)."""
 
 
 class Watch(Protocol):
@@ -34,7 +36,7 @@ class Watch(Protocol):
 
     def look(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
-    ) -> tuple[contextlib.AbstractContextManager[Any] | None, Callable[[Any], object] | None]:
+    ) -> tuple[contextlib.AbstractContextManager[Any] | None, Inspect | None]:
         """Modes that this call of the callback runs in, if any; what looks at its result, if anything has to.
 
         The latter raises where what the callback recorded cannot be differentiated rightly.
@@ -183,7 +185,7 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
             here.evaluating -= 1
             here.inside = inside
         if inspect is not None:
-            inspect(result)
+            inspect(function, args, result)
         return result
 
     return called

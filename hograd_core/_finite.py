@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hograd_core._entrance import in_transform, kept, unguarded
+from hograd_core._entrance import _STATE, in_transform, unguarded
 from hograd_core.hazards import _graph
 
 _REMEDY = "move x off the point where it is singular, or keep that point out of the graph with a double torch.where"
@@ -27,12 +27,14 @@ _FEW = 64
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are finite; one pass, which only an overflow of the sum makes two."""
-    # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read.
-    if tensor.numel() <= _FEW and type(tensor) is Tensor and not tensor._is_zerotensor():
+    if type(tensor) is Tensor and tensor.numel() <= _FEW:
         rank = tensor.dim()
-        if rank == 0:
-            return math.isfinite(tensor.item())
-        return all(map(math.isfinite, (tensor if rank == 1 else tensor.flatten()).tolist()))
+        try:
+            entries: Any = (tensor if rank < 2 else tensor.flatten()).tolist()
+        except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
+            pass
+        else:
+            return math.isfinite(sum(entries) if rank else entries) or (rank > 0 and all(map(math.isfinite, entries)))
     tensor = tensor.detach()
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
@@ -55,9 +57,9 @@ def check_finite_result(
     Raises:
         FloatingPointError: with ``strict``.
     """
-    if not isinstance(result, Tensor) or (order is None and not strict) or (order is not None and order < 2):
+    if not isinstance(result, Tensor) or (not strict if order is None else order < 2):
         return
-    if kept() and (not strict or in_transform()):
+    if _STATE.kept and (not strict or in_transform()):
         return
     if not strict and not result.is_cpu:
         return

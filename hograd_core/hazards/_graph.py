@@ -16,9 +16,10 @@ from torch.autograd.graph import get_gradient_edge
 
 from hograd_core.arguments import _tree
 
-LEAF = "torch::autograd::AccumulateGrad"
-"""The name of the nodes that a graph ends in."""
-_LEAF_TYPE = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+LEAF: Any = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+"""The type of the nodes that a graph ends in."""
+is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
+"""Whether a transform of torch.func holds a tensor."""
 CUSTOM = "torch.autograd.Function"
 """What stands for the names that nodes of custom functions have."""
 
@@ -38,15 +39,13 @@ def custom_function(node: Any) -> type[torch.autograd.Function] | None:
 def levels(tensor: Tensor) -> Iterator[Tensor]:
     """A tensor as each transform of torch.func under way sees it, the innermost first, and without any."""
     yield tensor
-    while _functorch.is_functorch_wrapped_tensor(tensor):
+    while is_wrapped(tensor):
         tensor = _functorch.get_unwrapped(tensor)
         yield tensor
 
 
 def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
-    if type(result) is Tensor and not _functorch.is_functorch_wrapped_tensor(result):
-        return [] if result.grad_fn is None else [result.grad_fn]
     tensors = (result,) if isinstance(result, Tensor) else _tree.leaves(result)
     return [
         level.grad_fn
@@ -67,7 +66,7 @@ def hangs_on(recorded: Collection[Any], argument: Tensor) -> bool:
 
 def leaves(recorded: Collection[Any]) -> list[Tensor]:
     """The leaves that a graph ends in."""
-    return [node.variable for node in recorded if node.name() == LEAF]
+    return [node.variable for node in recorded if type(node) is LEAF]
 
 
 def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
@@ -82,32 +81,34 @@ def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
     return set(every)
 
 
-def walked(roots: list[Any], known: Collection[type]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Every node behind ``roots``; the leaves among them; those of other types that are not ``known``.
+def leads_to(root: Any, argument: Any, by: Collection[type]) -> bool | None:
+    """Whether a graph leads to a leaf; None where one of its nodes is of another type than these, and no leaf.
 
-    The guard does this at every call, so that this loop is what it costs.
+    The guard asks this at every call on the tape, of a graph whose nodes nobody has seen yet, so that it is what the
+    guard costs: nothing is gathered here that only a refusal needs.
     """
-    seen = {*roots, None}
-    every: list[Any] = [*roots]
-    ends: list[Any] = []
-    notable: list[Any] = []
-    for node in every:  # which grows meanwhile
-        kind = type(node)
-        if kind is _LEAF_TYPE:
-            ends.append(node)
-            continue
-        if kind not in known:
-            notable.append(node)
-        for before, _ in node.next_functions:
+    if type(root) not in by:
+        return None
+    found = False
+    seen = {root, None}
+    ahead = [root]
+    while ahead:
+        for before, _ in ahead.pop().next_functions:
             if before not in seen:
                 seen.add(before)
-                every.append(before)
-    return every, ends, notable
+                kind = type(before)
+                if kind is LEAF:
+                    found = found or before.variable is argument
+                elif kind in by:
+                    ahead.append(before)
+                else:
+                    return None
+    return found
 
 
 def plain(tensor: Tensor) -> Tensor:
     """The value alone, of the first entry along each axis that vmap hides: no graph, no tangent, no level."""
-    while _functorch.is_functorch_wrapped_tensor(tensor):
+    while is_wrapped(tensor):
         if _functorch.is_batchedtensor(tensor):
             axis = _functorch.maybe_get_bdim(tensor)
             tensor = _functorch.get_unwrapped(tensor).select(axis, 0)

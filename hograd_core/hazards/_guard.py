@@ -2,8 +2,8 @@
 
 Nothing is evaluated for it: every method but pure forward mode records a graph of f, on the tape or at a level of
 torch.func, and walking it costs some tenths of a microsecond a node. Pure forward mode records none; there f is run
-once more, on the tape. Only of functions that cannot do anything else the next time is it remembered that nothing was
-wrong (_memory.py).
+once more, on the tape. Where f runs twice for that, or in a mode of Python, it is remembered that nothing was wrong,
+but only of functions that cannot do anything else the next time (_memory.py); on the tape alone to walk costs less.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Guard:
     """
 
     __slots__ = (
-        "_constant", "_dangers", "_forward_only", "_harmless", "_known", "_repair", "_untraced", "amounts", "order",
-        "where",
+        "_constant", "_dangers", "_forward_only", "_harmless", "_known", "_repair", "_untraced", "_walks", "amounts",
+        "order", "where",
     )  # fmt: skip
 
     def __init__(
@@ -75,17 +75,20 @@ class Guard:
         self.order, forward_only, self._dangers, self._harmless, self._known = _reckoned(amounts)
         self._untraced = self._forward_only = forward_only and not recorded
         self._repair, self._constant = repair, constant
+        self._walks = not (repair or constant or forward_only)
 
     def look(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
-    ) -> tuple[AbstractContextManager[Any] | None, Callable[[Any], object] | None]:
+    ) -> tuple[AbstractContextManager[Any] | None, _entrance.Inspect | None]:
         """The modes that ``function`` runs in, and what looks at its result; neither where it is known to be harmless.
 
         Known is what had nothing wrong when it was looked through, and can only do the same again.
         """
+        if self._walks:
+            return None, self._walk
         seen = None if self._repair else sketch(function, arguments)
         if seen is None:
-            return self._modes(), functools.partial(self.inspect, function, arguments)
+            return self._modes(), self.inspect
         seen = seen, autocast, self._constant
         known = self._known.get(seen)
         if known:
@@ -93,8 +96,8 @@ class Guard:
             return None, None
         if known is None:
             observing = Observing()
-            return observing, functools.partial(self._learn, function, arguments, seen, observing)
-        return self._modes(), functools.partial(self.inspect, function, arguments)
+            return observing, functools.partial(self._learn, seen, observing)
+        return self._modes(), self.inspect
 
     def _modes(self) -> AbstractContextManager[Any] | None:
         if self._repair and self._constant:
@@ -103,10 +106,10 @@ class Guard:
 
     def _learn(
         self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
         seen: Hashable,
         observing: Observing,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
         result: Any,
     ) -> None:
         clear = self.inspect(function, arguments, result)
@@ -133,13 +136,41 @@ class Guard:
                 arguments, result = _graph.traced(function, arguments)
         elif self._forward_only:
             return None
-        roots = _graph.recorded(result)
-        if not roots:
+        return self._walk(function, arguments, result)
+
+    def _walk(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> bool | None:
+        """Look at what is recorded already; as :meth:`inspect`."""
+        argument = arguments[0] if arguments else None
+        if type(result) is Tensor and not _graph.is_wrapped(result):  # mostly, and then this is quick
+            last = result.grad_fn
+            if last is None:
+                return None
+            own = _graph.leads_to(last, argument, self._harmless)
+            if own or (own is not None and _entrance.kept()):
+                return True
+        recorded = _graph.nodes(_graph.recorded(result))
+        if not recorded:
             return None
-        dangers, harmless, clear, met = self._dangers, self._harmless, True, []
+        clear = self._names_are_harmless(recorded)
+        leaves = _graph.leaves(recorded)
+        if leaves and not _entrance.kept() and not any(leaf is argument for leaf in leaves):
+            _refuse_ignored(arguments, result, recorded, leaves[0])
+        return clear
+
+    def _names_are_harmless(self, nodes: Collection[Any]) -> bool:
+        """Look at the nodes whose types are not known to be harmless, and learn those that are.
+
+        Returns:
+            Whether none could be wrong with other values.
+
+        Raises:
+            UnsupportedError: one is wrong.
+        """
+        dangers, clear, met = self._dangers, True, []
         custom = dangers.get(_graph.CUSTOM)
-        recorded, leaves, notable = _graph.walked(roots, harmless)
-        for node in notable:
+        for node in nodes:
+            if type(node) in self._harmless:
+                continue
             name = node.name()
             found = dangers.get(name)
             if custom and hasattr(node, "_forward_cls"):
@@ -148,15 +179,9 @@ class Guard:
                 clear = False
                 met += [h for h in found if h.when is None or h.when(node)]
             elif type(node).__name__ == name and not hasattr(node, "_forward_cls"):
-                harmless.add(type(node))  # PyTorch's own nodes have a type each
+                self._harmless.add(type(node))  # PyTorch's own nodes have a type each
         if met:
             raise UnsupportedError(self.where, _refusal(met, self.amounts))
-        argument = arguments[0] if arguments else None
-        for leaf in leaves:
-            if leaf.variable is argument:
-                return clear
-        if leaves and not _entrance.kept():
-            _refuse_ignored(arguments, result, recorded, leaves[0].variable)
         return clear
 
 
@@ -185,7 +210,7 @@ def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collectio
 def _reckoned(amounts: tuple[Amount, ...]) -> _Reckoned:
     """What follows from methods and orders, and what was learnt about them."""
     forward = any(method in _FORWARD_ONLY for method, _ in amounts)
-    return _Reckoned(max(order for _, order in amounts), forward, _dangers(amounts), set(), {})
+    return _Reckoned(max(order for _, order in amounts), forward, _dangers(amounts), {_graph.LEAF}, {})
 
 
 def _dangers(amounts: tuple[Amount, ...]) -> Mapping[str, tuple[Hazard, ...]]:
