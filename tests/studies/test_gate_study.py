@@ -155,6 +155,12 @@ def test_quiet_and_busy_recordings_are_told_apart() -> None:
     assert "| **this gate** | 0.00% (bound 13.91%) | 0.00% | 100.00% | 100.00% |" in busy
 
 
+def test_a_slower_method_alarms_rightly_in_each_of_its_cells() -> None:
+    found = dict.fromkeys(("hvp/a/mlp/8", "hvp/a/loss/4", "hvp/b/mlp/8"), "slower")
+    assert WholeRun(1.1, "hvp/a/mlp/8", 0.0, found, 13, 90.0).alarms == ["hvp/b/mlp/8"]
+    assert len(WholeRun(1.0, "", 0.0, found, 13, 90.0).alarms) == 3
+
+
 def test_nothing_recorded_is_no_table() -> None:
     with pytest.raises(ValueError, match="study record"):
         page.render(Study("m"), 10)

@@ -187,7 +187,7 @@ def _real(runs: Sequence[WholeRun]) -> list[str]:
     kinds = sorted({(r.factor, r.busy > 0) for r in runs})
     for factor, busy in kinds:
         own = [r for r in runs if (r.factor, r.busy > 0) == (factor, busy)]
-        name = "identical code" if factor == 1.0 else f"{factor:.2f}× in one cell"
+        name = "identical code" if factor == 1.0 else f"{factor:.2f}× in the cells of one method"
         alarmed = sum(bool(r.alarms) for r in own)
         found = "" if factor == 1.0 else f"{sum(r.verdicts.get(r.planted) == 'slower' for r in own)}"
         open_ = sum(any(v == "inconclusive" for v in r.verdicts.values()) for r in own)
