@@ -176,23 +176,30 @@ def build(
     """
     reasons: list[str] = []
     for candidate in preparations:
-        try:
-            with _inductor.alone():
-                kernel = make(candidate)
-                why = agrees(kernel)
-                if why is not None and kernel.name is not None:  # what was found on the disk is made anew
-                    _kept.forget(kernel.name)
-                    kernel = make(candidate)
-                    why = agrees(kernel)
-        except CannotPrepareError as error:
-            why = str(error)
-        except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
-            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
-        if why is None:
+        kernel, why = _tried(make, candidate, agrees)
+        if why is not None and kernel is not None and kernel.name is not None:
+            _kept.forget(kernel.name)  # made anew, whatever it was that lay on the disk
+            kernel, why = _tried(make, candidate, agrees)
+        if kernel is not None and why is None:
             kernel.reasons = reasons
             return kernel
         reasons.append(f"{candidate}: {why}")
     return Kernel(reasons=reasons)
+
+
+def _tried(
+    make: Callable[[str], Kernel], candidate: str, agrees: Callable[[Callable[..., Tensor]], str | None]
+) -> tuple[Kernel | None, str | None]:
+    """A kernel as far as it could be made, and why it is not to be used; None: it is."""
+    kernel = None
+    try:
+        with _inductor.alone():
+            kernel = make(candidate)
+            return kernel, agrees(kernel)
+    except CannotPrepareError as error:
+        return kernel, str(error)
+    except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
+        return kernel, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
 
 
 def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Traced:

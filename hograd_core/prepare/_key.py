@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hograd_core.prepare._trace import DispatchMode, watched
+from hograd_core.prepare._trace import DispatchMode, apart, watched
 
 _READ = ("TORCH", "ATEN_", "CXX", "CC", "CFLAGS", "CPATH", "CPLUS_", "C_INCLUDE", "LIBRARY_PATH", "GCC_", "INDUCTOR")
 _PLACE = "TORCHINDUCTOR_CACHE_DIR"
@@ -48,12 +50,12 @@ def _making() -> str:
     return digest.hexdigest()
 
 
-def _processor() -> str:
+def _processor() -> list[str]:
     """Its sets of instructions: code is built for all that the CPU has."""
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        found = [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags")]
-        return "".join(found)
-    return ""
+        first = itertools.takewhile(str.strip, lines)
+        return [line for line in first if line.startswith(("model name", "flags", "CPU part", "Features"))]
+    return [platform.machine()]
 
 
 def _changed(config: Any) -> bool:
@@ -179,4 +181,5 @@ def _constant(t: Tensor) -> str:
     """A number that a function makes anew in each call, which becomes part of the code."""
     if t.dim():
         raise _NamelessError
-    return f"{_kind(t)} {t.reshape(1).view(torch.uint8).tolist()}"
+    with apart():
+        return f"{_kind(t)} {t.reshape(1).view(torch.uint8).tolist()}"

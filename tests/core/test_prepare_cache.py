@@ -108,8 +108,12 @@ def test_what_is_damaged_is_made_anew(compilations: list[str]) -> None:
         assert prepared_once_more(f, compilations) == 1
         assert record.read_text() == text
     content = _kept.read(record.name)
-    for other in ({"library": "no/such.so"}, {"size": content["size"] + 1}, {"sha256": "0" * 64}):
+    library = bytearray((_kept.folder() / content["library"]).read_bytes())
+    library[len(library) // 2] ^= 1
+    (place / "damaged.so").write_bytes(library)
+    for other in ({"library": "no/such.so"}, {"library": "hograd/damaged.so"}, {"size": 1}, {"sha256": "0" * 64}):
         _kept.write(record.name, content | other)
+        _kept._LOADED.clear()
         assert prepared_once_more(f, compilations) == 1
         assert record.read_text() == text
     assert prepared_once_more(f, compilations) == 0
