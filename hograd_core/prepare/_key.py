@@ -123,7 +123,7 @@ class _Recorder(DispatchMode):
         self.given = given
         self.lines: list[str] = []
         self.outside: list[Tensor] = []
-        self._numbers: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._numbers: Any = WeakTensorKeyDictionary()
         self._count = 0
         self._places: dict[int, int] = {}
         for t in given:
