@@ -33,9 +33,9 @@ class Halves:
     """
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
-        assert kernel.traced is not None
+        assert kernel.trace is not None
         x, v, *rest = [*tensors, *kernel.lifted]
-        parts = split(duplicate(kernel.traced.graph), [1])
+        parts = split(duplicate(kernel.trace(tensors).graph), [1])
         fixed = [x, *rest]
         with torch.no_grad():
             residuals = parts.first(*fixed)

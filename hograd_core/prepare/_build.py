@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from hograd_core.prepare import _inductor
+from hograd_core.prepare import _inductor, _kept, _key
 from hograd_core.prepare._graphs import aten, duplicate, output, refresh
 from hograd_core.prepare._lean import lean
 from hograd_core.prepare._merge import merge_products
@@ -44,7 +44,8 @@ class Kernel:
         reasons: why not as it was asked for.
         operations: of the graph that runs, by name, as far as there is one.
         peak: the most bytes that it holds at once, its result included, as far as its graph tells.
-        traced: the clean graph that it was made from, of which bound products are made.
+        trace: inputs -> the clean graph that it was made from, of which bound products are made; None: there is none.
+        name: what it was found by on the disk; None: it was made here.
         first: of bound products for any number of directions: what depends on x alone; made with the first of them.
     """
 
@@ -53,8 +54,9 @@ class Kernel:
     preparation: str = "eager"
     reasons: list[str] = field(default_factory=list)
     operations: Counter[str] = field(default_factory=Counter)
-    traced: Traced | None = None
+    trace: Callable[[Sequence[Tensor]], Traced] | None = None
     peak: int = 0
+    name: str | None = None
     first: Outputs | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -174,19 +176,30 @@ def build(
     """
     reasons: list[str] = []
     for candidate in preparations:
-        try:
-            with _inductor.alone():
-                kernel = make(candidate)
-                why = agrees(kernel)
-        except CannotPrepareError as error:
-            why = str(error)
-        except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
-            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
-        if why is None:
+        kernel, why = _tried(make, candidate, agrees)
+        if why is not None and kernel is not None and kernel.name is not None:
+            _kept.forget(kernel.name)  # made anew, whatever it was that lay on the disk
+            kernel, why = _tried(make, candidate, agrees)
+        if kernel is not None and why is None:
             kernel.reasons = reasons
             return kernel
         reasons.append(f"{candidate}: {why}")
     return Kernel(reasons=reasons)
+
+
+def _tried(
+    make: Callable[[str], Kernel], candidate: str, agrees: Callable[[Callable[..., Tensor]], str | None]
+) -> tuple[Kernel | None, str | None]:
+    """A kernel as far as it could be made, and why it is not to be used; None: it is."""
+    kernel = None
+    try:
+        with _inductor.alone():
+            kernel = make(candidate)
+            return kernel, agrees(kernel)
+    except CannotPrepareError as error:
+        return kernel, str(error)
+    except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
+        return kernel, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
 
 
 def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Traced:
@@ -203,16 +216,24 @@ def plain(
     otherwise: Callable[..., Tensor] | None = None,
 ) -> Kernel:
     """A function (*inputs) -> tensor as it is; ``otherwise`` is called where what the trace assumed does not hold."""
-    traced = clean_trace(function, inputs, preparation)
-    module = finished(duplicate(traced.graph), preparation)
-    kernel = Kernel(None, traced.lifted, preparation, [], counted(module), traced, peak_bytes(module))
-    run = ready(module, [*inputs, *traced.lifted], preparation)
+    named = _key.named(function, inputs) if preparation == "compiled" and inputs[0].device.type == "cpu" else None
+    found = None if named is None else _found(named, function)
+    if found is not None:
+        kernel, run, conditional = found
+    else:
+        traced = clean_trace(function, inputs, preparation)
+        module = finished(duplicate(traced.graph), preparation)
+        kernel = Kernel(None, traced.lifted, preparation, [], counted(module), lambda _: traced, peak_bytes(module))
+        conditional = len(output(module.graph).all_input_nodes) > 1
+        run = ready(module, [*inputs, *traced.lifted], preparation)
+        if named is not None:
+            _keep(named, kernel, run, conditional)
     kernel.run = lambda given: run(given)[0]
-    if len(output(module.graph).all_input_nodes) > 1:
+    if conditional:
         if otherwise is None:
             raise CannotPrepareError("what it assumes of values is looked at in kernels of operators on models alone")
 
-        if not run([*inputs, *traced.lifted])[1]:
+        if not run([*inputs, *kernel.lifted])[1]:
             raise CannotPrepareError("what a trace assumes of values does not hold here")
 
         def checked(given: list[Tensor]) -> Tensor:
@@ -221,3 +242,34 @@ def plain(
 
         kernel.run = checked
     return kernel
+
+
+def _keep(named: _key.Named, kernel: Kernel, run: Outputs, conditional: bool) -> None:
+    """Have later processes find a kernel that was compiled, where it takes inputs and tensors of f alone."""
+    entry = _inductor.entry_of(run)
+    library = None if entry is None else _kept.kept(entry)
+    places = {id(t): i for i, t in enumerate(named.outside)}
+    if library is not None and all(id(t) in places for t in kernel.lifted):
+        told = {"operations": dict(kernel.operations), "peak": kernel.peak, "conditional": conditional}
+        _kept.write(named.name, {**library, **told, "lifted": [places[id(t)] for t in kernel.lifted]})
+
+
+def _found(named: _key.Named, function: Callable[..., Tensor]) -> tuple[Kernel, Outputs, bool] | None:
+    """A kernel that an earlier process made, what runs it, and whether it says if what it assumes holds."""
+    record = _kept.read(named.name)
+    entry = None if record is None else _kept.load(record)
+    if entry is None:
+        return None
+    lifted = [named.outside[i] for i in record["lifted"]]
+
+    def traced(inputs: Sequence[Tensor]) -> Traced:
+        made = clean_trace(function, inputs, "compiled")
+        if list(map(id, made.lifted)) != list(map(id, lifted)):
+            raise CannotPrepareError("f refers to other tensors than when it was prepared")
+        kernel.trace = lambda _: made
+        return made
+
+    kernel = Kernel(
+        None, lifted, "compiled", [], Counter(record["operations"]), traced, record["peak"], named.name
+    )  # fmt: skip
+    return kernel, _inductor.without_checks(entry), record["conditional"]

@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
+from hograd_core.prepare._kept import Entry
 from hograd_core.prepare._products import use_products
 from hograd_core.prepare._stack import values_on_the_stack
 
@@ -98,8 +99,9 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     returned = output(module.graph)
     returned.args = (tuple(returned.all_input_nodes),)
     module.recompile()
-    made = _compiled(module, inputs, device)
-    run = _without_checks(made.current_callable)
+    run: Run = _compiled(module, inputs, device).current_callable
+    entry = _only_of(run, "f")
+    run = run if entry is None or None in _handles() else without_checks(entry)
     return (lambda given: run([*given, *constants])) if constants else run
 
 
@@ -197,17 +199,29 @@ def _constants_as_inputs(module: GraphModule) -> list[Tensor]:
     return constants
 
 
-def _without_checks(run: Run) -> Run:
-    """A compiled callable without what it does at each call for arguments that are no tensors; ours are guarded."""
+def _handles() -> tuple[Any, Any]:
+    """[tensors] -> handles, and handles -> [tensors]."""
+    made = getattr(torch._C, "_aoti", None)
+    names = "unsafe_alloc_void_ptrs_from_tensors", "alloc_tensors_by_stealing_from_void_ptrs"
+    return getattr(made, names[0], None), getattr(made, names[1], None)
+
+
+def _only_of(run: Run, *names: str) -> Any:
+    """The first of the variables around a function; None: they are others."""
     own = inspect.getclosurevars(run).nonlocals if inspect.isfunction(run) else {}
-    make, take = (
-        getattr(getattr(torch._C, "_aoti", None), name, None)
-        for name in ("unsafe_alloc_void_ptrs_from_tensors", "alloc_tensors_by_stealing_from_void_ptrs")
-    )
-    if set(own) != {"f"} or make is None or take is None:
-        return run
-    entry = own["f"]
+    return own[names[0]] if set(own) == set(names) else None
+
+
+def without_checks(entry: Entry) -> Run:
+    """A callable without what inductor's does at each call for arguments that are no tensors; ours are guarded."""
+    make, take = _handles()
     return lambda given: take(entry(make(given)))
+
+
+def entry_of(run: Run) -> Entry | None:
+    """What :func:`without_checks` was given; None: a run is something else, as with constants of its own."""
+    entry: Entry | None = _only_of(run, "entry", "make", "take")
+    return entry
 
 
 def tensor_guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:

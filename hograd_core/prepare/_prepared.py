@@ -241,7 +241,7 @@ class Prepared:
                 kernel = entry.kernel
                 while len(entry.halves) >= _MOST_KINDS:
                     entry.halves.pop(next(iter(entry.halves)))
-                entry.halves[rows] = None if kernel.traced is None else halves_of(self._task, kernel, tensors, rows)
+                entry.halves[rows] = None if kernel.trace is None else halves_of(self._task, kernel, tensors, rows)
                 self.seconds += time.perf_counter() - started
             return entry.halves[rows]
 

@@ -141,7 +141,15 @@ def _refuse(func: Any, args: Sequence[Any]) -> None:
             raise CannotPrepareError("f " + reason.format(func))
 
 
-class _Repeatable(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Without what PyTorch puts around each such mode for those who compile it, which loads dynamo: a second."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Repeatable(DispatchMode):  # type: ignore[no-untyped-call]
     """Refuses what another call could do otherwise, wherever in PyTorch it is called from."""
 
     def __torch_dispatch__(
@@ -149,6 +157,13 @@ class _Repeatable(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         _refuse(func, args)
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """What a trace refuses raises within; gives what makes a function say what it assumes, as a trace has it."""
+    with _NoReads(), _Repeatable():  # type: ignore[no-untyped-call]
+        yield _with_conditions
 
 
 def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
@@ -170,8 +185,8 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     """
     fresh = [t.detach().clone() for t in inputs]
     try:
-        with _NoReads(), _Repeatable():  # type: ignore[no-untyped-call]
-            first = make_fx(_with_conditions(function))(*fresh)
+        with watched() as run:
+            first = make_fx(run(function))(*fresh)
     except RuntimeError as error:
         if "get value out of a tracing tensor" in str(error):
             raise CannotPrepareError("f reads values of a tensor, as data-dependent code does") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,7 +189,8 @@ def test_eager_with_a_reason(f: Callable[[Tensor], Tensor], reason: str) -> None
 
 
 @pytest.mark.slow
-def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no kernel is kept there
     monkeypatch.setattr(_inductor, "unavailable", lambda device: "no C++ compiler")
     p = prepare(h.hvp, network(), X, preparation="compiled")
     assert p.preparation == "graph"
