@@ -116,5 +116,5 @@ def test_prepared_peaks(name: str, preparation: str) -> None:
     rest = {other: values[-1] for other, values in small.items() if other != along}
     at = [peak(preparation, **rest, **{along: size}) for size in (first, second, 8 * second)]
     slope = (at[1] - at[0]) / (second - first)
-    assert slope >= 4, "its result or its point, in float32"
+    assert at[0] >= 4, "its result, in float32; compiled, a scalar may be all that a kernel takes"
     assert at[2] == at[1] + slope * 7 * second, at
