@@ -26,6 +26,8 @@ SMALL, SHORT = 64, 8
 than dot products, whose vectors they would not fill."""
 CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
+FETCHED = 2**23
+"""Bytes of a streamed W from which its next rows are fetched ahead; from nearer caches that takes longer."""
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2**16
 
@@ -137,7 +139,8 @@ def _register() -> None:
                 k = int(a.get_size()[-2 if turned_a else -1])
                 how = form(rows, k, n, turned_a, turned_w) if len(self.turned) == 1 else "tiles"
                 given_to = [_TYPES[y.get_dtype()], rows, n, k]
-                given_to += {"tiles": [turned_a, turned_w, i > 0], "small": [turned_w]}.get(str(how), [])
+                fetch = k * n * y.get_dtype().itemsize >= FETCHED
+                given_to += {"tiles": [turned_a, turned_w, i > 0], "small": [turned_w]}.get(str(how), [fetch])
                 terms.append((f"hograd_{how}<{', '.join(map(str, given_to)).lower()}>", a, w, k))
                 # Elements of W that are read, or products in registers.
                 work += k * n * {"tiles": rows // 8, "small": rows}.get(str(how), 1)

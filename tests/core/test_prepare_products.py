@@ -14,7 +14,7 @@ from hograd_core.prepare._build import table
 from hograd_core.prepare._graphs import is_call, propagate
 from hograd_core.prepare._merge import merge_products
 from hograd_core.prepare._passes import clean
-from hograd_core.prepare._products import _PRODUCTS, form, use_products
+from hograd_core.prepare._products import _PRODUCTS, FETCHED, form, use_products
 
 Size = tuple[int, int, int, bool, bool]
 # rows, k, n, A transposed, W transposed
@@ -67,6 +67,25 @@ def test_every_loop_multiplies() -> None:
     assert torch.allclose(result, expected, rtol=1e-5, atol=2e-5)
     start, end = sum(rows * n for rows, _, n, *_ in SIZES), len(result) - 20 * 37  # what float64 computed
     assert torch.allclose(result[start:end], expected[start:end], rtol=1e-12, atol=1e-12)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_large_matrix_multiplies_whose_next_rows_are_fetched_ahead() -> None:
+    """By both streams, few rows and more than registers hold, at sizes that no number of rows at a time divides."""
+    k, n = 1031, 1021
+    assert 8 * k * n >= FETCHED
+    w = normal(k, n, seed=0)
+    inputs = [w, *(normal(rows, size, seed=rows) for rows in (1, 2, 6) for size in (k, n))]
+
+    def function(w: Tensor, *given: Tensor) -> Tensor:
+        return torch.cat([(a @ (w if i % 2 == 0 else w.mT)).reshape(-1) for i, a in enumerate(given)])
+
+    module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
+    propagate(module, inputs)
+    run = _inductor.compiled(clean(module), inputs, "cpu")
+    assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 6
+    assert torch.allclose(run(list(inputs))[0], function(*inputs), rtol=1e-10, atol=1e-10)
 
 
 def test_a_sum_of_products_is_one_operation() -> None:
