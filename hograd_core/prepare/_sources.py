@@ -7,7 +7,7 @@ both) and what a call of it costs take longer than such a product:
   time, so that y is read less often. ``y = a Wᵀ``: each row of W with a is a dot product. Registers hold at most 4 rows
   of a: the next 4 meet the same rows of W while those are in the cache. One goes through W from its first row to its
   last, the other from its last to its first: of a derivative's two products with a matrix, one of either kind, the
-  second starts with what the first has just left in the cache. Of a W that caches do not hold, the next rows are
+  second starts with what the first has just left in the cache. Where caches do not hold the matrices, next rows are
   fetched while these are multiplied: what the processor fetches by itself ends at a page.
 - a matrix W of a few numbers, in the cache with its sums in registers.
 - tiles: 6 rows of Y (12 where registers are twice as wide and twice as many) and two vectors of each, or one at the end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from core_fakes import normal
@@ -71,21 +73,37 @@ def test_every_loop_multiplies() -> None:
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_large_matrix_multiplies_whose_next_rows_are_fetched_ahead() -> None:
+def test_matrices_beyond_the_caches_multiply_whose_next_rows_are_fetched_ahead() -> None:
     """By both streams, few rows and more than registers hold, at sizes that no number of rows at a time divides."""
     k, n = 1031, 1021
-    assert 8 * k * n >= FETCHED
-    w = normal(k, n, seed=0)
-    inputs = [w, *(normal(rows, size, seed=rows) for rows in (1, 2, 6) for size in (k, n))]
+    u, w = normal(k, n, seed=0), normal(k, n, seed=1)
+    inputs = [u, w, *(normal(rows, size, seed=rows) for rows in (1, 2, 6) for size in (k, n))]
 
-    def function(w: Tensor, *given: Tensor) -> Tensor:
-        return torch.cat([(a @ (w if i % 2 == 0 else w.mT)).reshape(-1) for i, a in enumerate(given)])
+    def function(u: Tensor, w: Tensor, *given: Tensor) -> Tensor:
+        matrices = (u, u.mT, w, w.mT, u, u.mT)
+        return torch.cat([(a @ m).reshape(-1) for a, m in zip(given, matrices, strict=True)])
 
     module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
     propagate(module, inputs)
     run = _inductor.compiled(clean(module), inputs, "cpu")
-    assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 6
+    assert [node.args[-1] for node in module.graph.nodes if is_call(node, _PRODUCTS)] == [True] * 6
     assert torch.allclose(run(list(inputs))[0], function(*inputs), rtol=1e-10, atol=1e-10)
+
+
+def test_rows_are_fetched_ahead_of_matrices_that_together_are_large() -> None:
+    """One matrix twice, as it lies and transposed, counts once."""
+    side = int((FETCHED / 2 / 8) ** 0.5) + 1
+    a, w, u = torch.empty(1, side), torch.empty(side, side), torch.empty(side, side)
+
+    def fetched(f: Callable[..., Tensor]) -> set[object]:
+        inputs = [t.double() for t in (a, w, u)]
+        module = make_fx(f)(*inputs)
+        propagate(module, inputs)
+        use_products(clean(module))
+        return {node.args[-1] for node in module.graph.nodes if is_call(node, _PRODUCTS)}
+
+    assert fetched(lambda a, w, u: a @ w @ w.mT + u[0]) == {False}
+    assert fetched(lambda a, w, u: a @ w @ u) == {True}
 
 
 def test_a_sum_of_products_is_one_operation() -> None:
