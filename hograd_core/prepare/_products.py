@@ -26,17 +26,21 @@ SMALL, SHORT = 64, 8
 than dot products, whose vectors they would not fill."""
 CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
+FETCHED = 2**24
+"""Bytes of all W of a kernel from which next rows are fetched ahead; what caches hold is read quicker without."""
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2**16
 
 # Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
 _NAME = f"products_{hashlib.sha256(PRODUCTS.encode() + Path(__file__).read_bytes()).hexdigest()[:12]}"
 _LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define(f"{_NAME}(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w) -> Tensor")
+_LIBRARY.define(f"{_NAME}(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w, bool fetch=False) -> Tensor")
 
 
-def _products(a: list[Tensor], w: list[Tensor], turned_a: list[bool], turned_w: list[bool]) -> Tensor:
-    """Σ A W, of matrices, or of batches of them, that are transposed or not."""
+def _products(
+    a: list[Tensor], w: list[Tensor], turned_a: list[bool], turned_w: list[bool], fetch: bool = False
+) -> Tensor:
+    """Σ A W, of matrices, or of batches of them, that are transposed or not; ``fetch``: from beyond the caches."""
     terms = zip(a, w, turned_a, turned_w, strict=True)
     products = [torch.matmul(p.mT if i else p, q.mT if j else q) for p, q, i, j in terms]
     return functools.reduce(torch.add, products)
@@ -68,7 +72,12 @@ def use_products(module: GraphModule) -> None:
         if is_call(node, aten.mm.default, aten.bmm.default):
             _serve(node, tiled)
     _sum(graph, tiled)
-    if any(is_call(node, _PRODUCTS) for node in graph.nodes):
+    made = [node for node in graph.nodes if is_call(node, _PRODUCTS)]
+    if made:
+        matrices: list[Any] = [*dict.fromkeys(w for node in made for w in node.args[1])]
+        fetch = sum(value(w).nbytes for w in matrices) >= FETCHED
+        for node in made:
+            node.args = (*node.args, fetch)
         _register()
         module.recompile()
 
@@ -122,9 +131,11 @@ def _register() -> None:
     from torch._inductor.utils import parallel_num_threads
 
     class Products(CppTemplate):
-        def __init__(self, a: list[Any], w: list[Any], layout: Any, turned: list[tuple[bool, bool]]) -> None:
+        def __init__(
+            self, a: list[Any], w: list[Any], layout: Any, turned: list[tuple[bool, bool]], fetch: bool
+        ) -> None:
             super().__init__("hograd_products", [t for pair in zip(a, w, strict=True) for t in pair], layout, 1)
-            self.turned = turned
+            self.turned, self.fetch = turned, fetch
 
         def render(self, **given: Any) -> str:
             nodes: Any = self.input_nodes
@@ -137,7 +148,7 @@ def _register() -> None:
                 k = int(a.get_size()[-2 if turned_a else -1])
                 how = form(rows, k, n, turned_a, turned_w) if len(self.turned) == 1 else "tiles"
                 given_to = [_TYPES[y.get_dtype()], rows, n, k]
-                given_to += {"tiles": [turned_a, turned_w, i > 0], "small": [turned_w]}.get(str(how), [])
+                given_to += {"tiles": [turned_a, turned_w, i > 0], "small": [turned_w]}.get(str(how), [self.fetch])
                 terms.append((f"hograd_{how}<{', '.join(map(str, given_to)).lower()}>", a, w, k))
                 # Elements of W that are read, or products in registers.
                 work += k * n * {"tiles": rows // 8, "small": rows}.get(str(how), 1)
@@ -149,7 +160,7 @@ def _register() -> None:
             )  # fmt: skip
             return text
 
-    def lower(a: list[Any], w: list[Any], turned_a: list[bool], turned_w: list[bool]) -> Any:
+    def lower(a: list[Any], w: list[Any], turned_a: list[bool], turned_w: list[bool], fetch: bool = False) -> Any:
         lay, realize = ir.ExternKernel.require_contiguous, ir.ExternKernel.realize_input
         a, w = ([lay(realize(t)) for t in tensors] for tensors in (a, w))
         *batches, first, second = a[0].get_size()
@@ -157,6 +168,6 @@ def _register() -> None:
         device: Any = a[0].get_device()
         layout = ir.FixedLayout(device, a[0].get_dtype(), sizes)
         turned = [*zip(turned_a, turned_w, strict=True)]
-        return Products(a, w, layout, turned).generate().output_node()  # type: ignore[no-untyped-call]
+        return Products(a, w, layout, turned, fetch).generate().output_node()  # type: ignore[no-untyped-call]
 
     register_lowering(_PRODUCTS, type_promotion_kind=None)(lower)

@@ -5,7 +5,10 @@ both) and what a call of it costs take longer than such a product:
 
 - few rows, by streaming W once. ``y = a W``: each row of W, times an entry of a, is added to y; several rows of W at a
   time, so that y is read less often. ``y = a Wᵀ``: each row of W with a is a dot product. Registers hold at most 4 rows
-  of a: the next 4 meet the same rows of W while those are in the cache.
+  of a: the next 4 meet the same rows of W while those are in the cache. One goes through W from its first row to its
+  last, the other from its last to its first: of a derivative's two products with a matrix, one of either kind, the
+  second starts with what the first has just left in the cache. Where caches do not hold the matrices, next rows are
+  fetched while these are multiplied: what the processor fetches by itself ends at a page.
 - a matrix W of a few numbers, in the cache with its sums in registers.
 - tiles: 6 rows of Y (12 where registers are twice as wide and twice as many) and two vectors of each, or one at the end
   where that is enough, are summed in registers, over a panel of W that fits the first cache; only a transposed W is
@@ -20,7 +23,7 @@ PRODUCTS = r"""
 #include <torch/csrc/inductor/cpp_prefix.h>
 #ifndef HOGRAD_PRODUCTS
 #define HOGRAD_PRODUCTS
-template <typename T, int R, int Q>
+template <typename T, int R, int Q, bool fetch>
 static inline void hograd_axpy(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long from, long to, long N) {
   using V = at::vec::Vectorized<T>;
@@ -28,11 +31,13 @@ static inline void hograd_axpy(
   V x[R][Q];
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) x[r][q] = V(a[r*K+i+q]);
   const T* row = w + i*N;
+  const long next = i + 2*Q <= K ? Q*N : 0;
   long j = from;
   for (; j + L <= to; j += L) {
     V sum[R];
     for (int r = 0; r < R; r++) sum[r] = V::loadu(y + r*N + j);
     for (int q = 0; q < Q; q++) {
+      if constexpr (fetch) __builtin_prefetch(row + q*N + j + next, 0, 2);
       V m = V::loadu(row + q*N + j);
       for (int r = 0; r < R; r++) sum[r] = at::vec::fmadd(x[r][q], m, sum[r]);
     }
@@ -40,7 +45,7 @@ static inline void hograd_axpy(
   }
   for (; j < to; j++) for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) y[r*N+j] += a[r*K+i+q] * row[q*N+j];
 }
-template <typename T, int R, int N, int K>
+template <typename T, int R, int N, int K, bool fetch>
 static inline void hograd_rows(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
   constexpr int Q = R <= 2 ? 8 : 4;
@@ -49,8 +54,10 @@ static inline void hograd_rows(
   for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] = 0;
   long i = 0;
   for (; i + Q <= K; i += Q) {
-    for (int r = 0; r < whole; r += 4) hograd_axpy<T, 4, Q>(a + r*K, w, y + r*N, K, i, from, to, N);
-    if constexpr (rest > 0) hograd_axpy<T, rest, Q>(a + whole*K, w, y + whole*N, K, i, from, to, N);
+    if constexpr (whole > 0) hograd_axpy<T, 4, Q, fetch>(a, w, y, K, i, from, to, N);
+    for (int r = 4; r < whole; r += 4) hograd_axpy<T, 4, Q, false>(a + r*K, w, y + r*N, K, i, from, to, N);
+    if constexpr (rest > 0)
+      hograd_axpy<T, rest, Q, fetch && whole == 0>(a + whole*K, w, y + whole*N, K, i, from, to, N);
   }
   for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
 }
@@ -64,18 +71,20 @@ static inline T hograd_sum(const at::vec::Vectorized<T>& v) {
   for (int l = 0; l < V::size(); l++) s += part[l];
   return s;
 }
-template <typename T, int R, int Q>
+template <typename T, int R, int Q, bool fetch>
 static inline void hograd_dots(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long N) {
   using V = at::vec::Vectorized<T>;
   constexpr long L = V::size();
   V sum[R][Q];
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q] = V(T(0));
+  const long next = i >= 4 ? -4*K : 0;
   long j = 0;
   for (; j + L <= K; j += L) {
     V x[R];
     for (int r = 0; r < R; r++) x[r] = V::loadu(a + r*K + j);
     for (int q = 0; q < Q; q++) {
+      if constexpr (fetch) __builtin_prefetch(w + (i+q)*K + j + next, 0, 2);
       V m = V::loadu(w + (i+q)*K + j);
       for (int r = 0; r < R; r++) sum[r][q] = at::vec::fmadd(x[r], m, sum[r][q]);
     }
@@ -86,20 +95,21 @@ static inline void hograd_dots(
     y[r*N+i+q] = s;
   }
 }
-template <typename T, int R, int Q>
+template <typename T, int R, int Q, bool fetch>
 static inline void hograd_dots_of_rows(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long N) {
   constexpr int whole = R / 4 * 4, rest = R % 4;
-  for (int r = 0; r < whole; r += 4) hograd_dots<T, 4, Q>(a + r*K, w, y + r*N, K, i, N);
-  if constexpr (rest > 0) hograd_dots<T, rest, Q>(a + whole*K, w, y + whole*N, K, i, N);
+  if constexpr (whole > 0) hograd_dots<T, 4, Q, fetch>(a, w, y, K, i, N);
+  for (int r = 4; r < whole; r += 4) hograd_dots<T, 4, Q, false>(a + r*K, w, y + r*N, K, i, N);
+  if constexpr (rest > 0) hograd_dots<T, rest, Q, fetch && whole == 0>(a + whole*K, w, y + whole*N, K, i, N);
 }
-template <typename T, int R, int N, int K>
+template <typename T, int R, int N, int K, bool fetch>
 static inline void hograd_rows_turned(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
   constexpr long fours = N / 4, rest = N % 4;
-  for (long i = fours*thread/threads; i < fours*(thread+1)/threads; i++)
-    hograd_dots_of_rows<T, R, 4>(a, w, y, K, 4*i, N);
-  if constexpr (rest > 0) if (thread == threads - 1) hograd_dots_of_rows<T, R, rest>(a, w, y, K, 4*fours, N);
+  if constexpr (rest > 0) if (thread == threads - 1) hograd_dots_of_rows<T, R, rest, fetch>(a, w, y, K, 4*fours, N);
+  for (long i = fours*(thread+1)/threads - 1; i >= fours*thread/threads; i--)
+    hograd_dots_of_rows<T, R, 4, fetch>(a, w, y, K, 4*i, N);
 }
 template <typename T, int M, int N, int K, bool turned>
 static inline void hograd_small(
