@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order, check_positive
-from hograd_core._entrance import entered, in_transform, keep, kept, released, repair, unwatched, watched_by
+from hograd_core._entrance import _STATE, entered, in_transform, keep, kept, released, repair, unwatched, watched_by
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
@@ -33,7 +33,7 @@ from hograd_core.arguments import (
     stacked,
     vectorised,
 )
-from hograd_core.hazards import guard
+from hograd_core.hazards import Guard, guard
 
 
 def computed(operator: Any, arguments: tuple[Any, ...], how: dict[str, Any]) -> Any:
@@ -126,6 +126,20 @@ def _load_forward_mode() -> None:
         jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
+@functools.lru_cache(maxsize=1024)
+def _guards(operator: Any, method: Any, order: int | None) -> Callable[[], Guard | None]:
+    """What makes the guard of a call."""
+    amounts = method.amounts(order) if operator.takes_order or method.amounts_to else ()
+    return functools.partial(guard, f"{operator.name}[{method.name}]", amounts, constant=method.through_forward)
+
+
+@functools.lru_cache(maxsize=1024)
+def _usual(operator: Any, method: Any, order: int | None) -> Guard | None:
+    """The guard of every call outside other derivatives that repairs nothing; None where each has its own."""
+    made = _guards(operator, method, order)()
+    return made if made is not None and made.reusable else None
+
+
 @dataclass(slots=True)
 class Call:
     """What is computed, and how.
@@ -160,19 +174,27 @@ class Call:
             arguments: the operator's, by name.
             look: whether values may be looked at: not while they are vectorised.
         """
-        where, method = self.where, self.method
-        amounts = method.amounts(self.order) if self.operator.takes_order or method.amounts_to else ()
         if self.repair:
             repair()
-        watch = guard(where, amounts, constant=method.through_forward)
+        watch = self._watch()
         watched_by(watch)
         checked = self.operator.guard(**arguments)
         if self.operator.result == "x * order":
             self._refuse_too_large(checked)
-        result = released(method.function(*checked, **self.options))
+        result = released(self.method.function(*checked, **self.options))
         if look and (watch is not None or self.strict or self.verify):
-            self._look_at(where, result, checked)
+            plain = type(result) is Tensor and result.is_cpu and not (self.verify or kept())
+            if not (plain and is_finite(result)):
+                self._look_at(self.where, result, checked)
         return result
+
+    def _watch(self) -> Guard | None:
+        """What looks at f in this call: mostly the same as in every other of this kind."""
+        here = _STATE
+        if here.unwatched:
+            return None
+        usual = None if here.enclosing or here.repairing else _usual(self.operator, self.method, self.order)
+        return usual or _guards(self.operator, self.method, self.order)()
 
     def _refuse_too_large(self, checked: tuple[Any, ...]) -> None:
         """Raise before a derivative tensor is allocated that cannot fit."""

@@ -27,14 +27,11 @@ _FEW = 64
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are finite; one pass, which only an overflow of the sum makes two."""
-    if type(tensor) is Tensor and tensor.numel() <= _FEW:
-        rank = tensor.dim()
+    if tensor.numel() <= _FEW:
         try:
-            entries: Any = (tensor if rank < 2 else tensor.flatten()).tolist()
-        except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
+            return math.isfinite(sum(tensor.tolist())) or all(map(math.isfinite, tensor.tolist()))
+        except (TypeError, RuntimeError):  # not one axis; PyTorch's zero tensors, which have no memory to read
             pass
-        else:
-            return math.isfinite(sum(entries) if rank else entries) or (rank > 0 and all(map(math.isfinite, entries)))
     tensor = tensor.detach()
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 

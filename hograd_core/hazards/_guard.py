@@ -77,6 +77,11 @@ class Guard:
         self._repair, self._constant = repair, constant
         self._walks = not (repair or constant or forward_only)
 
+    @property
+    def reusable(self) -> bool:
+        """Whether one serves all calls: it notes nothing of them."""
+        return not self._forward_only
+
     def look(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
     ) -> tuple[AbstractContextManager[Any] | None, _entrance.Inspect | None]:
@@ -251,7 +256,7 @@ def guard(where: str, amounts: tuple[Amount, ...], *, constant: bool = False, re
     if here.enclosing:
         amounts = (("*", here.enclosing + max(order for _, order in amounts)),)
     made = _made(where, amounts, repair=here.repairing, constant=constant, recorded=recorded)
-    return made if not made._forward_only else Guard(where, amounts, repair=made._repair, constant=constant)
+    return made if made.reusable else Guard(where, amounts, repair=made._repair, constant=constant)
 
 
 # One for all calls, but where a guard notes that it ran f already.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from hograd_bench import claim_cells, claims, measure
+from hograd_bench import claim_cells, claims, torch_state
 from hograd_bench.cells import Cell
 from hograd_bench.claims import HOLDS, REFUTED, Claim, Part
 from hograd_bench.metrics import Subject
@@ -29,7 +29,7 @@ def test_orders_are_planned_prepared(part: str, preparation: str) -> None:
 
 
 def measured(cell: Cell) -> dict[str, object]:
-    with measure.threads(1):
+    with torch_state.threads(1):
         subject = Subject(cell)
         peak = trace(warm(subject)).peak_bytes
     operations = sum((subject.prepared.operations or {}).values())  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from core_fakes import normal
-from hograd_bench import measure
+from hograd_bench import torch_state
 from hograd_bench.cells import Cell
 from hograd_bench.laws import ExactLaw, fit_exact
 from hograd_bench.metrics import Subject
@@ -26,7 +26,7 @@ Axes = dict[str, tuple[int, ...]]
 
 def of_cell(**fixed: Any) -> Peak:
     def peak(preparation: str, **sizes: int) -> int:
-        with measure.threads(1):
+        with torch_state.threads(1):
             return trace(warm(Subject(Cell(**fixed, **sizes, preparation=preparation)))).peak_bytes
 
     return peak
@@ -39,7 +39,7 @@ def blocks(preparation: str, n: int, batch: int) -> int:
     def u(x: Tensor) -> Tensor:
         return ((x.reshape(-1, 3) @ weights[0]).tanh() @ weights[1]).reshape(x.shape[0], -1).sum(1)
 
-    with measure.threads(1):
+    with torch_state.threads(1):
         x = normal(batch, 3 * n)
         p = prepare(laplacian, u, x, method="forward_laplacian", preparation=preparation)
         assert p.preparation == preparation, p.explain()

@@ -14,7 +14,7 @@ from core_fakes import F64, OnceSine, OnceSineWithJvp, SineWithJvp, mostly_slow,
 from torch import Tensor, nn
 
 import hograd_core as h
-from hograd_core import hazards
+from hograd_core import _call, hazards
 from hograd_core._differences import slope
 from hograd_core._entrance import unguarded
 from hograd_core.curvature import HessianOperator
@@ -262,6 +262,7 @@ def test_another_version_counts_as_the_nearest_tested(version: str, nearest: str
 def _forget() -> None:
     _guard._reckoned.cache_clear()
     _guard._made.cache_clear()
+    _call._usual.cache_clear()
 
 
 def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import hograd_core as h
-from hograd_core import UnsupportedError
+from hograd_core import UnsupportedError, _call
 from hograd_core.hazards import _graph, _guard
 from hograd_core.hazards._memory import sketch
 
@@ -35,11 +35,12 @@ def plain(x: Tensor) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
-    _guard._reckoned.cache_clear()
-    _guard._made.cache_clear()
+    caches = (_guard._reckoned, _guard._made, _call._usual)
+    for cache in caches:
+        cache.cache_clear()
     yield
-    _guard._reckoned.cache_clear()
-    _guard._made.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 @pytest.fixture
