@@ -57,7 +57,10 @@ TARGETS = {
     "rosenbrock": Example((8,), (*ALL, "hessian_diagonal")),
     "classifier": Example(
         needs=("gradient", "hvp"),
-        wrong={"hvp": all_of("wrong", "exceeds the tolerance", "repair=True", "grad_of_jvp")},
+        wrong={
+            "hvp": all_of("wrong", "exceeds the tolerance", "repair=True", "grad_of_jvp"),
+            "hessian_diagonal": all_of("wrong", "exceeds the tolerance", "repair=True", "forward_over_forward"),
+        },
     ),
     "clusters": Example(),
     "gaussian_process": Example(),
@@ -71,7 +74,20 @@ TARGETS = {
                     "double_backward", "functional_hvp", "functional_vhp", "vjp_of_grad", "double_vjp",
                 ),
                 **all_of("unsupported", "no forward-mode formula", SDPA, "jvp_of_grad", "grad_of_jvp"),
-            }
+            },
+            "hessian": {
+                **all_of(
+                    "unsupported", "no derivative formula", SDPA,
+                    "batched_rows", "rows", "functional", "functional_vectorized", "jacrev_of_grad", "coloured",
+                ),
+                **all_of("unsupported", "no forward-mode formula", SDPA, "func_hessian", "vmap_hvp"),
+            },
+            "hessian_diagonal": {
+                **all_of(
+                    "unsupported", "no derivative formula", SDPA, "layers", "columns", "full", "hutchinson",
+                ),
+                **all_of("unsupported", "no forward-mode formula", SDPA, "forward_over_forward"),
+            },
         },
     ),
     "pinn": Example(),
@@ -93,6 +109,11 @@ TARGETS = {
                     "wrong", "truth is by differences of gradients", DO_NOT,
                     "batched_rows", "rows", "functional", "functional_vectorized", "coloured",
                 ),
+            },
+            "hessian_diagonal": {
+                **all_of("unsupported", "setup_context", NO_SETUP, "forward_over_forward"),
+                **all_of("wrong", "exceeds the tolerance", DO_NOT, "layers", "columns", "full"),
+                **all_of("refused", "wrong derivative", "repair=True", "hutchinson"),
             },
         },
     ),
