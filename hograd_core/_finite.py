@@ -28,9 +28,13 @@ _FEW = 64
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are finite; one pass, which only an overflow of the sum makes two."""
     if tensor.numel() <= _FEW:
+        rank = tensor.dim()
         try:
-            return math.isfinite(sum(tensor.tolist())) or all(map(math.isfinite, tensor.tolist()))
-        except (TypeError, RuntimeError):  # not one axis; PyTorch's zero tensors, which have no memory to read
+            if rank == 0:
+                return math.isfinite(tensor.item())
+            entries = (tensor if rank == 1 else tensor.flatten()).tolist()
+            return math.isfinite(sum(entries)) or all(map(math.isfinite, entries))
+        except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
             pass
     tensor = tensor.detach()
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
