@@ -210,6 +210,7 @@ def test_a_figure_of_a_process_of_its_own_is_in_the_cells_row(run: store.Run) ->
     assert all(task.alone and task.host.variables["MKL_DISABLE_FAST_MM"] == "1" for task in apart)
 
 
+@pytest.mark.slow
 def test_within_tests_of_several_processes_cells_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
     monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")

@@ -113,6 +113,7 @@ def test_no_cell_is_lost_and_nothing_else_is_said(ran: Any, rows: dict[str, dict
     assert ESCAPE not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_a_problem_changed_is_noted_in_its_row_alone(rows: dict[str, dict[str, Any]]) -> None:
     assert set(rows["misbehaves"]["details"]["changed"]) == {
         "seeded torch's generator",
@@ -124,6 +125,7 @@ def test_what_a_problem_changed_is_noted_in_its_row_alone(rows: dict[str, dict[s
     assert noted == {"misbehaves", "sets_everything", "patches"}
 
 
+@pytest.mark.slow
 def test_where_truth_is_in_doubt_counts_and_agreement_are_there(rows: dict[str, dict[str, Any]]) -> None:
     taken = rows["kink"]
     assert taken["metrics"]["peak_bytes"] > 0

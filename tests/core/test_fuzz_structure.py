@@ -187,7 +187,10 @@ LOSSES: list[Callable[[Tensor, Tensor], Tensor]] = [
 
 
 # Prepared, a module whose weights go by a product each with the whole Hessian takes long to trace.
-@pytest.mark.parametrize(("seed", "preparation"), [*((s, "eager") for s in ALL), *((s, "graph") for s in QUICK)])
+PREPARED = [pytest.param(seed, "graph", marks=pytest.mark.slow) for seed in QUICK]
+
+
+@pytest.mark.parametrize(("seed", "preparation"), [*((s, "eager") for s in ALL), *PREPARED])
 def test_layers(seed: int, preparation: str) -> None:
     targets = torch.arange(4) % 3
     f, x = from_module(module(seed), LOSSES[seed % len(LOSSES)], (normal(4, 3, seed=seed), targets))
