@@ -124,6 +124,16 @@ def test_counts_have_no_noise():
     assert judge(p, series("flops", lambda n: 1000.0), operations=lambda *a: None).outcome == INSUFFICIENT
 
 
+def test_the_worst_case_is_that_of_all_findings_and_none_where_all_values_are_one():
+    p = part("bounded", "flops", high=10)
+    several = [series("flops", lambda n: 3, method="flat"), series("flops", lambda n: n // 128, method="low")]
+    assert judge(p, several[0]).worst == ""
+    several.append(series("flops", lambda n: n // 64, method="high"))
+    verdict = judge(p, pd.concat(several, ignore_index=True))
+    assert verdict.outcome == HOLDS
+    assert "high" in verdict.worst and "flops = 8 at n=512" in verdict.worst
+
+
 def test_zero_is_within_at_most_zero():
     p = part("bounded", "retained_bytes", high=0)
     assert judge(p, series("retained_bytes", lambda n: 0.0)).outcome == HOLDS
@@ -195,11 +205,20 @@ def test_duels(f, outcome):
         assert finding.interval == (64, 128)
 
 
+def test_a_comparison_says_what_is_compared_with_what():
+    (finding,) = judge(DUEL, duel(lambda n: 4.0, lambda n: 2.0)).parts[0].findings
+    assert finding.law.startswith("jvp_of_grad takes 2 times what double_backward takes at n=8, 2 at n=16")
+    third = series("gradient_equivalents", lambda n: 1.0, method="vjp_of_grad")
+    frame = pd.concat([duel(lambda n: 4.0, lambda n: 2.0), third], ignore_index=True)
+    (finding,) = judge(DUEL, frame).parts[0].findings
+    assert "4 times what the best other method takes" in finding.worst
+
+
 def test_break_even_number_of_products():
     p = part("beats", "gradient_equivalents", pairs=[["hvp/jvp_of_grad", "hvp/double_backward"]], products_share=0.5)
     verdict = judge(p, duel(lambda n: 2.0, lambda n: 0.2 * n))
     assert verdict.outcome == REFUTED
-    assert "n=512: 51.2" in verdict.parts[0].findings[0].law
+    assert "51.2 at n=512" in verdict.parts[0].findings[0].law
     assert judge(p, duel(lambda n: 2.0, lambda n: 2.0 * n)).outcome == HOLDS
 
 

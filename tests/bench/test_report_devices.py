@@ -128,3 +128,16 @@ def test_news_of_a_machine_link_to_its_own_rows(tmp_path: Path) -> None:
     machine_of = dict(zip(what.rows["anchor"], what.rows["machine"], strict=True))
     told = {n.machine: {machine_of[c[0]] for c in n.changes} for n in run_diff.run_diffs(what, anchors_of(what.rows))}
     assert told == {"aaa": {"aaa"}, "zzz": {"zzz"}}
+
+
+def test_news_are_told_against_a_run_of_the_same_cells(tmp_path: Path) -> None:
+    part_of = {row["cell"]: i % 3 for i, row in enumerate(fakes.rows("r"))}
+    for run, part in (("r1", 0), ("r2", 1), ("r3", 0)):
+        fakes.write(tmp_path, run, [r for r in fakes.rows(run) if part_of[r["cell"]] == part], "aaa")
+    what = report_data(store.load(tmp_path))
+    (news,) = run_diff.run_diffs(what, anchors_of(what.rows))
+    assert (news.before, news.after) == ("r1", "r3")
+    assert news.comparison.cells == sum(part == 0 for part in part_of.values())
+    fakes.write(tmp_path, "r4", [r for r in fakes.rows("r4") if part_of[r["cell"]] == 2], "aaa")
+    what = report_data(store.load(tmp_path))
+    assert run_diff.run_diffs(what, anchors_of(what.rows)) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -43,15 +43,24 @@ def decide_beats(part: Part, data: Data) -> list[Finding]:
     for key, rows in groups(data.rows, by):
         if rows[str(part.parameters.get("variable", "n"))].nunique() < 2:
             continue  # one size of a group belongs to some other sweep
-        for candidates, rivals in _pairs(part, rows):
-            finding = _compare(part, key, rows, candidates, rivals, accept, reject)
+        for pair in _pairs(part, rows):
+            finding = _compare(part, key, rows, pair, accept, reject)
             if finding is not None:
                 found.append(finding)
     return found
 
 
-def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
-    """(candidates, rivals) as operator/method names; "*" is every other one measured."""
+class _Pair(NamedTuple):
+    """Candidates and rivals as operator/method names, and what each side is called."""
+
+    candidates: list[str]
+    rivals: list[str]
+    ours: str
+    theirs: str
+
+
+def _pairs(part: Part, rows: pd.DataFrame) -> list[_Pair]:
+    """What a part compares; "*" is every other method measured."""
     present = sorted({f"{o}/{m}" for o, m in zip(rows["operator"], rows["method"], strict=True)})
 
     def expand(names: Sequence[str]) -> list[str]:
@@ -63,10 +72,14 @@ def _pairs(part: Part, rows: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
         return found
 
     pairs = []
-    for candidate, rival in part.parameters["pairs"]:
-        first = expand(candidate if isinstance(candidate, list) else [candidate])
-        second = [r for r in expand(rival if isinstance(rival, list) else [rival]) if r not in first]
-        pairs.append((first, second))
+    for pair in part.parameters["pairs"]:
+        candidate, rival = (side if isinstance(side, list) else [side] for side in pair)
+        first = expand(candidate)
+        second = [r for r in expand(rival) if r not in first]
+        alike = _operators(candidate) == _operators(rival)
+        ours = f"the best of {', '.join(_methods(first))}" if alike else _best_of(candidate)
+        theirs = "the best other method" if alike else _best_of(rival)
+        pairs.append(_Pair(first, second, _only(first) or ours, _only(second) or theirs))
     return pairs
 
 
@@ -74,14 +87,14 @@ def _compare(
     part: Part,
     key: Mapping[str, Any],
     rows: pd.DataFrame,
-    candidates: list[str],
-    rivals: list[str],
+    pair: _Pair,
     accept: set[str],
     reject: set[str],
 ) -> Finding | None:
     variable = str(part.parameters.get("variable", "n"))
     share = float(part.parameters.get("products_share", 0.0))
     times = float(part.parameters.get("times", 1.0))
+    candidates, rivals, label, theirs_name = pair
     ok = ok_rows(rows) if part.metric in rows else rows.iloc[:0]
     if not candidates or not rivals or not len(ok):
         return None
@@ -95,8 +108,7 @@ def _compare(
     # m products cost m times one: the comparison at m = share of n, or a fixed multiple.
     second = {float(x): [v * (share * x if share else times) for v in values] for x, (_, values) in ours.items()}
     result = crossover(first, second, noise=noise_of(part.metric, ok), level=LEVEL)
-    names = {True: _label(candidates), False: _label(rivals)}
-    group = {**key, "comparison": f"{names[True]} against {names[False]}"}
+    group = {**key, "comparison": f"{label} against {theirs_name}"}
     if isinstance(result, InsufficientData):
         return Finding(part.id, group, INSUFFICIENT, str(result), cells=cell_ids(used))
     if result.kind in accept:
@@ -105,13 +117,23 @@ def _compare(
         outcome = REFUTED
     else:
         outcome = INSUFFICIENT if result.kind == "tie" else PARTIAL
-    ours_name = names[True] if not share else f"{share:g}·n times {names[True]}"
+    ours_name = label if not share else f"{share:g}·n times {label}"
     if not share and times != 1:
-        ours_name = f"{times:g} times {names[True]}"
+        ours_name = f"{times:g} times {label}"
     symbol = SYMBOLS.get(variable, variable)
-    reason = f"by {part.metric}, {result.text(names[False], ours_name, symbol)}"
+    reason = f"by {part.metric}, {result.text(theirs_name, ours_name, symbol)}"
     even = {x: 1 / (r / (share * x if share else times)) for x, r in result.ratios.items()}
-    details = ", ".join(f"{symbol}={int(x)}: {m:.3g}" for x, m in even.items())
+
+    def takes(x: float) -> str:
+        return f"{ours_name} takes {result.ratios[x]:.3g} times what {theirs_name} takes at {symbol}={int(x)}"
+
+    if share:
+        law = f"{theirs_name} costs as much as {label} so many times: "
+        law += ", ".join(f"{m:.3g} at {symbol}={int(x)}" for x, m in even.items())
+        law += f"; clear beyond a factor {result.margin:.2f}"
+    else:
+        (least, _), *others = result.ratios.items()
+        law = ", ".join([takes(least), *(f"{r:.3g} at {symbol}={int(x)}" for x, r in others)]) + f"; by {part.metric}"
     fastest = ", ".join(f"{symbol}={int(x)} {n.partition('/')[2]}" for x, (n, _) in theirs.items())
     worst_x = max(result.ratios, key=lambda x: result.ratios[x])
     return Finding(
@@ -119,14 +141,14 @@ def _compare(
         group,
         outcome,
         reason,
-        f"{names[False]} / {names[True]} in {part.metric}: {details}"
-        + (f"; break-even at that many products; clear beyond a factor {result.margin:.2f}" if share else ""),
+        law,
         _interval(result),
         result.at if result.at is not None else even[worst_x],
         cell_ids(used),
-        worst=f"{ours_name} takes {result.ratios[worst_x]:.3g} times {names[False]} at {symbol}={int(worst_x)}",
+        worst=takes(worst_x),
         lost=f"best of the others at each size: {fastest}" if len(rivals) > 1 else "",
         points=tuple((f"{symbol}={int(x)}", r) for x, r in result.ratios.items()),
+        excess=result.ratios[worst_x],
         worst_cell=cell_at(ways[ours[int(worst_x)][0]], [variable, *_others(variable)], (int(worst_x), *line_of)),
     )
 
@@ -172,11 +194,22 @@ def _best(
     return dict(sorted(found.items()))
 
 
-def _label(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0].partition("/")[2]
-    operators = {n.partition("/")[0] for n in names}
-    return f"the best {'/'.join(sorted(operators))}"
+def _operators(named: Sequence[str]) -> set[str]:
+    return {n.partition("/")[0] for n in named}
+
+
+def _methods(named: Sequence[str]) -> list[str]:
+    return [n.partition("/")[2] for n in named]
+
+
+def _only(names: Sequence[str]) -> str:
+    """The method where there is one, else ""."""
+    return _methods(names)[0] if len(names) == 1 else ""
+
+
+def _best_of(named: Sequence[str]) -> str:
+    """By the short name that the claim gives an operator: ``the best hvp``."""
+    return f"the best {' or '.join(sorted(_operators(named)))}".replace("_", " ")
 
 
 BEATS = Rule(

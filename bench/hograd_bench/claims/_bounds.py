@@ -50,7 +50,7 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
         ratio = _quotient(part, ok, data)
         there = [not math.isnan(r) for r in ratio]
         known = where(ok, there)
-        what = part.metric if over is None else f"{part.metric} / {_denominator(str(over))}"
+        what = part.metric if over is None else f"{part.metric} over {_denominator(str(over))}"
         if not len(known):
             why = part.metric if part.metric not in rows or rows[part.metric].isna().all() else what
             found.append(Finding(part.id, key, INSUFFICIENT, f"no row has {why}", cells=cell_ids(ok)))
@@ -90,17 +90,21 @@ def decide_bounded(part: Part, data: Data) -> list[Finding]:
         else:
             outcome = INSUFFICIENT
             reason = f"{what} is {spread}, too near to the bound ({bounds}) for the noise to decide"
+        law = f"{what} from {spread}" if min(values) < max(values) else f"{what} = {values[0]:.4g} at every size"
+        law += f", clear beyond a factor {margin:.2f}" if margin > 1 else ", exact"
         found.append(
             Finding(
                 part.id,
                 key,
                 outcome,
                 reason,
-                f"{what} from {spread}" + (f", clear beyond a factor {margin:.2f}" if margin > 1 else ", exact"),
+                law,
                 (min(values), max(values)),
                 values[worst],
                 cell_ids(known),
-                worst=f"{what} = {values[worst]:.4g} at {shown[worst]}",
+                # The same value everywhere has no worst case.
+                worst=f"{what} = {values[worst]:.4g} at {shown[worst]}" if min(values) < max(values) else "",
+                excess=deviation[worst],
                 points=tuple(zip(shown, values, strict=True)),
                 worst_cell=cell_at(known, SIZES, list(merged)[worst]),
             )
@@ -180,6 +184,7 @@ def decide_step(part: Part, data: Data) -> list[Finding]:
                 interval,
                 steps[least],
                 worst=f"×{steps[least]:.2f} from order {least} to {least + 1}",
+                excess=-steps[least],
                 worst_cell=cell_at(along, ["order"], (least + 1,)),
                 **common,
             )

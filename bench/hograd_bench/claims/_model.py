@@ -65,6 +65,7 @@ class Finding:
         cells: ids of the cells that it rests on.
         worst: the counter-example or the worst case, as text.
         worst_cell: id of the cell that the worst case was measured on, or "".
+        excess: how far the worst case lies beyond what is claimed; the worst of a part has most.
         lost: the alternative that lost and why.
         points: (x, measured) of the deciding series; x may be several sizes as text.
     """
@@ -81,6 +82,7 @@ class Finding:
     lost: str = ""
     points: tuple[tuple[str, float], ...] = ()
     worst_cell: str = ""
+    excess: float = 0.0
 
     @property
     def name(self) -> str:

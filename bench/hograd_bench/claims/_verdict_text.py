@@ -103,11 +103,12 @@ def claim_sentence(claim: Claim, outcome: str, parts: Sequence[PartVerdict]) -> 
 
 def worst_of(outcome: str, parts: Sequence[PartVerdict]) -> str:
     """The counter-example of what is refuted, else the worst case of what holds."""
-    findings = [f for p in parts if p.part.role == "claim" for f in p.findings if f.worst]
     for wanted in (REFUTED, PARTIAL, HOLDS) if outcome != HOLDS else (HOLDS,):
-        for finding in findings:
-            if finding.outcome == wanted:
-                return f"{finding.name}: {finding.worst}"
+        for part in (p for p in parts if p.part.role == "claim"):
+            found = [f for f in part.findings if f.outcome == wanted and f.worst]
+            if found:
+                worst = max(found, key=lambda f: f.excess)
+                return f"{worst.name}: {worst.worst}"
     return ""
 
 

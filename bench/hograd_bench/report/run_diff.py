@@ -1,4 +1,4 @@
-"""What is new since the run before: of each machine, its latest run against the one before."""
+"""What is new: of each machine, its latest run against the latest before it that measured some of the same cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 12
 
 @dataclass(frozen=True)
 class RunDiff:
-    """The latest run of a machine against the one before.
+    """The latest run of a machine against an earlier one.
 
     Attributes:
         machine, before, after: which runs.
@@ -39,12 +39,14 @@ class RunDiff:
 
 
 def run_diffs(data: ReportData, anchors: Mapping[tuple[str, str], str]) -> list[RunDiff]:
-    """One entry a machine that has two runs or more."""
+    """One entry a machine of whose latest run an earlier one shares cells; runs of other presets tell nothing of it."""
     found = []
     for machine, rows in data.everything.groupby("machine", observed=True, sort=True):
-        runs = sorted(rows["run"].unique())
-        if len(runs) >= 2:
-            found.append(_between(data, str(machine), rows, runs[-2], runs[-1], anchors))
+        cells = {str(run): set(of["cell"]) for run, of in rows.groupby("run", observed=True, sort=True)}
+        *earlier, latest = cells
+        shared = [run for run in earlier if not cells[latest].isdisjoint(cells[run])]
+        if shared:
+            found.append(_between(data, str(machine), rows, shared[-1], latest, anchors))
     return found
 
 
@@ -124,8 +126,6 @@ def _facts(result: Comparison, environments: Sequence[Environment], old: pd.Data
 
 
 def _compared(result: Comparison) -> str:
-    if not result.cells:
-        return "no cell was measured by both runs"
     cells = f"{result.cells:,} cell{'s' if result.cells > 1 else ''}"
     if not result.values:
         return f"{cells} measured by both runs, but no deterministic value of them"

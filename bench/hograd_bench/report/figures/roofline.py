@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from hograd_bench.report import style, text
@@ -53,7 +55,7 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     rates = _section(ceiling, "matmul_flop_per_s")
     roofs = {d: r for d, r in rates.items() if text.is_number(r) and r > 0 and d in set(part["dtype"])}
     best = max(roofs.values(), default=None)
-    said = [f"{len(part)} cells"]
+    said, slopes = [f"{len(part)} cells"], []
     for key, what in (("cached_copy_bytes_per_s", "cache"), ("copy_bytes_per_s", "memory")):
         bandwidth = ceiling.get(key)
         if not text.is_number(bandwidth) or bandwidth is None or bandwidth <= 0:
@@ -61,16 +63,12 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
         end = high if best is None else min(high, best / bandwidth)
         axes.plot([low, end], [low * bandwidth, end * bandwidth], color=style.INK, linewidth=1, zorder=1,
                   linestyle="-" if what == "cache" else style.DASHED)  # fmt: skip
-        above = what == "cache"  # where no cell can be; the other beneath the roof, where few are
-        axes.annotate(
-            f"{what}, {bandwidth / 1e9:.3g} GB/s", (end, end * bandwidth), xytext=(-30, -8) if above else (4, -4),
-            textcoords="offset points", fontsize=8, va="center" if above else "top", ha="right" if above else "left",
-        )  # fmt: skip
+        slopes.append((f"{what}, {bandwidth / 1e9:.3g} GB/s", bandwidth, end))
         said.append(f"{what} {bandwidth / 1e9:.3g} GB/s")
     for dtype, rate in roofs.items():
         axes.plot([low, high], [rate, rate], color=style.INK, linewidth=0.8, zorder=1)
-        axes.annotate(f"matrix product, {text.clean(dtype, 12)}: {rate / 1e9:.3g} GFLOP/s", (high, rate), xytext=(0, 3),
-                      textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
+        axes.annotate(f"matrix product, {text.clean(dtype, 12)}: {rate / 1e9:.3g} GFLOP/s", (low, rate), xytext=(4, 2),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
         said.append(f"{dtype} {rate / 1e9:.3g} GFLOP/s")
     axes.set_xlim(low, high)
     style.ticks(axes, "y", EngFormatter("FLOP/s"))
@@ -78,7 +76,17 @@ def _panel(part: pd.DataFrame, ceiling: Mapping[str, Any], name: str) -> str:
     axes.set_xlabel("operations a byte moved")
     style.heading(axes, "Operations a second")
     style.label_ends(axes, ends)
+    for label, bandwidth, end in slopes:
+        _along(axes, label, (low, low * bandwidth), (end, end * bandwidth))
     return panel(figure, name, "Roofline. " + "; ".join(said) + ".")
+
+
+def _along(axes: Axes, label: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A label on a line from its lower end on, turned as the line is; the axes' limits must be final."""
+    axes.set_ylim(axes.get_ylim())
+    (x0, y0), (x1, y1) = axes.transData.transform([start, end])
+    axes.annotate(label, start, xytext=(8, 8), textcoords="offset points", fontsize=8, rotation_mode="anchor",
+                  rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)), va="bottom")  # fmt: skip
 
 
 def _section(found: Any, *keys: str) -> Mapping[str, Any]:
