@@ -131,7 +131,8 @@ def test_the_worst_case_is_that_of_all_findings_and_none_where_all_values_are_on
     several.append(series("flops", lambda n: n // 64, method="high"))
     verdict = judge(p, pd.concat(several, ignore_index=True))
     assert verdict.outcome == HOLDS
-    assert "high" in verdict.worst and "flops = 8 at n=512" in verdict.worst
+    assert "high" in verdict.worst
+    assert "flops = 8 at n=512" in verdict.worst
 
 
 def test_zero_is_within_at_most_zero():
