@@ -86,12 +86,22 @@ def table(preparation: str) -> dict[Any, Any]:
     for kept in _KEPT:
         found.pop(kept, None)
     apart = {} if preparation == "graph" else {aten.addmm.default: _addmm}
+    if aten.eye.default in found:
+        apart |= {aten.eye.default: _eye, aten.eye.m: _eye}
     return {**found, **apart, aten.mv.default: _mv, aten.addmv.default: _addmv}
 
 
 def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
     """As a product of one row, which can be merged with others."""
     return torch.mm(vector.unsqueeze(0), matrix.t()).squeeze(0)
+
+
+def _eye(
+    n: int, m: int | None = None, *, dtype: torch.dtype | None = None, device: torch.device | None = None, **_: Any
+) -> Tensor:
+    """PyTorch's own counts from 256 to 65,535 in uint16, of which there is no range on the CPU."""
+    rows, columns = (torch.arange(size, device=device) for size in (n, n if m is None else m))
+    return (rows[:, None] == columns).to(dtype or torch.get_default_dtype())
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:

@@ -182,7 +182,7 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
 def _constants_as_inputs(module: GraphModule) -> list[Tensor]:
     """Make tensors that a graph holds its last inputs: calls past the checks of inductor's wrapper would lack them.
 
-    Numbers stay: they become part of the code.
+    Numbers become part of the code, as operations: a tensor of one is to inductor a number, without a shape to view.
     """
     graph = module.graph
     constants: list[Tensor] = []
@@ -190,12 +190,15 @@ def _constants_as_inputs(module: GraphModule) -> list[Tensor]:
     for node in [node for node in graph.nodes if node.op == "get_attr"]:
         tensor = getattr(module, str(node.target))
         if tensor.dim() == 0:
-            continue
-        with graph.inserting_after(last):
-            last = graph.placeholder(f"constant_{len(constants)}")
-        node.replace_all_uses_with(last)
+            with graph.inserting_before(node):
+                of = {"dtype": tensor.dtype, "device": tensor.device}
+                made = graph.call_function(aten.full.default, ([], tensor.item()), of)
+        else:
+            with graph.inserting_after(last):
+                made = last = graph.placeholder(f"constant_{len(constants)}")
+            constants.append(tensor)
+        node.replace_all_uses_with(made)
         graph.erase_node(node)
-        constants.append(tensor)
     return constants
 
 

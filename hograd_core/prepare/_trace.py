@@ -196,11 +196,13 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     function(*[t.clone() for t in fresh])
     if _versions(outside) != before:
         raise CannotPrepareError("f writes into a tensor that it refers to (running statistics, a counter, a cache)")
+    # Inputs before writes are removed: what takes its memory from a tensor outside (zeros_like) may be written to.
+    lifted = _lift(first)
+    given = [*fresh, *(t.detach() for t in lifted)]
     # Before anything is shared or removed: until then an operation may write to what another one reads.
     with torch.no_grad(), _Repeatable():  # type: ignore[no-untyped-call]
-        pure = make_fx(torch.func.functionalize(first, remove="mutations"), decomposition_table=table)(*fresh)
-    lifted = _lift(pure)
-    propagate(pure, [*fresh, *lifted])
+        pure = make_fx(torch.func.functionalize(first, remove="mutations"), decomposition_table=table)(*given)
+    propagate(pure, given)
     return Traced(pure, lifted)
 
 

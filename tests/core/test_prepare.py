@@ -131,6 +131,22 @@ def test_what_is_kept_whole_until_it_is_compiled(preparation: str) -> None:
     assert close(p(X, V), h.hvp(f, X, V))
 
 
+OUTSIDE = normal(8, seed=9)
+MADE_INSIDE = {
+    "memory like a tensor outside": lambda x: torch.zeros_like(OUTSIDE).add_(x.sin() * OUTSIDE).pow(2).sum(),
+    "a number with a shape": lambda x: (x.sin() * torch.tensor(2.0, dtype=F64).view(1)).pow(3).sum(),
+    "an identity of hundreds": lambda x: (torch.eye(300, dtype=F64)[2:4, :8] @ x).sin().prod(),
+}
+
+
+@every
+@pytest.mark.parametrize("f", MADE_INSIDE.values(), ids=MADE_INSIDE.keys())
+def test_what_f_makes_for_itself(f: Any, preparation: str) -> None:
+    p = prepare(h.hvp, f, X, preparation=preparation)
+    assert (p.preparation, p.reason) == (preparation, None)
+    assert close(p(V, X), h.hvp(f, V, X))
+
+
 def test_the_point_that_f_refers_to_as_well_is_no_input() -> None:
     x = X.clone()
     f = lambda p: (p * x).sum() ** 3  # noqa: E731

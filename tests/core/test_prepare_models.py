@@ -20,6 +20,8 @@ OPERATORS = [
     (h.fisher_vector_product, "jvp_vjp"),
     (h.empirical_fisher_diagonal, "layers"),
     (h.fisher_diagonal, "layers"),
+    (h.fisher_diagonal, "expectation"),
+    (h.empirical_fisher_diagonal, "per_sample_loop"),
 ]
 
 
