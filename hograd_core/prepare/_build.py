@@ -85,7 +85,7 @@ def table(preparation: str) -> dict[Any, Any]:
         found[softmax] = torch._decomp.decomposition_table[softmax]
     for kept in _KEPT:
         found.pop(kept, None)
-    apart = {} if preparation == "graph" else {aten.addmm.default: _addmm}
+    apart: dict[Any, Any] = {} if preparation == "graph" else {aten.addmm.default: _addmm}
     if aten.eye.default in found:
         apart |= {aten.eye.default: _eye, aten.eye.m: _eye}
     return {**found, **apart, aten.mv.default: _mv, aten.addmv.default: _addmv}

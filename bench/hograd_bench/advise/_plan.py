@@ -120,11 +120,12 @@ def ranked(described: Mapping[str, Any], problem: str, wanted: Sequence[Need]) -
 def prepared(
     described: Mapping[str, Any], problem: str, wanted: Sequence[Need], preparations: Sequence[str]
 ) -> Iterator[tuple[Need, Cell]]:
-    """The same methods made ready for many calls, where x is one tensor and f a function of it alone."""
+    """The exact ones made ready for many calls, where x is one tensor and f a function of it alone."""
     if described["leaves"] or described["has_args"]:
         return
     for need, planned in ranked(described, problem, wanted):
-        if set(described["operators"][need.operator]["inputs"]) <= {"f", "x", "v"}:
+        exact = {m["name"] for m in methods(described, need) if m["exact"]}
+        if planned.method in exact and set(described["operators"][need.operator]["inputs"]) <= {"f", "x", "v"}:
             for preparation in preparations:
                 yield need, replace(planned, preparation=preparation)
 

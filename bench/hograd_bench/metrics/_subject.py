@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,8 @@ class Subject:
         instance: the problem built in the cell's dtype on its device.
         arguments: the operator's arguments, taken from the instance by name, as a user has them.
         peer: where the method is a peer's, that method made ready; else None.
-        prepared: where the cell's preparation is another than eager, hograd's method made ready; else None.
+        prepared: where the cell's preparation is another than eager, what is made ready of hograd's method; else None:
+            the whole of it, or the Hessian-vector product of a method that takes one at hand and draws or iterates.
         prepare_seconds: what making it ready took.
     """
 
@@ -47,6 +49,7 @@ class Subject:
             self._keywords["order"] = cell.order
         self.peer: peers.Prepared | None = None
         self.prepared: Prepared | None = None
+        self._products = False
         started = time.perf_counter()
         ready = isinstance(self.method, peers.PeerMethod) or cell.preparation != "eager"
         if ready and "in_dims" in self._given:
@@ -74,21 +77,39 @@ class Subject:
         Raises:
             UnsupportedError: it cannot be; another preparation's figures would be under a wrong name.
         """
-        if not (self._of_model or self.operator.of_a_function):
+        made = None
+        if self._of_model or self.operator.of_a_function:
+            given = self.arguments if self._of_model else self.arguments[:2]
+            made = hograd_core.prepare(self.operator, *given, preparation=self.cell.preparation, **self._keywords)
+        elif not self._takes_products:
             raise UnsupportedError(self.where, "prepared are operators of a function of x, or of a module and a loss")
-        given = self.arguments if self._of_model else self.arguments[:2]
-        made = hograd_core.prepare(self.operator, *given, preparation=self.cell.preparation, **self._keywords)
+        self._products = self._takes_products and (made is None or made.preparation != self.cell.preparation)
+        if made is None or self._products:
+            made = self._product()
         if made.preparation != self.cell.preparation:
             raise UnsupportedError(self.where, f"not prepared so: {made.reason}")
         return made
+
+    @property
+    def _takes_products(self) -> bool:
+        return "preparation" in inspect.signature(self.method.function).parameters
+
+    def _product(self) -> Prepared:
+        """The Hessian-vector product that the method asks for, by its own method where it is named after one."""
+        hvp, order = hograd_core.resolve("hvp")
+        own = {"method": self.cell.method} if self.cell.method in hvp.methods else {}
+        how: dict[str, Any] = {"order": order, "preparation": self.cell.preparation, **own}
+        return hograd_core.prepare(hvp, *self.arguments[:2], **how)
 
     def call(self) -> Any:
         """The operator by the cell's method: the thing that is measured, without hograd's guard."""
         if self.peer is not None:
             return self.peer.call()
-        if self.prepared is not None:
-            return self.prepared(*self.arguments[2 if self._of_model else 1 :])
-        return self.eager_call()
+        if self.prepared is None:
+            return self.eager_call()
+        if self._products:
+            return self.operator.unguarded(*self.arguments, **self._keywords, preparation=self.prepared)
+        return self.prepared(*self.arguments[2 if self._of_model else 1 :])
 
     def eager_call(self) -> Any:
         """The operator by the cell's method, without preparation and without hograd's guard."""

@@ -50,8 +50,9 @@ def _newton(globalisation: str) -> None:
         source=f"minimize_newton, stops at |g| <= {GRADIENT_TOLERANCE:g}",
         tolerance=lambda eps, order: MINIMUM_TOLERANCE,
     )
-    def minimise(f: Any, x: Tensor) -> Tensor:
-        found: Tensor = minimize_newton(f, x, globalisation=globalisation, gradient_tolerance=GRADIENT_TOLERANCE).x
+    def minimise(f: Any, x: Tensor, *, preparation: Any = "eager") -> Tensor:
+        how = {"globalisation": globalisation, "preparation": preparation}
+        found: Tensor = minimize_newton(f, x, gradient_tolerance=GRADIENT_TOLERANCE, **how).x
         return found
 
 

@@ -1,0 +1,61 @@
+"""Prepared cells: what is made ready, what it costs, and that a cell measures what its name says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hograd_bench.cells import Cell
+from hograd_bench.metrics import Missing, preparation
+from hograd_bench.metrics._subject import Subject
+
+import hograd_core
+from hograd_core import UnsupportedError
+
+HVP = "derivative_vector_product"
+
+
+@pytest.mark.parametrize(
+    ("operator", "method"),
+    [
+        ("hessian_extreme_eigenvalues", "lanczos"),
+        ("hessian_extreme_eigenvalues", "lobpcg"),
+        ("newton_cg_step", "jvp_of_grad"),
+        ("local_minimum", "newton_line_search"),
+    ],
+)
+def test_what_draws_or_iterates_takes_prepared_products(operator: str, method: str) -> None:
+    eager = Subject(Cell(operator, method, "rosenbrock", 6, dtype="float64"))
+    made = Subject(Cell(operator, method, "rosenbrock", 6, dtype="float64", preparation="graph"))
+    assert made.prepared is not None
+    assert made.prepared.preparation == "graph"
+    assert made.prepared.is_product_of(made.instance.f)
+    assert torch.allclose(made.call(), eager.call(), rtol=1e-6)
+    assert made.prepared.traces == 1
+
+
+def test_the_whole_method_is_prepared_where_it_can_be() -> None:
+    made = Subject(Cell("hessian_diagonal", "columns", "rosenbrock", 6, preparation="graph"))
+    assert made.prepared is not None
+    assert not made.prepared.is_product_of(made.instance.f)
+
+
+def test_no_cell_bears_the_name_of_a_preparation_that_it_has_not() -> None:
+    with pytest.raises(UnsupportedError, match="prepared are operators of"):
+        Subject(Cell("cubic_newton_step", "dense", "rosenbrock", 6, preparation="graph"))
+
+
+def test_readings() -> None:
+    subject = Subject(Cell(HVP, "double_backward", "rosenbrock", 8, preparation="graph"))
+    read = preparation.measure(subject)
+    made = hograd_core.prepare(hograd_core.hvp, subject.instance.f, subject.instance.x, preparation="graph")
+    made(subject.instance.x, torch.ones_like(subject.instance.x))
+    assert made.operations is not None
+    assert read.values["graph_operations"] == sum(made.operations.values())
+    assert read.values["graph_peak_bytes"] == made.peak_bytes
+    assert read.values["first_preparation_seconds"] > 0
+
+
+def test_calls_until_preparing_has_paid() -> None:
+    assert preparation.breakeven(1.0, before=0.3, after=0.1) == 5
+    assert preparation.breakeven(1.1, before=0.3, after=0.1) == 6
+    assert isinstance(preparation.breakeven(1.0, before=0.1, after=0.1), Missing)
