@@ -21,6 +21,7 @@ from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._polarisation import Direction, Expansion, Index, expand
 from hograd_core.arguments import in_chunks, slices
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
+from hograd_core.prepare import assume
 from hograd_core.taylor import propagate
 
 Field = Callable[[Tensor], Any]
@@ -157,7 +158,8 @@ def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> li
             found = propagate(field, [x, spread.reshape(m * n, -1), *[None] * (order - 1)])
             rows = [c.reshape(m, n) for c in found]
             # All copies of a point must have its value: else u holds data of its own for each of the N points.
-            if torch.allclose(rows[0].detach(), rows[0].detach()[:1].expand_as(rows[0]), rtol=1e-3, equal_nan=True):
+            copies = rows[0].detach()
+            if assume(torch.isclose(copies, copies[:1], rtol=1e-3, equal_nan=True).all()):
                 return rows
         except UnsupportedError:
             raise

@@ -219,11 +219,22 @@ def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], prepa
     return traced
 
 
+def of_rows(traced: Traced) -> Traced:
+    """The graph of a product, of which a whole Hessian can be made.
+
+    Raises:
+        CannotPrepareError: it assumes something of values, at which kernels of Hessians do not look.
+    """
+    if len(output(traced.graph.graph).all_input_nodes) > 1:
+        raise CannotPrepareError("what it assumes of values is looked at in kernels of products, not of whole Hessians")
+    return traced
+
+
 def plain(
     function: Callable[..., Tensor],
     inputs: Sequence[Tensor],
+    otherwise: Callable[..., Tensor],
     preparation: str,
-    otherwise: Callable[..., Tensor] | None = None,
 ) -> Kernel:
     """A function (*inputs) -> tensor as it is; ``otherwise`` is called where what the trace assumed does not hold."""
     named = _key.named(function, inputs) if preparation == "compiled" and inputs[0].device.type == "cpu" else None
@@ -240,10 +251,9 @@ def plain(
             _keep(named, kernel, run, conditional)
     kernel.run = lambda given: run(given)[0]
     if conditional:
-        if otherwise is None:
-            raise CannotPrepareError("what it assumes of values is looked at in kernels of operators on models alone")
-
-        if not run([*inputs, *kernel.lifted])[1]:
+        with torch.no_grad():  # parameters of f may require gradients
+            holds_here = run([*inputs, *kernel.lifted])[1]
+        if not holds_here:
             raise CannotPrepareError("what a trace assumes of values does not hold here")
 
         def checked(given: list[Tensor]) -> Tensor:

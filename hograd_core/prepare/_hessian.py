@@ -6,8 +6,7 @@ identity is made. Where the last step is a product A B, it is computed in blocks
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._batch import batched, identity_rows
-from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, plain, ready, table
+from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, of_rows, ready, table
 from hograd_core.prepare._graphs import aten, is_call, output, placeholders, propagate, result, value
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import bytes_of, peak_bytes
@@ -29,17 +28,10 @@ _TRIANGULAR = 256
 _BLOCKS = 4
 
 
-def maker(task: Task, tensors: Sequence[Tensor]) -> Callable[[str], Kernel]:
-    """What makes the kernel of a preparation."""
-    if not task.is_hessian:
-        return functools.partial(plain, task.kernel, tensors)
-    return functools.partial(hessian, task, tensors)
-
-
 def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     """The kernel of a Hessian, in chunks of rows where the task says so."""
     x, *args = tensors
-    traced = clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled")
+    traced = of_rows(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
     chunk = task.chunk_size or x.numel()
     if task.memory is None:
         return _of_rows(traced, tensors, preparation, min(chunk, x.numel()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from core_fakes import normal
+from core_fakes import F64, normal
 from prepare_fakes import V, X, close, every, network
 from torch import Tensor, nn
 
@@ -30,9 +30,10 @@ def test_a_weight_meets_all_coefficients_in_one_product(order: int) -> None:
 
 @pytest.mark.slow
 @every
-def test_laplacians_see_updates_and_new_points(preparation: str) -> None:
+@pytest.mark.parametrize("method", ["collapsed_taylor", "taylor"])
+def test_laplacians_see_updates_and_new_points(method: str, preparation: str) -> None:
     u, points = field(), normal(6, 3, seed=1)
-    p = prepare(laplacian, u, points, method="collapsed_taylor", preparation=preparation)
+    p = prepare(laplacian, u, points, method=method, preparation=preparation)
     assert (p.preparation, p.reason) == (preparation, None)
     assert close(p(points), laplacian(u, points))
     with torch.no_grad():
@@ -52,6 +53,33 @@ def test_rows_that_nobody_reads_are_not_multiplied() -> None:
     assert p.operations["aten.mm.default"] == 2 + 2 + 1
     assert p.operations["aten.cat.default"] == 1
     assert close(p(points), laplacian(u, points))
+
+
+@every
+def test_a_field_that_comes_to_tell_copies_of_a_point_apart(preparation: str) -> None:
+    """All directions go through u in one batch of copies; each call looks whether u still takes copies for the same."""
+    points, apart, x, v = normal(6, 3, seed=1), torch.zeros((), dtype=F64), normal(16, seed=2), normal(16, seed=3)
+
+    def loss(x: Tensor) -> Tensor:
+        def u(z: Tensor) -> Tensor:
+            return torch.tanh(z @ x[:12].view(3, 4)) @ x[12:] * (1 + apart * torch.arange(len(z)))
+
+        return laplacian(u, points, method="taylor").square().mean()
+
+    p = prepare(h.hvp, loss, x, preparation=preparation)
+    bound = p.bind(x)
+    assert p.reason is None
+    before = p(x, v)
+    assert close(before, h.hvp(loss, x, v))
+    apart.fill_(1)
+    expected = h.hvp(loss, x, v)
+    assert not close(before, expected)
+    assert close(p(x, v), expected)
+    assert close(bound(v), expected)
+    assert close(p.bind(x)(torch.stack([v, -v]), in_dims=0), torch.stack([expected, -expected]))
+    whole = prepare(h.hessian, loss, x, preparation=preparation)
+    assert whole.preparation == "eager"
+    assert "not of whole Hessians" in (whole.reason or "")
 
 
 def test_a_bilaplacian_is_prepared() -> None:
