@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hograd_bench.cells import Cell
-from hograd_bench.metrics import Missing, preparation
-from hograd_bench.metrics._subject import Subject
+from hograd_bench.metrics import Missing, Subject, counts, preparation
 
 import hograd_core
 from hograd_core import UnsupportedError
@@ -53,6 +52,23 @@ def test_readings() -> None:
     assert read.values["graph_operations"] == sum(made.operations.values())
     assert read.values["graph_peak_bytes"] == made.peak_bytes
     assert read.values["first_preparation_seconds"] > 0
+
+
+@pytest.mark.parametrize("how", ["graph", "compiled"])
+def test_work_that_is_not_dispatched_is_not_counted_as_none(how: str) -> None:
+    try:
+        subject = Subject(Cell(HVP, "double_backward", "mlp", 8, preparation=how))
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    read = counts.measure(subject).values
+    if how == "graph":
+        assert (
+            read["flops"] >= 4 * 2 * 8 * 8
+        )  # at least a product forwards and backwards, and what each is a tangent of
+    else:
+        assert isinstance(read["flops"], Missing)
+        assert isinstance(read["moved_bytes"], Missing)
+        assert "without dispatching" in read["flops"].reason
 
 
 def test_calls_until_preparing_has_paid() -> None:

@@ -131,6 +131,13 @@ class Subject:
         framework = self.method.peer.framework if isinstance(self.method, peers.PeerMethod) else "PyTorch"
         return None if framework == "PyTorch" else f"{framework} runs it, of which PyTorch's instruments see nothing"
 
+    @property
+    def undispatched(self) -> str | None:
+        """Why a dispatched call does not tell what work is done; None: it does."""
+        if self.prepared is None or self.cell.preparation == "graph":
+            return None
+        return "compiled code does its work without dispatching it; graph_operations counts what it was made from"
+
     @functools.cached_property
     def function_values(self) -> tuple[float, float] | None:
         """A peer's own value of the function and the true one; None where hograd's f itself is differentiated."""

@@ -21,6 +21,7 @@ TURN = 2
 PYTORCH_ONLY = True
 _DEPENDS = ("torch", "isa", "device")
 _MODE = "TorchDispatchMode beneath functorch"
+_WORK = ("flops", "flops_coverage", "moved_bytes", "arithmetic_intensity")
 METRICS = (
     Metric(
         "aten_calls",
@@ -85,11 +86,11 @@ def measure(subject: Subject) -> Readings:
         "f_calls": evaluations
         if takes_f
         else Missing(f"{subject.method.name if subject.peer else subject.operator.name} takes no f"),
-        **_work(tally),
+        **_work(tally, subject.undispatched),
     }
     details = {
         "aten_by_op": _ordered(tally.by_op),
-        "flops_by_op": _ordered(tally.flops_by_op),
+        "flops_by_op": _ordered(tally.flops_by_op) if subject.undispatched is None else {},
         "flops_uncovered": _ordered(tally.uncovered),
         "accumulators": tally.accumulators,
         "zero_tensors": tally.zero_tensors,
@@ -121,7 +122,10 @@ def counted(call: Callable[[], Any]) -> tuple[Tally, int]:
         return tally, _get_sequence_nr() - before - log.helper_nodes
 
 
-def _work(tally: Tally) -> dict[str, Value]:
+def _work(tally: Tally, undispatched: str | None) -> dict[str, Value]:
+    if undispatched is not None:
+        none: dict[str, Value] = dict.fromkeys(_WORK, Missing(undispatched))
+        return none
     intensity: Value = Missing("no operator read or wrote a byte")
     if tally.moved_bytes:
         intensity = tally.flops / tally.moved_bytes

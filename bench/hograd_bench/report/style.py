@@ -179,7 +179,7 @@ def strips(
 
 def name_rows(axes: Axes, names: Sequence[str], looks: Mapping[str, Look], anchors: Sequence[str] = ()) -> None:
     """Horizontal strips or bars, from the bottom, under their names in their colours; lines of the grid stand."""
-    axes.set_yticks(range(len(names)), [text.clean(name, 24) for name in names])
+    axes.set_yticks(range(len(names)), [text.clean(name, 32) for name in names])
     for i, (label, name) in enumerate(zip(axes.get_yticklabels(), names, strict=True)):
         label.set_color(looks[name].colour if name in looks else INK)
         if anchors and anchors[i]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from hograd_bench.report import text
+from hograd_bench.report import advice, text
 from hograd_bench.report.data import ReportData, setting_of
+from hograd_bench.report.palette import Look
 
 SIZES = ("n", "order", "depth", "batch")
 SETTING = ("dtype", "device", "threads", "preparation", "machine")
@@ -17,6 +18,16 @@ MOST = 3
 """Pictures of a section at most; a page is for reading."""
 FEW = 2
 """Of those that show every method at a size."""
+
+
+def by_way(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with their methods and preparations in words, in a column ``way``."""
+    return rows.assign(way=[advice.way(m, p) for m, p in zip(rows["method"], rows["preparation"], strict=True)])
+
+
+def looks_of(data: ReportData, rows: pd.DataFrame) -> dict[str, Look]:
+    """The look of each way: its method's."""
+    return {str(way): data.palette[method] for way, method in zip(rows["way"], rows["method"], strict=True)}
 
 
 def groups(rows: pd.DataFrame, variable: str, least: int = 3) -> list[tuple[dict[str, Any], pd.DataFrame]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, numbers
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import FEW
+from hograd_bench.report.figures._series import FEW, by_way, looks_of
 from hograd_bench.report.palette import Look, ordinal
 
 ORDER = 100
@@ -25,7 +25,7 @@ _FLOOR = 1e-18
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator and order."""
     rows = data.ok.assign(error=numbers(data.ok, "relative_error"))
-    rows = rows[rows["error"].notna()]
+    rows = by_way(rows[rows["error"].notna()])
     ranked = sorted(
         rows.groupby(["operator", "order"], observed=True), key=lambda i: (-i[1]["dtype"].nunique(), -len(i[1]))
     )
@@ -41,15 +41,15 @@ def draw(data: ReportData) -> Iterator[Drawn]:
 
 
 def _panel(data: ReportData, part: pd.DataFrame, dtypes: list[str], title: str, name: str) -> str:
-    methods = sorted(part["method"].unique(), reverse=True)
-    figure, axes = style.canvas(7.2, 0.85 + 0.29 * len(methods), left=0.25, right=0.97, top=0.3)
+    ways, of_method = sorted(part["way"].unique(), reverse=True), looks_of(data, part)
+    figure, axes = style.canvas(7.2, 0.85 + 0.29 * len(ways), left=0.29, right=0.97, top=0.3)
     present = [d for d in dtypes if d in set(part["dtype"])]
     looks = {dtype: ordinal(dtypes.index(dtype)) for dtype in present}
-    style.strips(axes, part.assign(error=part["error"].clip(lower=_FLOOR)), "error", "method", methods, looks, "dtype")
-    for label, method in zip(axes.get_yticklabels(), methods, strict=True):
-        label.set_color(data.palette[method].colour)
-    worst = part.groupby(["method", "dtype"], observed=True, as_index=False)["error"].max()
-    said = [f"{row.method} in {row.dtype}: at most {row.error:.2g}" for row in worst.itertuples()]
+    style.strips(axes, part.assign(error=part["error"].clip(lower=_FLOOR)), "error", "way", ways, looks, "dtype")
+    for label, way in zip(axes.get_yticklabels(), ways, strict=True):
+        label.set_color(of_method[way].colour)
+    worst = part.groupby(["way", "dtype"], observed=True, as_index=False)["error"].max()
+    said = [f"{row.way} in {row.dtype}: at most {row.error:.2g}" for row in worst.itertuples()]
     low, high = axes.get_xlim()
     for dtype in present:
         eps = _EPS.get(dtype)

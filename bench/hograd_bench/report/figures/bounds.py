@@ -10,6 +10,7 @@ from hograd_bench import claims
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel
+from hograd_bench.report.figures._series import by_way, looks_of
 from hograd_bench.report.palette import Look
 
 ORDER = 65
@@ -40,12 +41,12 @@ def draw(data: ReportData) -> Iterator[Drawn]:
         return
     rows = rows[rows["problem"].isin(problems)]
     figure, axes = style.canvas(7.2, 1.2 + 0.34 * len(problems), left=0.22, right=0.75, top=0.2)
-    rows = rows.assign(
-        place=rows["problem"].map(problems.index), way=rows["method"].where(rows["operator"] != "gradient", "gradient")
-    )
+    rows = by_way(rows.assign(place=rows["problem"].map(problems.index)))
+    looks = looks_of(data, rows)
+    rows["way"] = rows["way"].where(rows["operator"] != "gradient", "gradient")
     drawn, named, said = [], [], []
     for name, cells in rows.groupby("way", observed=True, sort=True):
-        look = GRADIENT if name == "gradient" else data.palette[str(name)]
+        look = GRADIENT if name == "gradient" else looks[str(name)]
         drawn.append(style.Series(cells, look))
         low, middle, high = (float(cells["ratio"].quantile(q)) for q in (0, 0.5, 1))
         named.append((middle, str(name), look))
@@ -59,7 +60,7 @@ def draw(data: ReportData) -> Iterator[Drawn]:
     axes.set_xlabel("operations, in evaluations of f (logarithmic)")
     for i, (middle, name, look) in enumerate(sorted(named, key=lambda item: -item[0])):
         axes.annotate(
-            f"{look.sign} {text.clean(name, 22)} {middle:.2g}", (1, 1 - (i + 0.5) / len(named)),
+            f"{look.sign} {text.clean(name, 30)} {middle:.2g}", (1, 1 - (i + 0.5) / len(named)),
             xycoords="axes fraction", xytext=(10, 0), textcoords="offset points", color=look.colour, fontsize=8.5,
             va="center",
         )  # fmt: skip

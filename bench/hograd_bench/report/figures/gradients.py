@@ -10,7 +10,7 @@ from hograd_bench import units
 from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import FEW
+from hograd_bench.report.figures._series import FEW, by_way, looks_of
 
 ORDER = 60
 TITLE = "How many gradients does it cost?"
@@ -24,21 +24,20 @@ _FOLKLORE = (2.0, 4.0)
 
 def answer(data: ReportData) -> str:
     """The HVP's fastest method by its median."""
-    rows = positive(data.exact, "gradient_equivalents")
+    rows = by_way(positive(data.exact, "gradient_equivalents"))
     rows = rows[(rows["operator"] == "derivative_vector_product") & (rows["order"] == 2)]
     if rows.empty:
         return ""
-    medians = rows.groupby("method", observed=True)["gradient_equivalents"].median()
-    best = str(medians.idxmin())
+    medians = rows.groupby("way", observed=True)["gradient_equivalents"].median()
     return (
-        f"An HVP takes {units.figures(float(medians.min()))} gradients by {text.clean(best)}, "
+        f"An HVP takes {units.figures(float(medians.min()))} gradients by {text.clean(medians.idxmin())}, "
         f"{units.figures(float(medians.max()))} by {text.clean(medians.idxmax())} (medians)."
     )
 
 
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator and order."""
-    rows = positive(data.ok, "gradient_equivalents")
+    rows = by_way(positive(data.ok, "gradient_equivalents"))
     groups = [g for g in rows.groupby(["operator", "order"], observed=True) if g[1]["method"].nunique() > 1]
     ranked = sorted(groups, key=lambda item: -len(item[1]))
     for number, (_, part) in enumerate(ranked[:FEW]):
@@ -51,14 +50,13 @@ def draw(data: ReportData) -> Iterator[Drawn]:
 
 
 def _strip(data: ReportData, part: pd.DataFrame, title: str, name: str, *, bounds: bool) -> str:
-    medians = part.groupby("method", observed=True)["gradient_equivalents"].median().sort_values(ascending=False)
-    figure, axes = style.canvas(7.2, 0.75 + 0.29 * len(medians), left=0.25, right=0.97, top=0.2)
-    methods = list(medians.index)
-    looks = {method: data.palette[method] for method in methods}
-    style.strips(axes, part, "gradient_equivalents", "method", methods, looks)
-    for at, (method, median) in enumerate(medians.items()):
-        axes.vlines(median, at - 0.38, at + 0.38, color=looks[method].colour, linewidth=2.5, zorder=4)
-    spans = part.groupby("method", observed=True)["gradient_equivalents"].agg(["median", "min", "max"])
+    medians = part.groupby("way", observed=True)["gradient_equivalents"].median().sort_values(ascending=False)
+    figure, axes = style.canvas(7.2, 0.75 + 0.29 * len(medians), left=0.29, right=0.97, top=0.2)
+    looks = looks_of(data, part)
+    style.strips(axes, part, "gradient_equivalents", "way", list(medians.index), looks)
+    for at, (way, median) in enumerate(medians.items()):
+        axes.vlines(median, at - 0.38, at + 0.38, color=looks[str(way)].colour, linewidth=2.5, zorder=4)
+    spans = part.groupby("way", observed=True)["gradient_equivalents"].agg(["median", "min", "max"])
     said = [f"{m}: median {s['median']:.3g}, {s['min']:.3g} to {s['max']:.3g}" for m, s in spans.iterrows()]
     for bound in _FOLKLORE if bounds else ():
         style.limit(axes, bound, f"{bound:g}")

@@ -9,10 +9,10 @@ import pandas as pd
 import seaborn as sns
 
 from hograd_bench import units
-from hograd_bench.report import advice, style, text
+from hograd_bench.report import style, text
 from hograd_bench.report.data import ReportData, positive
 from hograd_bench.report.figures._contract import Drawn, panel, slug
-from hograd_bench.report.figures._series import MOST, SETTING
+from hograd_bench.report.figures._series import MOST, SETTING, by_way
 
 ORDER = 5
 TITLE = "Methods by problem"
@@ -28,8 +28,7 @@ _PLACE = [c for c in SETTING if c != "preparation"]
 
 def draw(data: ReportData) -> Iterator[Drawn]:
     """One picture an operator, order and setting in which three methods or more were timed on several problems."""
-    rows = positive(data.ok, "seconds_min")
-    rows = rows.assign(way=[advice.way(m, p) for m, p in zip(rows["method"], rows["preparation"], strict=True)])
+    rows = by_way(positive(data.ok, "seconds_min"))
     groups = rows.groupby(["operator", "order", *_PLACE], observed=True)
     for number, (_, part) in enumerate(sorted(groups, key=lambda item: -len(item[1]))[:MOST]):
         reference, speeds, anchors = compared(part)
@@ -67,7 +66,7 @@ def compared(part: pd.DataFrame) -> tuple[str, pd.DataFrame, pd.DataFrame]:
 
 
 def _map(speeds: pd.DataFrame, anchors: pd.DataFrame, title: str, reference: str, name: str) -> str:
-    figure, axes = style.canvas(7.2, 1.4 + 0.27 * len(speeds), left=0.24, right=0.99, top=0.1, bottom=1.1)
+    figure, axes = style.canvas(7.2, 1.4 + 0.27 * len(speeds), left=0.27, right=0.99, top=0.1, bottom=1.1)
     sns.heatmap(  # the names in results are hostile: seaborn sees numbers alone
         np.log2(speeds.to_numpy(dtype=float)).clip(-3, 3), cmap=style.DIVERGING, vmin=-3, vmax=3,
         linewidths=1, cbar=False, ax=axes,
@@ -78,7 +77,7 @@ def _map(speeds: pd.DataFrame, anchors: pd.DataFrame, title: str, reference: str
             told.set_url(f"#{anchors.iat[i, j]!s}" if anchors.iat[i, j] else None)
     names = [text.clean(problem, 18) for problem in speeds.columns]
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=38, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(speeds)) + 0.5, [text.clean(way, 26) for way in speeds.index], rotation=0)
+    axes.set_yticks(np.arange(len(speeds)) + 0.5, [text.clean(way, 32) for way in speeds.index], rotation=0)
     axes.grid(visible=False)
     means = np.exp(np.log(speeds).mean(axis=1))
     said = "; ".join(f"{text.clean(way)} {units.times(mean)}" for way, mean in means.items())
