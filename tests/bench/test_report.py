@@ -15,6 +15,7 @@ from hograd_bench.report import cells, export, history, palette, summary
 from hograd_bench.report.cells import command
 from hograd_bench.report.data import MOST_CELLS, report_data
 from hograd_bench.report.figures import bounds, figures, pareto
+from hograd_bench.report.figures import history as history_figure
 from hograd_bench.report.page import template
 from hograd_bench.report.style import log_ticks, spread, style
 from rich.console import Console
@@ -323,6 +324,21 @@ def test_csv_holds_no_formulas(tmp_path: Path) -> None:
     again = pd.read_csv(tmp_path / "a.csv")
     assert again["problem"].tolist() == ["'=1+1", "'@x", "mlp"]
     assert again["n"].tolist() == [-1, 2, 3]
+
+
+def test_history_of_runs_whose_shared_cells_were_not_both_timed(tmp_path: Path) -> None:
+    timed = {}
+    for i, run in enumerate(("r1", "r2")):
+        made = fakes.rows(run)
+        for place, row in enumerate(made):
+            if place % 2 == i:
+                row["metrics"].pop("gradient_equivalents", None)
+        fakes.write(tmp_path, run, made)
+        timed[run] = {row["cell"] for row in made if "gradient_equivalents" in row["metrics"]}
+    assert timed["r1"]
+    assert timed["r1"].isdisjoint(timed["r2"])
+    (drawn,) = history_figure.draw(report_data(store.load(tmp_path)))
+    assert len(drawn.panels) == 1  # of bytes
 
 
 def test_history_pairs_a_cell_with_its_latest_earlier_run(tmp_path: Path) -> None:

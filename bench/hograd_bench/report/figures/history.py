@@ -39,19 +39,19 @@ def draw(data: ReportData) -> Iterator[Drawn]:
             days = commits
         panels: list[str] = []
         for metric, label in _PANELS:
-            if metric in part and (part[metric] > 0).any():
-                panels.append(_panel(part, runs, days, versions, metric, label, f"history-{number}-{len(panels)}"))
+            both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)] if metric in part else part.iloc[:0]
+            if len(both):
+                panels.append(_panel(both, runs, days, versions, metric, label, f"history-{number}-{len(panels)}"))
         if panels:
             name = text.clean(machine, 60)
             yield Drawn(f"history-{number}", f"{len(runs)} runs on {name}", {"machine": name}, panels)
 
 
 def _panel(
-    part: pd.DataFrame, runs: list[str], days: list[str], versions: list[str], metric: str, label: str, name: str
+    both: pd.DataFrame, runs: list[str], days: list[str], versions: list[str], metric: str, label: str, name: str
 ) -> str:
     place = {run: i for i, run in enumerate(runs)}
     figure, axes = style.canvas(5.4, 3.3)
-    both = part[(part[metric] > 0) & (part[f"was_{metric}"] > 0)]
     step = (both[metric] / both[f"was_{metric}"]).map(np.log)
     drawn, ends, said, seen = [], [], [], [1.0]
     for i, (operator, logs) in enumerate(step.groupby(both["operator"], observed=True, sort=True)):
