@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order, check_positive
-from hograd_core._entrance import _STATE, entered, in_transform, keep, kept, released, repair, unwatched, watched_by
+from hograd_core._entrance import _STATE, entered, in_transform, keep, kept, released, repair, unwatched
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
@@ -177,7 +177,8 @@ class Call:
         if self.repair:
             repair()
         watch = self._watch()
-        watched_by(watch)
+        if watch is not None:
+            _STATE.watch = watch
         checked = self.operator.guard(**arguments)
         if self.operator.result == "x * order":
             self._refuse_too_large(checked)
