@@ -30,7 +30,7 @@ def is_finite(tensor: Tensor) -> bool:
     if tensor.numel() <= _FEW:
         try:
             entries: Any = (tensor if tensor.dim() < 2 else tensor.flatten()).tolist()
-            if type(entries) is float:
+            if type(entries) is not list:
                 return math.isfinite(entries)
             return math.isfinite(sum(entries)) or all(map(math.isfinite, entries))
         except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
