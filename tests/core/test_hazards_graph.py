@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import UnsupportedError
+from hograd_core._functional import Functional
 from hograd_core.hazards import _graph
 
 F64 = torch.float64
@@ -132,3 +133,13 @@ def test_a_layer_that_a_module_runs_at_some_values_only_is_found() -> None:
         h.derivative_vector_product(f, X, X, 3)
     with pytest.raises(UnsupportedError, match="layer_norm"):
         h.derivative_vector_product(f, -X, X, 3)
+
+
+@pytest.mark.parametrize("method", ["double_backward", "vjp_of_grad", "jvp_of_grad", "grad_of_jvp"])
+def test_whether_a_module_uses_its_own_parameters_is_asked_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parameters may require grad at an outer level only."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    f, x = h.from_module(net, lambda a, b: (a - b).square().mean(), (X[:4].reshape(2, 2), X[4:].reshape(2, 1)))
+    first = h.hvp(f, x, x, method=method)
+    monkeypatch.setattr(Functional, "_refuse_own", lambda *_: pytest.fail("asked again"))
+    assert torch.equal(h.hvp(f, x, x, method=method), first)
