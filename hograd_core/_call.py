@@ -89,7 +89,7 @@ def computed(operator: Any, arguments: tuple[Any, ...], how: dict[str, Any]) -> 
     except UnsupportedError:
         raise
     except (RuntimeError, AssertionError) as error:
-        reason = pytorch_limit(error)
+        reason = pytorch_limit(error, reverse_over_forward="reverse over forward" in method.mode)
         if reason is None:
             raise
         others = [m.name for m in operator.methods.values() if m.functorch and not method.functorch and in_transform()]
