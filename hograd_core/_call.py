@@ -176,15 +176,16 @@ class Call:
         """
         if self.repair:
             repair()
-        watch = self._watch()
+        here = _STATE
+        watch = None if here.unwatched else self._watch()
         if watch is not None:
-            _STATE.watch = watch
+            here.watch = watch
         checked = self.operator.guard(**arguments)
         if self.operator.result == "x * order":
             self._refuse_too_large(checked)
         result = released(self.method.function(*checked, **self.options))
         if look and (watch is not None or self.strict or self.verify):
-            plain = type(result) is Tensor and result.is_cpu and not (self.verify or kept())
+            plain = type(result) is Tensor and result.is_cpu and not (self.verify or here.kept)
             if not (plain and is_finite(result)):
                 self._look_at(self.where, result, checked)
         return result
@@ -192,8 +193,6 @@ class Call:
     def _watch(self) -> Guard | None:
         """What looks at f in this call: mostly the same as in every other of this kind."""
         here = _STATE
-        if here.unwatched:
-            return None
         usual = None if here.enclosing or here.repairing else _usual(self.operator, self.method, self.order)
         return usual or _guards(self.operator, self.method, self.order)()
 

@@ -48,6 +48,9 @@ def levels(tensor: Tensor) -> list[Tensor]:
 
 def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
+    if type(result) is Tensor and not is_wrapped(result):  # mostly, and then this is quick
+        last = result.grad_fn
+        return [] if last is None else [last]
     found = []
     for tensor in (result,) if isinstance(result, Tensor) else _tree.leaves(result):
         if isinstance(tensor, Tensor):
@@ -93,6 +96,10 @@ def _unseen(root: Any) -> int:
 _UNSEEN = _unseen(torch.zeros((), requires_grad=True).sin().cos().grad_fn)
 
 
+_FEW = 24
+"""Nodes among which one is found in less time than a set of them is made."""
+
+
 def harmless(roots: list[Any], argument: Tensor | None, by: set[type]) -> bool:
     """Whether a graph holds no nodes but of these types, and, where it ends in leaves, hangs on the argument, if any.
 
@@ -115,9 +122,9 @@ def harmless(roots: list[Any], argument: Tensor | None, by: set[type]) -> bool:
                 if before not in seen:
                     seen.add(before)
                     every.append(before)
-            elif getrefcount(before) <= _UNSEEN:
+            elif getrefcount(before) <= _UNSEEN or (len(every) < _FEW and before not in every):
                 every.append(before)
-            else:
+            elif len(every) >= _FEW:
                 seen = set(every)
                 if before not in seen:
                     seen.add(before)

@@ -147,7 +147,7 @@ class Guard:
         if not roots:
             return None
         argument = arguments[0] if len(arguments) == 1 and type(result) is Tensor else None
-        if not isinstance(argument, Tensor) or _entrance.kept():
+        if not isinstance(argument, Tensor) or _entrance._STATE.kept:
             argument = None
         if _graph.harmless(roots, argument, self._harmless):
             return True  # mostly, and then this was quick
