@@ -44,6 +44,7 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("no derivative formula", r"^torch\.compile with aot_autograd does not currently support double backward"),
         ("no batching rule", r"^Batching rule not implemented for "),
         ("no batching rule", r"^vmap over \S+ isn't supported yet"),
+        ("no batching rule", r"^vmap: we do not yet support \S+\. Please file an issue"),
         ("no batching rule", r"^You tried to vmap over \w+, but it does not have vmap support"),
         ("no batching rule", r"^\w+ is unsupported for Sparse tensors"),
         ("in-place under vmap", r"^vmap: inplace arithmetic\(self, \*extra_args\) is not possible"),

@@ -255,3 +255,10 @@ def test_what_f_itself_overwrites_is_its_own_fault() -> None:
     with pytest.raises(RuntimeError, match="modified by an inplace operation") as error:
         h.hvp(f, X, V)
     assert not isinstance(error.value, h.UnsupportedError)
+
+
+@pytest.mark.parametrize("method", ["func_hessian", "vmap_hvp"])
+def test_a_random_layer_that_is_evaluated_has_no_batching_rule(method: str) -> None:
+    with pytest.raises(h.UnsupportedError, match="no batching rule: vmap: we do not yet support aten::rrelu"):
+        h.hessian(lambda x: F.rrelu(x).pow(3).sum(), X, method=method)
+    assert h.hessian(lambda x: F.rrelu(x).pow(3).sum(), X).isfinite().all()
