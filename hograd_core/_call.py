@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hograd_core._checks import check_order, check_positive
-from hograd_core._entrance import _STATE, entered, in_transform, keep, kept, released, repair, unwatched, watched_by
+from hograd_core._entrance import _STATE, entered, in_transform, keep, kept, released, repair, unwatched
 from hograd_core._finite import check_finite_result, is_finite
 from hograd_core._forward import jvp
 from hograd_core._unsupported import UnsupportedError, pytorch_limit
@@ -89,7 +89,7 @@ def computed(operator: Any, arguments: tuple[Any, ...], how: dict[str, Any]) -> 
     except UnsupportedError:
         raise
     except (RuntimeError, AssertionError) as error:
-        reason = pytorch_limit(error)
+        reason = pytorch_limit(error, reverse_over_forward="reverse over forward" in method.mode)
         if reason is None:
             raise
         others = [m.name for m in operator.methods.values() if m.functorch and not method.functorch and in_transform()]
@@ -176,14 +176,16 @@ class Call:
         """
         if self.repair:
             repair()
-        watch = self._watch()
-        watched_by(watch)
+        here = _STATE
+        watch = None if here.unwatched else self._watch()
+        if watch is not None:
+            here.watch = watch
         checked = self.operator.guard(**arguments)
         if self.operator.result == "x * order":
             self._refuse_too_large(checked)
         result = released(self.method.function(*checked, **self.options))
         if look and (watch is not None or self.strict or self.verify):
-            plain = type(result) is Tensor and result.is_cpu and not (self.verify or kept())
+            plain = type(result) is Tensor and result.is_cpu and not (self.verify or here.kept)
             if not (plain and is_finite(result)):
                 self._look_at(self.where, result, checked)
         return result
@@ -191,8 +193,6 @@ class Call:
     def _watch(self) -> Guard | None:
         """What looks at f in this call: mostly the same as in every other of this kind."""
         here = _STATE
-        if here.unwatched:
-            return None
         usual = None if here.enclosing or here.repairing else _usual(self.operator, self.method, self.order)
         return usual or _guards(self.operator, self.method, self.order)()
 

@@ -29,15 +29,23 @@ Inspect = Callable[[Callable[..., Any], tuple[Any, ...], Any], object]
 """What looks at what a callback made of its arguments: (function, arguments, result)."""
 
 
+Looking = tuple[contextlib.AbstractContextManager[Any] | None, Inspect | None]
+"""The modes that a call of a callback runs in, if any, and what looks at its result, if anything has to."""
+
+
 class Watch(Protocol):
-    """What looks at every call of a callback while a public function runs."""
+    """What looks at every call of a callback while a public function runs.
+
+    Attributes:
+        order: how many derivatives the public function takes.
+        always: what :meth:`look` would answer, where that is the same at every call.
+    """
 
     order: int
+    always: Looking | None
 
-    def look(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
-    ) -> tuple[contextlib.AbstractContextManager[Any] | None, Inspect | None]:
-        """Modes that this call of the callback runs in, if any; what looks at its result, if anything has to.
+    def look(self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object) -> Looking:
+        """What this call of the callback runs in, and what looks at its result.
 
         The latter raises where what the callback recorded cannot be differentiated rightly.
         """
@@ -162,7 +170,10 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         here = _STATE
         inside, watch = here.inside, here.watch
-        around, inspect = (None, None) if watch is None or kwargs else watch.look(function, args, autocast)
+        if watch is None or kwargs:
+            around = inspect = None
+        else:
+            around, inspect = watch.always or watch.look(function, args, autocast)
         here.inside = False
         here.evaluating += 1
         try:

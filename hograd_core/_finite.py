@@ -28,11 +28,10 @@ _FEW = 64
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are finite; one pass, which only an overflow of the sum makes two."""
     if tensor.numel() <= _FEW:
-        rank = tensor.dim()
         try:
-            if rank == 0:
-                return math.isfinite(tensor.item())
-            entries = (tensor if rank == 1 else tensor.flatten()).tolist()
+            entries: Any = (tensor if tensor.dim() < 2 else tensor.flatten()).tolist()
+            if type(entries) is not list:
+                return math.isfinite(entries)
             return math.isfinite(sum(entries)) or all(map(math.isfinite, entries))
         except RuntimeError:  # PyTorch's zero tensors, which stand for gradients that are zero, have no memory to read
             pass

@@ -160,7 +160,7 @@ class Functional:
         with torch.enable_grad():
             result = body(*copies)
         reached = self._refuse_own(result, values, inputs)
-        live = [v for v in values.values() if v.requires_grad]
+        live = [v for v in values.values() if any(level.requires_grad for level in _graph.levels(v))]
         if any(not _graph.hangs_on(reached, v) for v in live):
             with _Checkpoints():
                 body(*self._bound(values, {}))

@@ -44,6 +44,7 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("no derivative formula", r"^torch\.compile with aot_autograd does not currently support double backward"),
         ("no batching rule", r"^Batching rule not implemented for "),
         ("no batching rule", r"^vmap over \S+ isn't supported yet"),
+        ("no batching rule", r"^vmap: we do not yet support \S+\. Please file an issue"),
         ("no batching rule", r"^You tried to vmap over \w+, but it does not have vmap support"),
         ("no batching rule", r"^\w+ is unsupported for Sparse tensors"),
         ("in-place under vmap", r"^vmap: inplace arithmetic\(self, \*extra_args\) is not possible"),
@@ -71,10 +72,24 @@ _LIMITS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 
 
-def pytorch_limit(error: BaseException) -> str | None:
-    """The limit of PyTorch that ``error`` reports, as ``kind: first line of its message``, or None."""
+# What f may be at fault for as well, but where reverse mode goes over forward mode, whose formulas write in place.
+_REVERSE_OVER_FORWARD = (
+    (
+        "in-place in a forward-mode formula",
+        re.compile(r"^one of the variables needed for gradient computation has been modified by an inplace operation"),
+    ),
+)
+
+
+def pytorch_limit(error: BaseException, *, reverse_over_forward: bool = False) -> str | None:
+    """The limit of PyTorch that ``error`` reports, as ``kind: first line of its message``, or None.
+
+    Args:
+        error: of PyTorch, or of f.
+        reverse_over_forward: whether reverse mode goes over forward mode, which goes through f.
+    """
     message = str(error).strip()
-    for kind, pattern in _LIMITS:
+    for kind, pattern in (*_LIMITS, *(_REVERSE_OVER_FORWARD if reverse_over_forward else ())):
         if pattern.search(message):
             return f"{kind}: {message.splitlines()[0]}"
     return None

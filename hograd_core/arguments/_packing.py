@@ -108,11 +108,14 @@ class Packing:
 
         Of one in another dtype, float64 for verification say, the leaves are in that, where they are in one elsewhere.
         """
-        dtype = flat.dtype if flat.dtype != self.dtype and self.uniform else None
-        pairs = zip(flat.split_with_sizes(self.sizes), self.like, strict=True)
-        return _tree.unflatten(
-            [part.reshape(like.shape).to(like.device, dtype or like.dtype) for part, like in pairs], self.structure
-        )
+        parts = [
+            part.reshape(shape) for part, shape in zip(flat.split_with_sizes(self.sizes), self.shapes, strict=True)
+        ]
+        if not self.uniform:
+            parts = [part.to(like.device, like.dtype) for part, like in zip(parts, self.like, strict=True)]
+        elif flat.device != self.device:
+            parts = [part.to(self.device) for part in parts]
+        return _tree.unflatten(parts, self.structure)
 
     def shaped(self, result: Tensor, order: int, leading: int = 0, *, inner: bool = False) -> Any:
         """A tensor of shape (*batch, n, …, n) with n ``order`` times, as structures of … of structures of tensors.

@@ -91,7 +91,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         steps: in the order of the run.
         first: the leaf.
-        lost: whether something else may depend on the leaf, too.
+        lost: whether something else may depend on the leaf, too, or complex numbers do, by which no Hessian is meant.
     """
 
     def __init__(self, point: Tensor) -> None:
@@ -134,6 +134,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _made(self, tensor: Tensor, known: bool = True) -> Value:
         self._count += 1
+        self.lost |= tensor.is_complex()
         return Value(tensor, self._count, known)
 
     def _assigned(self, tensor: Tensor) -> Value:

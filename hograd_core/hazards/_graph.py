@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
+from sys import getrefcount
 from typing import Any
 
 import torch
@@ -36,28 +37,32 @@ def custom_function(node: Any) -> type[torch.autograd.Function] | None:
     return None
 
 
-def levels(tensor: Tensor) -> Iterator[Tensor]:
+def levels(tensor: Tensor) -> list[Tensor]:
     """A tensor as each transform of torch.func under way sees it, the innermost first, and without any."""
-    yield tensor
+    found = [tensor]
     while is_wrapped(tensor):
         tensor = _functorch.get_unwrapped(tensor)
-        yield tensor
+        found.append(tensor)
+    return found
 
 
 def recorded(result: Any) -> list[Any]:
     """The last node of the graph of every tensor in a result: one for each level that records a graph of it."""
-    tensors = (result,) if isinstance(result, Tensor) else _tree.leaves(result)
-    return [
-        level.grad_fn
-        for tensor in tensors
-        if isinstance(tensor, Tensor)
-        for level in levels(tensor)
-        if level.grad_fn is not None
-    ]
+    if type(result) is Tensor and not is_wrapped(result):  # mostly, and then this is quick
+        last = result.grad_fn
+        return [] if last is None else [last]
+    found = []
+    for tensor in (result,) if isinstance(result, Tensor) else _tree.leaves(result):
+        if isinstance(tensor, Tensor):
+            for level in levels(tensor):
+                last = level.grad_fn
+                if last is not None:
+                    found.append(last)
+    return found
 
 
 def hangs_on(recorded: Collection[Any], argument: Tensor) -> bool:
-    """Whether a graph leads to a tensor, at any level."""
+    """Whether a graph, given by its nodes, leads to a tensor, at any level."""
     at = [level for level in levels(argument) if level.requires_grad]
     if any(level.grad_fn in recorded for level in at if level.grad_fn is not None):
         return True
@@ -81,29 +86,57 @@ def nodes(roots: list[Any], outside: Collection[Any] = ()) -> set[Any]:
     return set(every)
 
 
-def leads_to(root: Any, argument: Any, by: Collection[type]) -> bool | None:
-    """Whether a graph leads to a leaf; None where one of its nodes is of another type than these, and no leaf.
+def _unseen(root: Any) -> int:
+    """References that are counted to the object of a node that nobody holds, in a loop like that of the walk."""
+    for before, _ in root.next_functions:
+        return getrefcount(before)
+    raise AssertionError
 
-    The guard asks this at every call on the tape, of a graph whose nodes nobody has seen yet, so that it is what the
-    guard costs: nothing is gathered here that only a refusal needs.
+
+_UNSEEN = _unseen(torch.zeros((), requires_grad=True).sin().cos().grad_fn)
+
+
+_FEW = 24
+"""Nodes among which one is found in less time than a set of them is made."""
+
+
+def harmless(roots: list[Any], argument: Tensor | None, by: set[type]) -> bool:
+    """Whether a graph holds no nodes but of these types, and, where it ends in leaves, hangs on the argument, if any.
+
+    The guard asks this at every call that it does not remember, of a graph whose nodes nobody has seen yet, so that it
+    is what the guard costs: nothing is gathered here that only a refusal needs. Between PyTorch's own work each object
+    that is touched has to come from memory first, a set of nodes most of all. PyTorch makes the object of a node when
+    it is asked for, and every node walked is held here: an object that nothing else refers to is new, and only others
+    are looked up among those seen. Were references counted otherwise, more would be looked up, or walked twice.
     """
-    if type(root) not in by:
-        return None
-    found = False
-    seen = {root, None}
-    ahead = [root]
-    while ahead:
-        for before, _ in ahead.pop().next_functions:
-            if before not in seen:
-                seen.add(before)
-                kind = type(before)
-                if kind is LEAF:
-                    found = found or before.variable is argument
-                elif kind in by:
-                    ahead.append(before)
-                else:
-                    return None
-    return found
+    every = [*roots]
+    ends: list[Any] = []
+    seen: set[Any] | None = None
+    for node in every:  # which grows meanwhile
+        for before, _ in node.next_functions:
+            if type(before) is LEAF:
+                ends.append(before)
+            elif before is None:
+                pass
+            elif seen is not None:
+                if before not in seen:
+                    seen.add(before)
+                    every.append(before)
+            elif getrefcount(before) <= _UNSEEN or (len(every) < _FEW and before not in every):
+                every.append(before)
+            elif len(every) >= _FEW:
+                seen = set(every)
+                if before not in seen:
+                    seen.add(before)
+                    every.append(before)
+    if not by.issuperset(map(type, every)):
+        return False
+    if argument is None or not ends:
+        return True
+    for end in reversed(ends):  # what f starts from is the farthest from its result, mostly
+        if end.variable is argument:
+            return True
+    return hangs_on([*every, *ends], argument)
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Guard:
         where: operator and method, for messages.
         amounts: the derivative methods and orders that the call amounts to.
         order: the highest order among them.
+        always: what :meth:`look` would answer, where that is the same at every call.
 
     Args:
         repair: whether f runs with exact substitutes in place of what PyTorch gets wrong.
@@ -57,7 +58,7 @@ class Guard:
     """
 
     __slots__ = (
-        "_constant", "_dangers", "_forward_only", "_harmless", "_known", "_repair", "_untraced", "_walks", "amounts",
+        "_constant", "_dangers", "_forward_only", "_harmless", "_known", "_repair", "_untraced", "always", "amounts",
         "order", "where",
     )  # fmt: skip
 
@@ -75,22 +76,19 @@ class Guard:
         self.order, forward_only, self._dangers, self._harmless, self._known = _reckoned(amounts)
         self._untraced = self._forward_only = forward_only and not recorded
         self._repair, self._constant = repair, constant
-        self._walks = not (repair or constant or forward_only)
+        looks_only = not (repair or constant or forward_only)
+        self.always: _entrance.Looking | None = (None, self._walk) if looks_only else None
 
     @property
     def reusable(self) -> bool:
         """Whether one serves all calls: it notes nothing of them."""
         return not self._forward_only
 
-    def look(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object
-    ) -> tuple[AbstractContextManager[Any] | None, _entrance.Inspect | None]:
+    def look(self, function: Callable[..., Any], arguments: tuple[Any, ...], autocast: object) -> _entrance.Looking:
         """The modes that ``function`` runs in, and what looks at its result; neither where it is known to be harmless.
 
         Known is what had nothing wrong when it was looked through, and can only do the same again.
         """
-        if self._walks:
-            return None, self._walk
         seen = None if self._repair else sketch(function, arguments)
         if seen is None:
             return self._modes(), self.inspect
@@ -145,21 +143,19 @@ class Guard:
 
     def _walk(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> bool | None:
         """Look at what is recorded already; as :meth:`inspect`."""
-        argument = arguments[0] if arguments else None
-        if type(result) is Tensor and not _graph.is_wrapped(result):  # mostly, and then this is quick
-            last = result.grad_fn
-            if last is None:
-                return None
-            own = _graph.leads_to(last, argument, self._harmless)
-            if own or (own is not None and _entrance.kept()):
-                return True
-        recorded = _graph.nodes(_graph.recorded(result))
-        if not recorded:
+        roots = _graph.recorded(result)
+        if not roots:
             return None
-        clear = self._names_are_harmless(recorded)
-        leaves = _graph.leaves(recorded)
-        if leaves and not _entrance.kept() and not any(leaf is argument for leaf in leaves):
-            _refuse_ignored(arguments, result, recorded, leaves[0])
+        argument = arguments[0] if len(arguments) == 1 and type(result) is Tensor else None
+        if not isinstance(argument, Tensor) or _entrance._STATE.kept:
+            argument = None
+        if _graph.harmless(roots, argument, self._harmless):
+            return True  # mostly, and then this was quick
+        nodes = _graph.nodes(roots)
+        clear = self._names_are_harmless(nodes)
+        leaves = [] if argument is None else _graph.leaves(nodes)
+        if argument is not None and leaves and not _graph.hangs_on(nodes, argument):
+            _refuse_ignored(leaves[0])
         return clear
 
     def _names_are_harmless(self, nodes: Collection[Any]) -> bool:
@@ -196,13 +192,8 @@ def _both() -> Iterator[None]:
         yield
 
 
-def _refuse_ignored(arguments: tuple[Any, ...], result: Any, recorded: Collection[Any], leaf: Tensor) -> None:
+def _refuse_ignored(leaf: Tensor) -> None:
     """Raise where a result hangs on other leaves only: its derivative would be silently zero."""
-    if not (len(arguments) == 1 and type(result) is Tensor and isinstance(arguments[0], Tensor)):
-        return
-    (argument,) = arguments
-    if _graph.hangs_on(recorded, argument):
-        return
     shape = tuple(leaf.shape)
     raise ValueError(
         f"f: its result does not depend on its argument, but on a tensor of shape {shape} that requires grad, so that "

@@ -224,6 +224,19 @@ def _masked_select(input: Tensor, mask: Tensor, *, out: None = None) -> Tensor:
     return whole[0][whole[1]]
 
 
+@_instead_of(torch.sinc, Tensor.sinc, torch.special.sinc)
+def sinc(input: Tensor, *, out: None = None) -> Tensor:
+    """sin(πx)/(πx) whose derivatives of every order are right at and near 0: there its power series."""
+    z = input * math.pi
+    near = z.abs() < 1
+    squared = torch.where(near, z * z, 0.0)
+    inner = torch.zeros_like(squared)
+    for m in range(19, -1, -1):
+        inner = (-1) ** m / math.factorial(2 * m + 1) + squared * inner
+    away = torch.where(near, 1.0, z)
+    return torch.where(near, inner, torch.sin(away) / away)
+
+
 @_instead_of(torch.cumprod, Tensor.cumprod)
 def _cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None, out: None = None) -> Tensor:
     if dtype is not None:

@@ -6,6 +6,7 @@ Each entry is proved by the atlas in both directions: what it lists is wrong the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,6 +57,16 @@ def _by_product(node: Any) -> bool:
 
 def _with_zeros(node: Any) -> bool:
     return bool((_graph.plain(node._saved_self) == 0).any())
+
+
+def _near_zero(root: int) -> Callable[[Any], bool]:
+    """Whether entries are so near 0 that a quotient by their square, or their third power, is nothing but rounding."""
+
+    def holds(node: Any) -> bool:
+        x = _graph.plain(node._saved_self)
+        return bool((x.abs() < 10 * torch.finfo(x.dtype).eps ** (1 / root)).any())
+
+    return holds
 
 
 def _mask_is_broadcast(node: Any) -> bool:
@@ -160,6 +171,17 @@ HAZARDS: tuple[Hazard, ...] = (
         _from(2, ("jacrev_of_grad",)),
         "the batching rule of its double backward mixes axes",
         ("2.14.1",),
+    ),
+    *(
+        Hazard(
+            operator,
+            ("SincBackward0",),
+            _from(order, _REVERSE_TWICE, _FORWARD_OVER_REVERSE, _REVERSE_OVER_FORWARD, _FORWARD_TWICE),
+            "its backward is 0 at 0, a quotient by the square of the input elsewhere, and is differentiated as it is",
+            TESTED,
+            when=_near_zero(order),
+        )
+        for operator, order in (("sinc at 0", 2), ("sinc near 0", 3))
     ),
     Hazard(
         "logcumsumexp",

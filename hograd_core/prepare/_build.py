@@ -47,6 +47,7 @@ class Kernel:
         trace: inputs -> the clean graph that it was made from, of which bound products are made; None: there is none.
         name: what it was found by on the disk; None: it was made here.
         first: of bound products for any number of directions: what depends on x alone; made with the first of them.
+        without: what it was compiled without, since that failed, and why.
     """
 
     run: Run | None = None
@@ -58,6 +59,7 @@ class Kernel:
     peak: int = 0
     name: str | None = None
     first: Outputs | None = None
+    without: list[str] = field(default_factory=list)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Run it on inputs."""
@@ -204,12 +206,14 @@ def _tried(
     kernel = None
     try:
         with _inductor.alone():
+            _inductor.LEFT_OUT.clear()
             kernel = make(candidate)
+            kernel.without = list(_inductor.LEFT_OUT)
             return kernel, agrees(kernel)
     except CannotPrepareError as error:
         return kernel, str(error)
     except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
-        return kernel, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+        return kernel, _inductor.told(error)
 
 
 def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Traced:
@@ -247,7 +251,7 @@ def plain(
         kernel = Kernel(None, traced.lifted, preparation, [], counted(module), lambda _: traced, peak_bytes(module))
         conditional = len(output(module.graph).all_input_nodes) > 1
         run = ready(module, [*inputs, *traced.lifted], preparation)
-        if named is not None:
+        if named is not None and not _inductor.LEFT_OUT:
             _keep(named, kernel, run, conditional)
     kernel.run = lambda given: run(given)[0]
     if conditional:

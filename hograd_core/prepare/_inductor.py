@@ -11,7 +11,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +30,11 @@ _OF_LIBRARIES = (
     aten.convolution_backward.default,
 )  # fmt: skip
 """Beside what these take, memory costs nothing; their results do not lie on the stack."""
+_WORTH_A_THREAD = 2**12
+"""Elements a thread from which a loop is shared out: to wake threads and to wait for them takes microseconds, in which
+one computes some thousand. Inductor's own, of 512, made small kernels slower on two threads than on one."""
+LEFT_OUT: list[str] = []
+"""What kernels were compiled without, since it failed, and why; whoever made them takes it from here (in `alone`)."""
 _LOCK = threading.RLock()
 
 
@@ -49,6 +54,11 @@ def alone() -> Iterator[None]:
         finally:
             if collecting:
                 gc.enable()
+
+
+def told(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
 
 
 @functools.cache
@@ -131,6 +141,54 @@ def _plain_vectors() -> list[Any]:
     return [type(k.__name__, (k,), {"__bool__": lambda _: True, "__hash__": k.__hash__})() for k in kinds]
 
 
+_HEADERS = (
+    "array", "filesystem", "optional", "Python.h", "pybind11/gil_simple.h", "torch/csrc/inductor/cpp_prefix.h",
+    *(f"torch/csrc/inductor/aoti_runtime/{name}.h" for name in ("utils", "scalar_to_tensor", "thread_local")),
+    "torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h",
+)  # fmt: skip
+"""What code of ours needs of the headers that inductor's wrappers include: not those of tensors."""
+
+
+@contextmanager
+def _few_headers() -> Iterator[None]:
+    """Have the C++ compiler read less, within: half of its time would go into headers that nothing of ours uses.
+
+    Inductor precompiles the header of its wrapper, not that of kernels; and what templates a precompiled header leaves
+    open, the compiler makes once more for each kernel. Debug information, which is left out, too, is also the mark of
+    threads that compile so.
+    """
+    from torch._inductor import codecache, config
+    from torch._inductor.codegen import cpp_wrapper_cpu, cpp_wrapper_cpu_array_ref
+
+    together = ">\n#include <".join(_HEADERS)  # one, to be precompiled: it is put between "#include <" and ">"
+    names = "namespace py = pybind11;\nusing namespace torch::aot_inductor;"
+
+    def or_else(ours: str, theirs: Callable[..., str]) -> Callable[..., str]:
+        return lambda *given, **named: theirs(*given, **named) if config.aot_inductor.enable_line_tables else ours
+
+    include = f"#include <{together}>\n{names}"
+    with ExitStack() as stack:
+        stack.enter_context(config.patch({"aot_inductor.enable_line_tables": False}))
+        for where, name, ours in (
+            (codecache, "_get_cpp_wrapper_header", together),
+            (cpp_wrapper_cpu.CppWrapperCpu, "get_device_include_path_jit", include),
+            (cpp_wrapper_cpu_array_ref.CppWrapperCpuArrayRef, "get_device_include_path_jit", include),
+        ):
+            stack.enter_context(_changed(where, name, or_else(ours, getattr(where, name))))
+        yield
+
+
+@contextmanager
+def _changed(where: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
+    """Have another function under a name, within."""
+    before = inspect.getattr_static(where, name)
+    setattr(where, name, staticmethod(by) if isinstance(where, type) else by)
+    try:
+        yield
+    finally:
+        setattr(where, name, before)
+
+
 @contextmanager
 def _with_plain_vectors() -> Iterator[None]:
     """Have inductor look for no further sets of instructions, within.
@@ -141,18 +199,12 @@ def _with_plain_vectors() -> Iterator[None]:
     from torch._inductor import config, cpu_vec_isa
 
     found = _plain_vectors() if config.cpp.vec_isa_ok is None else []
-    here: Any = cpu_vec_isa
-    before = here.valid_vec_isa_list
-    if found:
-        here.valid_vec_isa_list = lambda: found
-    try:
+    with _changed(cpu_vec_isa, "valid_vec_isa_list", lambda: found) if found else nullcontext():
         yield
-    finally:
-        here.valid_vec_isa_list = before
 
 
 def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
-    """Inductor's code for a graph: on the CPU with small values on the stack, or without where that fails."""
+    """Inductor's code for a graph: on the CPU with small values on the stack and few headers, or without what fails."""
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config
@@ -162,20 +214,30 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     settings = {"epilogue_fusion": False, **(get_cpp_wrapper_config() if wrapper else {})}
     # Its channels last are not what oneDNN makes of a convolution in groups: such code fails when it runs.
     settings["layout_optimization"] = not wrapper
+    settings["cpp.min_chunk_size"] = _WORTH_A_THREAD
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
-    for where in (values_on_the_stack, nullcontext) if small else (nullcontext,):
+    able = {"values on the stack": values_on_the_stack, "few headers": _few_headers}
+    every = [name for name in able if wrapper and (small or name != "values on the stack")]
+    failed: list[str] = []
+    for names in [every, *([name] for name in every if len(every) > 1), []]:
         own = duplicate(module)
         mode = propagate(own, inputs)
         fakes = [value(node) for node in placeholders(own.graph)]
         try:
             with (
-                alone(), config.patch(settings), _with_plain_vectors(), where(), tracing(TracingContext(mode)),
-                torch.no_grad(),
+                alone(), config.patch(settings), _with_plain_vectors(), ExitStack() as stack,
+                tracing(TracingContext(mode)), torch.no_grad(),
             ):  # fmt: skip
-                return compile_fx_inner(own, fakes, cpp_wrapper=wrapper)
-        except Exception:
-            if where is nullcontext:
+                for name in names:
+                    stack.enter_context(able[name]())
+                made = compile_fx_inner(own, fakes, cpp_wrapper=wrapper)
+        except Exception as error:
+            if not names:
                 raise
+            failed.append(told(error))
+        else:
+            LEFT_OUT.extend(f"{name}: {failed[0]}" for name in every if name not in names)
+            return made
     raise AssertionError("unreachable")
 
 

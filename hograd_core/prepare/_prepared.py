@@ -270,6 +270,7 @@ class Prepared:
             shapes = ", ".join(f"{tuple(shape)} {str(dtype).removeprefix('torch.')}" for shape, dtype, *_ in kind[0])
             lines.append(f"{shapes}: {kernel.preparation}")
             lines += [f"  not {reason}" for reason in kernel.reasons]
+            lines += [f"  without {what}" for what in kernel.without]
             if kernel.operations:
                 total = sum(kernel.operations.values())
                 most = ", ".join(f"{n} {name.removeprefix('aten.')}" for name, n in kernel.operations.most_common(6))

@@ -181,7 +181,9 @@ static inline void hograd_tiles(
 extern "C"
 {{kernel.def_kernel(inputs=inputs, outputs={"Y": y})}}
 {
-  #pragma omp parallel for num_threads({{threads}}) if({{threads}} > 1)
+  {% if threads > 1 %}
+  #pragma omp parallel for num_threads({{threads}})
+  {% endif %}
   for (long t = 0; t < {{threads}}; t++) {
     {% if batch > 1 %}
     for (long b = {{batch}}L*t/{{threads}}; b < {{batch}}L*(t+1)/{{threads}}; b++) {

@@ -1,4 +1,4 @@
-"""Rows of a product that nobody reads are not computed: of a last layer's coefficients one alone is the result."""
+"""What nobody reads is not computed: coefficients of a last layer but one, gradients of a convolution."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 
 
 def drop_unread(module: GraphModule) -> GraphModule:
-    """Of a product of stacked rows that is split again, multiply those pieces alone that are used; in place."""
+    """Multiply those stacked rows alone, and compute those gradients of a convolution, that are used; in place."""
     graph = module.graph
     for node in list(graph.nodes):
+        if is_call(node, aten.convolution_backward.default):
+            used = {user.args[1] for user in node.users if user.users}
+            node.args = (*node.args[:-1], [i in used for i in range(3)])
+            continue
         product: Any = node.args[0] if is_call(node, aten.split.Tensor) else None
         rows: Any = product.args[0] if is_call(product, aten.mm.default) else None
         if (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hograd_core.hazards._substitutes import sinc
 from hograd_core.taylor import _functions as functions
 from hograd_core.taylor import _series as s
 from hograd_core.taylor._elementwise import _atan2_series, _on_values, _primal
@@ -50,25 +50,13 @@ def _polygamma(n: int, u: Series) -> Series:
     return functions.compose(u, [torch.polygamma(n + k, u.primal) for k in range(u.degree + 1)])
 
 
-def _sinc(x: Tensor) -> Tensor:
-    """sin(πx)/(πx) whose derivatives of every order are right at and near 0: there its power series."""
-    z = x * math.pi
-    near = z.abs() < 1
-    squared = torch.where(near, z * z, 0.0)
-    inner = torch.zeros_like(squared)
-    for m in range(19, -1, -1):
-        inner = (-1) ** m / math.factorial(2 * m + 1) + squared * inner
-    away = torch.where(near, 1.0, z)
-    return torch.where(near, inner, torch.sin(away) / away)
-
-
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
     distances: Tensor = torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
     return distances
 
 
 for _function in (torch.sinc, Tensor.sinc, torch.special.sinc):
-    REWRITTEN[_function] = _sinc
+    REWRITTEN[_function] = sinc
 REWRITTEN[torch.cdist] = _cdist
 
 

@@ -253,3 +253,29 @@ def test_seeds_and_generators_of_the_wrong_kind() -> None:
         hutchinson_trace(operator, generator=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method: got 'nonsense'"):
         HessianOperator(entangled, normal(3), method="nonsense")
+
+
+def _of_pairs(x: Tensor) -> Tensor:
+    return torch.view_as_complex((DATA @ x.reshape(3, 4)).reshape(5, 2, 2)).prod(1).abs().sum()
+
+
+def _of_phases(x: Tensor) -> Tensor:
+    return torch.exp(1j * (DATA @ x.reshape(3, 4))).sum(1).abs().pow(2).sin().sum()
+
+
+def _of_products(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.reshape(6, 2)).prod().abs()
+
+
+def _of_spectra(x: Tensor) -> Tensor:
+    return torch.fft.rfft((DATA @ x.reshape(3, 4)).tanh()).abs().pow(2).sin().sum()
+
+
+DATA = torch.linspace(-1.0, 1.0, 15, dtype=torch.float64).reshape(5, 3).sin()
+
+
+@pytest.mark.parametrize("f", [_of_pairs, _of_phases, _of_products, _of_spectra])
+def test_the_diagonal_by_layers_goes_by_products_where_numbers_are_complex(f: Any) -> None:
+    x = torch.linspace(0.1, 0.9, 12, dtype=torch.float64)
+    found = hg.hessian_diagonal(f, x, method="layers")
+    assert torch.allclose(found, hg.hessian(f, x).diagonal())

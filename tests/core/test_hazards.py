@@ -56,6 +56,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "linalg.eig, eigvals": (lambda z: weighted(torch.view_as_real(torch.linalg.eigvals(z.reshape(2, 2)))), 4),
     "cumprod": (lambda z: weighted(torch.cumprod(z * ZERO, 0)), 4),
     "prod": (lambda z: weighted(torch.prod(z.reshape(2, 4) * ZERO * ZERO.flip(0), 1)), 8),
+    "sinc at 0": (lambda z: weighted(torch.sinc(z * ZERO)), 4),
     "logcumsumexp": (lambda z: weighted(torch.logcumsumexp(z, 0)), 4),
     "group_norm": (lambda z: weighted(F.group_norm(z.reshape(2, 2, 2), 1)), 8),
     "a torch.autograd.Function with @once_differentiable": (lambda z: weighted(OnceSine.apply(z)), 3),
@@ -158,6 +159,25 @@ def test_methods_that_the_table_does_not_accuse_are_not_refused() -> None:
             refused = {key for key, status in outcomes(hazard.operator).items() if status == "refused"}
             accused = {key for key in refused if any(hazard.concerns(*amount) for amount in amounts_of(key))}
             assert accused == refused, (hazard.operator, refused - accused)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_sinc_near_zero_is_refused_where_nothing_but_rounding_is_left(dtype: torch.dtype) -> None:
+    f = lambda z: torch.sinc(z).sum()  # noqa: E731
+    eps, one = torch.finfo(dtype).eps, torch.ones(1, dtype=dtype)
+    for order in (2, 3):
+        for far, refused in ((0.0, True), (0.01, True), (100.0, False)):
+            x = one * (far * eps ** (1 / order))
+            truth = h.derivative_vector_product(f, x, one, order, method="reverse_over_taylor")
+            for method in ("double_backward", "jvp_of_grad", "grad_of_jvp", "double_vjp"):
+                if refused:
+                    with pytest.raises(h.UnsupportedError, match="differentiates sinc"):
+                        h.derivative_vector_product(f, x, one, order, method=method)
+                else:
+                    found = h.derivative_vector_product(f, x, one, order, method=method)
+                    assert torch.allclose(found, truth, rtol=1e-2, atol=1e-2)
+                repaired = h.derivative_vector_product(f, x, one, order, method=method, repair=True)
+                assert torch.allclose(repaired, truth, rtol=1e-5)
 
 
 @pytest.mark.parametrize("operator", [h.derivative_vector_product, h.derivative_tensor, h.directional_derivative])

@@ -43,6 +43,7 @@ SAME = {
     "attention": lambda: F.scaled_dot_product_attention(*normal(3, 1, 2, 4, 3), is_causal=True),
     "cumprod": lambda: torch.cumprod(normal(3, 4), 1),
     "prod": lambda: torch.prod(normal(3, 5, 4), 1, keepdim=True) + torch.prod(normal(3)),
+    "sinc": lambda: torch.sinc(normal(3, 4) * torch.tensor([1.0, 0.0, 1e-9, 3.0])),
     "logcumsumexp": lambda: torch.logcumsumexp(normal(3, 4), 0),
     "lstm": lambda: nn.LSTM(3, 2, dtype=F64)(normal(4, 1, 3))[0] if torch.manual_seed(0) is not None else None,
 }  # fmt: skip

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from core_fakes import F64, normal
-from prepare_fakes import V, X, close, dispatched, every, network
+from prepare_fakes import V, X, close, dispatched, every, needs_compiler, network
 from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import UnsupportedError, prepare
+from hograd_core.prepare import _inductor, _kept
 
 
 @every
@@ -227,6 +228,38 @@ def test_views_that_are_not_contiguous() -> None:
     p = prepare(h.hvp, f, X, preparation="graph")
     v = normal(8, 2, seed=3)[:, 0]
     assert close(p(X, v), h.hvp(f, X, v))
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_a_kernel_was_compiled_without_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = network()
+
+    def gone() -> None:
+        raise AttributeError("another inductor\nthan this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_inductor, "values_on_the_stack", gone)
+        patch.setattr(_kept, "read", lambda name: None)
+        p = prepare(h.hvp, f, X, preparation="compiled")
+    assert (p.preparation, p.reason) == ("compiled", None)
+    assert "\n  without values on the stack: AttributeError: another inductor\n" in p.explain()
+    assert close(p(X, V), h.hvp(f, X, V))
+    assert "without" not in prepare(h.hvp, lambda x: x.pow(3).sum(), X, preparation="compiled").explain()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
+    from torch._inductor import codecache, config
+
+    assert config.aot_inductor.enable_line_tables
+    theirs = codecache._get_cpp_wrapper_header("cpu")
+    with _inductor._few_headers():
+        ours = codecache._get_cpp_wrapper_header("cpu")
+        with config.patch({"aot_inductor.enable_line_tables": True}):  # as another thread sees it
+            assert codecache._get_cpp_wrapper_header("cpu") == theirs
+    assert codecache._get_cpp_wrapper_header("cpu") == theirs != ours
 
 
 def test_refusals() -> None:

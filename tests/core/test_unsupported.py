@@ -234,3 +234,31 @@ def test_cuda_memory_errors_are_not_limits() -> None:
     message = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.00 GiB"
     assert pytorch_limit(torch.OutOfMemoryError(message)) is None
     assert pytorch_limit(RuntimeError("")) is None
+
+
+def test_a_forward_mode_formula_that_writes_in_place_is_a_limit_of_the_method() -> None:
+    def f(x: Tensor) -> Tensor:
+        return F.cosine_similarity(x[0], x[1], dim=0)
+
+    with pytest.raises(h.UnsupportedError, match=r"grad_of_jvp.*: in-place in a forward-mode formula: one of the var"):
+        h.derivative_vector_product(f, X, V, 3, method="grad_of_jvp")
+    assert h.derivative_vector_product(f, X, V, 3, method="double_backward").isfinite().all()
+
+
+def test_what_f_itself_overwrites_is_its_own_fault() -> None:
+    def f(x: Tensor) -> Tensor:
+        y = x.exp()
+        z = y.sum()
+        y.mul_(2)
+        return z + y.sum()
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation") as error:
+        h.hvp(f, X, V)
+    assert not isinstance(error.value, h.UnsupportedError)
+
+
+@pytest.mark.parametrize("method", ["func_hessian", "vmap_hvp"])
+def test_a_random_layer_that_is_evaluated_has_no_batching_rule(method: str) -> None:
+    with pytest.raises(h.UnsupportedError, match="no batching rule: vmap: we do not yet support aten::rrelu"):
+        h.hessian(lambda x: F.rrelu(x).pow(3).sum(), X, method=method)
+    assert h.hessian(lambda x: F.rrelu(x).pow(3).sum(), X).isfinite().all()

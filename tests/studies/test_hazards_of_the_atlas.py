@@ -13,14 +13,19 @@ from hograd_core.hazards import HAZARDS, TESTED, Hazard, _graph
 DATA = Path(__file__).parents[2] / "docs" / "data"
 # Hazards of operators that the atlas lists without nodes, because nothing of them is wrong but not finite or an error.
 NAMES = {"logcumsumexp": "logcumsumexp", "group_norm": "group_norm"}
-# Shown by tests/core/test_hazards.py: a factor with entries that the atlas does not draw, a Function with a jvp too,
-# and one whose backward gets nothing that requires grad.
+# Shown by tests/core/test_hazards.py: zeros and a factor with entries that the atlas does not draw, a Function with a
+# jvp too, and one whose backward gets nothing that requires grad.
 _FORWARD = {(method, 2) for method in ("func_hessian", "vmap_hvp", "jvp_of_grad")}
 _TAPE = {
     (method, 2)
     for method in ("rows", "batched_rows", "double_backward", "double_vjp", "nested_grad", "nested_backward")
 }
-ELSEWHERE = {"cholesky_inverse": _FORWARD, "a torch.autograd.Function with @once_differentiable": _FORWARD | _TAPE}
+_SINC = {z.operator: {*z.wrong.items()} for z in HAZARDS if z.operator.startswith("sinc")}
+ELSEWHERE = {
+    **_SINC,
+    "cholesky_inverse": _FORWARD,
+    "a torch.autograd.Function with @once_differentiable": _FORWARD | _TAPE,
+}
 
 
 def facts(version: str) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ NOISY_GRADIENT = 0.20
 SAMPLES_KEPT = 200
 _BURST = 0.004  # seconds of calls over which CPU time is charged: long against its clock
 _GRADIENT_SECONDS = 0.02
-_GUARD_SECONDS = 0.006  # seconds of calls with and without the guard, in turn
+_GUARD_SECONDS = 0.02  # seconds of calls with and without the guard, in turn ...
+_GUARD_TURNS = 12  # ... or this many: of fewer not even one may be free of what else the machine does
 _GUARD_LIMIT = 0.002  # of a call: in a longer one the guard is far below its noise
 
 
@@ -162,13 +163,15 @@ def guard_ratio(subject: Subject, seconds: float) -> float | Missing:
     clock = time.perf_counter
     best = [math.inf, math.inf]
     calls = [to_the_end(subject, call) for call in (subject.guarded_call, subject.call)]
-    end = clock() + _GUARD_SECONDS
-    while clock() < end:
-        for i, call in enumerate(calls):
-            start = clock()
-            call()
-            best[i] = min(best[i], clock() - start)
-    return best[0] / best[1] if math.isfinite(best[1]) else Missing("no time was left")
+    turns, end = 0, clock() + _GUARD_SECONDS
+    with collector_off():
+        while turns < _GUARD_TURNS or clock() < end:
+            for i, call in enumerate(calls):
+                start = clock()
+                call()
+                best[i] = min(best[i], clock() - start)
+            turns += 1
+    return best[0] / best[1]
 
 
 def is_noisy(samples: list[float], before: float, after: float) -> bool:
