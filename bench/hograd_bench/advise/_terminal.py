@@ -114,5 +114,10 @@ def _reasons(ranking: Ranking) -> list[str]:
 def _foretold(advice: Advice, console: Console) -> None:
     if advice.foretold:
         console.print("\n[bold]At other sizes[/bold], by exact laws")
+    elif not advice.described["law_sizes"]:
+        alone = "the function runs at this size alone"
+        if advice.described["parameter"] is None:
+            alone = "the target has no size; a factory make(n) that returns (f, x) has"
+        console.print(f"\nAt other sizes nothing is foretold: {alone}", markup=False, soft_wrap=True)
     for each in advice.foretold:
         console.print(f"  {each.text}{'' if each.fits else ': more than the budget'}", markup=False, soft_wrap=True)
