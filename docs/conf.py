@@ -16,10 +16,10 @@ from textwrap import indent
 from typing import Any
 
 import typer
+from hograd_bench.cli import app
 from sphinx.ext.napoleon import GoogleDocstring
 
 import hograd_core
-from hograd_bench.cli import app
 
 HERE = Path(__file__).parent
 MADE = HERE / "reference" / "made"  # not under version control
