@@ -287,8 +287,8 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
             f"{look.sign} {text.clean(name, LONGEST_NAME)}", (1, at), xycoords="axes fraction",
-            xytext=(_BEFORE_NAMES, 0), textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center", annotation_clip=False,
-            gid=END,
+            xytext=(_BEFORE_NAMES, 0), textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center",
+            annotation_clip=False, gid=END,
         )  # fmt: skip
 
 
