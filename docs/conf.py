@@ -15,6 +15,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import typer
+from hograd_bench.cli import app
 from sphinx.ext.napoleon import GoogleDocstring
 
 import hograd_core
@@ -23,7 +25,7 @@ HERE = Path(__file__).parent
 MADE = HERE / "reference" / "made"  # not under version control
 
 project = "hograd"
-author = "The hograd developers"
+author = project_copyright = "The hograd developers"
 html_title = "hograd"
 html_theme = "furo"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -78,6 +80,12 @@ def make(*_: Any) -> None:
         (MADE / f"{page.__name__}.md").write_text("\n".join(page()), encoding="utf-8")
     command = [sys.executable, "-m", "typer", "hograd_bench.cli", "utils", "docs", "--name", "hograd"]
     said = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+    def whole(found: re.Match[str]) -> str:
+        return f"* `{found[1]}`: {commands[found[1]].get_short_help_str(300)}"
+
+    said = re.sub(r"^\* `(\w+)`: .*\.\.\.$", whole, said, flags=re.MULTILINE)  # cut at 45 letters
     (MADE / "commands.md").write_text(said.replace("# `hograd`", "# Command line", 1), encoding="utf-8")
 
 

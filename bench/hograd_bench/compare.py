@@ -79,7 +79,12 @@ class Comparison:
             if len(found)
         ]
         lines += [f"not compared: problem {name}: {CHANGED}" for name in self.changed]
-        lines += [f"not compared: {metric}: {why}" for metric, why in sorted(self.not_compared.items())]
+        alike: dict[str, list[str]] = {}
+        for metric, why in sorted(self.not_compared.items()):
+            alike.setdefault(why, []).append(metric)
+        lines += [f"not compared: {', '.join(named)}: {why}" for why, named in alike.items()]
+        if not self.values and not len(self.differences):
+            lines.append("nothing was compared: the runs share no cell with a deterministic metric that both measured")
         return lines
 
     def to_json(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from advise_fakes import REQUEST, advice, described, row
-from hograd_bench.advise import _plan
+from hograd_bench.advise import _plan, _terminal
 from hograd_bench.advise._advice import Advice, frame_of
 from typer.testing import CliRunner
 
@@ -59,6 +59,20 @@ def test_json_and_html_hold_everything() -> None:
     for html in (found.to_html(), found._repr_html_()):
         assert "a &lt;b&gt; &amp; reason" in html
         assert 'method="rows"' in unescape(html)
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"parameter": None, "law_sizes": []}, "the target has no size; a factory make(n)"),
+        ({"law_sizes": []}, "the function runs at this size alone"),
+        ({}, "no law was found from the small sizes"),
+    ],
+)
+def test_why_nothing_is_foretold_is_said(about: dict[str, Any], said: str) -> None:
+    found = advice(row("rows"), **about)
+    assert found.foretold == ()
+    assert f"At other sizes nothing is foretold: {said}" in _terminal.text(found)
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_cells_on_one_side_and_changed_statuses(two: Any) -> None:
     }  # fmt: skip
     assert (found.cells, found.values, len(found.differences)) == (1, 0, 0)
     assert not found.same
-    assert found.summary()[2:] == ["1 cells changed their status", "1 cells are in A only", "1 cells are in B only"]
+    assert found.summary()[2:5] == ["1 cells changed their status", "1 cells are in A only", "1 cells are in B only"]
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["statuses"][0]["reason_a"] is None
 
 
@@ -151,6 +151,7 @@ def test_nothing_compared_is_not_the_same(two: Any) -> None:
     assert not compare.compare(a, b, ENV, ENV, RECORDS).same
     empty = compare.compare(a.iloc[:0], b.iloc[:0], ENV, ENV, RECORDS)
     assert (empty.cells, empty.same) == (0, False)
+    assert empty.summary()[-1].startswith("nothing was compared: ")
 
 
 def test_another_torch_bars_what_depends_on_it(two: Any) -> None:
@@ -160,7 +161,7 @@ def test_another_torch_bars_what_depends_on_it(two: Any) -> None:
     assert found.differences["metric"].tolist() == ["f_calls"]  # which depends on neither
     assert set(found.not_compared) == {"peak_bytes", "label"}
     assert found.not_compared["label"] == "on cpu: torch.version: 2 against 3"
-    assert "not compared: label: on cpu: torch.version: 2 against 3" in found.summary()
+    assert "not compared: label, peak_bytes: on cpu: torch.version: 2 against 3" in found.summary(), "a reason a line"
 
 
 def test_another_machine_of_the_same_build_bars_nothing_deterministic(two: Any) -> None:

@@ -241,6 +241,13 @@ def test_problems_of_ones_own_come_first_and_claims_are_a_line(tmp_path: Path) -
     marked = re.findall(r'<tr class="marked">.*?<th scope="row"><a href="#c\d+">(\w+)</a>', mine)
     # At n = 8 the fastest method's row is wrong: the next is the best there.
     assert sorted(set(marked)) == ["double_backward", "functional_vhp"]
+    captions = re.findall(r"<caption>(.*?)</caption>", mine)
+    assert len(set(captions)) == len(captions), "tables are told apart"
+    columns = [re.findall(r'<th scope="col" class="number">(.*?)</th>', head) for head in mine.split("<caption>")[1:]]
+    for heads, body in zip(columns, re.findall(r"<tbody>(.*?)</tbody>", mine, re.S), strict=True):
+        figures = [re.findall(r'<td class="number">(.*?)</td>', line) for line in body.split("</tr>")[:-1]]
+        assert all(len(line) == len(heads) for line in figures)
+        assert all(any(line[i] != "–" for line in figures) for i in range(len(heads))), "no column says nothing"
     claimed = page[page.index('<section id="answers">') :]
     assert re.search(r"<summary>(\d+) of \1 claims wait for cells", claimed)
     assert "--run</code> measures them" in claimed

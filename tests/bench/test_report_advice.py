@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 import torch
-from hograd_bench.report import advice, slowdowns
+from hograd_bench.report import advice, answers, slowdowns
 from hograd_bench.report.data import approximations
 
 import hograd_core
@@ -31,10 +31,17 @@ def two_ways() -> pd.DataFrame:
 def test_advice_depends_on_the_number_of_products(two_ways: pd.DataFrame) -> None:
     picks = {n.title: n.situations[0].picks[-1].method for n in advice.advise(two_ways)}
     assert picks == {
-        "one product Dᵏf·v⋯v (k = 2: an HVP)": "a",
-        "ten such products": "full",
-        "all of the tensor, or n products (k = 2: the Hessian)": "full",
+        "one Hessian-vector product (any k: Dᵏf·v⋯v)": "a",
+        "ten Hessian-vector products (any k: Dᵏf·v⋯v)": "full",
+        "the whole Hessian (any k: all of Dᵏf), or n products": "full",
     }
+
+
+def test_a_need_is_called_what_everybody_calls_it(two_ways: pd.DataFrame) -> None:
+    product, _, _ = advice.advise(two_ways)
+    assert product.at(2) == "one Hessian-vector product"
+    assert product.at(3) == "one Hessian-vector product (any k: Dᵏf·v⋯v), k = 3"
+    assert [answer.title for answer in answers.answers([product])] == ["One Hessian-vector product"]
 
 
 def test_advice_depends_on_memory(two_ways: pd.DataFrame) -> None:

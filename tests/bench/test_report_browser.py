@@ -141,6 +141,28 @@ def test_the_picker_names_what_the_tables_say(page: Any) -> None:
     assert len(seen) > 1
 
 
+def test_the_picker_keeps_what_was_chosen_alone(page: Any) -> None:
+    """What another need had to show, for it has no other order, is not taken for a choice."""
+    choose = (
+        "const s = document.querySelector('#picker select'); s.selectedIndex = arguments[0];"
+        "s.dispatchEvent(new Event('change'))"
+    )
+    chosen = "[...document.querySelectorAll('#picker select')].map(s => s.value)"
+    page.execute_script(choose, 0)
+    before = script(page, chosen)
+    for place in range(script(page, "document.querySelectorAll('#picker select')[0].options.length")):
+        page.execute_script(choose, place)
+    page.execute_script(choose, 0)
+    assert script(page, chosen) == before
+
+
+def test_what_is_read_out_has_the_table_of_all_cells(page: Any) -> None:
+    nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    told = {(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")}
+    assert ("heading", "All cells") in told
+    assert any(role == "table" and name.startswith("All cells") for role, name in told)
+
+
 def test_choosers_offer_what_there_is_and_leave_what_is_further_left(page: Any) -> None:
     """Whatever is chosen, in whatever order, the choices further left stay as they were."""
     having = (

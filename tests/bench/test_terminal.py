@@ -39,6 +39,35 @@ def hvp(n: int, method: str = "double_backward") -> Cell:
     return Cell("derivative_vector_product", method, "sin_chain", n)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["run", "--operator", "hpv"], "hvp"),
+        (["run", "--operator", "Hessain"], "hessian"),
+        (["run", "--operator", "hvp", "--method", "double_backwards"], "double_backward"),
+        (["run", "--preset", "smok"], "smoke"),
+        (["claims", "c2"], "C2"),
+        (["run", "--preset", "nothing like it"], None),
+    ],
+)
+def test_a_name_that_is_nearly_one_is_told_which(arguments: list[str], near: str | None) -> None:
+    said = invoke(*arguments)
+    assert said.exit_code == 2
+    assert re.findall(r"; did you mean (\S+)\?", said.stderr) == ([near] if near else [])
+
+
+def test_a_law_that_no_row_has_says_what_the_rows_have(tmp_path: Path) -> None:
+    a_run(tmp_path, (hvp(8), "ok", None, {}), (hvp(8, "jvp_of_grad"), "ok", None, {}))
+    asked = ("law", "--operator", "hvp", "--results", str(tmp_path), "--problem")
+    said = invoke(*asked, "sine_chain", "--method", "double_backward").stderr
+    assert "problem: got 'sine_chain', expected one of sin_chain: the rows with operator=" in said
+    said = invoke(*asked, "sin_chain", "--method", "jvp_of_gradient").stderr
+    assert "method: got 'jvp_of_gradient', expected one of double_backward, jvp_of_grad: the rows with" in said
+    assert said.rstrip().endswith("measure some with `hograd run`; did you mean jvp_of_grad?")
+    said = invoke(*asked, "sin_chain", "--method", "double_backward", "--fix", "q=3").stderr
+    assert "--fix: got 'q', expected one of n, depth, batch, order" in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "line"), [(name, line) for name, lines in EXAMPLES.items() for line in lines])
 def test_every_example_of_the_help_is_a_command(command: str, line: str) -> None:

@@ -209,7 +209,8 @@ class Session:
         expected = _plan.seconds(self.described, need, cell.method, self.seconds, truth=first)
         share = max(_FIRST * self.left, _AT_LEAST * self.seconds) if first else _SHARE * self.left
         if expected > min(share, self.longest / 2):
-            return f"measuring it takes about {expected:.2g} s, and {max(0.0, self.left):.2g} s are left"
+            left = max(0.0, self.left)
+            return f"measuring it takes about {expected:.2g} s, too large a share of the {left:.2g} s that are left"
         return None
 
     def _law_cells(self, problem: str, needs: Sequence[_plan.Need]) -> Iterator[tuple[_plan.Need, Cell]]:

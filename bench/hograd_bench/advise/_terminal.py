@@ -111,8 +111,19 @@ def _reasons(ranking: Ranking) -> list[str]:
     ]
 
 
+def _unforetold(advice: Advice) -> str:
+    """Why, and what to do about it."""
+    if advice.described["parameter"] is None:
+        return "the target has no size; a factory make(n) that returns (f, x) has"
+    if not advice.described["law_sizes"]:
+        return "the function runs at this size alone, or not at small ones"
+    return "no law was found from the small sizes that there was time to measure; more --seconds"
+
+
 def _foretold(advice: Advice, console: Console) -> None:
     if advice.foretold:
         console.print("\n[bold]At other sizes[/bold], by exact laws")
+    else:
+        console.print(f"\nAt other sizes nothing is foretold: {_unforetold(advice)}", markup=False, soft_wrap=True)
     for each in advice.foretold:
         console.print(f"  {each.text}{'' if each.fits else ': more than the budget'}", markup=False, soft_wrap=True)

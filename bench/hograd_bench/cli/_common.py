@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import re
 import sys
@@ -34,10 +35,22 @@ Results = Annotated[Path, typer.Option(help="folder of the results", show_defaul
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs instead of tables")]
 
 
+_CHOICE = re.compile(r"got '([^']+)', expected (?:one|some) of ([\w, -]+)")
+
+
 def fail(message: str, code: int = USAGE) -> typer.Exit:
-    """Print one clear sentence to stderr; raise what this returns."""
-    err.print(f"hograd: {visible(message)}", style="red", markup=False, soft_wrap=True)
+    """Print one clear sentence to stderr, with the nearest of the names that it offers; raise what this returns."""
+    err.print(f"hograd: {visible(message)}{_nearest(message)}", style="red", markup=False, soft_wrap=True)
     return typer.Exit(code)
+
+
+def _nearest(message: str) -> str:
+    """``; did you mean hvp?`` where a name was given that is not among those that there are, yet nearly."""
+    if (offered := _CHOICE.search(message)) is None:
+        return ""
+    names = {name.lower(): name for name in offered[2].split(", ")}
+    near = difflib.get_close_matches(offered[1].lower(), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def print_json(data: Any) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hograd_bench import store
 
 DIFFERENT = 1
+_SIZES = ("n", "depth", "batch", "order")
 
 
 def report(
@@ -206,8 +207,7 @@ def law(
     where |= _sizes(fix, "--fix") if fix else {}
     series = laws.select(rows, **where)
     if series.empty:
-        said = ", ".join(f"{k}={v}" for k, v in where.items())
-        raise fail(f"no rows with {said} in {results}; measure some with `hograd run`")
+        raise fail(f"{_lacking(rows, where)} in {results}; measure some with `hograd run`")
     try:
         found = laws.law_of(series, metric)
     except ValueError as error:
@@ -224,11 +224,26 @@ def law(
         out.print(f"at {predict}: {prediction}", markup=False)
 
 
+def _lacking(rows: pd.DataFrame, where: dict[str, Any]) -> str:
+    """What no row has, beside what those have that are right so far."""
+    for i, (name, value) in enumerate(where.items()):
+        if not (rows[name] == value).any():
+            so_far = "".join(f" with {k}={v}" for k, v in list(where.items())[:i])
+            there = ", ".join(map(str, sorted(rows[name].unique()))) or "none, for there are no rows"
+            return f"{name}: got {str(value)!r}, expected one of {there}: the rows{so_far}"
+        rows = rows[rows[name] == value]
+    return "no rows"
+
+
 def _sizes(text: str, option: str) -> dict[str, int]:
     try:
-        return {key.strip(): int(value) for key, value in (part.split("=") for part in text.split(","))}
+        sizes = {key.strip(): int(value) for key, value in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise fail(f"{option}: got {text!r}, expected sizes such as n=4096,depth=64") from None
+    for name in sizes:
+        if name not in _SIZES:
+            raise fail(f"{option}: got {name!r}, expected one of {', '.join(_SIZES)}")
+    return sizes
 
 
 def _predict(found: Any, text: str) -> str:

@@ -31,9 +31,12 @@ _SPOKEN = [
 ]  # fmt: skip
 _WAY = ["operator", "method", "preparation"]
 _PRODUCTS = (
-    ("one product Dᵏf·v⋯v (k = 2: an HVP)", 1), ("ten such products", 10),
-    ("all of the tensor, or n products (k = 2: the Hessian)", None),
+    ("one Hessian-vector product (any k: Dᵏf·v⋯v)", "one Hessian-vector product", 1),
+    ("ten Hessian-vector products (any k: Dᵏf·v⋯v)", "ten Hessian-vector products", 10),
+    ("the whole Hessian (any k: all of Dᵏf), or n products", "the whole Hessian, or n products", None),
 )  # fmt: skip
+"""What is needed, what it is called at order 2, and how many products it is, None: one for each dimension."""
+_ALONG = ("the second derivative along v (any k: a number Dᵏf·v⋯v)", "the second derivative along v, vᵀHv")
 
 _ARGUMENTS = {
     "derivative_tensor": ("hessian", "x"), "derivative_vector_product": ("hvp", "x, v"),
@@ -119,6 +122,7 @@ class Need:
 
     Attributes:
         title: in words.
+        second: the name that everybody uses at order 2, "" for none.
         budgets: bytes, the last of them infinite.
         situations: by order and dimension.
         main: whether it is one of the derivative operators of a function.
@@ -127,6 +131,7 @@ class Need:
     """
 
     title: str
+    second: str
     budgets: tuple[float, ...]
     situations: tuple[Situation, ...]
     main: bool
@@ -142,7 +147,14 @@ class Need:
     @property
     def words(self) -> str:
         """The need and the device."""
-        return f"{self.title}, on {self.device}" if self.device else self.title
+        return self._here(self.title)
+
+    def at(self, order: int) -> str:
+        """The need at an order, and the device: ``one Hessian-vector product``."""
+        return self._here(self.second if order == 2 and self.second else f"{self.title}, k = {order}")
+
+    def _here(self, said: str) -> str:
+        return f"{said}, on {self.device}" if self.device else said
 
 
 def advise(ok: pd.DataFrame) -> list[Need]:
@@ -165,13 +177,13 @@ def advise(ok: pd.DataFrame) -> list[Need]:
 
 def _advise(rows: pd.DataFrame) -> list[Need]:
     """Recommendations for one device of one machine."""
-    found = [_need(title, _products(rows, count), True) for title, count in _PRODUCTS]
+    found = [_need(title, second, _products(rows, count)) for title, second, count in _PRODUCTS]
     derivatives = ("derivative_tensor", "derivative_vector_product")
     names = sorted(set(rows["operator"]) - set(derivatives), key=lambda o: (o != "directional_derivative", o))
     for operator in names:
         part = rows[rows["operator"] == operator]
-        title = "a scalar Dᵏf·v⋯v along one direction" if operator == "directional_derivative" else ""
-        found.append(_need(title or text.operator_name(operator), part.assign(cost=part["seconds_min"]), bool(title)))
+        title, second = _ALONG if operator == "directional_derivative" else (text.operator_name(operator), "")
+        found.append(_need(title, second, part.assign(cost=part["seconds_min"])))
     return [n for n in found if n is not None]
 
 
@@ -220,7 +232,7 @@ def _dimension(rows: pd.DataFrame) -> pd.Series[float]:
     return known
 
 
-def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
+def _need(title: str, second: str, rows: pd.DataFrame) -> Need | None:
     if len(rows[_WAY].drop_duplicates()) < 2:
         return None
     dimension = _dimension(rows).to_numpy(dtype=float)
@@ -233,7 +245,7 @@ def _need(title: str, rows: pd.DataFrame, main: bool) -> Need | None:
         Situation(int(part["order"].iloc[0]), _band(int(part["band"].iloc[0])), tuple(_picks(part, budgets)))
         for _, part in rows.groupby(["order", "band"], sort=True)
     ]
-    return Need(title, budgets, tuple(situations), main, rows=rows)
+    return Need(title, second, budgets, tuple(situations), bool(second), rows=rows)
 
 
 def _band(place: int) -> str:

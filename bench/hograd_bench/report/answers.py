@@ -26,6 +26,12 @@ class Answer:
     dimension: str
     pick: advice.Pick
 
+    @property
+    def title(self) -> str:
+        """``One Hessian-vector product``."""
+        said = self.need.at(self.order)
+        return said[:1].upper() + said[1:]
+
 
 def answers(needs: Sequence[advice.Need]) -> list[Answer]:
     """The main needs that some method can be named for, at their largest measured dimensions."""

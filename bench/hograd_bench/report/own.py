@@ -16,6 +16,8 @@ MOST = 200
 """Lines of all tables at most: the cell table has all."""
 _TABLE = ["problem", "operator", "order", "machine"]
 _SIZES = ["n", "depth", "batch", "dtype", "device", "threads"]
+_HEADS = ("time", "spread", "× best", "gradients", "peak", "error")
+_NOTHING = "–"
 
 
 def declared(data: ReportData) -> set[str]:
@@ -28,14 +30,24 @@ def declared(data: ReportData) -> set[str]:
 def tables(data: ReportData) -> list[dict[str, Any]]:
     """A table a problem and operator, its lines by size and then time, at most :data:`MOST` lines in all."""
     rows = data.rows[data.rows["problem"].isin(declared(data))]
+    orders = rows.groupby(["problem", "operator"], observed=True)["order"].nunique()
+    machines = rows["machine"].nunique()
     made, left = [], MOST
     for _, part in rows.groupby(_TABLE, observed=True, sort=True):
         lines = list(_lines(data, part))[:left]
         left -= len(lines)
         if lines:
-            first = part.iloc[0]
-            titled = f"{text.operator_name(first['operator'], int(first['order']))} of {text.clean(first['problem'])}"
-            made.append({"title": titled, "lines": lines, "left": len(part) - len(lines),
+            operator, order, problem = (part.iloc[0][c] for c in ("operator", "order", "problem"))
+            titled = f"{text.operator_name(operator, int(order))} of {text.clean(problem)}"
+            if orders[problem, operator] > 1:
+                titled += f", k = {order}"
+            if machines > 1:
+                titled += f", on {text.clean(part.iloc[0]['machine'], 40)}"
+            told = [i for i in range(len(_HEADS)) if any(line["figures"][i] != _NOTHING for line in lines)]
+            for line in lines:
+                line["figures"] = [line["figures"][i] for i in told]
+            made.append({"title": titled, "heads": [_HEADS[i] for i in told], "lines": lines,
+                         "left": len(part) - len(lines),
                          "trouble": any(line["status"] != "ok" for line in lines)})  # fmt: skip
     return made
 
@@ -69,4 +81,4 @@ def _lines(data: ReportData, part: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _or_dash(value: float, said: Any) -> str:
-    return said(value) if text.is_number(value) else "–"
+    return said(value) if text.is_number(value) else _NOTHING

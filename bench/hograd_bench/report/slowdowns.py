@@ -45,7 +45,7 @@ def draw(answer: Answer, number: int, palette: Palette) -> Drawn | None:
     if len(lines) < 2 or all(len(rows) < 2 for _, _, rows in lines):
         return None
     name = f"answer-{number}-{slug(answer.need.title)}"
-    return Drawn(name, f"{answer.need.words}, k = {answer.order}", {}, [_panel(lines, palette, f"{name}-0")])
+    return Drawn(name, answer.title, {}, [_panel(lines, palette, f"{name}-0")])
 
 
 def _look(palette: Palette, method: str, preparation: str) -> Look:

@@ -45,6 +45,8 @@ DIVERGING = [
 ]  # fmt: skip
 """From slower to faster, red to blue; translucent, so that ink is read on them on light and on dark paper."""
 LEAST_TICKS = 3
+LONGEST_NAME = 36
+"""Letters of a name beside a line or a row at most: a method that was prepared, and any operator, whole."""
 DASHED = (0, (4, 3))
 _DOTS = (1.5, 2.5)
 _PARTS = {
@@ -271,7 +273,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     ends = list(ends)
-    letters = max((len(text.clean(name, 26)) + 2 for name, _, _ in ends), default=0)
+    letters = max((len(text.clean(name, LONGEST_NAME)) + 2 for name, _, _ in ends), default=0)
     box = axes.get_position()
     right = min(box.x1, 1 - (_BEFORE_NAMES + _LETTER * _NAMES_SIZE * letters) / (72 * figure.get_figwidth()))
     axes.set_position((box.x0, box.y0, right - box.x0, box.height))
@@ -284,9 +286,9 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     )
     for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
         axes.annotate(
-            f"{look.sign} {text.clean(name, 26)}", (1, at), xycoords="axes fraction", xytext=(_BEFORE_NAMES, 0),
-            textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center", annotation_clip=False,
-            gid=END,
+            f"{look.sign} {text.clean(name, LONGEST_NAME)}", (1, at), xycoords="axes fraction",
+            xytext=(_BEFORE_NAMES, 0), textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center",
+            annotation_clip=False, gid=END,
         )  # fmt: skip
 
 

@@ -47,15 +47,24 @@ def _names() -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, found))})\b")
 
 
+# Sizes as sentences give them; what is joined to a path or a list without a space is a cell's id.
+_SIZE = re.compile(r"(?<![\w/])([nTBk]) ?= ?(\d+)(?!\d|,\w|\.\d)")
+_UP_TO = re.compile(r"(?<= to )\d{5,}(?!\d|\.\d)")
+
+
 def in_words(sentence: str) -> str:
-    """A sentence with metrics by what readers call them in place of their columns: ``peak bytes``, ``gradients``."""
+    """A sentence as readers want it.
+
+    Metrics are called ``peak bytes`` and ``gradients`` in place of their columns, sizes are ``n = 16,384``.
+    """
     known = metrics.known()
 
     def named(found: re.Match[str]) -> str:
         label = known[found[0]].label or found[0].replace("_", " ")
         return f"{label} bytes" if known[found[0]].unit == "B" and "bytes" not in label else label
 
-    return _names().sub(named, sentence)
+    sized = _SIZE.sub(lambda found: f"{found[1]} = {int(found[2]):,}", _names().sub(named, sentence))
+    return _UP_TO.sub(lambda found: f"{int(found[0]):,}", sized)
 
 
 def is_number(value: Any) -> bool:
@@ -110,7 +119,7 @@ def gist(text: str, limit: int) -> str:
     if len(kept) <= limit:
         return kept
     ends = [m.start() for m in _END.finditer(kept, 0, limit)]
-    if ends and ends[-1] > limit // 2:
+    if ends and ends[-1] > limit // 3:
         return kept[: ends[-1] + 1].rstrip(";")
     words = kept[:limit].rpartition(" ")[0].rstrip(",;:")
     return f"{words} …" if words else clean(kept, limit)

@@ -46,9 +46,9 @@ def _view(verdict: claims.Verdict, anchors: Anchors) -> dict[str, Any]:
     parts = [_part(p, anchors) for p in verdict.parts]
     deciding = [f for p in parts if p["role"] == "claim" for f in p["findings"]]
     example = next((f for f in deciding if f["outcome"] == verdict.outcome and f["law"]), None)
-    growth = example["growth"] if example else ""
     words = text.in_words(verdict.sentence.partition(". ")[2] or verdict.sentence)
     worst = text.in_words(verdict.worst)
+    holder = next((f for f in deciding if worst == f"{f['name']}: {f['worst']}"), None)
     by_part = [(p["says"].rstrip("."), p["mark"][2].lower()) for p in parts if p["role"] == "claim"]
     split = verdict.outcome == claims.PARTIAL and len(by_part) > 1
     return {
@@ -60,15 +60,21 @@ def _view(verdict: claims.Verdict, anchors: Anchors) -> dict[str, Any]:
         "sentence": words,
         "law": example,
         "worst": worst,
-        "worst_link": next((f["worst_link"] for f in deciding if worst == f"{f['name']}: {f['worst']}"), ""),
+        "worst_link": holder["worst_link"] if holder else "",
         "gist": " ".join(f"{says}: {outcome}." for says, outcome in by_part)
         if split
-        else text.gist(f"{growth}{example['name']}: {example['law']}" if example else words, GIST),
-        # Of a growth the law says it all; the last point that was measured tells nothing more.
-        "worst_gist": "" if growth else text.gist(worst, GIST),
+        else text.gist(example["gist"] if example else words, GIST),
+        "worst_gist": "" if example and example["growth"] else text.gist(_worst(holder, deciding), GIST),
         "cells": verdict.cells,
         "parts": parts,
     }
+
+
+def _worst(holder: Mapping[str, Any] | None, deciding: Sequence[Mapping[str, Any]]) -> str:
+    """The worst case where it tells something: of a growth that is its law, for any figure grows with its size."""
+    if holder is None or not holder["grows"]:
+        return f"{holder['case']}{holder['worst']}" if holder else ""
+    return next((f["gist"] for f in deciding if f["growth"] and f["outcome"] == claims.REFUTED), "")
 
 
 def _part(part: claims.PartVerdict, anchors: Anchors) -> dict[str, Any]:
@@ -108,14 +114,22 @@ def _finding(part: claims.Part, finding: claims.Finding, anchors: Anchors) -> di
         interval = f"{finding.interval[0]:.3g} to {finding.interval[1]:.3g}"
     elif finding.value is not None:
         interval = "exact"
+    name, compared, growth = text.in_words(finding.name), finding.group.get("comparison"), _growth(part, finding)
+    # What is compared is named by the sentence: here only where.
+    where = name.removeprefix(str(compared)).strip()
+    case = f"{name}: " if not compared else f"{where[:1].upper()}{where[1:]}: " if where else ""
+    told = text.in_words(finding.reason if compared else finding.law)
     return {
-        "name": text.in_words(finding.name),
+        "name": name,
+        "case": case,
+        "gist": f"{growth}{case}{told}",
+        "grows": part.rule.startswith("growth"),
         "outcome": finding.outcome,
         "mark": mark(finding.outcome),
         "law": text.in_words(finding.law),
         "reason": text.in_words(finding.reason),
         "lost": text.in_words(finding.lost),
-        "growth": _growth(part, finding),
+        "growth": growth,
         "worst": text.in_words(finding.worst),
         "worst_link": anchors.get((machine, finding.worst_cell), ""),
         "interval": interval,

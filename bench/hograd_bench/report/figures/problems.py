@@ -66,7 +66,9 @@ def compared(part: pd.DataFrame) -> tuple[str, pd.DataFrame, pd.DataFrame]:
 
 
 def _map(speeds: pd.DataFrame, anchors: pd.DataFrame, title: str, reference: str, name: str) -> str:
-    figure, axes = style.canvas(7.2, 1.4 + 0.27 * len(speeds), left=0.27, right=0.99, top=0.1, bottom=1.1)
+    ways = [text.clean(way, style.LONGEST_NAME) for way in speeds.index]
+    left = max(0.24, 0.011 * max(map(len, ways)))  # room for the longest name
+    figure, axes = style.canvas(7.2, 1.4 + 0.27 * len(speeds), left=left, right=0.99, top=0.1, bottom=1.1)
     sns.heatmap(  # the names in results are hostile: seaborn sees numbers alone
         np.log2(speeds.to_numpy(dtype=float)).clip(-3, 3), cmap=style.DIVERGING, vmin=-3, vmax=3,
         linewidths=1, cbar=False, ax=axes,
@@ -77,7 +79,7 @@ def _map(speeds: pd.DataFrame, anchors: pd.DataFrame, title: str, reference: str
             told.set_url(f"#{anchors.iat[i, j]!s}" if anchors.iat[i, j] else None)
     names = [text.clean(problem, 18) for problem in speeds.columns]
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=38, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(speeds)) + 0.5, [text.clean(way, 32) for way in speeds.index], rotation=0)
+    axes.set_yticks(np.arange(len(speeds)) + 0.5, ways, rotation=0)
     axes.grid(visible=False)
     means = np.exp(np.log(speeds).mean(axis=1))
     said = "; ".join(f"{text.clean(way)} {units.times(mean)}" for way, mean in means.items())

@@ -55,10 +55,11 @@
       let left = squares;
       bar.replaceChildren(...facets.map((facet) => {
         const options = [...new Set(left.map((s) => s[facet]))];
-        // The largest dimension of order 2, where nothing was chosen.
-        if (!options.includes(chosen[facet])) chosen[facet] = facet === "order" && options.includes("2") ? "2" : options[facet === "memory" ? 0 : options.length - 1];
-        left = left.filter((s) => s[facet] === chosen[facet]);
-        return chooser({ need: "I need", order: "order k", dimension: "dimension n", memory: "memory" }[facet], options, chosen[facet], (v) => { chosen[facet] = v; show(); bar.querySelectorAll("select")[facets.indexOf(facet)].focus(); });
+        // The largest dimension of order 2, where nothing was chosen; what was not chosen is not kept for another need.
+        const usual = facet === "order" && options.includes("2") ? "2" : options[facet === "memory" ? 0 : options.length - 1];
+        const shown = options.includes(chosen[facet]) ? chosen[facet] : usual;
+        left = left.filter((s) => s[facet] === shown);
+        return chooser({ need: "I need", order: "order k", dimension: "dimension n", memory: "memory" }[facet], options, shown, (v) => { chosen[facet] = v; show(); bar.querySelectorAll("select")[facets.indexOf(facet)].focus(); });
       }));
       answer.replaceChildren(...[...left[0].cell.childNodes].map((n) => n.cloneNode(true)));
     };
@@ -75,7 +76,7 @@
   // The cell table: sorted, searched and paged by DataTables; a chooser a column of names.
   const element = document.getElementById("cell-table");
   if (element && window.DataTable && element.tBodies[0].rows.length) {
-    element.closest(".tall").classList.remove("wide", "tall"); // pages take the place of a scrolled box
+    const box = element.closest(".tall");
     // Figures sort by size, and those that are missing come last, whichever way.
     const missing = (a, b) => (a === "") - (b === "");
     DataTable.ext.type.order["figure-asc"] = (a, b) => missing(a, b) || a - b;
@@ -86,6 +87,8 @@
       layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging" },
       language: { search: "Search all columns ", info: "_START_ to _END_ of _TOTAL_ cells", infoFiltered: "(of _MAX_)" },
     });
+    box.classList.remove("wide", "tall"); // pages take the place of a scrolled box
+    box.removeAttribute("tabindex");
     const bar = document.getElementById("filters");
     const heads = [...element.tHead.rows[0].cells];
     for (const name of ["operator", "method", "problem", "order", "dtype", "device", "status", "machine"]) {
