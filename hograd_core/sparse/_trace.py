@@ -99,14 +99,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.full:
             try:
                 with torch._C.DisableTorchFunction():  # modes around are about what f does
-                    self._follow(func, args, kwargs, out)
+                    self.follow(func, args, kwargs, out)
             except TooManyError:
                 self.full = True
                 if self._stop:
                     raise
         return out
 
-    def _follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    def follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        """Note what the result of an operation depends on."""
         arguments = [t for t in _tree.leaves((tuple(args), kwargs)) if isinstance(t, Tensor)]
         storages = {_address(t) for t in arguments}
         if storages.isdisjoint(self._known):

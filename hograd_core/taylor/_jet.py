@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from torch.overrides import enable_reentrant_dispatch
 from torch.utils._mode_utils import no_dispatch
 
 from hograd_core._unsupported import UnsupportedError
+from hograd_core.sparse._sets import TooManyError
 from hograd_core.taylor._collapsed import Weights, Wide, over_directions
 from hograd_core.taylor._series import Series
 
@@ -92,6 +93,7 @@ class Jet(Tensor):
         recorded: whether autograd records the coefficients: the caller's grad mode, not that at an operation,
             since the forward of a torch.autograd.Function runs with it off.
         weights: of directions, where coefficients between the value and the highest are those of several of them.
+        packing: what sees each operation before and after it is answered.
     """
 
     coefficients: list[Any]
@@ -99,6 +101,7 @@ class Jet(Tensor):
     aliased: bool
     recorded: bool
     weights: Weights | None
+    packing: Any
 
     @staticmethod
     def __new__(cls, series: Series, level: int, recorded: bool, weights: Weights | None = None) -> Jet:
@@ -112,6 +115,7 @@ class Jet(Tensor):
         made.aliased = False
         made.recorded = recorded
         made.weights = weights
+        made.packing = None
         return made
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -182,6 +186,19 @@ def _jets(values: Sequence[Any]) -> list[Jet]:
     return found
 
 
+def jets_of(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Jet]:
+    """The jets among the arguments of an operation, in order."""
+    return _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
+
+
+def replaced(value: Any, others: Iterator[Any]) -> Any:
+    """An argument with others in the place of its jets."""
+    kind = type(value)
+    if kind is Jet:
+        return next(others)
+    return kind([replaced(item, others) for item in value]) if kind is list or kind is tuple else value
+
+
 def _opened(value: Any, level: int) -> Any:
     kind = type(value)
     if kind is Jet:
@@ -194,7 +211,7 @@ def _opened(value: Any, level: int) -> Any:
 def _closed(value: Any, like: Jet, aliased: bool) -> Any:
     if isinstance(value, Series):
         jet = Jet(value, like.level, like.recorded, like.weights)
-        jet.aliased = aliased
+        jet.aliased, jet.packing = aliased, like.packing
         return jet
     if isinstance(value, list | tuple):
         return type(value)(_closed(item, like, aliased) for item in value)
@@ -219,7 +236,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _answer(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    found = _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
+    found = jets_of(args, kwargs)
     inner = found[0] if len(found) == 1 else max(found, key=_level_of)
     if torch.is_grad_enabled() == inner.recorded:
         return _ruled(func, args, kwargs, found, inner)
@@ -233,6 +250,9 @@ def _level_of(jet: Jet) -> int:
 
 def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[Jet], inner: Jet) -> Any:
     writes, pure = _writes(func)
+    packing = inner.packing
+    if packing is not None and (writes or any(jet.level != inner.level for jet in found)):
+        raise TooManyError
     if writes:
         return _write(func, pure, args, kwargs, inner)
     entry = RULES.get(func.overloadpacket)
@@ -242,7 +262,13 @@ def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[J
     if view:
         for jet in found:
             jet.aliased = True
-    return _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
+    if packing is None:
+        return _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
+    args, kwargs = packing.before(func, args, kwargs)
+    inner = jets_of(args, kwargs)[0]
+    result = _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
+    packing.after(func, args, kwargs, result)
+    return result
 
 
 def _ruled_by(entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet) -> Any:
