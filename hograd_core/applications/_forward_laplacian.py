@@ -35,7 +35,7 @@ def summed_by_groups(u: Field, points: Tensor) -> Tensor:
     groups = groups_of(u, points)
     if not groups:  # linear in every coordinate, as far as can be seen; a direction still runs u, and asks its rules
         groups = [[0]]
-    plan = _plan(u, points, groups)
+    plan = plan_of(u, points, groups) if tracing() else None
     if plan is not None:
         all_of_them = [float(any(i in group for group in groups)) for i in range(points.shape[1])]
         together = torch.tensor(all_of_them, dtype=points.dtype, device=points.device).expand(points.shape)
@@ -58,13 +58,11 @@ def groups_of(u: Field, points: Tensor) -> list[list[int]]:
         return each if pattern is None else uncoupled(pattern)
 
 
-def _plan(u: Field, points: Tensor, groups: list[list[int]]) -> Plan | None:
+def plan_of(u: Field, points: Tensor, groups: list[list[int]]) -> Plan | None:
     """How derivatives along the groups' sums are packed where elements depend on few; None: they are better not.
 
     Kernels alone are worth the time it takes.
     """
-    if not tracing() or len(groups) < 3:
-        return None
     plain, reads = plain_call(u), Reads()
     with apart(), reads:
         few = points[:2].detach().clone()  # u may write into what it is given

@@ -23,7 +23,6 @@ from torch.overrides import enable_reentrant_dispatch
 from torch.utils._mode_utils import no_dispatch
 
 from hograd_core._unsupported import UnsupportedError
-from hograd_core.sparse._sets import TooManyError
 from hograd_core.taylor._collapsed import Weights, Wide, over_directions
 from hograd_core.taylor._series import Series
 
@@ -93,7 +92,7 @@ class Jet(Tensor):
         recorded: whether autograd records the coefficients: the caller's grad mode, not that at an operation,
             since the forward of a torch.autograd.Function runs with it off.
         weights: of directions, where coefficients between the value and the highest are those of several of them.
-        packing: what sees each operation before and after it is answered.
+        packing: what sees each operation before and after it is answered; None: nothing does.
     """
 
     coefficients: list[Any]
@@ -250,9 +249,6 @@ def _level_of(jet: Jet) -> int:
 
 def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[Jet], inner: Jet) -> Any:
     writes, pure = _writes(func)
-    packing = inner.packing
-    if packing is not None and (writes or any(jet.level != inner.level for jet in found)):
-        raise TooManyError
     if writes:
         return _write(func, pure, args, kwargs, inner)
     entry = RULES.get(func.overloadpacket)
@@ -262,23 +258,26 @@ def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[J
     if view:
         for jet in found:
             jet.aliased = True
-    if packing is None:
-        return _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
-    args, kwargs = packing.before(func, args, kwargs)
-    inner = jets_of(args, kwargs)[0]
-    result = _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
-    packing.after(func, args, kwargs, result)
+    answer, like = _ruled_by(entry, func, args, kwargs, inner)
+    result = _closed(answer, like, view)
+    if inner.packing is not None:
+        inner.packing.after(func, args, kwargs, result)
     return result
 
 
-def _ruled_by(entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet) -> Any:
-    """What a rule answers to the series of the innermost call."""
+def _ruled_by(
+    entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet
+) -> tuple[Any, Jet]:  # fmt: skip
+    """What a rule answers to the series of the innermost call, and a jet that its results are like."""
+    if inner.packing is not None:
+        args, kwargs = inner.packing.before(func, args, kwargs)
+        inner = jets_of(args, kwargs)[0]
     level, weights = inner.level, inner.weights
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
     given = [_opened(a, level) for a in args]
     if weights is None:
-        return _guarded(func, args, kwargs, lambda: entry(*given, **opened))
-    return _guarded(func, args, kwargs, lambda: over_directions(entry, given, opened, weights))
+        return _guarded(func, args, kwargs, lambda: entry(*given, **opened)), inner
+    return _guarded(func, args, kwargs, lambda: over_directions(entry, given, opened, weights)), inner
 
 
 def _guarded(func: Any, args: Sequence[Any], kwargs: dict[str, Any], answer: Callable[[], Any]) -> Any:
@@ -321,10 +320,13 @@ def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, A
             func,
             "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
         )
-    result = _ruled_by(entry, func, args, kwargs, inner)
+    plain = func if shape_only else getattr(pure, func._overloadname, func)
+    result, like = _ruled_by(entry, plain, args, kwargs, inner)
     if not isinstance(result, Series):
         result = Series([result, *[None] * (len(target.coefficients) - 1)])
-    target.coefficients = _uniform(result)
+    target.coefficients, target.weights = _uniform(result), like.weights
+    if inner.packing is not None:
+        inner.packing.after(plain, args, kwargs, target)
     if shape_only:
         # squeeze_, t_ and the like: the wrapper's own shape follows.
         with no_dispatch():

@@ -104,6 +104,8 @@ class _Planner:
 
     def before(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Arguments as they are: nothing is carried."""
+        if torch.Tag.inplace_view in func.tags or any(jet.packing is not self for jet in jets_of(args, kwargs)):
+            raise TooManyError
         return args, kwargs
 
     def after(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
@@ -117,6 +119,8 @@ class _Planner:
         if step is None:
             moves = [e and move(e[1], None, plan.directions, tuple(e[0].shape), plan.points) for e in entries]
             step = Step(func, [tuple(jet.shape) for jet in jets], plan.directions, moves, spread=False)
+            for jet in _tree.leaves(result):  # which may be an argument, written in place
+                self._known.pop(id(jet), None)
         plan.steps.append(step)
         size = sum(jet.numel() for jet in _tree.leaves(result) if isinstance(jet, Jet))
         moved = sum(math.prod(m.shape) * m.rows for m in step.moves if m is not None)
@@ -195,10 +199,9 @@ class _Packing:
     def before(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments, moved."""
         step, jets = next(self._steps, None), jets_of(args, kwargs)
-        if step is None or step.func is not func or len(step.shapes) != len(jets):
+        if step is None or step.func is not func or any(jet.packing is not self for jet in jets):
             raise TooManyError
-        for jet, shape in zip(jets, step.shapes, strict=True):
-            self._check(jet.shape, shape)
+        self._check(jets, step.shapes)
         shape = torch.broadcast_shapes(*(t.shape for t in _tensors(args, kwargs))) if step.spread else None
         moved = iter([
             self._moved(jet, m, step.rows, shape or jet.shape) for jet, m in zip(jets, step.moves, strict=True)
@@ -208,10 +211,14 @@ class _Packing:
     def after(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         """Nothing: the result has the rows of its arguments."""
 
-    def _check(self, shape: Sequence[int], small: Sequence[int]) -> None:
+    def _check(self, jets: Sequence[Jet], small: Sequence[tuple[int, ...]]) -> None:
+        """That these are, but for the number of points, of the planned shapes."""
         few, points = self._plan.points, self._points
-        if len(shape) != len(small) or any(b not in (a, a // few * points) for a, b in zip(small, shape, strict=True)):
+        if [jet.dim() for jet in jets] != [len(shape) for shape in small]:
             raise TooManyError
+        for jet, shape in zip(jets, small, strict=True):
+            if any(b not in (a, a // few * points) for a, b in zip(shape, jet.shape, strict=True)):
+                raise TooManyError
 
     def _moved(self, jet: Jet, m: Move | None, rows: int, shape: Sequence[int]) -> Jet:
         lying = round(1 / jet.weights)  # type: ignore[operator]

@@ -1,0 +1,156 @@
+"""Forward Laplacians whose first derivatives are packed by element: right values, how much is packed, when it is not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from core_fakes import normal
+from torch import Tensor, nn
+
+from hograd_core import gradient, prepare
+from hograd_core.applications import _forward_laplacian, _pinn_truth  # noqa: F401 (registers the truths)
+from hograd_core.applications._forward_laplacian import plan_of
+from hograd_core.applications.pinn import laplacian
+from hograd_core.reference import reference, relative_error, tolerance
+from hograd_core.sparse._sets import TooManyError
+from hograd_core.taylor._packed import Plan
+
+F64 = torch.float64
+Field = Callable[[Tensor], Tensor]
+
+
+@functools.cache
+def network(*widths: int, seed: int = 0) -> nn.Sequential:
+    """Made once: a trace refuses what draws numbers."""
+    torch.manual_seed(seed)
+    pairs = zip(widths, widths[1:], strict=False)
+    layers = [layer for i, o in pairs for layer in (nn.Linear(i, o, dtype=F64), nn.Tanh())]
+    return nn.Sequential(*layers[:-1])
+
+
+PARTICLES = 6
+
+
+def distances(x: Tensor) -> tuple[Tensor, Tensor]:
+    r = x.view(-1, PARTICLES, 3)
+    d = r[:, :, None] - r[:, None]
+    return d, (d.square().sum(-1, keepdim=True) + 0.1).sqrt()
+
+
+def of_orbitals(x: Tensor) -> Tensor:
+    """A network a particle, which meet in a determinant."""
+    orbitals = network(3, 8, 8, PARTICLES)(x.view(-1, PARTICLES, 3))
+    return torch.linalg.slogdet(orbitals + torch.eye(PARTICLES, dtype=x.dtype))[1]
+
+
+def of_pairs(x: Tensor) -> Tensor:
+    """A network a pair of particles, whose sum is bent."""
+    return network(4, 8, 1)(torch.cat(distances(x), -1)).sum((1, 2, 3)).tanh()
+
+
+def ansatz(x: Tensor) -> Tensor:
+    """Orbitals that see the mean of the others, and a factor of pairs."""
+    r = x.view(-1, PARTICLES, 3)
+    own = network(3, 8, 8)(r)
+    seen = torch.cat([own, own.mean(1, keepdim=True).expand_as(own)], -1)
+    orbitals = network(16, PARTICLES, seed=1)(seen) * torch.exp(-r.norm(dim=-1, keepdim=True))
+    return torch.linalg.slogdet(orbitals + torch.eye(PARTICLES, dtype=x.dtype))[1] + of_pairs(x)
+
+
+def of_products(x: Tensor) -> Tensor:
+    return network(3, 8, 1)(x.reshape(-1, 3)).reshape(x.shape[0], -1).prod(1)
+
+
+def of_attention(x: Tensor) -> Tensor:
+    h = network(3, 8, 8)(x.view(-1, PARTICLES, 3))
+    return (torch.softmax(h @ h.mT, -1) @ h).sum((1, 2))
+
+
+def of_mixed_blocks(x: Tensor) -> Tensor:
+    """Blocks of two and of four coordinates, joined in one tensor."""
+    small, large = network(2, 4)(x[:, :6].reshape(-1, 3, 2)), network(4, 4)(x[:, 6:].reshape(-1, 3, 4))
+    return network(24, 6, 1)(torch.cat([small, large], 1).tanh().flatten(1))
+
+
+def of_selected(x: Tensor) -> Tensor:
+    """Elements that go elsewhere: turned, split, padded, picked, one of them a constant."""
+    h = network(3, 4)(x.view(-1, PARTICLES, 3)).transpose(1, 2)
+    first, rest = h.split([2, 4], dim=2)
+    rest = torch.nn.functional.pad(rest, (1, 0)).flip(2).where(rest.new_ones(5) > 0, 0.0)
+    return (torch.cat([first, rest], 2) ** 2).flatten(1).sum(1).exp().reciprocal()
+
+
+def of_layers(x: Tensor) -> Tensor:
+    h = network(3, 8)(x.view(-1, PARTICLES, 3))
+    h = torch.nn.functional.layer_norm(h, (8,)) + torch.nn.functional.gelu(h) * h.sigmoid()
+    return h.amax(-1).prod(1)
+
+
+def of_points_last(x: Tensor) -> Tensor:
+    """The axis of the points is not the first."""
+    h = torch.einsum("npk,kf->pfn", x.view(-1, PARTICLES, 3), network(3, 8)[0].weight.detach().mT)
+    return h.tanh().sum(1).prod(0)
+
+
+def of_points_within(x: Tensor) -> Tensor:
+    """Particles and points in one axis, points going fastest."""
+    h = x.view(-1, PARTICLES, 3).transpose(0, 1).reshape(-1, 3) @ network(3, 8)[0].weight.detach().mT
+    return (h.tanh() + h.reshape(PARTICLES, -1, 8).flip(0).reshape(-1, 8)).reshape(PARTICLES, -1).prod(0)[::8] * 2
+
+
+class Case(NamedTuple):
+    u: Field
+    share: float | None
+    """Of the work of a row for each direction; None: nothing is packed."""
+
+
+CASES = {
+    "orbitals": Case(of_orbitals, 0.6),
+    "pairs": Case(of_pairs, 0.8),
+    "ansatz": Case(ansatz, 0.8),
+    "products": Case(of_products, 0.5),
+    "attention": Case(of_attention, 0.9),
+    "mixed blocks": Case(of_mixed_blocks, 0.8),
+    "selected": Case(of_selected, 0.5),
+    "layers": Case(of_layers, 0.5),
+    "points last": Case(of_points_last, 0.5),
+    "points within": Case(of_points_within, 0.9),
+    "a column": Case(lambda x: of_products(x)[:, None], 0.5),
+    "dense": Case(network(18, 8, 1), None),
+    "convolution": Case(lambda x: torch.conv1d(x[:, None], normal(1, 1, 3)).sin().flatten(1).sum(1).tanh(), None),
+}
+
+
+def planned(u: Field, x: Tensor) -> Plan | None:
+    return plan_of(u, x, [[i] for i in range(x.shape[1])])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_share_of_work(name: str) -> None:
+    u, share = CASES[name]
+    plan = planned(u, normal(5, 18))
+    if share is None:
+        assert plan is None
+    else:
+        assert plan is not None
+        assert plan.work <= share * plan.full, (plan.work, plan.full, plan.steps)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_the_truth(name: str, n: int) -> None:
+    """At any number of points, and at others than those that were followed."""
+    u, x = CASES[name].u, normal(n, 18, seed=1)
+    found = packed(u, x)
+    torch.testing.assert_close(found, reference("laplacian", u, x), rtol=1e-10, atol=1e-12)
+
+
+def packed(u: Field, x: Tensor) -> Tensor:
+    """As a trace has it."""
+    p = prepare(laplacian, u, normal(*x.shape, seed=7), method="forward_laplacian", preparation="graph")
+    assert (p.preparation, p.reason) == ("graph", None)
+    return p(x)
