@@ -67,7 +67,8 @@ def plan_of(u: Field, points: Tensor, groups: list[list[int]]) -> Plan | None:
     with apart(), reads:
         few = points[:2].detach().clone()  # u may write into what it is given
         count, many = few.shape[0], len(groups)
-        pairs = [(p * few.shape[1] + i, p * many + r) for p in range(count) for r, group in enumerate(groups) for i in group]
+        numbered = [(i, r) for r, group in enumerate(groups) for i in group]
+        pairs = [(p * few.shape[1] + i, p * many + r) for p in range(count) for i, r in numbered]
         rows, members = torch.tensor(pairs, device="cpu").unbind(1)
         try:
             plan = planned(lambda x: values(plain, x), few, sets(rows, members, few.numel(), count * many))

@@ -1,8 +1,8 @@
 """Which few directions each element of a tensor depends on, and where their derivatives lie: in slots of its own.
 
-Of R directions an early value depends on a few, a feature of one particle on that particle's three. Its derivatives fill
-K slots, number s for the s-th of its directions, instead of R rows that are mostly zero (Li et al. 2024; folx keeps
-index masks). Where elements of different directions meet, theirs are first moved to the slots of the result.
+Of R directions an early value depends on a few, a feature of one particle on that particle's three. Its derivatives
+fill K slots, number s for the s-th of its directions, instead of R rows that are mostly zero (Li et al. 2024, with a
+mask of indices a tensor). Where elements of different directions meet, theirs are first moved to slots of the result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Reached:
     aligned: bool
 
 
-class _Reach(Trace):
+class _Reach(Trace):  # type: ignore[no-untyped-call]
     """Follows one operation, whatever it bends."""
 
     def __init__(self, given: Sequence[tuple[Tensor, Sets]]) -> None:
@@ -49,7 +49,9 @@ def reached(func: Any, args: Sequence[Any], kwargs: dict[str, Any], known: Seque
     """What the results of an operation depend on: its result with a :class:`Reached` for each tensor.
 
     Args:
-        func: the operation, with its arguments.
+        func: the operation.
+        args: its arguments.
+        kwargs: those by name.
         known: tensors among them, of storages of their own, and what their elements depend on.
 
     Raises:
@@ -117,7 +119,7 @@ class Move(NamedTuple):
             if len(set(index)) == 1:
                 rows = each[index[0] : index[0] + 1]
             elif index != [*range(each.shape[0])]:
-                rows = each[torch.tensor(index, device=each.device)]
+                rows = each.index_select(0, torch.tensor(index, device=each.device))
             if where is None:
                 result = rows
                 continue
@@ -136,9 +138,11 @@ def move(found: Sets, to: Sets | None, rows: int, shape: tuple[int, ...], points
     """The move of a tensor's slots to those of larger sets.
 
     Args:
-        found: of the tensor, of ``shape``; number p R + r is direction r of the p-th of the ``points``.
+        found: of the tensor; number p R + r is direction r of point p.
         to: sets that hold these; None: a row for each of R = ``rows`` directions.
         rows: how many there shall be.
+        shape: of the tensor.
+        points: how many.
     """
     directions = found.n // points
     at = torch.full((found.m, max(1, int(found.sizes.max()))), -1)

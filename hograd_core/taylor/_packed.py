@@ -1,9 +1,10 @@
-"""Collapsed Taylor passes whose first coefficients are packed: of R directions an element keeps its own (Li et al. 2024).
+"""Collapsed Taylor passes with packed coefficients: of R directions an element keeps its own (cf. Li et al. 2024).
 
-Most values of a function of many coordinates depend on few of them until they meet. A first run, of a few points, plans:
+Most values of a function of many coordinates depend on few of them until they meet. A first run, of few points, plans:
 it follows what each element depends on (:mod:`hograd_core.sparse`), and says of each operation in how many slots the
 derivatives of its result fit, and which arguments must be moved to them before. A second run, of all points, does so.
-Rules see slots as they see directions; of the highest coefficient the sum over all directions is carried as before.
+Rules see slots as they see directions; of the highest coefficient the sum over all directions is carried as before:
+an element has no derivative along the directions left out, and no two of its own share a slot.
 """
 
 from __future__ import annotations
@@ -85,13 +86,14 @@ def summed_by_plan(
     Raises:
         TooManyError: f went another way than the plan.
     """
-    series = Series([x, Wide(direction[None]), *[None] * (order - 1)])
+    first: Any = Wide(direction[None])
+    series = Series([x, first, *[None] * (order - 1)])
     jet = Jet(series, new_level(), recorded, 1.0)
     jet.packing = _Packing(plan, x.shape[0])
     result = f(jet)
     if not isinstance(result, Jet) or result.level != jet.level or result.coefficients[order] is None:
         return torch.zeros_like(result.coefficients[0] if isinstance(result, Jet) else result)
-    found: Tensor = result.coefficients[order] * (math.factorial(order) / result.weights)
+    found: Tensor = result.coefficients[order] * (math.factorial(order) * _rows(result))
     return found
 
 
@@ -180,7 +182,7 @@ class _Planner:
         found = [(leaf, answer) for leaf, answer in zip(leaves, answers, strict=True) if isinstance(leaf, Jet)]
         for _, answer in found:
             owner = answer.sets.members // self.plan.directions
-            if bool((owner != owner[answer.sets.starts[:-1]][answer.sets.rows]).any()):
+            if bool((owner != owner[answer.sets.starts[answer.sets.rows]]).any()):
                 raise TooManyError
         return found
 
@@ -202,10 +204,11 @@ class _Packing:
         if step is None or step.func is not func or any(jet.packing is not self for jet in jets):
             raise TooManyError
         self._check(jets, step.shapes)
-        shape = torch.broadcast_shapes(*(t.shape for t in _tensors(args, kwargs))) if step.spread else None
-        moved = iter([
-            self._moved(jet, m, step.rows, shape or jet.shape) for jet, m in zip(jets, step.moves, strict=True)
-        ])
+        tensors = [t.shape for t in _tree.leaves((tuple(args), kwargs)) if isinstance(t, Tensor)]
+        shape = torch.broadcast_shapes(*tensors) if step.spread else None  # type: ignore[no-untyped-call]
+        moved = iter(
+            [self._moved(jet, m, step.rows, shape or jet.shape) for jet, m in zip(jets, step.moves, strict=True)]
+        )
         return replaced(args, moved), {name: replaced(value, moved) for name, value in kwargs.items()}
 
     def after(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
@@ -221,22 +224,24 @@ class _Packing:
                 raise TooManyError
 
     def _moved(self, jet: Jet, m: Move | None, rows: int, shape: Sequence[int]) -> Jet:
-        lying = round(1 / jet.weights)  # type: ignore[operator]
+        lying = _rows(jet)
         if m is None and rows == lying:
             return jet
         value, *between, highest = jet.coefficients
-        made = [None if c is None else Wide(_padded(c.each, rows) if m is None else m.apply(c.each, shape)) for c in between]
+        between = [c and Wide(_padded(c.each, rows) if m is None else m.apply(c.each, shape)) for c in between]
         total = None if highest is None else highest * (lying / rows)
         if m is not None:
             value, total = value.expand(shape), None if total is None else total.expand(shape)
-        moved = Jet(Series([value, *made, total]), jet.level, jet.recorded, 1 / rows)
+        moved = Jet(Series([value, *between, total]), jet.level, jet.recorded, 1 / rows)
         moved.packing = self
         return moved
 
 
+def _rows(jet: Jet) -> int:
+    """In how many slots its derivatives lie: each weighs the same."""
+    assert isinstance(jet.weights, float)
+    return round(1 / jet.weights)
+
+
 def _padded(each: Tensor, rows: int) -> Tensor:
     return torch.cat([each, each.new_zeros(rows - each.shape[0], *each.shape[1:])])
-
-
-def _tensors(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    return [t for t in _tree.leaves((tuple(args), kwargs)) if isinstance(t, Tensor)]

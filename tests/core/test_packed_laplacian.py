@@ -1,8 +1,9 @@
-"""Forward Laplacians whose first derivatives are packed by element: right values, how much is packed, when it is not."""
+"""Forward Laplacians packed by element: right values, how much is packed, and when nothing is."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,13 +12,14 @@ import torch
 from core_fakes import normal
 from torch import Tensor, nn
 
-from hograd_core import gradient, prepare
+from hograd_core import prepare
 from hograd_core.applications import _forward_laplacian, _pinn_truth  # noqa: F401 (registers the truths)
 from hograd_core.applications._forward_laplacian import plan_of
+from hograd_core.applications._partials import values
 from hograd_core.applications.pinn import laplacian
-from hograd_core.reference import reference, relative_error, tolerance
+from hograd_core.reference import reference
 from hograd_core.sparse._sets import TooManyError
-from hograd_core.taylor._packed import Plan
+from hograd_core.taylor._packed import Plan, summed_by_plan
 
 F64 = torch.float64
 Field = Callable[[Tensor], Tensor]
@@ -27,12 +29,13 @@ Field = Callable[[Tensor], Tensor]
 def network(*widths: int, seed: int = 0) -> nn.Sequential:
     """Made once: a trace refuses what draws numbers."""
     torch.manual_seed(seed)
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     layers = [layer for i, o in pairs for layer in (nn.Linear(i, o, dtype=F64), nn.Tanh())]
     return nn.Sequential(*layers[:-1])
 
 
 PARTICLES = 6
+KERNEL = normal(1, 1, 3)
 
 
 def distances(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +124,7 @@ CASES = {
     "points within": Case(of_points_within, 0.9),
     "a column": Case(lambda x: of_products(x)[:, None], 0.5),
     "dense": Case(network(18, 8, 1), None),
-    "convolution": Case(lambda x: torch.conv1d(x[:, None], normal(1, 1, 3)).sin().flatten(1).sum(1).tanh(), None),
+    "convolution": Case(lambda x: torch.conv1d(x[:, None], KERNEL).sin().flatten(1).sum(1).tanh(), None),
 }
 
 
@@ -140,17 +143,35 @@ def test_share_of_work(name: str) -> None:
         assert plan.work <= share * plan.full, (plan.work, plan.full, plan.steps)
 
 
+def by_plan(u: Field, x: Tensor, plan: Plan) -> Tensor:
+    return summed_by_plan(lambda z: values(u, z), x, torch.ones_like(x), 2, plan, recorded=False)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_the_truth(name: str, n: int) -> None:
     """At any number of points, and at others than those that were followed."""
-    u, x = CASES[name].u, normal(n, 18, seed=1)
-    found = packed(u, x)
+    u, share = CASES[name]
+    plan, x = planned(u, normal(n, 18, seed=7)), normal(n, 18, seed=1)
+    if plan is None:
+        assert share is None or n == 1
+        return
+    if name == "points within" and n > 2:
+        with pytest.raises(TooManyError):
+            by_plan(u, x, plan)
+        return
+    found = by_plan(u, x, plan)
     torch.testing.assert_close(found, reference("laplacian", u, x), rtol=1e-10, atol=1e-12)
 
 
-def packed(u: Field, x: Tensor) -> Tensor:
-    """As a trace has it."""
-    p = prepare(laplacian, u, normal(*x.shape, seed=7), method="forward_laplacian", preparation="graph")
-    assert (p.preparation, p.reason) == ("graph", None)
-    return p(x)
+@pytest.mark.slow
+@pytest.mark.parametrize("preparation", ["graph", "compiled"])
+@pytest.mark.parametrize("name", ["orbitals", "ansatz", "mixed blocks", "dense"])
+def test_prepared(name: str, preparation: str) -> None:
+    u = CASES[name].u
+    p = prepare(laplacian, u, normal(3, 18), method="forward_laplacian", preparation=preparation)
+    assert (p.preparation, p.reason) == (preparation, None)
+    for seed in (1, 2):
+        x = normal(3, 18, seed=seed)
+        torch.testing.assert_close(p(x), reference("laplacian", u, x), rtol=1e-10, atol=1e-11)
+    assert p.traces == 1
