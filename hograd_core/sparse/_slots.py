@@ -35,6 +35,8 @@ class Reached:
 class _Reach(Trace):  # type: ignore[no-untyped-call]
     """Follows one operation, whatever it bends."""
 
+    blind = True
+
     def __init__(self, given: Sequence[tuple[Tensor, Sets]]) -> None:
         super().__init__(torch.zeros(1, device="cpu"))
         self.n = given[0][1].n

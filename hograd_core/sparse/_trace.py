@@ -37,7 +37,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         full: whether tracing gave up: any two elements may interact.
         looked: whether what was found rests on values of tensors (positions, zeros of a matrix).
         read: whether f itself saw values, by which it may have chosen what it computes.
+        blind: whether zeros of a matrix are taken for numbers that may be others.
     """
+
+    blind = False
 
     def __init__(self, x: Tensor, kinds: Tensor | None = None, *, stop: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

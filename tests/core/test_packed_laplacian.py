@@ -36,6 +36,7 @@ def network(*widths: int, seed: int = 0) -> nn.Sequential:
 
 PARTICLES = 6
 KERNEL = normal(1, 1, 3)
+ZEROS = normal(3, 8).relu()
 
 
 def distances(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +106,11 @@ def of_points_within(x: Tensor) -> Tensor:
     return (h.tanh() + h.reshape(PARTICLES, -1, 8).flip(0).reshape(-1, 8)).reshape(PARTICLES, -1).prod(0)[::8] * 2
 
 
+def of_zeros(x: Tensor) -> Tensor:
+    """A matrix that has zeros now; a kernel takes it as an input."""
+    return (x.view(-1, PARTICLES, 3) @ ZEROS).tanh().sum(2).prod(1)
+
+
 class Case(NamedTuple):
     u: Field
     share: float | None
@@ -122,6 +128,7 @@ CASES = {
     "layers": Case(of_layers, 0.5),
     "points last": Case(of_points_last, 0.5),
     "points within": Case(of_points_within, 0.9),
+    "zeros in a matrix": Case(lambda x: (x @ torch.eye(18, dtype=F64)[:, :9]).sin().prod(1) + of_zeros(x), 0.7),
     "a column": Case(lambda x: of_products(x)[:, None], 0.5),
     "dense": Case(network(18, 8, 1), None),
     "convolution": Case(lambda x: torch.conv1d(x[:, None], KERNEL).sin().flatten(1).sum(1).tanh(), None),
