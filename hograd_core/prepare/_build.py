@@ -231,9 +231,13 @@ def plain(
     kernel.run = lambda given: run(given)[0]
     if conditional:
         if otherwise is None:
-            raise CannotPrepareError("what it assumes of values is looked at in kernels of operators on models alone")
+            raise CannotPrepareError(
+                "what it assumes of values is looked at in kernels of operators on models and fields alone"
+            )
 
-        if not run([*inputs, *kernel.lifted])[1]:
+        with torch.no_grad():
+            holds = run([*inputs, *kernel.lifted])[1]
+        if not holds:
             raise CannotPrepareError("what a trace assumes of values does not hold here")
 
         def checked(given: list[Tensor]) -> Tensor:

@@ -40,7 +40,7 @@ def maker(task: Task, tensors: Sequence[Tensor]) -> Callable[[str], Kernel]:
     """What makes the kernel of a preparation."""
     if task.is_coloured:
         return functools.partial(coloured, task, tensors)
-    if task.of_model:
+    if task.of_model or task.of_field:
         return functools.partial(plain, task.kernel, tensors, otherwise=task.eager)
     return _hessian.maker(task, tensors)
 

@@ -68,6 +68,11 @@ class Task:
         return self.operator.inputs[:2] == _MODEL
 
     @property
+    def of_field(self) -> bool:
+        """Whether it is an operator on a function of many points, a value each."""
+        return self.operator.inputs[0] == "u"
+
+    @property
     def directions(self) -> int:
         """How many tensors a call takes after x; of an operator on models, after the inputs."""
         return len(self._names) - 1

@@ -26,10 +26,12 @@ class Reached:
 
     Attributes:
         aligned: whether everything that enters an element lies in the slots that are the element's own.
+        looked: whether this rests on positions, that is on values of tensors of numbers.
     """
 
     sets: Sets
     aligned: bool
+    looked: bool
 
 
 class _Reach(Trace):  # type: ignore[no-untyped-call]
@@ -57,14 +59,12 @@ def reached(func: Any, args: Sequence[Any], kwargs: dict[str, Any], known: Seque
         known: tensors among them, of storages of their own, and what their elements depend on.
 
     Raises:
-        TooManyError: it cannot be told, or rests on values of tensors.
+        TooManyError: it cannot be told.
     """
     slots = max(int(s.sizes.max()) if s.m else 0 for _, s in known) + 1
     reach = _Reach([(tensor, _with_slots(s, slots)) for tensor, s in known])
     out = func(*args, **kwargs)
     reach.follow(func, args, kwargs, out)
-    if reach.looked:
-        raise TooManyError
     return _tree.mapped(lambda t: _told(reach, t, slots, known[0][1].n) if isinstance(t, Tensor) else t, out)
 
 
@@ -79,10 +79,10 @@ def _ranks(found: Sets) -> Tensor:
 def _told(reach: Trace, tensor: Tensor, slots: int, n: int) -> Reached:
     found = reach.sets_of(tensor)
     if found is None:
-        return Reached(empty(tensor.numel(), n), aligned=True)
+        return Reached(empty(tensor.numel(), n), True, reach.looked)
     plain = sets(found.rows, found.members // slots, found.m, n)
     same = plain.members.numel() == found.members.numel() and bool((_ranks(plain) == found.members % slots).all())
-    return Reached(plain, same)
+    return Reached(plain, same, reach.looked)
 
 
 def along(found: Sets, shape: Sequence[int], axis: int) -> Sets:

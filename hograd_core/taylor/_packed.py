@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hograd_core.arguments import _tree
+from hograd_core.prepare._trace import assume
 from hograd_core.sparse._sets import Sets, TooManyError
 from hograd_core.sparse._slots import Move, Reached, along, move, reached
 from hograd_core.taylor._collapsed import Wide
@@ -33,6 +34,7 @@ class Step(NamedTuple):
         rows: slots that its arguments have, moved; R: a row for each direction.
         moves: of each of these arguments; None: it lies right, and may lack rows, which are zero.
         spread: whether arguments are broadcast to the shape of the result before they are moved.
+        held: values of the positions among its arguments, on which the step rests.
     """
 
     func: Any
@@ -40,6 +42,7 @@ class Step(NamedTuple):
     rows: int
     moves: list[Move | None]
     spread: bool
+    held: list[Tensor]
 
 
 class Plan(NamedTuple):
@@ -84,7 +87,7 @@ def summed_by_plan(
         recorded: whether autograd records the result.
 
     Raises:
-        TooManyError: f went another way than the plan.
+        TooManyError: f went another way than the plan, or positions are others; a kernel looks at these in each call.
     """
     first: Any = Wide(direction[None])
     series = Series([x, first, *[None] * (order - 1)])
@@ -103,6 +106,7 @@ class _Planner:
     def __init__(self, jet: Jet, found: Sets, points: int) -> None:
         self.plan = Plan(points, found.n // points, [], 0, 0)
         self._known: dict[int, tuple[Jet, Sets, int]] = {id(jet): (jet, found, 1)}
+        self._decided: dict[int, Tensor] = {}  # what the points' values decide
 
     def before(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Arguments as they are: nothing is carried."""
@@ -120,10 +124,11 @@ class _Planner:
                 step = self._packed(func, args, kwargs, jets, entries, result)
         if step is None:
             moves = [e and move(e[1], None, plan.directions, tuple(e[0].shape), plan.points) for e in entries]
-            step = Step(func, [tuple(jet.shape) for jet in jets], plan.directions, moves, spread=False)
+            step = Step(func, [tuple(jet.shape) for jet in jets], plan.directions, moves, False, [])
             for jet in _tree.leaves(result):  # which may be an argument, written in place
                 self._known.pop(id(jet), None)
         plan.steps.append(step)
+        self._decided |= {id(t): t for t in _tree.leaves(result) if isinstance(t, Tensor) and not isinstance(t, Jet)}
         size = sum(jet.numel() for jet in _tree.leaves(result) if isinstance(jet, Jet))
         moved = sum(math.prod(m.shape) * m.rows for m in step.moves if m is not None)
         self.plan = plan._replace(work=plan.work + size * step.rows + moved, full=plan.full + size * plan.directions)
@@ -164,9 +169,12 @@ class _Planner:
             None if stays else move(a, b, rows, shape, self.plan.points)
             for stays, a, b, shape in zip(stay, known, to, at, strict=True)
         ]
+        held = _positions(args, kwargs) if any(each.looked for _, each in found) else []
+        if any(id(t) in self._decided for t in held):
+            raise TooManyError
         for jet, each in found:
             self._known[id(jet)] = (jet, each.sets, rows)
-        return Step(func, shapes, rows, moves, spread)
+        return Step(func, shapes, rows, moves, spread, [t.clone() for t in held])
 
     def _reached(
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], jets: list[Jet], known: list[Sets], result: Any
@@ -195,6 +203,8 @@ class _Packing:
     """Moves the arguments of each operation as a plan says."""
 
     def __init__(self, plan: Plan, points: int) -> None:
+        if plan.points == 1 != points:  # of one point it cannot be told which axes go through the points
+            raise TooManyError
         self._plan, self._points = plan, points
         self._steps = iter(plan.steps)
 
@@ -204,6 +214,10 @@ class _Packing:
         if step is None or step.func is not func or any(jet.packing is not self for jet in jets):
             raise TooManyError
         self._check(jets, step.shapes)
+        for given, held in zip(_positions(args, kwargs), step.held, strict=False):
+            values = torch.tensor(held.tolist(), device=given.device)
+            if given.shape != values.shape or not assume((given == values).all()):
+                raise TooManyError
         tensors = [t.shape for t in _tree.leaves((tuple(args), kwargs)) if isinstance(t, Tensor)]
         shape = torch.broadcast_shapes(*tensors) if step.spread else None  # type: ignore[no-untyped-call]
         moved = iter(
@@ -235,6 +249,12 @@ class _Packing:
         moved = Jet(Series([value, *between, total]), jet.level, jet.recorded, 1 / rows)
         moved.packing = self
         return moved
+
+
+def _positions(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors among arguments that hold no real numbers."""
+    leaves = _tree.leaves((tuple(args), kwargs))
+    return [t for t in leaves if isinstance(t, Tensor) and not t.dtype.is_floating_point]
 
 
 def _rows(jet: Jet) -> int:
