@@ -35,7 +35,7 @@ def summed_by_groups(u: Field, points: Tensor) -> Tensor:
     groups = groups_of(u, points)
     if not groups:  # linear in every coordinate, as far as can be seen; a direction still runs u, and asks its rules
         groups = [[0]]
-    plan = plan_of(u, points, groups) if tracing() else None
+    plan = plan_of(u, points, groups) if tracing() and len(groups) > 1 else None
     if plan is not None:
         all_of_them = [float(any(i in group for group in groups)) for i in range(points.shape[1])]
         together = torch.tensor(all_of_them, dtype=points.dtype, device=points.device).expand(points.shape)
