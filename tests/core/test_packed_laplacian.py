@@ -11,6 +11,7 @@ import pytest
 import torch
 from core_fakes import normal
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hograd_core import prepare
 from hograd_core.applications import _forward_laplacian, _pinn_truth  # noqa: F401 (registers the truths)
@@ -187,6 +188,23 @@ def test_values_are_the_truth(name: str, n: int) -> None:
         return
     found = by_plan(u, x, plan)
     torch.testing.assert_close(found, reference("laplacian", u, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("particles", [4, 8])
+def test_products_are_two_and_three_whatever_the_number_of_particles(particles: int) -> None:
+    """Exactly: of a weight matrix, one less where what it meets has no second derivative."""
+    widths = (3, 8, 8, 1)
+
+    def u(x: Tensor) -> Tensor:
+        return network(*widths)(x.view(-1, particles, 3)).sum((1, 2)).tanh()
+
+    x = normal(5, 3 * particles)
+    first, *rest = (2 * 5 * particles * i * o for i, o in itertools.pairwise(widths))
+    for method, directions in (("forward_laplacian", 3), ("collapsed_taylor", 3 * particles)):
+        p = prepare(laplacian, u, x, method=method, preparation="graph")
+        with FlopCounterMode(display=False) as count:
+            p(x)
+        assert count.get_total_flops() == first * (1 + directions) + sum(rest) * (2 + directions)
 
 
 def test_a_kernel_looks_at_positions() -> None:
