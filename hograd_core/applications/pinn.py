@@ -289,14 +289,15 @@ def collapsed_laplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> T
 
 @method(
     laplacian, "forward_laplacian", mode="Taylor, collapsed, a direction for each group of uncoupled coordinates",
-    source="Li et al. 2024 (Forward Laplacian), with groups by colouring, cf. Curtis, Powell & Reid 1974",
+    source="Li et al. 2024 (Forward Laplacian; Jacobians by element), with groups cf. Curtis, Powell & Reid 1974",
     amounts_to=amounts("taylor", 2),
 )  # fmt: skip
 def forward_laplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
     """Value, first derivatives and Laplacian in one pass; coordinates that no step of u couples share a derivative.
 
     Which they are is found by following two points through u. Cost, for linear maps of u: 2 + groups products, of d
-    coordinates 2 + d at the most; a sum over blocks of m coordinates takes m groups, a chain 2.
+    coordinates 2 + d at the most; a sum over blocks of m coordinates takes m groups, a chain 2. A prepared kernel also
+    finds what depends on few groups: a step all of whose elements depend on k at the most takes 2 + k.
     """
     with narrowed(*amounts("taylor", 2)):
         found: Tensor = released(summed_by_groups(u, points))

@@ -37,7 +37,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         full: whether tracing gave up: any two elements may interact.
         looked: whether what was found rests on values of tensors (positions, zeros of a matrix).
         read: whether f itself saw values, by which it may have chosen what it computes.
+        blind: whether zeros of a matrix are taken for numbers that may be others.
     """
+
+    blind = False
 
     def __init__(self, x: Tensor, kinds: Tensor | None = None, *, stop: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -99,14 +102,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.full:
             try:
                 with torch._C.DisableTorchFunction():  # modes around are about what f does
-                    self._follow(func, args, kwargs, out)
+                    self.follow(func, args, kwargs, out)
             except TooManyError:
                 self.full = True
                 if self._stop:
                     raise
         return out
 
-    def _follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    def follow(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        """Note what the result of an operation depends on."""
         arguments = [t for t in _tree.leaves((tuple(args), kwargs)) if isinstance(t, Tensor)]
         storages = {_address(t) for t in arguments}
         if storages.isdisjoint(self._known):

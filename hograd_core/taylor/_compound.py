@@ -267,15 +267,25 @@ def _transposed(x: Any) -> Any:
 
 
 def _log_abs_det(a: Series) -> Series:
-    """y' = tr(A⁻¹ A') (Jacobi's formula)."""
-    weighted = functions.weighted(a)
-    zero = torch.zeros_like(a.primal)
-    slopes = Series([zero, *weighted[1:]])
+    """y' = tr(A⁻¹ A') (Jacobi's formula): with B_j = A_0⁻¹ A_j and X = A⁻¹ A', X_k = k B_k − Σ_{0<j<k} B_j X_{k-j}.
+
+    Of the highest X its trace is made alone, which takes no product of matrices.
+    """
     lu, pivots = torch.linalg.lu_factor(a.primal)
-    ratio = _solved(a, slopes, lambda r: torch.linalg.lu_solve(lu, pivots, r))
-    traces = ratio.map(lambda c: c.diagonal(dim1=-2, dim2=-1).sum(-1))
-    first = torch.linalg.slogdet(a.primal)[1]
-    return Series([first, *(s.over(traces.c[k], k) for k in range(1, a.degree + 1))])
+    b = [None if c is None else torch.linalg.lu_solve(lu, pivots, c) for c in a.c[1:]]
+    x: list[Coefficient] = []
+    y: list[Coefficient] = [torch.linalg.slogdet(a.primal)[1]]
+    for k in range(1, a.degree + 1):
+        last = b[k - 1]
+        trace = None if last is None else last.diagonal(dim1=-2, dim2=-1).sum(-1) * k
+        total = None if last is None or k == a.degree else last * k
+        for b_j, x_j in zip(b, reversed(x), strict=False):
+            if b_j is not None and x_j is not None:
+                trace = s.plus(trace, -(b_j * x_j.mT).sum((-2, -1)))
+                total = total if k == a.degree else s.plus(total, -(b_j @ x_j))
+        x.append(total)
+        y.append(s.over(trace, k))
+    return Series(y)
 
 
 @rule(aten._linalg_slogdet)

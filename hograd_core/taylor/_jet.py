@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -92,6 +92,7 @@ class Jet(Tensor):
         recorded: whether autograd records the coefficients: the caller's grad mode, not that at an operation,
             since the forward of a torch.autograd.Function runs with it off.
         weights: of directions, where coefficients between the value and the highest are those of several of them.
+        packing: what sees each operation before and after it is answered; None: nothing does.
     """
 
     coefficients: list[Any]
@@ -99,6 +100,7 @@ class Jet(Tensor):
     aliased: bool
     recorded: bool
     weights: Weights | None
+    packing: Any
 
     @staticmethod
     def __new__(cls, series: Series, level: int, recorded: bool, weights: Weights | None = None) -> Jet:
@@ -112,6 +114,7 @@ class Jet(Tensor):
         made.aliased = False
         made.recorded = recorded
         made.weights = weights
+        made.packing = None
         return made
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -182,6 +185,19 @@ def _jets(values: Sequence[Any]) -> list[Jet]:
     return found
 
 
+def jets_of(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Jet]:
+    """The jets among the arguments of an operation, in order."""
+    return _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
+
+
+def replaced(value: Any, others: Iterator[Any]) -> Any:
+    """An argument with others in the place of its jets."""
+    kind = type(value)
+    if kind is Jet:
+        return next(others)
+    return kind([replaced(item, others) for item in value]) if kind is list or kind is tuple else value
+
+
 def _opened(value: Any, level: int) -> Any:
     kind = type(value)
     if kind is Jet:
@@ -194,7 +210,7 @@ def _opened(value: Any, level: int) -> Any:
 def _closed(value: Any, like: Jet, aliased: bool) -> Any:
     if isinstance(value, Series):
         jet = Jet(value, like.level, like.recorded, like.weights)
-        jet.aliased = aliased
+        jet.aliased, jet.packing = aliased, like.packing
         return jet
     if isinstance(value, list | tuple):
         return type(value)(_closed(item, like, aliased) for item in value)
@@ -219,7 +235,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _answer(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    found = _jets(args) + _jets(tuple(kwargs.values())) if kwargs else _jets(args)
+    found = jets_of(args, kwargs)
     inner = found[0] if len(found) == 1 else max(found, key=_level_of)
     if torch.is_grad_enabled() == inner.recorded:
         return _ruled(func, args, kwargs, found, inner)
@@ -242,17 +258,26 @@ def _ruled(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: list[J
     if view:
         for jet in found:
             jet.aliased = True
-    return _closed(_ruled_by(entry, func, args, kwargs, inner), inner, view)
+    answer, like = _ruled_by(entry, func, args, kwargs, inner)
+    result = _closed(answer, like, view)
+    if inner.packing is not None:
+        inner.packing.after(func, args, kwargs, result)
+    return result
 
 
-def _ruled_by(entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet) -> Any:
-    """What a rule answers to the series of the innermost call."""
+def _ruled_by(
+    entry: Rule, func: Any, args: Sequence[Any], kwargs: dict[str, Any], inner: Jet
+) -> tuple[Any, Jet]:  # fmt: skip
+    """What a rule answers to the series of the innermost call, and a jet that its results are like."""
+    if inner.packing is not None:
+        args, kwargs = inner.packing.before(func, args, kwargs)
+        inner = jets_of(args, kwargs)[0]
     level, weights = inner.level, inner.weights
     opened = {k: _opened(v, level) for k, v in kwargs.items()}
     given = [_opened(a, level) for a in args]
     if weights is None:
-        return _guarded(func, args, kwargs, lambda: entry(*given, **opened))
-    return _guarded(func, args, kwargs, lambda: over_directions(entry, given, opened, weights))
+        return _guarded(func, args, kwargs, lambda: entry(*given, **opened)), inner
+    return _guarded(func, args, kwargs, lambda: over_directions(entry, given, opened, weights)), inner
 
 
 def _guarded(func: Any, args: Sequence[Any], kwargs: dict[str, Any], answer: Callable[[], Any]) -> Any:
@@ -295,10 +320,13 @@ def _write(func: Any, pure: Any | None, args: Sequence[Any], kwargs: dict[str, A
             func,
             "not in place, on a view or a plain tensor; write it out of place (cat, stack, where, not item assignment)",
         )
-    result = _ruled_by(entry, func, args, kwargs, inner)
+    plain = func if shape_only else getattr(pure, func._overloadname, func)
+    result, like = _ruled_by(entry, plain, args, kwargs, inner)
     if not isinstance(result, Series):
         result = Series([result, *[None] * (len(target.coefficients) - 1)])
-    target.coefficients = _uniform(result)
+    target.coefficients, target.weights = _uniform(result), like.weights
+    if inner.packing is not None:
+        inner.packing.after(plain, args, kwargs, target)
     if shape_only:
         # squeeze_, t_ and the like: the wrapper's own shape follows.
         with no_dispatch():

@@ -47,6 +47,22 @@ def blocks(preparation: str, n: int, batch: int) -> int:
         return trace(lambda: p(x)).peak_bytes
 
 
+def particles(preparation: str, n: int, batch: int) -> int:
+    """Of n particles, each with 64 features that depend on three coordinates until they meet in one tanh."""
+    weights = [normal(3, 64, seed=1), normal(64, 64, seed=2), normal(64, 1, seed=3)]
+
+    def u(x: Tensor) -> Tensor:
+        h = ((x.reshape(-1, 3) @ weights[0]).tanh() @ weights[1]).tanh() @ weights[2]
+        return h.reshape(x.shape[0], -1).sum(1).tanh()
+
+    with torch_state.threads(1):
+        x = normal(batch, 3 * n)
+        p = prepare(laplacian, u, x, method="forward_laplacian", preparation=preparation)
+        assert p.preparation == preparation, p.explain()
+        p(x)
+        return trace(lambda: p(x)).peak_bytes
+
+
 # The sizes that a law is found from, and sizes eight times the largest (a depth less, which takes long to trace). Each
 # case is within one term of a maximum: layers wider than the 16 pixels, and more points than what the search for
 # groups takes; points wider than 32, where those joined with their series for one product take more than what follows.
@@ -56,6 +72,7 @@ CASES: dict[str, tuple[Peak, Axes, Axes]] = {
         {"n": (2, 3, 4, 6), "batch": (4, 8, 16)}, {"n": (48,), "batch": (128,)},
     ),
     "forward_laplacian, in groups": (blocks, {"n": (6, 8, 10), "batch": (24, 32, 40)}, {"n": (80,), "batch": (320,)}),
+    "forward_laplacian, packed": (particles, {"n": (6, 8, 10, 12), "batch": (4, 8, 16)}, {"n": (48,), "batch": (64,)}),
     "collapsed_taylor": (
         of_cell(operator="laplacian", method="collapsed_taylor", problem="field_loss", depth=2),
         {"n": (2, 3, 4, 6), "batch": (4, 8, 16)}, {"n": (48,), "batch": (128,)},
@@ -101,6 +118,7 @@ def test_eager_peaks(name: str) -> None:
 # matrices within the cache stay in one kernel, which takes its result alone: where there are products, above it.
 ALONG = {
     "forward_laplacian": ("batch", 16, 32), "forward_laplacian, in groups": ("batch", 256, 320),
+    "forward_laplacian, packed": ("batch", 16, 32),
     "collapsed_taylor": ("batch", 16, 32), "taylor, matrices": ("n", 192, 256), "taylor, elementwise": ("n", 16, 32),
     "layers": ("batch", 16, 32),
 }  # fmt: skip

@@ -7,6 +7,7 @@ the machine does. ``--write docs/prepare.md`` puts a line a contest between that
 ==========  ============================================================
 _contests   name -> its sides, as text
 _sides      what a side is called by: its text made a call
+_particles  a wave function of particles, in torch and in JAX
 _turns      a process a side, which take turns
 _table      a contest in one line, and when and on what it was held
 ==========  ============================================================

@@ -78,6 +78,14 @@ CONTESTS: dict[str, Sides] = {
         for k in (2, 4, 6, 10)
     },
     **{f"Laplacian, MLP D={d}": _series("laplacian", "collapsed_taylor", "field_loss", d, 2, 64) for d in (8, 50)},
+    **{
+        f"Laplacian, {n} particles": (
+            *(f"forward_laplacian {kind}:{n}" for kind in ("compiled", "graph")),
+            f"collapsed_taylor graph:{n}",
+            *(f"{peer}:{n}" for peer in ("jax_loop", "jax_vmap", "folx")),
+        )
+        for n in (16, 32)
+    },
     "empirical Fisher diagonal": _of_model("empirical_fisher_diagonal", "layers", "per_sample_vmap"),
     "Fisher diagonal": _of_model("fisher_diagonal", "layers", "expectation"),
     "Gauss-Newton product": _of_model("gauss_newton_vector_product", "double_vjp", "jvp_vjp"),
@@ -92,6 +100,6 @@ CONTESTS: dict[str, Sides] = {
     ),
 }
 """Name -> the sides, hograd's first: cells; products at a bound point, by ``bind`` or ``jax.linearize``; Rosenbrock's
-function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme eigenvalues of
-its Hessian, or by Lanczos steps on bound products. The other side of a product in gradients is the compiled
-gradient."""
+function's Hessian by colours of its pattern, dense or compressed, or by JAX, dense; extreme
+eigenvalues of its Hessian, or by Lanczos steps on bound products; a wave function's Laplacian, by JAX, and by folx
+where it is installed. The other side of a product in gradients is the compiled gradient."""

@@ -12,6 +12,7 @@ from hograd_bench.peers import Task, _jax
 
 import hograd_core as h
 from hograd_core.sparse import SparseHessian
+from studies.contests import _particles
 
 
 def rosenbrock(x: Any) -> Any:
@@ -25,6 +26,11 @@ def side(name: str) -> Callable[[], Any]:
     of_cell = {"bound": bound, "linearize": linearized}
     if kind in of_cell:
         return of_cell[kind](size)
+    if kind.startswith(("forward_laplacian ", "collapsed_taylor ")):
+        method, preparation = kind.split()
+        return _particles.prepared(method, preparation, int(size))
+    if kind in ("jax_loop", "jax_vmap", "folx"):
+        return _particles.in_jax(kind, int(size))
     if kind == "within":
         return within(size)
     if kind.startswith("extremes"):

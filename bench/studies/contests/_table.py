@@ -22,7 +22,7 @@ def shown(side: str) -> str:
 
 def is_peer(side: str) -> bool:
     """Whether another package computes it, or it is what a product is measured by."""
-    return re.search(r"(^|/|:)(jax|backpack|linearize|gradient)", side) is not None
+    return re.search(r"(^|/|:)(jax|folx|backpack|linearize|gradient)", side) is not None
 
 
 def line(name: str, least: Mapping[str, int | None]) -> tuple[str, ...]:
