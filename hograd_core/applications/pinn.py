@@ -295,9 +295,8 @@ def collapsed_laplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> T
 def forward_laplacian(u: Field, points: Tensor, indices: Sequence[Index]) -> Tensor:
     """Value, first derivatives and Laplacian in one pass; coordinates that no step of u couples share a derivative.
 
-    Which they are is found by following two points through u. Cost, for linear maps of u: 2 + groups products, of d
-    coordinates 2 + d at the most; a sum over blocks of m coordinates takes m groups, a chain 2. A prepared kernel also
-    finds what depends on few groups: a step all of whose elements depend on k at the most takes 2 + k.
+    Which they are is found by following two points through u. Cost, for linear maps of u: 2 + groups products (blocks
+    of m coordinates: m, a chain: 2); of a prepared kernel 2 + k where each element depends on k groups at the most.
     """
     with narrowed(*amounts("taylor", 2)):
         found: Tensor = released(summed_by_groups(u, points))

@@ -147,14 +147,14 @@ def move(found: Sets, to: Sets | None, rows: int, shape: tuple[int, ...], points
         points: how many.
     """
     directions = found.n // points
-    at = torch.full((found.m, max(1, int(found.sizes.max()))), -1)
+    at = torch.full((found.m, max(1, int(found.sizes.max()))), -1, device="cpu")
     entry = (found.rows, _ranks(found))
     if to is None:
         at[entry] = found.members % directions
     else:
         places = found.n * to.rows + to.members  # sorted
         at[entry] = _ranks(to)[torch.searchsorted(places, found.n * found.rows + found.members)]
-    owner = torch.full((found.m,), -1)
+    owner = torch.full((found.m,), -1, device="cpu")
     owner[found.rows] = found.members // directions
     small = _without_repetition(at.reshape(*shape, -1), owner.reshape(shape), points)
     taken = small[None] == numbers(rows).reshape(-1, *(1,) * small.dim())
