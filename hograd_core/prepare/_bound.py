@@ -13,7 +13,7 @@ from hograd_core import _entrance
 from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, build, finished, ready
+from hograd_core.prepare._build import Kernel, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
 from hograd_core.prepare._graphs import duplicate, placeholders
 from hograd_core.prepare._split import split
@@ -35,7 +35,7 @@ class Halves:
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
         assert kernel.trace is not None
         x, v, *rest = [*tensors, *kernel.lifted]
-        parts = split(duplicate(kernel.trace(tensors).graph), [1])
+        parts = split(duplicate(unconditional(kernel.trace(tensors)).graph), [1])
         fixed = [x, *rest]
         with torch.no_grad():
             residuals = parts.first(*fixed)

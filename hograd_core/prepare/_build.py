@@ -223,14 +223,14 @@ def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], prepa
     return traced
 
 
-def of_rows(traced: Traced) -> Traced:
-    """The graph of a product, of which a whole Hessian can be made.
+def unconditional(traced: Traced) -> Traced:
+    """The graph of a product, of which its halves or a whole Hessian can be made.
 
     Raises:
-        CannotPrepareError: it assumes something of values, at which kernels of Hessians do not look.
+        CannotPrepareError: it assumes something of values, at which those would not look.
     """
     if len(output(traced.graph.graph).all_input_nodes) > 1:
-        raise CannotPrepareError("what it assumes of values is looked at in kernels of products, not of whole Hessians")
+        raise CannotPrepareError("what it assumes of values is looked at by whole calls of a product alone")
     return traced
 
 

@@ -22,7 +22,7 @@ from hograd_core._entrance import entered
 from hograd_core.derivatives._autograd import leaf
 from hograd_core.prepare import _hessian
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, of_rows, plain, ready, table
+from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, table, unconditional
 from hograd_core.prepare._graphs import propagate
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import peak_bytes
@@ -53,7 +53,7 @@ def coloured(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     plan = plan.on(x.device)
     if plan.count == plan.n:  # as many products as columns
         return _every_column(task, plan, tensors, preparation)
-    traced = of_rows(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
+    traced = unconditional(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
     seeds = (plan.colours == torch.arange(plan.count, device=x.device)[:, None]).to(x.dtype)
     v = probe(x, 0).reshape(1, -1)
     seeds = (seeds if fixed else torch.cat([seeds, v])).view(-1, *x.shape)

@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._batch import batched, identity_rows
-from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, of_rows, ready, table
+from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, ready, table, unconditional
 from hograd_core.prepare._graphs import aten, is_call, output, placeholders, propagate, result, value
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import bytes_of, peak_bytes
@@ -31,7 +31,7 @@ _BLOCKS = 4
 def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     """The kernel of a Hessian, in chunks of rows where the task says so."""
     x, *args = tensors
-    traced = of_rows(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
+    traced = unconditional(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
     chunk = task.chunk_size or x.numel()
     if task.memory is None:
         return _of_rows(traced, tensors, preparation, min(chunk, x.numel()))

@@ -79,7 +79,7 @@ def test_a_field_that_comes_to_tell_copies_of_a_point_apart(preparation: str) ->
     assert close(p.bind(x)(torch.stack([v, -v]), in_dims=0), torch.stack([expected, -expected]))
     whole = prepare(h.hessian, loss, x, preparation=preparation)
     assert whole.preparation == "eager"
-    assert "not of whole Hessians" in (whole.reason or "")
+    assert "whole calls of a product alone" in (whole.reason or "")
 
 
 def test_a_bilaplacian_is_prepared() -> None:
