@@ -197,4 +197,4 @@ def test_names_and_reasons_are_text_wherever_they_are_shown(tmp_path: Path) -> N
         said = invoke(*command, "--results", str(tmp_path)).output
         assert "\x1b" not in said
         assert "😄" not in said
-    assert "method=:smile:\\x1b[1m, problem=[/red]" in said
+    assert "method: got ':smile:\\x1b[1m', expected one of [bold]m, double_backward:" in said
