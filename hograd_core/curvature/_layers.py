@@ -261,7 +261,7 @@ def _agree(rows: Tensor, columns: Tensor, gradient: Tensor) -> bool:
     return assume((terms.sum() - (u * (gradient @ v)).sum()).abs() <= eps**0.5 * scale)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # bounded: batches and layers may be of any number of sizes, each as large as they
 def _direction(size: int, seed: int) -> Tensor:
     with _disable_current_modes():  # a number, also for who traces this
         return torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")

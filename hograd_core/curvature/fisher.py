@@ -35,7 +35,7 @@ from hograd_core.curvature._likelihood import (
     sampled_output_factor,
 )
 from hograd_core.curvature._model import Inputs, Loss, Model, check_model, check_vector
-from hograd_core.curvature._precision import sampling_outcomes, widened
+from hograd_core.curvature._precision import sampling_outcomes, widened, working_dtype
 from hograd_core.curvature._probes import probe_generator
 
 
@@ -106,6 +106,7 @@ def matrix_monte_carlo(
 ) -> Tensor:
     """Scores of ``samples`` drawn targets a sample. Unbiased; standard error O(1 / sqrt(N samples)) relative to F."""
     samples = check_positive(samples, "samples")
+    _check_fits(model)
     factor = sampled_output_factor(model, _outputs(model), samples, probe_generator(seed, generator))
     return sum_of_grams(sample_rows(model, factor)).to(model.point.dtype)
 
@@ -280,23 +281,27 @@ def product_double_vjp(model: Model, v: Tensor) -> Tensor:
         return fisher.matvec(v)
 
 
-def sum_of_grams(parts: Iterable[Tensor]) -> Tensor:
-    """Sum of A^T A over blocks A of rows, in the working dtype.
+def _check_fits(model: Model) -> None:
+    point = model.point
+    check_fits("the Fisher matrix", point.numel() ** 2 * working_dtype(point.dtype).itemsize, point.device)
 
-    Raises:
-        MemoryBudgetError: it is larger than what is free.
-    """
+
+def sum_of_grams(parts: Iterable[Tensor]) -> Tensor:
+    """Sum of A^T A over blocks A of rows, in the working dtype."""
     result: Tensor | None = None
     for rows in map(widened, parts):
-        if result is None:
-            check_fits("the Fisher matrix", rows.shape[1] ** 2 * rows.dtype.itemsize, rows.device)
         result = rows.T @ rows if result is None else result.addmm_(rows.T, rows)
     assert result is not None
     return result
 
 
 def gram_of_scores(model: Model, chunk_size: int | None = None) -> Tensor:
-    """F, (P, P), in the working dtype: rounded to half precision it need not be positive semi-definite any more."""
+    """F, (P, P), in the working dtype: rounded to half precision it need not be positive semi-definite any more.
+
+    Raises:
+        MemoryBudgetError: it is larger than what is free; said before the scores are made, which may take as much.
+    """
+    _check_fits(model)
     factor = output_fisher_factor(model, _outputs(model))
     return sum_of_grams(r for part in sample_chunks(model, chunk_size) for r in sample_rows(model, factor, part))
 

@@ -3,7 +3,7 @@
 Inductor keeps the libraries that it makes. Beside them a record, named by all that the code was made from
 (:mod:`._key`), says which library it is, its size and its digest, and what is told of the kernel. What is missing,
 damaged or of another making is as if it were not there: the kernel is compiled, or found by inductor itself, and the
-record written anew. Libraries are loaded as ``CppPythonBindingsCodeCache`` of torch 2.13.0 does.
+record written anew. Libraries are loaded as inductor's ``CppPythonBindingsCodeCache`` does.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Inductor's wrapper of C++ can do so, but returns what lies there by way of a block of memory that is the thread's, which
 its next call writes over. Here what is returned, and all whose memory it takes over, never lies on the stack; the
-compiler refuses the code (``static_assert``) where it did. Tested with torch 2.13.0.
+compiler refuses the code (``static_assert``) where it did.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hograd_bench.metrics._allocations import trace
 from torch import Tensor, nn
 
 import hograd_core as h
-from hograd_core.curvature import extreme_eigenpairs, groups_of, hessian_blocks, model_blocks
+from hograd_core.curvature import extreme_eigenpairs, fisher, groups_of, hessian_blocks, model_blocks
 from hograd_core.curvature._estimators import hutchinson_trace
 
 F64 = torch.float64
@@ -111,9 +111,9 @@ def test_groups_are_names_and_each_is_in_one() -> None:
         model_blocks(NET, LOSS, INPUTS, LABELS, matrix="hessian")
 
 
-@pytest.mark.slow
-def test_what_cannot_fit_is_refused_before_it_is_made() -> None:
-    """Wherever all entries of a matrix are formed: before the first product, let alone the last."""
+def test_what_cannot_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever all entries of a matrix are formed: before the first product or score, let alone the last."""
+    monkeypatch.setattr(fisher, "sample_rows", lambda *_: pytest.fail("12 GB of scores of 1000 outcomes"))
     wide = {"a": torch.zeros(2_000_000), "b": torch.zeros(2_000_000)}
     blocks = hessian_blocks(lambda p: (p["a"] * p["b"]).sum(), wide, pairs="all")
     for form in (blocks["a", "a"].matrix, blocks["a", "b"].matrix, blocks["b", "b"].eigenvalues):

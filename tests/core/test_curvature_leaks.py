@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import hograd_core as hg
 from hograd_core.curvature import (
     HessianOperator,
+    _layers,
     extreme_eigenpairs,
     hutchinson_trace,
     kfac,
@@ -157,3 +158,9 @@ def test_the_check_sees_what_only_autograd_holds() -> None:
     for _ in range(3):
         step()
     assert allocated_by(step) > 0
+
+
+def test_layers_of_many_sizes_leave_little() -> None:
+    for size in range(1, 400):
+        _layers._direction(size, 0)
+    assert _layers._direction.cache_info().currsize < 100
