@@ -21,7 +21,7 @@ from hograd_core._unsupported import UnsupportedError
 from hograd_core.applications._polarisation import Direction, Expansion, Index, expand
 from hograd_core.arguments import in_chunks, slices
 from hograd_core.derivatives._autograd import grad_or_zeros, leaf
-from hograd_core.prepare import assume
+from hograd_core.prepare import assume, tracing
 from hograd_core.taylor import propagate
 
 Field = Callable[[Tensor], Any]
@@ -159,7 +159,10 @@ def series_along(u: Field, points: Tensor, directions: Tensor, order: int) -> li
             rows = [c.reshape(m, n) for c in found]
             # All copies of a point must have its value: else u holds data of its own for each of the N points.
             copies = rows[0].detach()
-            if assume(torch.isclose(copies, copies[:1], rtol=1e-3, equal_nan=True).all()):
+            pair: tuple[Tensor, Tensor] = copies, copies[:1].expand_as(copies)
+            close: Any = {"rtol": 1e-3, "equal_nan": True}
+            # Op by op allclose is one call; a trace may not read what it gives.
+            if assume(torch.isclose(*pair, **close).all()) if tracing() else torch.allclose(*pair, **close):
                 return rows
         except UnsupportedError:
             raise
