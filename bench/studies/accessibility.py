@@ -32,6 +32,7 @@ def violations(pages: Sequence[Path], axe: str) -> Iterator[str]:
     """
     with screenshot.chromium() as browser:
         browser.set_script_timeout(_SECONDS)
+        browser.command_executor.client_config.timeout = _SECONDS  # its own patience with the driver is two minutes
         for page in pages:
             for width in WIDTHS:
                 for dark in (False, True):
