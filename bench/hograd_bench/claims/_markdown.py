@@ -8,7 +8,7 @@ from typing import Any
 from hograd_bench.claims._model import HOLDS, INSUFFICIENT, PARTIAL, REFUTED, Finding, PartVerdict, Verdict
 from hograd_bench.claims._rules import RULES
 
-MARKS = {HOLDS: "✔ holds", REFUTED: "✘ refuted", PARTIAL: "◐ holds only in part", INSUFFICIENT: "? insufficient data"}
+MARKS = {HOLDS: "✔ holds", REFUTED: "✘ refuted", PARTIAL: "◐ holds in part", INSUFFICIENT: "? not decided"}
 # What of an environment a reader needs to know whom the verdicts speak for.
 _ENVIRONMENT = (
     ("", ("cpu", "model")),
