@@ -62,9 +62,7 @@ def test_work_that_is_not_dispatched_is_not_counted_as_none(how: str) -> None:
         pytest.skip(str(error))
     read = counts.measure(subject).values
     if how == "graph":
-        assert (
-            read["flops"] >= 4 * 2 * 8 * 8
-        )  # at least a product forwards and backwards, and what each is a tangent of
+        assert read["flops"] >= 2 * 2 * 8 * 8  # two products with the matrix at least
     else:
         assert isinstance(read["flops"], Missing)
         assert isinstance(read["moved_bytes"], Missing)
