@@ -1,4 +1,4 @@
-"""What is new: of each machine, its latest run against the latest before it that measured some of the same cells."""
+"""What is new: of each machine, its latest run against the one before it that measured most of the same cells."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def run_diffs(data: ReportData, anchors: Mapping[tuple[str, str], str]) -> list[
     for machine, rows in data.everything.groupby("machine", observed=True, sort=True):
         cells = {str(run): set(of["cell"]) for run, of in rows.groupby("run", observed=True, sort=True)}
         *earlier, latest = cells
-        shared = [run for run in earlier if not cells[latest].isdisjoint(cells[run])]
-        if shared:
-            found.append(_between(data, str(machine), rows, shared[-1], latest, anchors))
+        shared = {run: len(cells[latest] & cells[run]) for run in reversed(earlier)}
+        before = max(shared, key=lambda run: shared[run], default="")  # of equals the later
+        if shared.get(before):
+            found.append(_between(data, str(machine), rows, before, latest, anchors))
     return found
 
 
