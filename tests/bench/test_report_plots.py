@@ -15,7 +15,7 @@ import pytest
 import report_fakes as fakes
 import seaborn
 from hograd_bench import claims, laws, store, units
-from hograd_bench.report import figures, history, palette
+from hograd_bench.report import advice, figures, history, palette
 from hograd_bench.report.data import ReportData, positive, report_data
 from hograd_bench.report.figures import _contract
 from hograd_bench.report.style import canvas, label_ends, style
@@ -52,6 +52,8 @@ AXES: dict[str, tuple[Column | None, Column | None]] = {  # figure -> x, y; None
     "roofline": (lambda r: r["flops"] / r["moved_bytes"], None),
     "noise": (lambda r: math.log10(r["seconds_min"]), None),
 }  # fmt: skip
+WAYS = {"accuracy", "gradients"}
+"""Figures whose strips are methods with their preparations."""
 UNLINKED = {"commits", "composition", "history", "problems"}
 """Whose marks are no markers of rows: tests of their own."""
 
@@ -125,8 +127,10 @@ def check_marks(source: ReportData, panels: list[tuple[str, Axes]]) -> int:
                 assert y == pytest.approx(y_of(rows[anchor]), rel=1e-12), (name, rows[anchor]["cell"])
             else:  # a strip: its name stands there
                 strips = axes.get_yticklabels()
-                which = "problem" if figure == "bounds" else "method"
-                assert strips[round(y)].get_text()[:23] == rows[anchor][which][:23], name
+                row = rows[anchor]
+                told = advice.way(row["method"], row["preparation"]) if figure in WAYS else row["method"]
+                told = row["problem"] if figure == "bounds" else told
+                assert strips[round(y)].get_text()[:23] == told[:23], name
                 assert abs(y - round(y)) < 0.3, name
     return count
 
