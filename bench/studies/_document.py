@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 Row = Sequence[object]
 
@@ -40,6 +41,11 @@ def written_into(document: str, texts: Mapping[str, str]) -> str:
         before, _, rest = document.partition(begin)
         document = f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}"
     return document
+
+
+def write(file: Path, texts: Mapping[str, str]) -> None:
+    """Put the text of each section between its markers in a file; raises as :func:`written_into`."""
+    file.write_text(written_into(file.read_text(encoding="utf-8"), texts), encoding="utf-8")
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import hograd_core
 from hograd_core import UnsupportedError
-from studies._document import table, written_into
+from studies._document import table, write
 from studies.contests._table import conditions
 
 N = 8
@@ -124,8 +124,7 @@ def main() -> None:
             print("| " + " | ".join(rows[-1]) + " |", flush=True)
     if given.write is not None:
         text = f"{conditions(1)}\n{table(head, rows)}\n"
-        document = given.write.read_text(encoding="utf-8")
-        given.write.write_text(written_into(document, {"guard": text}), encoding="utf-8")
+        write(given.write, {"guard": text})
 
 
 if __name__ == "__main__":

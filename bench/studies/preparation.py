@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from studies._document import table, written_into
+from studies._document import table, write
 from studies.contests._contests import LOSSES, VECTORS
 from studies.contests._table import conditions
 
@@ -67,8 +67,7 @@ def main() -> None:
     print(f"\n{told}")
     if given.write is not None:
         text = f"{conditions(1)}\n{table(head, rows)}\n\n{told}\n"
-        document = given.write.read_text(encoding="utf-8")
-        given.write.write_text(written_into(document, {"preparation": text}), encoding="utf-8")
+        write(given.write, {"preparation": text})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from hograd_bench.cells import Cell
 from hograd_bench.engine import Cluster, Engine, Local, Task
 
-from studies._document import table, written_into
+from studies._document import table, write
 
 FAMILIES = ("accuracy", "counts", "memory")
 PROBLEMS = ("quadratic", "rosenbrock", "log_sum_exp", "separable_exp", "tanh_chain")
@@ -78,8 +78,7 @@ def main() -> None:
     shown = table(head, [(chosen.cells, local, one, two, f"{one / local - 1:.1%}", one / two)])
     print(shown)
     if chosen.write is not None:
-        document = chosen.write.read_text(encoding="utf-8")
-        chosen.write.write_text(written_into(document, {"scale": shown + "\n"}), encoding="utf-8")
+        write(chosen.write, {"scale": shown + "\n"})
 
 
 if __name__ == "__main__":

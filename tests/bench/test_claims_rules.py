@@ -126,12 +126,12 @@ def test_counts_have_no_noise():
 
 def test_the_worst_case_is_that_of_all_findings_and_none_where_all_values_are_one():
     p = part("bounded", "flops", high=10)
-    several = [series("flops", lambda n: 3, method="flat"), series("flops", lambda n: n // 128, method="low")]
+    several = [series("flops", lambda n: 3, method="a"), series("flops", lambda n: 2, method="b")]
     assert judge(p, several[0]).worst == ""
-    several.append(series("flops", lambda n: n // 64, method="high"))
+    several += [series("flops", lambda n, by=by: n // by, method=method) for method, by in (("c", 128), ("d", 64))]
     verdict = judge(p, pd.concat(several, ignore_index=True))
     assert verdict.outcome == HOLDS
-    assert "high" in verdict.worst
+    assert verdict.worst.startswith("d on ")
     assert "flops = 8 at n=512" in verdict.worst
 
 

@@ -32,6 +32,16 @@ def of_cell(**fixed: Any) -> Peak:
     return peak
 
 
+def of_field(u: Callable[[Tensor], Tensor], preparation: str, n: int, batch: int) -> int:
+    """Of a prepared Laplacian of u at points of 3 n coordinates."""
+    with torch_state.threads(1):
+        x = normal(batch, 3 * n)
+        p = prepare(laplacian, u, x, method="forward_laplacian", preparation=preparation)
+        assert p.preparation == preparation, p.explain()
+        p(x)
+        return trace(lambda: p(x)).peak_bytes
+
+
 def blocks(preparation: str, n: int, batch: int) -> int:
     """Of n blocks of three coordinates, which share three directions."""
     weights = [normal(3, 8, seed=1), normal(8, 1, seed=2)]
@@ -39,12 +49,7 @@ def blocks(preparation: str, n: int, batch: int) -> int:
     def u(x: Tensor) -> Tensor:
         return ((x.reshape(-1, 3) @ weights[0]).tanh() @ weights[1]).reshape(x.shape[0], -1).sum(1)
 
-    with torch_state.threads(1):
-        x = normal(batch, 3 * n)
-        p = prepare(laplacian, u, x, method="forward_laplacian", preparation=preparation)
-        assert p.preparation == preparation, p.explain()
-        p(x)
-        return trace(lambda: p(x)).peak_bytes
+    return of_field(u, preparation, n, batch)
 
 
 def particles(preparation: str, n: int, batch: int) -> int:
@@ -55,12 +60,7 @@ def particles(preparation: str, n: int, batch: int) -> int:
         h = ((x.reshape(-1, 3) @ weights[0]).tanh() @ weights[1]).tanh() @ weights[2]
         return h.reshape(x.shape[0], -1).sum(1).tanh()
 
-    with torch_state.threads(1):
-        x = normal(batch, 3 * n)
-        p = prepare(laplacian, u, x, method="forward_laplacian", preparation=preparation)
-        assert p.preparation == preparation, p.explain()
-        p(x)
-        return trace(lambda: p(x)).peak_bytes
+    return of_field(u, preparation, n, batch)
 
 
 # The sizes that a law is found from, and sizes eight times the largest (a depth less, which takes long to trace). Each

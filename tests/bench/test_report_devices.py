@@ -142,6 +142,10 @@ def test_news_are_told_against_a_run_of_the_same_cells(tmp_path: Path) -> None:
     (news,) = run_diff.run_diffs(what, anchors_of(what.rows))
     assert (news.before, news.after) == ("r1", "r3")
     assert news.comparison.cells == sum(part == 0 for part in part_of.values())
-    fakes.write(tmp_path, "r4", [r for r in fakes.rows("r4") if part_of[r["cell"]] == 2], "aaa")
+    fakes.write(tmp_path, "r4", [r for r in fakes.rows("r4") if part_of[r["cell"]] == 0], "aaa")
+    what = report_data(store.load(tmp_path))
+    (news,) = run_diff.run_diffs(what, anchors_of(what.rows))
+    assert (news.before, news.after) == ("r3", "r4"), "of runs that share as many cells the later"
+    fakes.write(tmp_path, "r5", [r for r in fakes.rows("r5") if part_of[r["cell"]] == 2], "aaa")
     what = report_data(store.load(tmp_path))
     assert run_diff.run_diffs(what, anchors_of(what.rows)) == []

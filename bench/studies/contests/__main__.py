@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from studies import contests
-from studies._document import table, written_into
+from studies._document import table, write
 from studies.contests._contests import CONTESTS
 from studies.contests._table import conditions, line, shown
 from studies.contests._turns import ROUNDS, contest, serve
@@ -40,9 +40,8 @@ def main() -> None:
     if given.write is not None:
         head = ("contest", "compiled, µs", "graph, µs", "eager, µs", "quickest peer", "µs", "ratio")
         text = f"{conditions(given.threads)}\n{table(head, lines)}\n"
-        document = given.write.read_text(encoding="utf-8")
         section = {f"contests, {given.threads} thread(s)": text}
-        given.write.write_text(written_into(document, section), encoding="utf-8")
+        write(given.write, section)
 
 
 if __name__ == "__main__":
