@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from hograd_core.prepare._convolutions import use_convolutions
 from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
 from hograd_core.prepare._kept import Entry
 from hograd_core.prepare._products import use_products
@@ -106,6 +107,7 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     module = _taken_apart(module, inputs)
     if device == "cpu":
         propagate(module, inputs)
+        use_convolutions(module)
         use_products(module)
     returned = output(module.graph)
     returned.args = (tuple(returned.all_input_nodes),)

@@ -1,14 +1,13 @@
 """Products of small matrices and sums of such, by loops of their own: few rows, a small W, or all in the cache.
 
 A matrix library packs what it multiplies, and takes microseconds before it starts, which for these costs more than the
-product. Registered with inductor as an operation of the library ``hograd``; :mod:`._sources` has the code.
+product. :mod:`._sources` has the code.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
+from hograd_core.prepare._loops import TYPES, Plan, may_be_served, operation, teach
 from hograd_core.prepare._pads import is_sum, summands
 from hograd_core.prepare._sources import PRODUCTS
 
@@ -28,13 +28,7 @@ CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
 FETCHED = 2**24
 """Bytes of all W of a kernel from which next rows are fetched ahead; what caches hold is read quicker without."""
-_TYPES = {torch.float32: "float", torch.float64: "double"}
 _WORTH_A_THREAD = 2**16
-
-# Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
-_NAME = f"products_{hashlib.sha256(PRODUCTS.encode() + Path(__file__).read_bytes()).hexdigest()[:12]}"
-_LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define(f"{_NAME}(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w, bool fetch=False) -> Tensor")
 
 
 def _products(
@@ -46,8 +40,8 @@ def _products(
     return functools.reduce(torch.add, products)
 
 
-_LIBRARY.impl(_NAME, _products, "CompositeExplicitAutograd")
-_PRODUCTS: Any = getattr(torch.ops.hograd, _NAME).default
+_SIGNATURE = "products(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w, bool fetch=False) -> Tensor"
+_PRODUCTS: Any = operation(_SIGNATURE, _products, PRODUCTS, __file__)
 
 
 def form(rows: int, k: int, n: int, turned_a: bool, turned_w: bool) -> str | None:
@@ -84,7 +78,7 @@ def use_products(module: GraphModule) -> None:
 
 def _serve(node: Node, tiled: set[Node]) -> None:
     """Put the operation in the place of one product where there is a loop for it; ``tiled``: those in tiles."""
-    if value(node).dtype not in _TYPES or value(node).device.type != "cpu":
+    if not may_be_served(node):
         return
     a, (w, turned_w) = node.args[0], _unturned(node.args[1])
     (*_, rows, n), k = value(node).shape, value(a).shape[-1]
@@ -125,49 +119,32 @@ def _sum(graph: Graph, tiled: set[Node]) -> None:
 
 @functools.cache
 def _register() -> None:
-    from torch._inductor import ir
-    from torch._inductor.codegen.cpp_template import CppTemplate
-    from torch._inductor.lowering import register_lowering
-    from torch._inductor.utils import parallel_num_threads
+    teach(_PRODUCTS, PRODUCTS, _plan)
 
-    class Products(CppTemplate):
-        def __init__(
-            self, a: list[Any], w: list[Any], layout: Any, turned: list[tuple[bool, bool]], fetch: bool
-        ) -> None:
-            super().__init__("hograd_products", [t for pair in zip(a, w, strict=True) for t in pair], layout, 1)
-            self.turned, self.fetch = turned, fetch
 
-        def render(self, **given: Any) -> str:
-            nodes: Any = self.input_nodes
-            y: Any = given.get("template_buffer_node")
-            y = self.output_node if y is None else y
-            *batches, rows, n = (int(size) for size in y.get_size())
-            terms, work = [], 0
-            for i, (turned_a, turned_w) in enumerate(self.turned):
-                a, w = nodes[2 * i : 2 * i + 2]
-                k = int(a.get_size()[-2 if turned_a else -1])
-                how = form(rows, k, n, turned_a, turned_w) if len(self.turned) == 1 else "tiles"
-                given_to = [_TYPES[y.get_dtype()], rows, n, k]
-                given_to += {"tiles": [turned_a, turned_w, i > 0], "small": [turned_w]}.get(str(how), [self.fetch])
-                terms.append((f"hograd_{how}<{', '.join(map(str, given_to)).lower()}>", a, w, k))
-                # Elements of W that are read, or products in registers.
-                work += k * n * {"tiles": rows // 8, "small": rows}.get(str(how), 1)
-            batch = batches[0] if batches else 1
-            text: str = self._template_from_string(PRODUCTS).render(
-                kernel=given["kernel"], y=y, terms=terms, batch=batch, rows=rows, n=n, zeros=[0] * len(y.get_size()),
-                inputs={f"T{i}": node for i, node in enumerate(nodes)},
-                threads=max(1, min(parallel_num_threads(), batch * work // _WORTH_A_THREAD)),
-            )  # fmt: skip
-            return text
+def _plan(
+    sizes: Callable[[Any], list[int]],
+    a: list[Any],
+    w: list[Any],
+    turned_a: list[bool],
+    turned_w: list[bool],
+    fetch: bool = False,
+) -> Plan:
+    *batches, first, second = sizes(a[0])
+    rows, n = second if turned_a[0] else first, sizes(w[0])[-2 if turned_w[0] else -1]
+    batch = batches[0] if batches else 1
 
-    def lower(a: list[Any], w: list[Any], turned_a: list[bool], turned_w: list[bool], fetch: bool = False) -> Any:
-        lay, realize = ir.ExternKernel.require_contiguous, ir.ExternKernel.realize_input
-        a, w = ([lay(realize(t)) for t in tensors] for tensors in (a, w))
-        *batches, first, second = a[0].get_size()
-        sizes = [*batches, second if turned_a[0] else first, w[0].get_size()[-2 if turned_w[0] else -1]]
-        device: Any = a[0].get_device()
-        layout = ir.FixedLayout(device, a[0].get_dtype(), sizes)
-        turned = [*zip(turned_a, turned_w, strict=True)]
-        return Products(a, w, layout, turned, fetch).generate().output_node()  # type: ignore[no-untyped-call]
+    def details(threads: int) -> dict[str, Any]:
+        terms, work = [], 0
+        for p, of_a, of_w in zip(a, turned_a, turned_w, strict=True):
+            k = sizes(p)[-2 if of_a else -1]
+            how = form(rows, k, n, of_a, of_w) if len(a) == 1 else "tiles"
+            given: list[Any] = [TYPES[p.get_dtype()], rows, n, k]
+            given += {"tiles": [of_a, of_w, len(terms) > 0], "small": [of_w]}.get(str(how), [fetch])
+            terms.append((f"hograd_{how}<{', '.join(map(str, given)).lower()}>", k))
+            # Elements of W that are read, or products in registers.
+            work += k * n * {"tiles": rows // 8, "small": rows}.get(str(how), 1)
+        shared = max(1, min(threads, batch * work // _WORTH_A_THREAD))
+        return {"terms": terms, "batch": batch, "rows": rows, "n": n, "threads": shared}
 
-    register_lowering(_PRODUCTS, type_promotion_kind=None)(lower)
+    return [t for pair in zip(a, w, strict=True) for t in pair], [*batches, rows, n], details

@@ -1,0 +1,198 @@
+"""Small convolutions and the gradients of their kernels, by loops of their own.
+
+A convolution library lays its input, kernel and result out anew, which of small ones takes longer than to convolve,
+and does hardly any of it on several threads. :mod:`._sources` has the code, :mod:`._taps` which element meets which.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
+from hograd_core.prepare._loops import Plan, may_be_served, operation, teach
+from hograd_core.prepare._sources import CONVOLUTION, KERNEL_GRADIENT
+from hograd_core.prepare._taps import padded
+
+_KERNEL, _IMAGE = 2**15, 2**16
+"""Elements of a kernel, and of a padded input, up to which these loops are as quick as a convolution library."""
+_WORTH_A_THREAD = 2**17
+"""Multiplications a thread from which images are shared out."""
+
+Sizes = Callable[[Any], list[int]]
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, result: list[int], stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool,
+) -> Tensor:  # fmt: skip
+    more = [0, 0]
+    if transposed:
+        plain = [(n - 1) * s - 2 * p + d * (k - 1) + 1
+                 for n, s, p, d, k in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)]
+        more = [size - least for size, least in zip(result, plain, strict=True)]
+    return aten.convolution(x, weight, bias, stride, padding, dilation, transposed, more, 1).contiguous()
+
+
+def _kernel_gradient(
+    x: Tensor, gradient: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    """Σ over images and places of a gradient times the elements of x that each element of the kernel meets there."""
+    whole = aten.convolution(x.transpose(0, 1), gradient.transpose(0, 1), None, dilation, padding, stride, False, [0, 0], 1)
+    return whole[:, :, : kernel[0], : kernel[1]].transpose(0, 1).contiguous()
+
+
+_CONVOLUTION = operation(
+    "convolution(Tensor x, Tensor weight, Tensor? bias, int[] result, int[] stride, int[] padding, int[] dilation, "
+    "bool transposed) -> Tensor",
+    _convolution, CONVOLUTION, __file__,
+)  # fmt: skip
+_KERNEL_GRADIENT = operation(
+    "kernel_gradient(Tensor x, Tensor gradient, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
+    _kernel_gradient, KERNEL_GRADIENT, __file__,
+)  # fmt: skip
+
+
+def use_convolutions(module: GraphModule) -> None:
+    """Put the loops in the place of convolutions, and of gradients of such, that they serve; in place."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if is_call(node, aten.convolution.default):
+            _serve(node)
+        elif is_call(node, aten.convolution_backward.default):
+            _serve_gradients(node)
+    graph.eliminate_dead_code()
+    if any(is_call(node, _CONVOLUTION, _KERNEL_GRADIENT) for node in graph.nodes):
+        _register()
+        module.recompile()
+
+
+def _serve(node: Node) -> None:
+    x, weight, bias, *settings = node.args
+    stride, padding, dilation, transposed, _, groups = settings
+    if groups != 1 or not may_be_served(node) or value(node).dim() != 4 or not value(node).is_contiguous():
+        return
+    if not transposed and bias is None and all(map(_exchanged, (x, weight))):  # a kernel's gradient
+        given = _origin(x), _origin(weight), list(value(node).shape[2:]), dilation, padding, stride
+        made = _gradient_of_kernel(node, *given)
+        if made is not None:
+            replace(node, insert(node, aten.clone.default, insert(node, aten.permute.default, made, [1, 0, 2, 3]),
+                                 memory_format=torch.contiguous_format))
+            return
+    made = _convolved(node, x, weight, bias, list(value(node).shape[2:]), stride, padding, dilation, transposed)
+    if made is not None:
+        replace(node, made)
+
+
+def _exchanged(node: Any) -> bool:
+    return is_call(node, aten.permute.default) and list(node.args[1]) == [1, 0, 2, 3] and value(node.args[0]).is_contiguous()
+
+
+def _origin(node: Any) -> Node:
+    origin: Node = node.args[0]
+    return origin
+
+
+def _serve_gradients(node: Node) -> None:
+    gradient, x, weight, _, stride, padding, dilation, transposed, _, groups, used = node.args
+    reads = {user.args[1]: user for user in list(node.users)}
+    held = [read for read in reads.values() if value(read) is not None]
+    if groups != 1 or value(gradient).dim() != 4 or not all(may_be_served(n) and value(n).is_contiguous() for n in held):
+        return
+    if 0 in reads:
+        sizes = list(value(x).shape[2:])
+        made = _convolved(node, gradient, weight, None, sizes, stride, padding, dilation, not transposed)
+        if made is not None:
+            replace(reads.pop(0), made)
+    if 1 in reads:
+        over, by = (gradient, x) if transposed else (x, gradient)
+        made = _gradient_of_kernel(node, over, by, list(value(weight).shape[2:]), stride, padding, dilation)
+        if made is not None:
+            replace(reads.pop(1), made)
+    if 2 in reads:
+        replace(reads.pop(2), insert(node, aten.sum.dim_IntList, gradient, [0, 2, 3]))
+    if reads:
+        node.args = (*node.args[:-1], [i in reads for i in range(3)])
+
+
+def _convolved(
+    here: Node, x: Any, weight: Any, bias: Any, result: list[int], stride: Any, padding: Any, dilation: Any, transposed: Any
+) -> Node | None:
+    """A convolution by the loop, before a node; None: it is no small one."""
+    shape = value(weight).shape
+    if not value(weight).numel() <= _KERNEL or not value(x).numel() or not min(shape) or not min(result):
+        return None
+    plan = padded(value(x).shape[2:], shape[2:], result, stride, padding, dilation, transposed)
+    if not 0 < value(x).shape[1] * plan.elements <= _IMAGE:
+        return None
+    return insert(here, _CONVOLUTION, x, weight, bias, result, list(stride), list(padding), list(dilation), transposed)
+
+
+def _gradient_of_kernel(
+    here: Node, x: Any, gradient: Any, kernel: list[int], stride: Any, padding: Any, dilation: Any
+) -> Node | None:
+    """The gradient of a kernel by the loop, before a node; None: it is no small one."""
+    (_, channels, *sizes), (_, outputs, *result) = value(x).shape, value(gradient).shape
+    if not value(x).numel() or not value(gradient).numel() or channels * outputs * kernel[0] * kernel[1] > _KERNEL:
+        return None
+    plan = padded(sizes, kernel, _reach(result, stride), [1, 1], padding, dilation, False)
+    return None if max(channels * plan.elements, outputs * result[0] * result[1]) > _IMAGE else insert(
+        here, _KERNEL_GRADIENT, x, gradient, kernel, list(stride), list(padding), list(dilation)
+    )
+
+
+def _reach(result: list[int], stride: Any) -> list[int]:
+    """Places from the first result to the last, in the padded input."""
+    return [(n - 1) * s + 1 for n, s in zip(result, stride, strict=True)]
+
+
+def _threads(most: int, batch: int, work: int) -> int:
+    return max(1, min(most, batch, batch * work // _WORTH_A_THREAD))
+
+
+@functools.cache
+def _register() -> None:
+    teach(_CONVOLUTION, CONVOLUTION, _plan_of_convolution)
+    teach(_KERNEL_GRADIENT, KERNEL_GRADIENT, _plan_of_gradient)
+
+
+def _plan_of_convolution(
+    sizes: Sizes, x: Any, weight: Any, bias: Any, result: list[int], stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool,
+) -> Plan:  # fmt: skip
+    batch, channels, *size = sizes(x)
+    kernel = sizes(weight)[2:]
+    outputs, taps = sizes(weight)[int(transposed)], kernel[0] * kernel[1]
+    plan = padded(size, kernel, result, stride, padding, dilation, transposed)
+    steps = (taps, outputs * taps) if transposed else (channels * taps, taps)
+
+    def details(threads: int) -> dict[str, Any]:
+        work = channels * outputs * sum(len(p.taps) * p.count[0] * p.count[1] for p in plan.parts)
+        return {
+            "batch": batch, "channels": channels, "outputs": outputs, "size": size, "result": result, "plan": plan,
+            "steps": steps, "biased": bias is not None, "threads": _threads(threads, batch, work),
+        }  # fmt: skip
+
+    return [t for t in (x, weight, bias) if t is not None], [batch, outputs, *result], details
+
+
+def _plan_of_gradient(
+    sizes: Sizes, x: Any, gradient: Any, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> Plan:
+    (batch, channels, *size), (_, outputs, *result) = sizes(x), sizes(gradient)
+    plan = padded(size, kernel, _reach(result, stride), [1, 1], padding, dilation, False)
+
+    def details(threads: int) -> dict[str, Any]:
+        work = channels * outputs * result[0] * result[1] * kernel[0] * kernel[1]
+        return {
+            "batch": batch, "channels": channels, "outputs": outputs, "size": size, "result": result, "taps": kernel,
+            "stride": stride, "dilation": dilation, "plan": plan, "threads": _threads(threads, batch, work),
+        }  # fmt: skip
+
+    return [x, gradient], [outputs, channels, *kernel], details
+
