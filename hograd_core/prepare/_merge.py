@@ -1,7 +1,4 @@
-"""Products that share a factor, merged: a matrix is read once for all rows, small ones are laid side by side.
-
-So are the small kernels of convolutions of one input: a library takes longer to lay the input out than to convolve it.
-"""
+"""Products that share a factor, merged: a matrix is read once for all rows, small ones are laid side by side."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ def merge_products(module: GraphModule, *, least: int = 0, columns: bool = False
     Args:
         module: a clean graph.
         least: elements of W from which it is done.
-        columns: whether small matrices of products ``a @ W_i`` of more rows, and small kernels of convolutions, are
-            laid side by side, too.
+        columns: whether small matrices of products ``a @ W_i`` of more rows are laid side by side, too.
     """
     graph = module.graph
 
@@ -44,23 +40,7 @@ def merge_products(module: GraphModule, *, least: int = 0, columns: bool = False
     def small(group: Sequence[Node]) -> bool:
         return sum(value(_factors(n)[1]).numel() for n in group) <= _COPIED
 
-    def same_input(node: Node) -> Hashable:
-        if not columns or not is_call(node, aten.convolution.default) or node.args[-1] != 1:
-            return None
-        x, weight, _, *settings = node.args
-        return x, value(weight).shape[2:], str(settings)
-
-    def few_weights(group: Sequence[Node]) -> bool:
-        return sum(value(n.args[1]).numel() for n in group) <= _COPIED
-
-    for node in list(graph.nodes) if columns else []:
-        if is_call(node, aten.convolution_backward.default):
-            _as_convolution(node)
-    while (
-        _merge_one(graph, one_matrix, few, _stack)
-        or _merge_one(graph, same_rows, small, _beside)
-        or _merge_one(graph, same_input, few_weights, _one_convolution)
-    ):
+    while _merge_one(graph, one_matrix, few, _stack) or _merge_one(graph, same_rows, small, _beside):
         sort(graph)
     graph.eliminate_dead_code()
     graph.lint()
@@ -129,40 +109,14 @@ def _beside(group: list[Node], here: Node) -> None:
     _take_apart(insert(here, aten.mm.default, _factors(group[0])[0], together), group, 1, here)
 
 
-def _as_convolution(node: Node) -> None:
-    """The gradient of a convolution's input alone is a transposed convolution, which can be merged with others."""
-    gradient, _, weight, _, stride, padding, dilation, transposed, output_padding, groups, used = node.args
-    if used == [True, False, False] and set(stride) == {1} and not transposed:  # type: ignore[arg-type]
-        (read,) = (user for user in node.users if user.users)
-        settings = stride, padding, dilation, True, output_padding, groups
-        replace(read, insert(node, aten.convolution.default, gradient, weight, None, *settings))
-
-
-def _one_convolution(group: list[Node], here: Node) -> None:
-    """Kernels of one input, as one convolution of more channels."""
-    x, _, _, *settings = group[0].args
-    transposed = settings[3]
-    weights = insert(here, aten.cat.default, [node.args[1] for node in group], int(bool(transposed)))
-    _take_apart(insert(here, aten.convolution.default, x, weights, None, *settings), group, 1, here)
-
-
-def _bias(node: Node, here: Node) -> Any:
-    """What is added to a product or a convolution, as it is broadcast to that; None: nothing."""
-    if not is_call(node, aten.convolution.default):
-        return node.args[0] if len(node.args) == 3 else None
-    bias = node.args[2]
-    return bias and insert(here, aten.view.default, bias, [1, -1, *[1] * (value(node).dim() - 2)])
-
-
 def _take_apart(product: Node, group: list[Node], axis: int, here: Node) -> None:
     start = 0
     parts = []
     for node in group:
         end = start + value(node).shape[axis]
         part = insert(here, aten.slice.Tensor, product, axis, start, end)
-        bias = _bias(node, here)
-        if bias is not None:
-            part = insert(here, aten.add.Tensor, part, bias)
+        if len(node.args) == 3:
+            part = insert(here, aten.add.Tensor, part, node.args[0])
         elif not value(part).is_contiguous():  # as the product was, for views of it
             part = insert(here, aten.clone.default, part, memory_format=torch.contiguous_format)
         parts.append(part)
