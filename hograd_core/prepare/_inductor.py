@@ -1,4 +1,4 @@
-"""Private interfaces of torch that prepared kernels use: here, in _products, _stack, _kept and _key.
+"""Private interfaces of torch that prepared kernels use: here, in _loops, _sooner, _stack, _kept and _key.
 
 Tested with torch 2.13.0 and 2.14.1 on the CPU, both of which have all of them. Where one of them is gone or fails, the
 graph is run without it, and the reason says so.
@@ -12,7 +12,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from hograd_core.prepare._convolutions import use_convolutions
 from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
 from hograd_core.prepare._kept import Entry
 from hograd_core.prepare._products import use_products
+from hograd_core.prepare._sooner import few_headers, plain_vectors, quick_strides
 from hograd_core.prepare._stack import values_on_the_stack
 
 Run = Callable[[list[Tensor]], Any]
@@ -129,83 +130,6 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
         return make_fx(module, decomposition_table=simpler)(*inputs)
 
 
-@functools.cache
-def _plain_vectors() -> list[Any]:
-    """AVX-512 or AVX2 alone, where the CPU says that it has them; empty: inductor's own list."""
-    from torch._inductor import cpu_vec_isa
-
-    able = cpu_vec_isa.x86_isa_checker()
-    kinds = [
-        kind
-        for kind in (getattr(cpu_vec_isa, name, None) for name in ("VecAVX512", "VecAVX2"))
-        if kind is not None and str(kind()) in able
-    ]
-    # True: what the CPU says is believed.
-    return [type(k.__name__, (k,), {"__bool__": lambda _: True, "__hash__": k.__hash__})() for k in kinds]
-
-
-_HEADERS = (
-    "array", "filesystem", "optional", "Python.h", "pybind11/gil_simple.h", "torch/csrc/inductor/cpp_prefix.h",
-    *(f"torch/csrc/inductor/aoti_runtime/{name}.h" for name in ("utils", "scalar_to_tensor", "thread_local")),
-    "torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h",
-)  # fmt: skip
-"""What code of ours needs of the headers that inductor's wrappers include: not those of tensors."""
-
-
-@contextmanager
-def _few_headers() -> Iterator[None]:
-    """Have the C++ compiler read less, within: half of its time would go into headers that nothing of ours uses.
-
-    Inductor precompiles the header of its wrapper, not that of kernels; and what templates a precompiled header leaves
-    open, the compiler makes once more for each kernel. Debug information, which is left out, too, is also the mark of
-    threads that compile so.
-    """
-    from torch._inductor import codecache, config
-    from torch._inductor.codegen import cpp_wrapper_cpu, cpp_wrapper_cpu_array_ref
-
-    together = ">\n#include <".join(_HEADERS)  # one, to be precompiled: it is put between "#include <" and ">"
-    names = "namespace py = pybind11;\nusing namespace torch::aot_inductor;"
-
-    def or_else(ours: str, theirs: Callable[..., str]) -> Callable[..., str]:
-        return lambda *given, **named: theirs(*given, **named) if config.aot_inductor.enable_line_tables else ours
-
-    include = f"#include <{together}>\n{names}"
-    with ExitStack() as stack:
-        stack.enter_context(config.patch({"aot_inductor.enable_line_tables": False}))
-        for where, name, ours in (
-            (codecache, "_get_cpp_wrapper_header", together),
-            (cpp_wrapper_cpu.CppWrapperCpu, "get_device_include_path_jit", include),
-            (cpp_wrapper_cpu_array_ref.CppWrapperCpuArrayRef, "get_device_include_path_jit", include),
-        ):
-            stack.enter_context(_changed(where, name, or_else(ours, getattr(where, name))))
-        yield
-
-
-@contextmanager
-def _changed(where: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
-    """Have another function under a name, within."""
-    before = inspect.getattr_static(where, name)
-    setattr(where, name, staticmethod(by) if isinstance(where, type) else by)
-    try:
-        yield
-    finally:
-        setattr(where, name, before)
-
-
-@contextmanager
-def _with_plain_vectors() -> Iterator[None]:
-    """Have inductor look for no further sets of instructions, within.
-
-    For each that the CPU has it builds a library, once a machine, and loads that in a process of its own, once a
-    process: 2 s, and 0.5 s, for types that our kernels have not. Code that cannot be built or loaded is not used.
-    """
-    from torch._inductor import config, cpu_vec_isa
-
-    found = _plain_vectors() if config.cpp.vec_isa_ok is None else []
-    with _changed(cpu_vec_isa, "valid_vec_isa_list", lambda: found) if found else nullcontext():
-        yield
-
-
 def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
     """Inductor's code for a graph: on the CPU with small values on the stack and few headers, or without what fails."""
     from torch._guards import TracingContext, tracing
@@ -219,7 +143,7 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     settings["layout_optimization"] = not wrapper
     settings["cpp.min_chunk_size"] = _WORTH_A_THREAD
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
-    able = {"values on the stack": values_on_the_stack, "few headers": _few_headers}
+    able = {"values on the stack": values_on_the_stack, "few headers": few_headers, "quick strides": quick_strides}
     every = [name for name in able if wrapper and (small or name != "values on the stack")]
     failed: list[str] = []
     for names in [every, *([name] for name in every if len(every) > 1), []]:
@@ -228,7 +152,7 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
         fakes = [value(node) for node in placeholders(own.graph)]
         try:
             with (
-                alone(), config.patch(settings), _with_plain_vectors(), ExitStack() as stack,
+                alone(), config.patch(settings), plain_vectors(), ExitStack() as stack,
                 tracing(TracingContext(mode)), torch.no_grad(),
             ):  # fmt: skip
                 for name in names:

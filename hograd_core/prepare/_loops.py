@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,10 @@ def teach(op: Any, source: str, plan: Callable[..., Plan]) -> None:
     from torch._inductor.lowering import register_lowering
     from torch._inductor.utils import parallel_num_threads
 
+    @functools.cache  # jinja compiles a source in a hundredth of a second, and a kernel has up to a hundred loops
+    def filled() -> Any:
+        return CppTemplate._template_from_string(source)
+
     class Loop(CppTemplate):
         def __init__(self, tensors: list[Any], layout: Any, details: Callable[[int], dict[str, Any]]) -> None:
             super().__init__("hograd_loop", tensors, layout, 1)
@@ -58,7 +63,7 @@ def teach(op: Any, source: str, plan: Callable[..., Plan]) -> None:
             y: Any = given.get("template_buffer_node")
             y = self.output_node if y is None else y
             kernel, nodes = given["kernel"], self.input_nodes
-            text: str = self._template_from_string(source).render(
+            text: str = filled().render(
                 kernel=kernel, y=y, dtype=TYPES[y.get_dtype()], inputs={f"T{i}": node for i, node in enumerate(nodes)},
                 start=lambda i: f"&{kernel.index(nodes[i], [0] * len(nodes[i].get_size()))}",
                 **self.details(parallel_num_threads()),

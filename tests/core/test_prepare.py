@@ -255,7 +255,7 @@ def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
 
     assert config.aot_inductor.enable_line_tables
     theirs = codecache._get_cpp_wrapper_header("cpu")
-    with _inductor._few_headers():
+    with _sooner.few_headers():
         ours = codecache._get_cpp_wrapper_header("cpu")
         with config.patch({"aot_inductor.enable_line_tables": True}):  # as another thread sees it
             assert codecache._get_cpp_wrapper_header("cpu") == theirs
