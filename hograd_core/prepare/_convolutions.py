@@ -1,12 +1,14 @@
 """Small convolutions and the gradients of their kernels, by loops of their own.
 
 A convolution library lays its input, kernel and result out anew, which of small ones takes longer than to convolve,
-and does hardly any of it on several threads. :mod:`._sources` has the code, :mod:`._taps` which element meets which.
+and does hardly any of it on several threads. :mod:`._convolution_sources` has the code, :mod:`._taps` which element
+meets which.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from hograd_core.prepare._convolution_sources import CONVOLUTION, KERNEL_GRADIENT
 from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
 from hograd_core.prepare._loops import Plan, may_be_served, operation, teach
-from hograd_core.prepare._sources import CONVOLUTION, KERNEL_GRADIENT
 from hograd_core.prepare._taps import padded
 
 _KERNEL, _IMAGE = 2**15, 2**16
 """Elements of a kernel, and of a padded input, up to which these loops are as quick as a convolution library."""
+_FILES = __file__, inspect.getfile(padded)
 _WORTH_A_THREAD = 2**17
 """Multiplications a thread from which images are shared out."""
 
@@ -33,28 +36,33 @@ def _convolution(
 ) -> Tensor:  # fmt: skip
     more = [0, 0]
     if transposed:
-        plain = [(n - 1) * s - 2 * p + d * (k - 1) + 1
-                 for n, s, p, d, k in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)]
+        plain = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)
+        ]
         more = [size - least for size, least in zip(result, plain, strict=True)]
-    return aten.convolution(x, weight, bias, stride, padding, dilation, transposed, more, 1).contiguous()
+    found: Tensor = aten.convolution(x, weight, bias, stride, padding, dilation, transposed, more, 1)
+    return found.contiguous()
 
 
 def _kernel_gradient(
     x: Tensor, gradient: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
     """Σ over images and places of a gradient times the elements of x that each element of the kernel meets there."""
-    whole = aten.convolution(x.transpose(0, 1), gradient.transpose(0, 1), None, dilation, padding, stride, False, [0, 0], 1)
+    whole: Tensor = aten.convolution(
+        x.transpose(0, 1), gradient.transpose(0, 1), None, dilation, padding, stride, False, [0, 0], 1
+    )
     return whole[:, :, : kernel[0], : kernel[1]].transpose(0, 1).contiguous()
 
 
 _CONVOLUTION = operation(
     "convolution(Tensor x, Tensor weight, Tensor? bias, int[] result, int[] stride, int[] padding, int[] dilation, "
     "bool transposed) -> Tensor",
-    _convolution, CONVOLUTION, __file__,
+    _convolution, CONVOLUTION, *_FILES,
 )  # fmt: skip
 _KERNEL_GRADIENT = operation(
     "kernel_gradient(Tensor x, Tensor gradient, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
-    _kernel_gradient, KERNEL_GRADIENT, __file__,
+    _kernel_gradient, KERNEL_GRADIENT, *_FILES,
 )  # fmt: skip
 
 
@@ -81,8 +89,15 @@ def _serve(node: Node) -> None:
         given = _origin(x), _origin(weight), list(value(node).shape[2:]), dilation, padding, stride
         made = _gradient_of_kernel(node, *given)
         if made is not None:
-            replace(node, insert(node, aten.clone.default, insert(node, aten.permute.default, made, [1, 0, 2, 3]),
-                                 memory_format=torch.contiguous_format))
+            replace(
+                node,
+                insert(
+                    node,
+                    aten.clone.default,
+                    insert(node, aten.permute.default, made, [1, 0, 2, 3]),
+                    memory_format=torch.contiguous_format,
+                ),
+            )
             return
     made = _convolved(node, x, weight, bias, list(value(node).shape[2:]), stride, padding, dilation, transposed)
     if made is not None:
@@ -90,7 +105,11 @@ def _serve(node: Node) -> None:
 
 
 def _exchanged(node: Any) -> bool:
-    return is_call(node, aten.permute.default) and list(node.args[1]) == [1, 0, 2, 3] and value(node.args[0]).is_contiguous()
+    return (
+        is_call(node, aten.permute.default)
+        and list(node.args[1]) == [1, 0, 2, 3]
+        and value(node.args[0]).is_contiguous()
+    )
 
 
 def _origin(node: Any) -> Node:
@@ -99,10 +118,14 @@ def _origin(node: Any) -> Node:
 
 
 def _serve_gradients(node: Node) -> None:
-    gradient, x, weight, _, stride, padding, dilation, transposed, _, groups, used = node.args
+    gradient, x, weight, _, stride, padding, dilation, transposed, _, groups, _ = node.args
     reads = {user.args[1]: user for user in list(node.users)}
     held = [read for read in reads.values() if value(read) is not None]
-    if groups != 1 or value(gradient).dim() != 4 or not all(may_be_served(n) and value(n).is_contiguous() for n in held):
+    if (
+        groups != 1
+        or value(gradient).dim() != 4
+        or not all(may_be_served(n) and value(n).is_contiguous() for n in held)
+    ):
         return
     if 0 in reads:
         sizes = list(value(x).shape[2:])
@@ -121,7 +144,15 @@ def _serve_gradients(node: Node) -> None:
 
 
 def _convolved(
-    here: Node, x: Any, weight: Any, bias: Any, result: list[int], stride: Any, padding: Any, dilation: Any, transposed: Any
+    here: Node,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    result: list[int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: Any,
 ) -> Node | None:
     """A convolution by the loop, before a node; None: it is no small one."""
     shape = value(weight).shape
@@ -141,8 +172,10 @@ def _gradient_of_kernel(
     if not value(x).numel() or not value(gradient).numel() or channels * outputs * kernel[0] * kernel[1] > _KERNEL:
         return None
     plan = padded(sizes, kernel, _reach(result, stride), [1, 1], padding, dilation, False)
-    return None if max(channels * plan.elements, outputs * result[0] * result[1]) > _IMAGE else insert(
-        here, _KERNEL_GRADIENT, x, gradient, kernel, list(stride), list(padding), list(dilation)
+    return (
+        None
+        if max(channels * plan.elements, outputs * result[0] * result[1]) > _IMAGE
+        else insert(here, _KERNEL_GRADIENT, x, gradient, kernel, list(stride), list(padding), list(dilation))
     )
 
 
@@ -195,4 +228,3 @@ def _plan_of_gradient(
         }  # fmt: skip
 
     return [x, gradient], [outputs, channels, *kernel], details
-

@@ -19,13 +19,15 @@ Plan = tuple[list[Any], list[int], Callable[[int], dict[str, Any]]]
 _LIBRARY: Any = torch.library.Library("hograd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def operation(signature: str, body: Callable[..., Any], source: str, file: str) -> Any:
-    """An operation that computes, eagerly, what a loop does; its name is of the loop's C++ and of the file it is in.
+def operation(signature: str, body: Callable[..., Any], source: str, *files: str) -> Any:
+    """An operation that computes, eagerly, what a loop does; its name is of the loop's C++ and of what fills it in.
 
     Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
     """
     name, _, rest = signature.partition("(")
-    name = f"{name}_{hashlib.sha256(source.encode() + Path(file).read_bytes()).hexdigest()[:12]}"
+    name = (
+        f"{name}_{hashlib.sha256(b''.join([source.encode(), *(Path(f).read_bytes() for f in files)])).hexdigest()[:12]}"
+    )
     _LIBRARY.define(f"{name}({rest}")
     _LIBRARY.impl(name, body, "CompositeExplicitAutograd")
     return getattr(torch.ops.hograd, name).default

@@ -135,7 +135,8 @@ def _plan(
     batch = batches[0] if batches else 1
 
     def details(threads: int) -> dict[str, Any]:
-        terms, work = [], 0
+        terms: list[tuple[str, int]] = []
+        work = 0
         for p, of_a, of_w in zip(a, turned_a, turned_w, strict=True):
             k = sizes(p)[-2 if of_a else -1]
             how = form(rows, k, n, of_a, of_w) if len(a) == 1 else "tiles"

@@ -98,7 +98,7 @@ def quick_strides() -> Iterator[None]:
     Inductor looks for the simplest form of a difference of indices, and of the index before: a tenth of the time that
     it takes for a graph.
     """
-    import sympy
+    import sympy  # type: ignore[import-untyped]
     from torch._inductor import sizevars
 
     step, simpler = sizevars.stride_at, sizevars.simplify_index_in_vec_range

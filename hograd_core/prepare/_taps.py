@@ -83,7 +83,11 @@ def _transposed(size: int, kernel: int, result: int, stride: int, padding: int, 
     for phase in range(stride):
         start = -((phase - padding) // stride)  # the first place of this phase, in the padded result, is the result's
         count = (result - 1 + padding - phase) // stride - start + 1
-        taps = [(i, 0, start + (phase - i * dilation) // stride) for i in range(kernel) if (i * dilation - phase) % stride == 0]
+        taps = [
+            (i, 0, start + (phase - i * dilation) // stride)
+            for i in range(kernel)
+            if (i * dilation - phase) % stride == 0
+        ]
         if count > 0:
             found.append((count, stride * start + phase - padding, stride, taps))
     places = [(place, count) for count, _, _, taps in found for _, _, place in taps]

@@ -253,9 +253,11 @@ def test_what_a_kernel_was_compiled_without_is_told(monkeypatch: pytest.MonkeyPa
 def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
     from torch._inductor import codecache, config
 
+    from hograd_core.prepare._sooner import few_headers
+
     assert config.aot_inductor.enable_line_tables
     theirs = codecache._get_cpp_wrapper_header("cpu")
-    with _sooner.few_headers():
+    with few_headers():
         ours = codecache._get_cpp_wrapper_header("cpu")
         with config.patch({"aot_inductor.enable_line_tables": True}):  # as another thread sees it
             assert codecache._get_cpp_wrapper_header("cpu") == theirs

@@ -42,7 +42,8 @@ def loops_in(module: Any) -> int:
 def close(found: Any, expected: Any) -> None:
     for a, b in zip(found, expected, strict=True):
         bound = 1e-5 if b.dtype == torch.float32 else 1e-13
-        assert a.shape == b.shape and a.is_contiguous()
+        assert a.shape == b.shape
+        assert a.is_contiguous()
         torch.testing.assert_close(a, b, rtol=0, atol=bound * (1 + float(b.abs().max())) * 10)
 
 
@@ -73,7 +74,8 @@ def test_every_convolution_and_its_gradients(dtype: torch.dtype, transposed: boo
 
     given = [t for case in cases for t in case[:-1]]
     module = lowered(f, given)
-    assert len(cases) >= 12 and loops_in(module) == 3 * len(cases)
+    assert len(cases) >= 12
+    assert loops_in(module) == 3 * len(cases)
     assert not any(is_call(n, aten.convolution.default, aten.convolution_backward.default) for n in module.graph.nodes)
     close(module(*given), f(*given))  # what the operations mean
     for threads in (1, 2):
@@ -123,7 +125,12 @@ def test_what_the_loops_do_not_serve_is_left() -> None:
     large = torch.randn(1, 64, 40, 40), torch.randn(64, 64, 3, 3)
     groups = torch.randn(1, 4, 5, 5), torch.randn(4, 1, 3, 3)
     one = torch.randn(1, 4, 5), torch.randn(4, 4, 3)
-    kinds = [(large, 1), (groups, 4), (one, 1), ((*(t.to(torch.bfloat16) for t in (large[0][:, :2], large[1][:, :2])),), 1)]
+    kinds = [
+        (large, 1),
+        (groups, 4),
+        (one, 1),
+        ((*(t.to(torch.bfloat16) for t in (large[0][:, :2], large[1][:, :2])),), 1),
+    ]
     for (x, weight), count in kinds:
         axes = x.dim() - 2
         settings = [1] * axes, [1] * axes, [1] * axes, False, [0] * axes, count
