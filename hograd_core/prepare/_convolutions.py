@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,9 @@ def use_convolutions(module: GraphModule) -> None:
     """Put the loops in the place of convolutions, and of gradients of such, that they serve; in place."""
     graph = module.graph
     for node in list(graph.nodes):
+        if is_call(node, aten.convolution.default, aten.convolution_backward.default):
+            _as_images(node)
+    for node in list(graph.nodes):
         if is_call(node, aten.convolution.default):
             _serve(node)
         elif is_call(node, aten.convolution_backward.default):
@@ -78,6 +82,34 @@ def use_convolutions(module: GraphModule) -> None:
     if any(is_call(node, _CONVOLUTION, _KERNEL_GRADIENT) for node in graph.nodes):
         _register()
         module.recompile()
+
+
+def _as_images(node: Node) -> None:
+    """A convolution of sequences, or its gradients, as one of images of one row, as a library takes it, too."""
+    count = 3 if is_call(node, aten.convolution_backward.default) else 2
+    tensors: Any = node.args[:count]
+    other, stride, padding, dilation, transposed, more, groups, *mask = node.args[count:]
+    if value(tensors[0]).dim() != 3 or not may_be_served(tensors[0]):
+        return
+
+    def image(tensor: Node) -> Node:
+        if _exchanged(tensor):
+            return insert(node, aten.permute.default, image(_origin(tensor)), [1, 0, 2, 3])
+        return insert(node, aten.unsqueeze.default, tensor, 2)
+
+    def row(of_images: Node) -> Node:
+        return insert(node, aten.squeeze.dim, of_images, 2)
+
+    target: Any = node.target
+    settings = ([1, *stride], [0, *padding], [1, *dilation], transposed, [0, *more], groups)  # type: ignore[misc]
+    made = insert(node, target, *map(image, tensors), other, *settings, *mask)
+    if count == 2:
+        replace(node, row(made))
+        return
+    for read in list(node.users):
+        part = insert(node, operator.getitem, made, read.args[1])
+        replace(read, part if read.args[1] == 2 else row(part))
+    node.graph.erase_node(node)
 
 
 def _serve(node: Node) -> None:
@@ -106,9 +138,7 @@ def _serve(node: Node) -> None:
 
 def _exchanged(node: Any) -> bool:
     return (
-        is_call(node, aten.permute.default)
-        and list(node.args[1]) == [1, 0, 2, 3]
-        and value(node.args[0]).is_contiguous()
+        is_call(node, aten.permute.default) and list(node.args[1])[:2] == [1, 0] and value(node.args[0]).is_contiguous()
     )
 
 

@@ -71,7 +71,7 @@ def insert(before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any) 
     """A new call before a node."""
     with before.graph.inserting_before(before):
         made = before.graph.call_function(target, args, kwargs)
-    tensors = [value(n) for n in made.all_input_nodes] or [value(before)]
+    tensors = [t for n in made.all_input_nodes for t in tensors_of(n)] or [value(before)]
     with tensors[0].fake_mode, torch.no_grad():  # type: ignore[attr-defined]
         made.meta["val"] = _evaluate(made)
     return made

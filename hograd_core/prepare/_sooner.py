@@ -98,8 +98,9 @@ def quick_strides() -> Iterator[None]:
     Inductor looks for the simplest form of a difference of indices, and of the index before: a tenth of the time that
     it takes for a graph.
     """
-    import sympy  # type: ignore[import-untyped]
     from torch._inductor import sizevars
+
+    sympy: Any = sizevars.sympy  # type: ignore[attr-defined]
 
     step, simpler = sizevars.stride_at, sizevars.simplify_index_in_vec_range
 

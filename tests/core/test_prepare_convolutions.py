@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,9 @@ def lowered(f: Any, given: list[Tensor]) -> Any:
     return module
 
 
-def loops_in(module: Any) -> int:
-    return sum(is_call(node, _CONVOLUTION, _KERNEL_GRADIENT) for node in module.graph.nodes)
+def loops(module: Any) -> list[Any]:
+    """What of the loops a graph calls, in order."""
+    return [node.target for node in module.graph.nodes if is_call(node, _CONVOLUTION, _KERNEL_GRADIENT)]
 
 
 def close(found: Any, expected: Any) -> None:
@@ -75,7 +77,7 @@ def test_every_convolution_and_its_gradients(dtype: torch.dtype, transposed: boo
     given = [t for case in cases for t in case[:-1]]
     module = lowered(f, given)
     assert len(cases) >= 12
-    assert loops_in(module) == 3 * len(cases)
+    assert len(loops(module)) == 3 * len(cases)
     assert not any(is_call(n, aten.convolution.default, aten.convolution_backward.default) for n in module.graph.nodes)
     close(module(*given), f(*given))  # what the operations mean
     for threads in (1, 2):
@@ -116,19 +118,38 @@ def test_a_kernels_gradient_by_a_convolution_of_images_is_one() -> None:
         return (aten.convolution(*swapped, None, [1, 1], [1, 1], [2, 2], False, [0, 0], 1).permute(1, 0, 2, 3),)
 
     module = lowered(f, [x, g])
-    assert [n.target for n in module.graph.nodes if is_call(n, _CONVOLUTION, _KERNEL_GRADIENT)] == [_KERNEL_GRADIENT]
+    assert loops(module) == [_KERNEL_GRADIENT]
     found, expected = compiled(make_fx(f)(x, g), [x, g], "cpu")([x, g])[0], f(x, g)[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("transposed", [False, True])
+def test_sequences_are_images_of_one_row(transposed: bool) -> None:
+    x, g = torch.randn(3, 4, 15), torch.randn(3, 6, 29 if transposed else 8)
+    weight = torch.randn(4, 6, 3) if transposed else torch.randn(6, 4, 3)
+    settings = [2], [1], [1], transposed, [0], 1
+
+    def f(x: Tensor, weight: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = aten.convolution_backward(g, x, weight, [6], *settings, [True, True, True])
+        swapped = x.permute(1, 0, 2), x.sin().permute(1, 0, 2)
+        square = aten.convolution(*swapped, None, [1], [1], [1], False, [0], 1).permute(1, 0, 2).contiguous()
+        return aten.convolution(x, weight, None, *settings), *found, square
+
+    given = [x, weight, g]
+    module = lowered(f, given)
+    assert Counter(loops(module)) == {_CONVOLUTION: 2, _KERNEL_GRADIENT: 2}
+    close(compiled(make_fx(f)(*given), given, "cpu")(given), f(*given))
 
 
 def test_what_the_loops_do_not_serve_is_left() -> None:
     large = torch.randn(1, 64, 40, 40), torch.randn(64, 64, 3, 3)
     groups = torch.randn(1, 4, 5, 5), torch.randn(4, 1, 3, 3)
-    one = torch.randn(1, 4, 5), torch.randn(4, 4, 3)
+    volume = torch.randn(1, 4, 5, 5, 5), torch.randn(4, 4, 3, 3, 3)
     kinds = [
         (large, 1),
         (groups, 4),
-        (one, 1),
+        (volume, 1),
         ((*(t.to(torch.bfloat16) for t in (large[0][:, :2], large[1][:, :2])),), 1),
     ]
     for (x, weight), count in kinds:
@@ -139,4 +160,4 @@ def test_what_the_loops_do_not_serve_is_left() -> None:
             found: Tensor = aten.convolution(x, w, None, *settings)
             return found
 
-        assert not loops_in(lowered(partial(f, settings=settings), [x, weight]))
+        assert not loops(lowered(partial(f, settings=settings), [x, weight]))
