@@ -94,6 +94,10 @@ extern "C"
   using T = {{dtype}};
   constexpr long L = at::vec::Vectorized<T>::size(), H = {{result[0]}}, W = {{result[1]}}, O = {{outputs}};
   constexpr long plane = {{plan.elements}}, pitch = {{plan.length[1]}}, ld = {{plan.length[0]}}*pitch + 2*L;
+  static constexpr int a[] = { {{met|map("first")|join(", ")}} }, b[] = { {{met|map("last")|join(", ")}} };
+  static constexpr struct { int start, count; long rows, columns, top, left; } parts[] = {
+    {% for part in parts %}{ {{part|join(", ")}} }, {% endfor %}
+  };
   const T* x = {{start(0)}};
   const T* weight = {{start(1)}};
   const T* bias = {{start(2) if biased else "nullptr"}};
@@ -105,27 +109,22 @@ extern "C"
     for (long n = {{batch}}L*t/{{threads}}; n < {{batch}}L*(t+1)/{{threads}}; n++) {
       hograd_pad<T, {{channels}}, {{(size + plan.before|list + plan.phases|list + plan.length|list)|join(", ")}}>(
         x + n*{{channels * size[0] * size[1]}}, padded.get());
-      {% for part in plan.parts %}
-      {
-        static const int a[] = { {{part.taps|map("first")|join(", ")}}{{"" if part.taps else "0"}} };
-        static const int b[] = { {{part.taps|map("last")|join(", ")}}{{"" if part.taps else "0"}} };
-        const hograd_taps taps{ {{channels}}, {{steps[1]}}, plane, {{part.taps|length}}, a, b};
+      for (const auto& part : parts) {
+        const hograd_taps taps{ {{channels}}, {{steps[1]}}, plane, part.count, a + part.start, b + part.start};
         hograd_tap_blocks<T, O, {{steps[0]}}>(
           [&](long o) { return weight + o*{{steps[0]}}; }, padded.get(), taps, bias,
-          [&](long) { return sums.get(); }, ld,
-          {{part.count[0] - 1}}*pitch + {{part.count[1]}}, false, [&](long o, int rows) {
-            for (int r = 0; r < rows; r++) for (long h = 0; h < {{part.count[0]}}; h++) {
-              T* to = Y + ((n*O + o + r)*H + h*{{part.step[0]}} + {{part.first[0]}})*W + {{part.first[1]}};
+          [&](long) { return sums.get(); }, ld, (part.rows - 1)*pitch + part.columns, false, [&](long o, int rows) {
+            for (int r = 0; r < rows; r++) for (long h = 0; h < part.rows; h++) {
+              T* to = Y + ((n*O + o + r)*H + h*{{step[0]}} + part.top)*W + part.left;
               const T* from = sums.get() + r*ld + h*pitch;
-              {% if part.step[1] == 1 %}
-              __builtin_memcpy(to, from, {{part.count[1]}}*sizeof(T));
+              {% if step[1] == 1 %}
+              __builtin_memcpy(to, from, part.columns*sizeof(T));
               {% else %}
-              for (long w = 0; w < {{part.count[1]}}; w++) to[w*{{part.step[1]}}] = from[w];
+              for (long w = 0; w < part.columns; w++) to[w*{{step[1]}}] = from[w];
               {% endif %}
             }
           });
       }
-      {% endfor %}
     }
   }
 }

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from hograd_core.prepare._taps import padded
 
 _KERNEL, _IMAGE = 2**15, 2**16
 """Elements of a kernel, and of a padded input, up to which these loops are as quick as a convolution library."""
+_TAPS, _PARTS = 2**8, 2**6
+"""Elements of a kernel for one channel, and phases of a transposed convolution, up to which their tables are short."""
 _FILES = __file__, inspect.getfile(padded)
 _WORTH_A_THREAD = 2**17
 """Multiplications a thread from which images are shared out."""
@@ -149,28 +153,30 @@ def _origin(node: Any) -> Node:
 
 def _serve_gradients(node: Node) -> None:
     gradient, x, weight, _, stride, padding, dilation, transposed, _, groups, _ = node.args
-    reads = {user.args[1]: user for user in list(node.users)}
-    held = [read for read in reads.values() if value(read) is not None]
-    if (
-        groups != 1
-        or value(gradient).dim() != 4
-        or not all(may_be_served(n) and value(n).is_contiguous() for n in held)
-    ):
+    reads = [read for read in node.users if value(read) is not None]  # None: it is not asked for
+    if groups != 1 or value(gradient).dim() != 4:
         return
-    if 0 in reads:
-        sizes = list(value(x).shape[2:])
-        made = _convolved(node, gradient, weight, None, sizes, stride, padding, dilation, not transposed)
+    if not all(may_be_served(read) and value(read).is_contiguous() for read in reads):
+        return
+    how = stride, padding, dilation
+    over, by = (gradient, x) if transposed else (x, gradient)
+    makers: list[Callable[[], Node | None]] = [
+        lambda: _convolved(node, gradient, weight, None, list(value(x).shape[2:]), *how, not transposed),
+        lambda: _gradient_of_kernel(node, over, by, list(value(weight).shape[2:]), *how),
+        lambda: insert(node, aten.sum.dim_IntList, gradient, [0, 2, 3]),
+    ]
+    left = [i in [read.args[1] for read in reads] for i in range(3)]
+    for i in [i for i in range(3) if left[i]]:
+        made = makers[i]()
         if made is not None:
-            replace(reads.pop(0), made)
-    if 1 in reads:
-        over, by = (gradient, x) if transposed else (x, gradient)
-        made = _gradient_of_kernel(node, over, by, list(value(weight).shape[2:]), stride, padding, dilation)
-        if made is not None:
-            replace(reads.pop(1), made)
-    if 2 in reads:
-        replace(reads.pop(2), insert(node, aten.sum.dim_IntList, gradient, [0, 2, 3]))
-    if reads:
-        node.args = (*node.args[:-1], [i in reads for i in range(3)])
+            left[i] = False
+            for read in [read for read in reads if read.args[1] == i]:
+                replace(read, made)
+    node.args = (*node.args[:-1], left)
+
+
+def _is_small(kernel: Sequence[int]) -> bool:
+    return 0 < math.prod(kernel) <= _KERNEL and math.prod(kernel[2:]) <= _TAPS
 
 
 def _convolved(
@@ -186,10 +192,10 @@ def _convolved(
 ) -> Node | None:
     """A convolution by the loop, before a node; None: it is no small one."""
     shape = value(weight).shape
-    if not value(weight).numel() <= _KERNEL or not value(x).numel() or not min(shape) or not min(result):
+    if not _is_small(shape) or not value(x).numel() or not min(result):
         return None
     plan = padded(value(x).shape[2:], shape[2:], result, stride, padding, dilation, transposed)
-    if not 0 < value(x).shape[1] * plan.elements <= _IMAGE:
+    if value(x).shape[1] * plan.elements > _IMAGE or len(plan.parts) > _PARTS:
         return None
     return insert(here, _CONVOLUTION, x, weight, bias, result, list(stride), list(padding), list(dilation), transposed)
 
@@ -199,7 +205,7 @@ def _gradient_of_kernel(
 ) -> Node | None:
     """The gradient of a kernel by the loop, before a node; None: it is no small one."""
     (_, channels, *sizes), (_, outputs, *result) = value(x).shape, value(gradient).shape
-    if not value(x).numel() or not value(gradient).numel() or channels * outputs * kernel[0] * kernel[1] > _KERNEL:
+    if not _is_small([outputs, channels, *kernel]) or not value(x).numel() or not value(gradient).numel():
         return None
     plan = padded(sizes, kernel, _reach(result, stride), [1, 1], padding, dilation, False)
     return (
@@ -235,10 +241,14 @@ def _plan_of_convolution(
     steps = (taps, outputs * taps) if transposed else (channels * taps, taps)
 
     def details(threads: int) -> dict[str, Any]:
-        work = channels * outputs * sum(len(p.taps) * p.count[0] * p.count[1] for p in plan.parts)
+        work = channels * outputs * sum(len(p.taps) * math.prod(p.count) for p in plan.parts)
+        met = [tap for p in plan.parts for tap in p.taps]
+        starts = itertools.accumulate((len(p.taps) for p in plan.parts), initial=0)
+        parts = [(i, len(p.taps), *p.count, *p.first) for i, p in zip(starts, plan.parts, strict=False)]
         return {
             "batch": batch, "channels": channels, "outputs": outputs, "size": size, "result": result, "plan": plan,
-            "steps": steps, "biased": bias is not None, "threads": _threads(threads, batch, work),
+            "met": met, "parts": parts, "step": plan.parts[0].step, "steps": steps, "biased": bias is not None,
+            "threads": _threads(threads, batch, work),
         }  # fmt: skip
 
     return [t for t in (x, weight, bias) if t is not None], [batch, outputs, *result], details
