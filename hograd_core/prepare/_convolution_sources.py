@@ -143,9 +143,9 @@ extern "C"
   constexpr long N = C*count, plane = {{plan.elements}}, pitch = {{plan.length[1]}};
   const T* x = {{start(0)}};
   const T* g = {{start(1)}};
-  int a[columns], b[columns];
+  std::unique_ptr<int[]> a(new int[columns]), b(new int[columns]);
   for (long w = 0; w < columns; w++) { a[w] = w*{{stride[1]}}; b[w] = w*ld; }
-  const hograd_taps met{rows, {{stride[0]}}*pitch, columns*ld, columns, a, b};
+  const hograd_taps met{rows, {{stride[0]}}*pitch, columns*ld, columns, a.get(), b.get()};
   std::unique_ptr<T[]> parts(new T[{{threads}}*N*ld]());
   {% if threads > 1 %}
   #pragma omp parallel for num_threads({{threads}})
