@@ -53,11 +53,20 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, pages: tuple[str, ...]) -> Iterator[Any]:
     """The report, freshly loaded at desktop width."""
     screenshot.size(browser, 1280, 900)
-    browser.get("about:blank")
-    browser.get(pages[0])
+    load(browser, pages[0])
     yield browser
     assert browser.get_log("browser") == [], "the console holds no error"
     assert not browser.execute_script("return window.alerted"), "nothing ran that should not"
+
+
+def load(browser: Any, address: str) -> None:
+    """Go to a page anew, and wait for all of it: on a busy machine the driver has returned before."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get("about:blank")
+    browser.get(address)
+    there = "document.readyState === 'complete' && location.href === arguments[0]"
+    WebDriverWait(browser, 120).until(lambda b: script(b, there, address))
 
 
 def script(browser: Any, source: str, *arguments: object) -> Any:
@@ -301,15 +310,14 @@ def test_prints_without_panels(page: Any) -> None:
 def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, ...]) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        browser.get("about:blank")
-        browser.get(pages[0])
+        load(browser, pages[0])
         assert len(browser.find_elements("css selector", "#cell-table tbody tr")) == 80
         assert browser.find_element("css selector", "#dimension svg").is_displayed()
         rest = browser.find_element("css selector", "#dimension details.rest")
         assert not rest.find_element("css selector", "figure").is_displayed()
         rest.find_element("css selector", "summary").send_keys("\n")
         assert rest.find_element("css selector", "figure").is_displayed()
-        browser.get(pages[0] + "#c3")
+        load(browser, pages[0] + "#c3")
         assert browser.find_element("id", "c3").is_displayed(), "evidence opens by its address alone"
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
@@ -317,7 +325,7 @@ def test_everything_is_there_without_javascript(browser: Any, pages: tuple[str, 
 
 def test_comparison_page_works(browser: Any, pages: tuple[str, ...]) -> None:
     screenshot.size(browser, 1280, 900)
-    browser.get(pages[1])
+    load(browser, pages[1])
     assert "24 differ" in browser.find_element("css selector", ".lead").text
     assert browser.find_element("css selector", "#ratios svg").is_displayed()
     assert browser.get_log("browser") == []
