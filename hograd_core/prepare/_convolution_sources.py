@@ -9,7 +9,7 @@ image's, and vectors are of the channels of the gradient at one place. Where eac
 
 from __future__ import annotations
 
-_TAPS = r"""
+_HEAD = r"""
 #include <memory>
 #include <torch/csrc/inductor/cpp_prefix.h>
 #ifndef HOGRAD_TAPS
@@ -83,34 +83,34 @@ static inline void hograd_pad(const T* __restrict__ x, T* __restrict__ b) {
   }
 }
 #endif
-"""
-
-CONVOLUTION = (
-    _TAPS
-    + r"""
 extern "C"
 {{kernel.def_kernel(inputs=inputs, outputs={"Y": y})}}
 {
   using T = {{dtype}};
-  constexpr long L = at::vec::Vectorized<T>::size(), H = {{result[0]}}, W = {{result[1]}}, O = {{outputs}};
-  constexpr long plane = {{plan.elements}}, pitch = {{plan.length[1]}}, ld = {{plan.length[0]}}*pitch + 2*L;
+  constexpr long L = at::vec::Vectorized<T>::size(), C = {{channels}}, O = {{outputs}};
+  constexpr long plane = {{plan.elements}}, pitch = {{plan.length[1]}};
+  const T* x = {{start(0)}};
+"""
+
+CONVOLUTION = (
+    _HEAD
+    + r"""  constexpr long H = {{result[0]}}, W = {{result[1]}}, ld = {{plan.length[0]}}*pitch + 2*L;
   static constexpr int a[] = { {{met|map("first")|join(", ")}} }, b[] = { {{met|map("last")|join(", ")}} };
   static constexpr struct { int start, count; long rows, columns, top, left; } parts[] = {
     {% for part in parts %}{ {{part|join(", ")}} }, {% endfor %}
   };
-  const T* x = {{start(0)}};
   const T* weight = {{start(1)}};
   const T* bias = {{start(2) if biased else "nullptr"}};
   {% if threads > 1 %}
   #pragma omp parallel for num_threads({{threads}})
   {% endif %}
   for (long t = 0; t < {{threads}}; t++) {
-    std::unique_ptr<T[]> padded(new T[{{channels}}*plane + 2*L]()), sums(new T[hograd_rows_at_once<T>*ld]);
+    std::unique_ptr<T[]> padded(new T[C*plane + 2*L]()), sums(new T[hograd_rows_at_once<T>*ld]);
     for (long n = {{batch}}L*t/{{threads}}; n < {{batch}}L*(t+1)/{{threads}}; n++) {
-      hograd_pad<T, {{channels}}, {{(size + plan.before|list + plan.phases|list + plan.length|list)|join(", ")}}>(
+      hograd_pad<T, C, {{(size + plan.before|list + plan.phases|list + plan.length|list)|join(", ")}}>(
         x + n*{{channels * size[0] * size[1]}}, padded.get());
       for (const auto& part : parts) {
-        const hograd_taps taps{ {{channels}}, {{steps[1]}}, plane, part.count, a + part.start, b + part.start};
+        const hograd_taps taps{C, {{steps[1]}}, plane, part.count, a + part.start, b + part.start};
         hograd_tap_blocks<T, O, {{steps[0]}}>(
           [&](long o) { return weight + o*{{steps[0]}}; }, padded.get(), taps, bias,
           [&](long) { return sums.get(); }, ld, (part.rows - 1)*pitch + part.columns, false, [&](long o, int rows) {
@@ -132,16 +132,10 @@ extern "C"
 )
 
 KERNEL_GRADIENT = (
-    _TAPS
-    + r"""
-extern "C"
-{{kernel.def_kernel(inputs=inputs, outputs={"Y": y})}}
-{
-  using T = {{dtype}};
-  constexpr long L = at::vec::Vectorized<T>::size(), C = {{channels}}, O = {{outputs}}, ld = (O + L - 1)/L*L;
+    _HEAD
+    + r"""  constexpr long ld = (O + L - 1)/L*L;
   constexpr long rows = {{result[0]}}, columns = {{result[1]}}, P = rows*columns, count = {{taps[0] * taps[1]}};
-  constexpr long N = C*count, plane = {{plan.elements}}, pitch = {{plan.length[1]}};
-  const T* x = {{start(0)}};
+  constexpr long N = C*count;
   const T* g = {{start(1)}};
   std::unique_ptr<int[]> a(new int[columns]), b(new int[columns]);
   for (long w = 0; w < columns; w++) { a[w] = w*{{stride[1]}}; b[w] = w*ld; }

@@ -25,9 +25,8 @@ def operation(signature: str, body: Callable[..., Any], source: str, *files: str
     Inductor's cache on disk knows a graph by the names of its operations: other code or choices have another name.
     """
     name, _, rest = signature.partition("(")
-    name = (
-        f"{name}_{hashlib.sha256(b''.join([source.encode(), *(Path(f).read_bytes() for f in files)])).hexdigest()[:12]}"
-    )
+    made_from = b"".join([source.encode(), *(Path(file).read_bytes() for file in (__file__, *files))])
+    name = f"{name}_{hashlib.sha256(made_from).hexdigest()[:12]}"
     _LIBRARY.define(f"{name}({rest}")
     _LIBRARY.impl(name, body, "CompositeExplicitAutograd")
     return getattr(torch.ops.hograd, name).default

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from prepare_fakes import needs_compiler
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hograd_core.prepare._convolutions import _CONVOLUTION, _KERNEL_GRADIENT, use_convolutions
+from hograd_core.prepare._convolutions import _CONVOLUTION, _KERNEL_GRADIENT, _threads, use_convolutions
 from hograd_core.prepare._graphs import aten, is_call, propagate
-from hograd_core.prepare._inductor import compiled, unavailable
+from hograd_core.prepare._inductor import compiled
 
-needs_compiler = pytest.mark.skipif(unavailable("cpu") is not None, reason=f"nothing compiles: {unavailable('cpu')}")
 SETTINGS = [  # kernel, stride, padding, dilation, output padding
     ((3, 3), (1, 1), (1, 1), (1, 1), (0, 0)),
     ((1, 1), (1, 1), (0, 0), (1, 1), (0, 0)),
@@ -92,20 +92,21 @@ def test_every_convolution_and_its_gradients(dtype: torch.dtype, transposed: boo
 
 @needs_compiler
 def test_images_are_shared_out_and_views_begin_where_they_do() -> None:
-    x, g = torch.randn(10, 16, 20, 20)[1:], torch.randn(9, 12, 20, 20)
-    weight = torch.randn(13, 16, 3, 3)[1:]
+    x, g, weight = torch.randn(10, 16, 20, 20), torch.randn(9, 12, 20, 20), torch.randn(13, 16, 3, 3)
     settings = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
 
     def f(x: Tensor, weight: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        x, weight = x[1:], weight[1:]
         found: tuple[Tensor, ...] = aten.convolution_backward(g, x, weight, None, *settings, [True, True, False])
         return aten.convolution(x, weight, None, *settings), *found[:2]
 
-    given = [x, weight, g]
-    before = torch.get_num_threads()
+    given, before = [x, weight, g], torch.get_num_threads()
+    assert _threads(3, len(g), weight[1:].numel() * 400) == 3
     torch.set_num_threads(3)
     try:
-        run = compiled(make_fx(f)(*given), given, "cpu")
-        close(run(given), f(*given))
+        found = compiled(make_fx(f)(*given), given, "cpu")(given)
+        assert len(found) == 3
+        close(found, f(*given))
     finally:
         torch.set_num_threads(before)
 
