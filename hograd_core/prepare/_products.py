@@ -26,21 +26,17 @@ SMALL, SHORT = 64, 8
 than dot products, whose vectors they would not fill."""
 CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
-FETCHED = 2**24
-"""Bytes of all W of a kernel from which next rows are fetched ahead; what caches hold is read quicker without."""
 _WORTH_A_THREAD = 2**16
 
 
-def _products(
-    a: list[Tensor], w: list[Tensor], turned_a: list[bool], turned_w: list[bool], fetch: bool = False
-) -> Tensor:
-    """Σ A W, of matrices, or of batches of them, that are transposed or not; ``fetch``: from beyond the caches."""
+def _products(a: list[Tensor], w: list[Tensor], turned_a: list[bool], turned_w: list[bool]) -> Tensor:
+    """Σ A W, of matrices, or of batches of them, that are transposed or not."""
     terms = zip(a, w, turned_a, turned_w, strict=True)
     products = [torch.matmul(p.mT if i else p, q.mT if j else q) for p, q, i, j in terms]
     return functools.reduce(torch.add, products)
 
 
-_SIGNATURE = "products(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w, bool fetch=False) -> Tensor"
+_SIGNATURE = "products(Tensor[] a, Tensor[] w, bool[] turned_a, bool[] turned_w) -> Tensor"
 _PRODUCTS: Any = operation(_SIGNATURE, _products, PRODUCTS, __file__)
 
 
@@ -66,12 +62,7 @@ def use_products(module: GraphModule) -> None:
         if is_call(node, aten.mm.default, aten.bmm.default):
             _serve(node, tiled)
     _sum(graph, tiled)
-    made = [node for node in graph.nodes if is_call(node, _PRODUCTS)]
-    if made:
-        matrices: list[Any] = [*dict.fromkeys(w for node in made for w in node.args[1])]
-        fetch = sum(value(w).nbytes for w in matrices) >= FETCHED
-        for node in made:
-            node.args = (*node.args, fetch)
+    if any(is_call(node, _PRODUCTS) for node in graph.nodes):
         _register()
         module.recompile()
 
@@ -128,7 +119,6 @@ def _plan(
     w: list[Any],
     turned_a: list[bool],
     turned_w: list[bool],
-    fetch: bool = False,
 ) -> Plan:
     *batches, first, second = sizes(a[0])
     rows, n = second if turned_a[0] else first, sizes(w[0])[-2 if turned_w[0] else -1]
@@ -141,7 +131,7 @@ def _plan(
             k = sizes(p)[-2 if of_a else -1]
             how = form(rows, k, n, of_a, of_w) if len(a) == 1 else "tiles"
             given: list[Any] = [TYPES[p.get_dtype()], rows, n, k]
-            given += {"tiles": [of_a, of_w, len(terms) > 0], "small": [of_w]}.get(str(how), [fetch])
+            given += {"tiles": [of_a, of_w, len(terms) > 0], "small": [of_w]}.get(str(how), [])
             terms.append((f"hograd_{how}<{', '.join(map(str, given)).lower()}>", k))
             # Elements of W that are read, or products in registers.
             work += k * n * {"tiles": rows // 8, "small": rows}.get(str(how), 1)

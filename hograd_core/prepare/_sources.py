@@ -7,8 +7,8 @@ both) and what a call of it costs take longer than such a product:
   time, so that y is read less often. ``y = a Wᵀ``: each row of W with a is a dot product. Registers hold at most 4 rows
   of a: the next 4 meet the same rows of W while those are in the cache. One goes through W from its first row to its
   last, the other from its last to its first: of a derivative's two products with a matrix, one of either kind, the
-  second starts with what the first has just left in the cache. Where caches do not hold the matrices, next rows are
-  fetched while these are multiplied: what the processor fetches by itself ends at a page.
+  second starts with what the first has just left in the cache. Where the first cache does not hold W, next rows are
+  fetched while these are multiplied, a line at a time: what the processor fetches by itself ends at a page.
 - a matrix W of a few numbers, in the cache with its sums in registers.
 - tiles: 6 rows of Y (12 where registers are twice as wide and twice as many) and two vectors of each, or one at the end
   where that is enough, are summed in registers, over a panel of W that fits the first cache; only a transposed W is
@@ -23,43 +23,76 @@ PRODUCTS = r"""
 #include <torch/csrc/inductor/cpp_prefix.h>
 #ifndef HOGRAD_PRODUCTS
 #define HOGRAD_PRODUCTS
+// A vector of W that meets R rows of A, read once: a compiler reads it for each of them, with what it does.
+template <typename T, int R>
+static inline at::vec::Vectorized<T> hograd_read(const T* w) {
+  at::vec::Vectorized<T> m = at::vec::Vectorized<T>::loadu(w);
+#if defined(CPU_CAPABILITY_AVX512)
+  std::conditional_t<std::is_same_v<T, float>, __m512, __m512d> v = m;
+#elif defined(CPU_CAPABILITY_AVX2)
+  std::conditional_t<std::is_same_v<T, float>, __m256, __m256d> v = m;
+#endif
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  if constexpr (R > 1) {
+    __asm__("" : "+v"(v));
+    m = v;
+  }
+#endif
+  return m;
+}
+// Rows of W at a time, for 1, 2, 3 and 4 rows of A, where there are 16 registers and where there are 32: the quickest.
+constexpr int hograd_axpys[2][4] = { {4, 3, 4, 3}, {8, 8, 4, 4} };
+constexpr int hograd_dot_products[2][4] = { {4, 5, 4, 3}, {4, 5, 4, 4} };
+template <typename T>
+constexpr int hograd_registers = sizeof(at::vec::Vectorized<T>) >= 64;
+// What f does with each vector of a line of a cache, or of less, before which the line's successors are fetched.
+template <typename T, int Q, bool fetch, typename F>
+static inline long hograd_lines(const T* w, long stride, long next, long from, long to, const F& f) {
+  constexpr long L = at::vec::Vectorized<T>::size(), line = std::max<long>(L, 64 / sizeof(T));
+  long j = from;
+  for (; j + line <= to; j += line) {
+    if constexpr (fetch) for (int q = 0; q < Q; q++) __builtin_prefetch(w + q*stride + j + next, 0, 2);
+    for (int l = 0; l < line; l += L) f(j + l);
+  }
+  for (; j + L <= to; j += L) f(j);
+  return j;
+}
 template <typename T, int R, int Q, bool fetch>
 static inline void hograd_axpy(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long from, long to, long N) {
   using V = at::vec::Vectorized<T>;
-  constexpr long L = V::size();
   V x[R][Q];
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) x[r][q] = V(a[r*K+i+q]);
   const T* row = w + i*N;
-  const long next = i + 2*Q <= K ? Q*N : 0;
-  long j = from;
-  for (; j + L <= to; j += L) {
+  long j = hograd_lines<T, Q, fetch>(row, N, i + 2*Q <= K ? Q*N : 0, from, to, [&](long j) {
     V sum[R];
     for (int r = 0; r < R; r++) sum[r] = V::loadu(y + r*N + j);
     for (int q = 0; q < Q; q++) {
-      if constexpr (fetch) __builtin_prefetch(row + q*N + j + next, 0, 2);
-      V m = V::loadu(row + q*N + j);
+      const V m = hograd_read<T, R>(row + q*N + j);
       for (int r = 0; r < R; r++) sum[r] = at::vec::fmadd(x[r][q], m, sum[r]);
     }
     for (int r = 0; r < R; r++) sum[r].store(y + r*N + j);
-  }
+  });
   for (; j < to; j++) for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) y[r*N+j] += a[r*K+i+q] * row[q*N+j];
 }
-template <typename T, int R, int N, int K, bool fetch>
+template <typename T, int R, int Q, bool fetch>
+static inline void hograd_axpy_of_rows(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long from, long to, long N) {
+  constexpr int whole = R / 4 * 4, rest = R % 4;
+  if constexpr (whole > 0) hograd_axpy<T, 4, Q, fetch>(a, w, y, K, i, from, to, N);
+  for (int r = 4; r < whole; r += 4) hograd_axpy<T, 4, Q, false>(a + r*K, w, y + r*N, K, i, from, to, N);
+  if constexpr (rest > 0)
+    hograd_axpy<T, rest, Q, fetch && whole == 0>(a + whole*K, w, y + whole*N, K, i, from, to, N);
+}
+template <typename T, int R, int N, int K>
 static inline void hograd_rows(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
-  constexpr int Q = R <= 2 ? 8 : 4;
-  constexpr int whole = R / 4 * 4, rest = R % 4;
+  constexpr int Q = hograd_axpys[hograd_registers<T>][std::min(R, 4) - 1], rest = K % Q;
+  constexpr bool fetch = N * sizeof(T) * K > 16384;
   const long from = N*thread/threads, to = N*(thread+1)/threads;
   for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] = 0;
-  long i = 0;
-  for (; i + Q <= K; i += Q) {
-    if constexpr (whole > 0) hograd_axpy<T, 4, Q, fetch>(a, w, y, K, i, from, to, N);
-    for (int r = 4; r < whole; r += 4) hograd_axpy<T, 4, Q, false>(a + r*K, w, y + r*N, K, i, from, to, N);
-    if constexpr (rest > 0)
-      hograd_axpy<T, rest, Q, fetch && whole == 0>(a + whole*K, w, y + whole*N, K, i, from, to, N);
-  }
-  for (; i < K; i++) for (int r = 0; r < R; r++) for (long j = from; j < to; j++) y[r*N+j] += a[r*K+i] * w[i*N+j];
+  for (long i = 0; i + Q <= K; i += Q) hograd_axpy_of_rows<T, R, Q, fetch>(a, w, y, K, i, from, to, N);
+  if constexpr (rest > 0) hograd_axpy_of_rows<T, R, rest, false>(a, w, y, K, K - rest, from, to, N);
 }
 template <typename T>
 static inline T hograd_sum(const at::vec::Vectorized<T>& v) {
@@ -75,23 +108,20 @@ template <typename T, int R, int Q, bool fetch>
 static inline void hograd_dots(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long K, long i, long N) {
   using V = at::vec::Vectorized<T>;
-  constexpr long L = V::size();
   V sum[R][Q];
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q] = V(T(0));
-  const long next = i >= 4 ? -4*K : 0;
-  long j = 0;
-  for (; j + L <= K; j += L) {
+  const T* row = w + i*K;
+  const long j = hograd_lines<T, Q, fetch>(row, K, i >= Q ? -Q*K : 0, 0, K, [&](long j) {
     V x[R];
     for (int r = 0; r < R; r++) x[r] = V::loadu(a + r*K + j);
     for (int q = 0; q < Q; q++) {
-      if constexpr (fetch) __builtin_prefetch(w + (i+q)*K + j + next, 0, 2);
-      V m = V::loadu(w + (i+q)*K + j);
+      const V m = hograd_read<T, R>(row + q*K + j);
       for (int r = 0; r < R; r++) sum[r][q] = at::vec::fmadd(x[r], m, sum[r][q]);
     }
-  }
+  });
   for (int q = 0; q < Q; q++) for (int r = 0; r < R; r++) {
     T s = hograd_sum<T>(sum[r][q]);
-    for (long jj = j; jj < K; jj++) s += a[r*K+jj] * w[(i+q)*K+jj];
+    for (long jj = j; jj < K; jj++) s += a[r*K+jj] * row[q*K+jj];
     y[r*N+i+q] = s;
   }
 }
@@ -103,13 +133,15 @@ static inline void hograd_dots_of_rows(
   for (int r = 4; r < whole; r += 4) hograd_dots<T, 4, Q, false>(a + r*K, w, y + r*N, K, i, N);
   if constexpr (rest > 0) hograd_dots<T, rest, Q, fetch && whole == 0>(a + whole*K, w, y + whole*N, K, i, N);
 }
-template <typename T, int R, int N, int K, bool fetch>
+template <typename T, int R, int N, int K>
 static inline void hograd_rows_turned(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
-  constexpr long fours = N / 4, rest = N % 4;
-  if constexpr (rest > 0) if (thread == threads - 1) hograd_dots_of_rows<T, R, rest, fetch>(a, w, y, K, 4*fours, N);
-  for (long i = fours*(thread+1)/threads - 1; i >= fours*thread/threads; i--)
-    hograd_dots_of_rows<T, R, 4, fetch>(a, w, y, K, 4*i, N);
+  constexpr int Q = hograd_dot_products[hograd_registers<T>][std::min(R, 4) - 1];
+  constexpr long blocks = N / Q, rest = N % Q;
+  constexpr bool fetch = N * sizeof(T) * K > 16384;
+  if constexpr (rest > 0) if (thread == threads - 1) hograd_dots_of_rows<T, R, rest, false>(a, w, y, K, Q*blocks, N);
+  for (long i = blocks*(thread+1)/threads - 1; i >= blocks*thread/threads; i--)
+    hograd_dots_of_rows<T, R, Q, fetch>(a, w, y, K, Q*i, N);
 }
 template <typename T, int M, int N, int K, bool turned>
 static inline void hograd_small(
