@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._build import table
-from hograd_core.prepare._graphs import aten, is_call, placeholders, propagate, replace, value
+from hograd_core.prepare._graphs import aten, is_call, placeholders, replace, value
 from hograd_core.prepare._passes import clean
+from hograd_core.prepare._record import record
 
 
 def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int) -> GraphModule:
@@ -28,14 +28,11 @@ def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int
         rows: how many.
     """
     simpler = table("compiled")
-    simple = make_fx(module, decomposition_table=simpler)(*inputs)
-    propagate(simple, inputs)
+    simple = record(module, inputs, simpler)
     clean(simple)
     several = [t.expand(rows, *t.shape).clone() if i == place else t for i, t in enumerate(inputs)]
     in_dims = tuple(0 if i == place else None for i in range(len(inputs)))
-    many = make_fx(torch.func.vmap(simple, in_dims=in_dims), decomposition_table=simpler)(*several)
-    propagate(many, several)
-    return clean(many)
+    return clean(record(torch.func.vmap(simple, in_dims=in_dims), several, simpler))
 
 
 def identity_rows(module: GraphModule, place: int, rows: int) -> tuple[list[tuple[int, bool]], bool]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core._checks import scalar_function
 from hograd_core._differences import probe
@@ -23,9 +22,9 @@ from hograd_core.derivatives._autograd import leaf
 from hograd_core.prepare import _hessian
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, table, unconditional
-from hograd_core.prepare._graphs import propagate
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import peak_bytes
+from hograd_core.prepare._record import record
 from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
 from hograd_core.sparse._colouring import Colouring
@@ -66,8 +65,7 @@ def coloured(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     def products(seeds: Tensor, *given: Tensor) -> Any:
         return many(seeds, *given, *parts.first(*given)).view(-1, plan.n)
 
-    own = make_fx(products, decomposition_table=table("compiled"))(seeds, *given)
-    propagate(own, [seeds, *given])
+    own = record(products, [seeds, *given], table("compiled"))
     finished(clean(own), preparation)
     taken, kernel = plan.where.numel(), Kernel(None, traced.lifted, preparation, [], counted(own), None, 0)
     size = x.element_size()
@@ -83,8 +81,7 @@ def coloured(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
 
     if whole:  # one graph, so that the compiler sees all of it
         constants = [plan.read, plan.where, seeds]
-        own = make_fx(entries, decomposition_table=table("compiled"))(*constants, *given)
-        propagate(own, [*constants, *given])
+        own = record(entries, [*constants, *given], table("compiled"))
         finished(clean(own), preparation)
     else:
         constants = [seeds]

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hograd_core.prepare._batch import batched, identity_rows
 from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, ready, table, unconditional
-from hograd_core.prepare._graphs import aten, is_call, output, placeholders, propagate, result, value
+from hograd_core.prepare._graphs import aten, is_call, output, placeholders, result, value
 from hograd_core.prepare._passes import clean
 from hograd_core.prepare._peak import bytes_of, peak_bytes
+from hograd_core.prepare._record import record
 from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
 from hograd_core.prepare._trace import Traced
@@ -77,9 +77,7 @@ def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk:
             return rows.graph(*given, *parts.first(*given), *_fed(rows.fed, [*given, *parts.first(*given)], 0, n, x))
 
         first: Outputs = lambda _: ()  # noqa: E731
-        module = make_fx(joined, decomposition_table=table("compiled"))(*fixed)
-        propagate(module, fixed)
-        clean(module)
+        module = clean(record(joined, fixed, table("compiled")))
     else:
         own = parts.first
         first = ready(own, fixed, preparation) if residuals else lambda _: ()

@@ -1,4 +1,4 @@
-"""Private interfaces of torch that prepared kernels use: here, in _loops, _sooner, _stack, _kept and _key.
+"""Private interfaces of torch that prepared kernels use: here, in _compilers, _loops, _sooner, _stack, _kept, _key.
 
 Tested with torch 2.13.0 and 2.14.1 on the CPU, both of which have all of them. Where one of them is gone or fails, the
 graph is run without it, and the reason says so.
@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from hograd_core.prepare._compilers import several_compilers
 from hograd_core.prepare._convolutions import use_convolutions
 from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
 from hograd_core.prepare._kept import Entry
 from hograd_core.prepare._products import use_products
+from hograd_core.prepare._record import record
 from hograd_core.prepare._sooner import few_headers, plain_vectors, quick_strides
 from hograd_core.prepare._stack import values_on_the_stack
 
@@ -127,7 +128,7 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     if not any(is_call(node, *simpler) for node in module.graph.nodes):
         return module
     with torch.no_grad():
-        return make_fx(module, decomposition_table=simpler)(*inputs)
+        return record(module, inputs, simpler, values=False)
 
 
 def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
@@ -143,7 +144,10 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     settings["layout_optimization"] = not wrapper
     settings["cpp.min_chunk_size"] = _WORTH_A_THREAD
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
-    able = {"values on the stack": values_on_the_stack, "few headers": few_headers, "quick strides": quick_strides}
+    able = {
+        "values on the stack": values_on_the_stack, "few headers": few_headers, "quick strides": quick_strides,
+        "several compilers": several_compilers,
+    }  # fmt: skip
     every = [name for name in able if wrapper and (small or name != "values on the stack")]
     failed: list[str] = []
     for names in [every, *([name] for name in every if len(every) > 1), []]:

@@ -66,7 +66,7 @@ def teach(op: Any, source: str, plan: Callable[..., Plan]) -> None:
             kernel, nodes = given["kernel"], self.input_nodes
             text: str = filled().render(
                 kernel=kernel, y=y, dtype=TYPES[y.get_dtype()], inputs={f"T{i}": node for i, node in enumerate(nodes)},
-                start=lambda i: f"&{kernel.index(nodes[i], [0] * len(nodes[i].get_size()))}",
+                start=lambda i: f"{kernel.args.input(nodes[i].get_name())} + {nodes[i].get_layout().offset}",
                 **self.details(parallel_num_threads()),
             )  # fmt: skip
             return text

@@ -6,10 +6,11 @@ Functions of inductor are changed while it compiles, and nothing that it then wr
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
+
+from hograd_core.prepare._record import changed
 
 
 @functools.cache
@@ -62,19 +63,8 @@ def few_headers() -> Iterator[None]:
             (cpp_wrapper_cpu.CppWrapperCpu, "get_device_include_path_jit", include),
             (cpp_wrapper_cpu_array_ref.CppWrapperCpuArrayRef, "get_device_include_path_jit", include),
         ):
-            stack.enter_context(_changed(where, name, or_else(ours, getattr(where, name))))
+            stack.enter_context(changed(where, name, or_else(ours, getattr(where, name))))
         yield
-
-
-@contextmanager
-def _changed(where: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
-    """Have another function under a name, within."""
-    before = inspect.getattr_static(where, name)
-    setattr(where, name, staticmethod(by) if isinstance(where, type) else by)
-    try:
-        yield
-    finally:
-        setattr(where, name, before)
 
 
 @contextmanager
@@ -87,7 +77,7 @@ def plain_vectors() -> Iterator[None]:
     from torch._inductor import config, cpu_vec_isa
 
     found = _able_vectors() if config.cpp.vec_isa_ok is None else []
-    with _changed(cpu_vec_isa, "valid_vec_isa_list", lambda: found) if found else nullcontext():
+    with changed(cpu_vec_isa, "valid_vec_isa_list", lambda: found) if found else nullcontext():
         yield
 
 
@@ -115,7 +105,7 @@ def quick_strides() -> Iterator[None]:
         return index if is_polynomial(index) else simpler(index, var, vec_length)
 
     with (
-        _changed(sizevars, "stride_at", stride_at),
-        _changed(sizevars, "simplify_index_in_vec_range", simplify_index_in_vec_range),
+        changed(sizevars, "stride_at", stride_at),
+        changed(sizevars, "simplify_index_in_vec_range", simplify_index_in_vec_range),
     ):
         yield

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from hograd_core.prepare._graphs import aten, propagate
+from hograd_core.prepare._graphs import aten
+from hograd_core.prepare._record import record
 
 _READS = {
     *(getattr(Tensor, name) for name in (
@@ -186,7 +186,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     fresh = [t.detach().clone() for t in inputs]
     try:
         with watched() as run:
-            first = make_fx(run(function))(*fresh)
+            first = record(run(function), fresh, values=False)
     except RuntimeError as error:
         if "get value out of a tracing tensor" in str(error):
             raise CannotPrepareError("f reads values of a tensor, as data-dependent code does") from error
@@ -201,8 +201,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     given = [*fresh, *(t.detach() for t in lifted)]
     # Before anything is shared or removed: until then an operation may write to what another one reads.
     with torch.no_grad(), _Repeatable():  # type: ignore[no-untyped-call]
-        pure = make_fx(torch.func.functionalize(first, remove="mutations"), decomposition_table=table)(*given)
-    propagate(pure, given)
+        pure = record(torch.func.functionalize(first, remove="mutations"), given, table)
     return Traced(pure, lifted)
 
 

@@ -248,51 +248,6 @@ def test_what_a_kernel_was_compiled_without_is_told(monkeypatch: pytest.MonkeyPa
     assert "without" not in prepare(h.hvp, lambda x: x.pow(3).sum(), X, preparation="compiled").explain()
 
 
-@needs_compiler
-@pytest.mark.slow
-def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
-    from torch._inductor import codecache, config
-
-    from hograd_core.prepare._sooner import few_headers
-
-    assert config.aot_inductor.enable_line_tables
-    theirs = codecache._get_cpp_wrapper_header("cpu")
-    with few_headers():
-        ours = codecache._get_cpp_wrapper_header("cpu")
-        with config.patch({"aot_inductor.enable_line_tables": True}):  # as another thread sees it
-            assert codecache._get_cpp_wrapper_header("cpu") == theirs
-    assert codecache._get_cpp_wrapper_header("cpu") == theirs != ours
-
-
-@needs_compiler
-def test_strides_are_those_that_inductor_finds() -> None:
-    import sympy
-    from torch._inductor import sizevars
-    from torch.utils._sympy.functions import FloorDiv, ModularIndexing
-
-    from hograd_core.prepare._sooner import quick_strides
-
-    x, y = sympy.symbols("x0 x1", integer=True, nonnegative=True)
-    indices = [
-        x,
-        y,
-        48 * x + y,
-        48 * (x + 2 * y) + 7,
-        x * y,
-        x**2 + y,
-        FloorDiv(x, 16) + y,
-        3 * ModularIndexing(x, 1, 32),
-    ]
-
-    def strides() -> list[object]:
-        return [sizevars.stride_at_vec_range.__wrapped__(index, x, 8) for index in indices]
-
-    theirs = strides()
-    with quick_strides():
-        assert strides() == theirs
-    assert theirs[2] == 48
-
-
 def test_refusals() -> None:
     f = network()
     with pytest.raises(ValueError, match="preparation: got 'fast', expected one of auto, eager, graph"):
