@@ -37,14 +37,17 @@ def may_be_served(node: Node) -> bool:
     return value(node).dtype in TYPES and value(node).device.type == "cpu"
 
 
-def teach(op: Any, source: str, plan: Callable[..., Plan]) -> None:
+def teach(op: Any, source: str, plan: Callable[..., Plan], matrices: bool = False) -> None:
     """Have inductor compile an operation to a loop.
 
     Args:
         op: the operation.
         source: C++ that jinja fills in with ``kernel``, ``inputs`` and ``y`` for its head, ``start(i)`` (where input
-            i begins, behind the head), ``dtype`` and what the plan says.
+            i begins, behind the head), ``apart(i)`` (from one of its matrices to the next), ``dtype`` and what the plan
+            says.
         plan: (sizes, *operands of op) -> the plan; ``sizes(tensor)`` are a tensor's.
+        matrices: of batches each matrix lies in one piece, and they lie anywhere, or are one; otherwise inputs lie in
+            one piece.
     """
     from torch._inductor import ir
     from torch._inductor.codegen.cpp_template import CppTemplate
@@ -67,14 +70,20 @@ def teach(op: Any, source: str, plan: Callable[..., Plan]) -> None:
             text: str = filled().render(
                 kernel=kernel, y=y, dtype=TYPES[y.get_dtype()], inputs={f"T{i}": node for i, node in enumerate(nodes)},
                 start=lambda i: f"{kernel.args.input(nodes[i].get_name())} + {nodes[i].get_layout().offset}",
-                **self.details(parallel_num_threads()),
+                apart=lambda i: nodes[i].get_layout().stride[0], **self.details(parallel_num_threads()),
             )  # fmt: skip
             return text
 
+    def laid(tensor: Any) -> Any:
+        made = ir.ExternKernel.realize_input(tensor)
+        layout, size = made.get_layout(), made.get_size()
+        if matrices and len(size) == 3 and type(layout) is ir.FixedLayout and layout.stride[1:] == [size[2], 1]:
+            return made
+        return ir.ExternKernel.require_contiguous(made)
+
     def lower(*given: Any) -> Any:
         tensors, sizes, details = plan(lambda tensor: [int(size) for size in tensor.get_size()], *given)
-        lay, realize = ir.ExternKernel.require_contiguous, ir.ExternKernel.realize_input
-        tensors = [lay(realize(t)) for t in tensors]
+        tensors = [laid(t) for t in tensors]
         layout = ir.FixedLayout(tensors[0].get_device(), tensors[0].get_dtype(), sizes)
         return Loop(tensors, layout, details).generate().output_node()  # type: ignore[no-untyped-call]
 

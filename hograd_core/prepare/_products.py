@@ -26,6 +26,8 @@ SMALL, SHORT = 64, 8
 than dot products, whose vectors they would not fill."""
 CACHED, DEEPEST = 2**17, 1024
 """Elements of A, W and A W together, and rows of W, up to which tiles are as quick as a matrix library, or quicker."""
+SLIM, NARROW = 2**9, 16
+"""Elements of W, and its columns, up to which they are for any number of rows of A, which are read once."""
 _WORTH_A_THREAD = 2**16
 
 
@@ -51,7 +53,8 @@ def form(rows: int, k: int, n: int, turned_a: bool, turned_w: bool) -> str | Non
             return "rows"
         if k * n <= SMALL:
             return "small"
-    return "tiles" if k <= DEEPEST and rows * k + k * n + rows * n <= CACHED else None
+    slim = n <= NARROW and k * n <= SLIM and not turned_a
+    return "tiles" if slim or (k <= DEEPEST and rows * k + k * n + rows * n <= CACHED) else None
 
 
 def use_products(module: GraphModule) -> None:
@@ -71,11 +74,11 @@ def _serve(node: Node, tiled: set[Node]) -> None:
     """Put the operation in the place of one product where there is a loop for it; ``tiled``: those in tiles."""
     if not may_be_served(node):
         return
-    a, (w, turned_w) = node.args[0], _unturned(node.args[1])
+    a, (w, turned_w) = node.args[0], _unturned(node.args[1], node)
     (*_, rows, n), k = value(node).shape, value(a).shape[-1]
-    if not value(w).is_contiguous() or not value(node).numel() * k:
+    if not _in_one_piece(value(w)) or not value(node).numel() * k:
         return
-    for left, turned_a in dict.fromkeys([_unturned(a), (a, False)]):
+    for left, turned_a in dict.fromkeys([_unturned(a, node), (a, False)]):
         how = form(rows, k, n, turned_a, turned_w)
         if how is not None:
             made = insert(node, _PRODUCTS, [left], [w], [turned_a], [turned_w])
@@ -85,10 +88,19 @@ def _serve(node: Node, tiled: set[Node]) -> None:
             return
 
 
-def _unturned(node: Any) -> tuple[Any, bool]:
-    """A matrix, as it lies in memory where it is the transpose of a contiguous one, and whether it is."""
-    turned = is_call(node, aten.permute.default) and node.args[1] in ([1, 0], [0, 2, 1])
-    return (node.args[0], True) if turned and value(node.args[0]).is_contiguous() else (node, False)
+def _in_one_piece(matrices: Tensor) -> bool:
+    """Whether each matrix lies row after row in memory, wherever the next one lies."""
+    (*_, rows, columns), (*_, down, right) = matrices.shape, matrices.stride()
+    return (columns == 1 or right == 1) and (rows == 1 or down == columns)
+
+
+def _unturned(node: Any, before: Node) -> tuple[Any, bool]:
+    """A matrix, as it lies in memory where it is the transpose of one that lies in one piece, and whether it is."""
+    if _in_one_piece(value(node)) or not _in_one_piece(value(node).mT):
+        return node, False
+    turned = [1, 0] if value(node).dim() == 2 else [0, 2, 1]
+    known = is_call(node, aten.permute.default) and node.args[1] == turned
+    return (node.args[0] if known else insert(before, aten.permute.default, node, turned)), True
 
 
 def _sum(graph: Graph, tiled: set[Node]) -> None:
@@ -110,7 +122,7 @@ def _sum(graph: Graph, tiled: set[Node]) -> None:
 
 @functools.cache
 def _register() -> None:
-    teach(_PRODUCTS, PRODUCTS, _plan)
+    teach(_PRODUCTS, PRODUCTS, _plan, matrices=True)
 
 
 def _plan(

@@ -14,7 +14,8 @@ both) and what a call of it costs take longer than such a product:
   where that is enough, are summed in registers, over a panel of W that fits the first cache; only a transposed W is
   copied. A sum of products is one.
 
-Views of larger memory start where kernel.index says. Batches are of such products, one after the other.
+Views of larger memory start where their layout says. Batches are of such products, one after the other, each of whose
+matrices lies anywhere, or is the same for all.
 """
 
 from __future__ import annotations
@@ -176,12 +177,14 @@ static __attribute__((noinline)) void hograd_tile(
 }
 template <typename T, int M, int N, int K, int Q, bool turned_a, bool add, bool whole>
 static inline void hograd_panel(
-    const T* __restrict__ a, const T* __restrict__ b, long ldb, T* __restrict__ y, int count) {
+    const T* __restrict__ a, const T* __restrict__ b, long ldb, T* __restrict__ y, int count, long share, long shares) {
   constexpr int R = sizeof(at::vec::Vectorized<T>) >= 64 ? 12 : 6, rest = M % R;
-  constexpr long lda = turned_a ? M : K, step = turned_a ? 1 : K;
-  long i = 0;
-  for (; i + R <= M; i += R) hograd_tile<T, R, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
-  if constexpr (rest > 0) hograd_tile<T, rest, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
+  constexpr long lda = turned_a ? M : K, step = turned_a ? 1 : K, tiles = M / R, last = tiles*R;
+  for (long i = tiles*share/shares*R; i < tiles*(share+1)/shares*R; i += R)
+    hograd_tile<T, R, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
+  if constexpr (rest > 0)
+    if (share == shares - 1)
+      hograd_tile<T, rest, Q, turned_a, add, whole>(a + last*step, lda, b, ldb, y + last*N, N, K, count);
 }
 // Some rows of W, K numbers each, as columns, with zeros behind the last.
 template <typename T>
@@ -197,16 +200,21 @@ template <typename T, int M, int N, int K, bool turned_a, bool turned_w, bool ad
 static inline void hograd_tiles(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
   constexpr long L = at::vec::Vectorized<T>::size(), P = 2*L, panels = (N + P - 1) / P;
+  // Threads share panels, or the rows of each where there are fewer panels than threads.
+  const bool whole = panels >= threads;
+  const long share = whole ? 0 : thread, shares = whole ? 1 : threads;
+  const long from = whole ? panels*thread/threads : 0, to = whole ? panels*(thread+1)/threads : panels;
   alignas(64) T turned[turned_w ? K*P : 1];
-  for (long p = panels*thread/threads; p < panels*(thread+1)/threads; p++) {
+  for (long p = from; p < to; p++) {
     const int count = std::min<long>(P, N - p*P);
     if constexpr (turned_w) hograd_turn<T>(w + p*P*K, turned, K, count);
     const T* b = turned_w ? turned : w + p*P;
     constexpr long ldb = turned_w ? P : N;
-    if (count == P) hograd_panel<T, M, N, K, 2, turned_a, add, true>(a, b, ldb, y + p*P, P);
-    else if (count > L) hograd_panel<T, M, N, K, 2, turned_a, add, false>(a, b, ldb, y + p*P, count);
-    else if (count == L) hograd_panel<T, M, N, K, 1, turned_a, add, true>(a, b, ldb, y + p*P, L);
-    else hograd_panel<T, M, N, K, 1, turned_a, add, false>(a, b, ldb, y + p*P, count);
+    T* of = y + p*P;
+    if (count == P) hograd_panel<T, M, N, K, 2, turned_a, add, true>(a, b, ldb, of, P, share, shares);
+    else if (count > L) hograd_panel<T, M, N, K, 2, turned_a, add, false>(a, b, ldb, of, count, share, shares);
+    else if (count == L) hograd_panel<T, M, N, K, 1, turned_a, add, true>(a, b, ldb, of, L, share, shares);
+    else hograd_panel<T, M, N, K, 1, turned_a, add, false>(a, b, ldb, of, count, share, shares);
   }
 }
 #endif
@@ -225,9 +233,9 @@ extern "C"
       const long b = 0, thread = t, threads = {{threads}};
     {% endif %}
       {% for call, k in terms %}
+      {% set a, w = 2*loop.index0, 2*loop.index0 + 1 %}
       {{call}}(
-        {{start(2*loop.index0)}} + b*{{rows * k}}, {{start(2*loop.index0 + 1)}} + b*{{k * n}}, Y + b*{{rows * n}},
-        thread, threads);
+        {{start(a)}} + b*{{apart(a)}}, {{start(w)}} + b*{{apart(w)}}, Y + b*{{rows * n}}, thread, threads);
       {% endfor %}
     }
   }

@@ -27,6 +27,8 @@ SIZES: list[Size] = [
     (20, 19, 48, True, False),
 ]  # fmt: skip
 
+TOLERANCES = {torch.float32: {"rtol": 1e-5, "atol": 5e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
+
 
 def test_every_loop_is_among_them() -> None:
     forms = {form(*size) for size in SIZES}
@@ -88,8 +90,57 @@ def test_matrices_beyond_the_first_cache_multiply_whose_next_rows_are_fetched_ah
     propagate(module, inputs)
     run = _inductor.compiled(clean(module), inputs, "cpu")
     assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(given)
-    close = {"rtol": 1e-12, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-5, "atol": 2e-5}
-    assert torch.allclose(run(inputs)[0].double(), function(*(t.double() for t in inputs)), **close)
+    assert torch.allclose(run(inputs)[0].double(), function(*(t.double() for t in inputs)), **TOLERANCES[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matrices_of_a_batch_lie_anywhere_or_are_one(dtype: torch.dtype) -> None:
+    """Shared by all products, transposed or not; in slices of a larger tensor; transposed before they were repeated."""
+    rows = normal(9, 300, seed=0).to(dtype)
+    x, y, z = (normal(*shape, seed=i).to(dtype) for i, shape in enumerate([(64, 16), (10, 64), (33, 20)]))
+    inputs = [rows, x, y, z]
+
+    def function(rows: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        first = rows[:, 8:136].view(9, 8, 16)
+        second = rows[:, 136:276].view(9, 7, 20)
+        parts = [
+            x.expand(9, 64, 16) @ first.mT,
+            first @ x.mT.expand(9, 16, 64),
+            y.mT.expand(9, 64, 10).mT @ (x @ first.mT),
+            second @ z.mT.expand(9, 20, 33),
+            second @ second.mT,
+            z.expand(9, 33, 20) @ second.mT,
+            first.sum(1, keepdim=True) @ x.T.expand(9, 16, 64),
+        ]
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
+    propagate(module, inputs)
+    run = _inductor.compiled(clean(module), inputs, "cpu")
+    assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 7
+    (result,) = run(inputs)
+    assert torch.allclose(result.double(), function(*(t.double() for t in inputs)), **TOLERANCES[dtype])
+
+
+@needs_compiler
+def test_threads_share_rows_columns_panels_and_batches() -> None:
+    shapes = [(2, 400, 600), (8000, 24, 15), (8001, 20, 16), (100, 150, 300), (3, 600, 400)]
+    inputs = [normal(*shape, seed=i) for i, (m, k, n) in enumerate(shapes) for shape in ((m, k), (k, n))]
+
+    def function(*given: Tensor) -> Tensor:
+        return torch.cat([(a @ w).reshape(-1) for a, w in zip(given[::2], given[1::2], strict=True)])
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
+        propagate(module, inputs)
+        run = _inductor.compiled(clean(module), inputs, "cpu")
+        assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(shapes)
+        assert torch.allclose(run(inputs)[0], function(*inputs), rtol=1e-10, atol=1e-10)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_sum_of_products_is_one_operation() -> None:

@@ -268,6 +268,7 @@ _BEFORE_NAMES, _NAMES_SIZE, _LETTER = 7, 8.5, 0.6
 def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     """(Name, y, look): names at the right of the axes at the height of y, moved apart where they would overlap.
 
+    None is lower than the axes, where the last tick of x has its name.
     The axes give way where a name is longer than what is right of them. Call it last, when the limits are final.
     """
     figure = axes.get_figure(root=True)
@@ -284,7 +285,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[str, float, Look]]) -> None:
     places = sorted(
         ((float(to_axes.transform((left, y))[1]), name, look) for name, y, look in ends), key=lambda place: place[:2]
     )
-    for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, -0.06, 1.06), strict=True):
+    for (_, name, look), at in zip(places, spread([p[0] for p in places], gap, 0.0, 1.06), strict=True):
         axes.annotate(
             f"{look.sign} {text.clean(name, LONGEST_NAME)}", (1, at), xycoords="axes fraction",
             xytext=(_BEFORE_NAMES, 0), textcoords="offset points", color=look.colour, fontsize=_NAMES_SIZE, va="center",

@@ -54,6 +54,7 @@ CONTESTS: dict[str, Sides] = {
         f"Hessian, MLP n={n}": _second_order("mlp", f"n={n},order=2,depth=2,batch=1", "derivative_tensor")
         for n in (64, 512, 1024)
     },
+    "Hessian, loss of 64 images": _second_order("digits_loss", "n=8,order=2,depth=1,batch=64", "derivative_tensor"),
     **{
         f"Hessian within 1.5 n², MLP n={n}": (f"within:{CHUNKED.format(n, 'rows')}", f"{CHUNKED.format(n, 'jax')}")
         for n in (512, 1024)
