@@ -1,7 +1,8 @@
-"""Private interfaces of torch that prepared kernels use: here, in _compilers, _loops, _sooner, _stack, _kept, _key.
+"""Private interfaces of torch that prepared kernels use.
 
-Tested with torch 2.13.0 and 2.14.1 on the CPU, both of which have all of them. Where one of them is gone or fails, the
-graph is run without it, and the reason says so.
+They are here, in _compilers, _loops, _record, _sooner, _stack, _kept and _key, and were tested with torch 2.13.0 and
+2.14.1 on the CPU, both of which have all of them. Where one of them is gone or fails, the graph is run without it, and
+the reason says so.
 """
 
 from __future__ import annotations
