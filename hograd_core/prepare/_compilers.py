@@ -26,8 +26,9 @@ _ENTRY, _KERNEL, _REST = (
     "} // inductor_entry_impl", "#include <torch/csrc/inductor/cpp_prefix.h>\n", "// Python bindings to call ",
 )  # fmt: skip
 """In inductor's code: where the function that calls kernels ends, where each kernel and what follows the last begin."""
-_PART = 2**16
-"""Characters of code that are worth a compiler of their own, which reads half a second's headers."""
+_PART, _MOST = 2**16, 8
+"""Characters of code that are worth a compiler of their own, which reads headers for half a second; compilers at once,
+each of which takes a third of a gigabyte."""
 _HEADERS: dict[tuple[str, str], str] = {}
 """Headers that this process had precompiled: inductor would look at each kernel whether one has changed."""
 
@@ -52,7 +53,7 @@ def _linker() -> list[str]:
 
 @contextmanager
 def several_compilers() -> Iterator[None]:
-    """Have as many compilers at work on one graph's kernels, within, as inductor may have at once."""
+    """Have as many compilers at work on one graph's kernels, within, as inductor may have at once, and are of use."""
     from torch._inductor import codecache, config, cpp_builder
 
     compile_else, precompile_else = cpp_builder.run_compile_cmd, codecache._precompile_header
@@ -80,7 +81,7 @@ def several_compilers() -> Iterator[None]:
             return f"{file}.o"
 
         text = Path(source).read_text(encoding="utf-8")
-        made = parts(text, min(config.compile_threads or 1, 1 + len(text) // _PART))
+        made = parts(text, min(config.compile_threads or 1, _MOST, 1 + len(text) // _PART))
         with ThreadPoolExecutor(len(made)) as pool:
             objects = list(pool.map(compiled, *zip(*enumerate(made), strict=True)))
         run(objects, target, *_linker())
