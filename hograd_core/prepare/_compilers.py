@@ -26,22 +26,28 @@ _ENTRY, _KERNEL, _REST = (
     "} // inductor_entry_impl", "#include <torch/csrc/inductor/cpp_prefix.h>\n", "// Python bindings to call ",
 )  # fmt: skip
 """In inductor's code: where the function that calls kernels ends, where each kernel and what follows the last begin."""
-_PART, _MOST = 2**16, 8
-"""Characters of code that are worth a compiler of their own, which reads headers for half a second; compilers at once,
-each of which takes a third of a gigabyte."""
+_SHARED = "#endif\n"
+"""Where code ends that all kernels of a kind share, and of which a compiler reads the first copy alone."""
+_LEAST, _PART, _MOST = 2**11, 2**15, 8
+"""Characters that any kernel is as good as; characters that are worth a compiler of their own, which reads headers for
+half a second; compilers at once, each of which takes a third of a gigabyte."""
 _HEADERS: dict[tuple[str, str], str] = {}
 """Headers that this process had precompiled: inductor would look at each kernel whether one has changed."""
 
 
-def parts(text: str, count: int) -> list[str]:
-    """Inductor's code in as many parts of about one length, cut between kernels, which know nothing of each other."""
+def parts(text: str, most: int) -> list[str]:
+    """Inductor's code in parts that take about as long, cut between kernels, which know nothing of each other."""
     entry, end, code = text.partition(_ENTRY)
     code, mark, rest = code.partition(_REST)
     between, *kernels = code.split(_KERNEL)
-    made = [entry + end + between + mark + rest, *[""] * (count - 1)]
-    for kernel in sorted(kernels, key=len, reverse=True):
-        shortest = min(range(count), key=lambda i: len(made[i]))
-        made[shortest] += f"\n{_KERNEL}{kernel}"
+    first = entry + end + between + mark + rest
+    work = {kernel: _LEAST + len(kernel.rpartition(_SHARED)[2]) for kernel in kernels}
+    count = min(most, 1 + (len(first) + sum(work.values())) // _PART)
+    made, taken = [first, *[""] * (count - 1)], [len(first), *[0] * (count - 1)]
+    for kernel in sorted(work, key=lambda kernel: work[kernel], reverse=True):
+        least = taken.index(min(taken))
+        made[least] += f"\n{_KERNEL}{kernel}"
+        taken[least] += work[kernel]
     return [part for part in made if part]
 
 
@@ -80,8 +86,7 @@ def several_compilers() -> Iterator[None]:
             run([str(file)], f"{file}.o", "-c")
             return f"{file}.o"
 
-        text = Path(source).read_text(encoding="utf-8")
-        made = parts(text, min(config.compile_threads or 1, _MOST, 1 + len(text) // _PART))
+        made = parts(Path(source).read_text(encoding="utf-8"), min(config.compile_threads or 1, _MOST))
         with ThreadPoolExecutor(len(made)) as pool:
             objects = list(pool.map(compiled, *zip(*enumerate(made), strict=True)))
         run(objects, target, *_linker())

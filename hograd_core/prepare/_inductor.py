@@ -26,7 +26,7 @@ from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeh
 from hograd_core.prepare._kept import Entry
 from hograd_core.prepare._products import use_products
 from hograd_core.prepare._record import record
-from hograd_core.prepare._sooner import few_headers, plain_vectors, quick_strides
+from hograd_core.prepare._sooner import few_headers, few_tables, plain_vectors, quick_strides
 from hograd_core.prepare._stack import values_on_the_stack
 
 Run = Callable[[list[Tensor]], Any]
@@ -108,14 +108,14 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     constants = _constants_as_inputs(module)
     inputs = [*inputs, *constants]
     module = _taken_apart(module, inputs)
+    propagate(module, inputs)
     if device == "cpu":
-        propagate(module, inputs)
         use_convolutions(module)
         use_products(module)
     returned = output(module.graph)
     returned.args = (tuple(returned.all_input_nodes),)
     module.recompile()
-    run: Run = _compiled(module, inputs, device).current_callable
+    run: Run = _compiled(module, device).current_callable
     entry = _only_of(run, "f")
     run = run if entry is None or None in _handles() else without_checks(entry)
     return (lambda given: run([*given, *constants])) if constants else run
@@ -132,8 +132,10 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
         return record(module, inputs, simpler, values=False)
 
 
-def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any:
-    """Inductor's code for a graph: on the CPU with small values on the stack and few headers, or without what fails."""
+def _compiled(module: GraphModule, device: str) -> Any:
+    """Inductor's code for a graph whose values are known: on the CPU as quickly made and run as can be, or without
+    what fails of that.
+    """
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, get_cpp_wrapper_config
@@ -147,18 +149,17 @@ def _compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Any
     small = wrapper and not any(is_call(node, *_OF_LIBRARIES) for node in module.graph.nodes)
     able = {
         "values on the stack": values_on_the_stack, "few headers": few_headers, "quick strides": quick_strides,
-        "several compilers": several_compilers,
+        "few tables": few_tables, "several compilers": several_compilers,
     }  # fmt: skip
     every = [name for name in able if wrapper and (small or name != "values on the stack")]
     failed: list[str] = []
     for names in [every, *([name] for name in every if len(every) > 1), []]:
         own = duplicate(module)
-        mode = propagate(own, inputs)
-        fakes = [value(node) for node in placeholders(own.graph)]
+        fakes: list[Any] = [value(node) for node in placeholders(own.graph)]
         try:
             with (
                 alone(), config.patch(settings), plain_vectors(), ExitStack() as stack,
-                tracing(TracingContext(mode)), torch.no_grad(),
+                tracing(TracingContext(fakes[0].fake_mode)), torch.no_grad(),
             ):  # fmt: skip
                 for name in names:
                     stack.enter_context(able[name]())

@@ -1,4 +1,4 @@
-"""What makes inductor's code ready sooner: fewer headers, no search for instruction sets, strides by differentiation.
+"""What makes inductor's code ready sooner: less to read and to look for, strides by differentiation, tables made once.
 
 Functions of inductor are changed while it compiles, and nothing that it then writes.
 """
@@ -108,4 +108,14 @@ def quick_strides() -> Iterator[None]:
         changed(sizevars, "stride_at", stride_at),
         changed(sizevars, "simplify_index_in_vec_range", simplify_index_in_vec_range),
     ):
+        yield
+
+
+@contextmanager
+def few_tables() -> Iterator[None]:
+    """Have inductor's table of the types of results made once, within, and not for each loop a few times."""
+    from torch._inductor.dtype_propagation import DtypePropagationOpsHandler as Table
+
+    make = functools.cache(Table.__init__)
+    with changed(Table, "__init__", lambda: make(Table._instance)):
         yield

@@ -155,13 +155,12 @@ static inline void hograd_small(
     for (int n = 0; n < N; n++) y[r*N+n] = sum[n];
   }
 }
-template <typename T, int R, int Q, bool turned, bool add, bool whole>
+// R rows and C columns of Y, all K terms of each in registers.
+template <typename T, int R, int C, bool turned, bool add>
 static __attribute__((noinline)) void hograd_tile(
-    const T* __restrict__ a, long lda, const T* __restrict__ b, long ldb, T* __restrict__ y, long N, long K,
-    int count) {
+    const T* __restrict__ a, long lda, const T* __restrict__ b, long ldb, T* __restrict__ y, long N, long K) {
   using V = at::vec::Vectorized<T>;
-  constexpr int L = V::size();
-  const int last = whole ? L : count - (Q-1)*L;
+  constexpr int L = V::size(), Q = (C + L - 1) / L, last = C - (Q-1)*L;
   V sum[R][Q];
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++)
     sum[r][q] = add ? V::loadu(y + r*N + q*L, q == Q-1 ? last : L) : V(T(0));
@@ -175,47 +174,47 @@ static __attribute__((noinline)) void hograd_tile(
   }
   for (int r = 0; r < R; r++) for (int q = 0; q < Q; q++) sum[r][q].store(y + r*N + q*L, q == Q-1 ? last : L);
 }
-template <typename T, int M, int N, int K, int Q, bool turned_a, bool add, bool whole>
-static inline void hograd_panel(
-    const T* __restrict__ a, const T* __restrict__ b, long ldb, T* __restrict__ y, int count, long share, long shares) {
-  constexpr int R = sizeof(at::vec::Vectorized<T>) >= 64 ? 12 : 6, rest = M % R;
-  constexpr long lda = turned_a ? M : K, step = turned_a ? 1 : K, tiles = M / R, last = tiles*R;
-  for (long i = tiles*share/shares*R; i < tiles*(share+1)/shares*R; i += R)
-    hograd_tile<T, R, Q, turned_a, add, whole>(a + i*step, lda, b, ldb, y + i*N, N, K, count);
-  if constexpr (rest > 0)
-    if (share == shares - 1)
-      hograd_tile<T, rest, Q, turned_a, add, whole>(a + last*step, lda, b, ldb, y + last*N, N, K, count);
-}
-// Some rows of W, K numbers each, as columns, with zeros behind the last.
-template <typename T>
-static inline void hograd_turn(const T* __restrict__ w, T* __restrict__ b, long K, int count) {
+// C rows of W, K numbers each, as columns, with zeros behind the last.
+template <typename T, int C>
+static inline void hograd_turn(const T* __restrict__ w, T* __restrict__ b, long K) {
   constexpr int L = at::vec::Vectorized<T>::size(), P = 2*L;
   for (int h = 0; h < P; h += L) {
     long k = 0;
-    if (h + L <= count) for (; k + L <= K; k += L) at::vec::transpose_mxn<T, L, L>(w + h*K + k, K, b + k*P + h, P);
-    for (; k < K; k++) for (int l = h; l < h + L; l++) b[k*P + l] = l < count ? w[l*K + k] : T(0);
+    if (h + L <= C) for (; k + L <= K; k += L) at::vec::transpose_mxn<T, L, L>(w + h*K + k, K, b + k*P + h, P);
+    for (; k < K; k++) for (int l = h; l < h + L; l++) b[k*P + l] = l < C ? w[l*K + k] : T(0);
   }
+}
+// All rows of C columns of Y, or a thread's share of them.
+template <typename T, int M, int N, int K, int C, bool turned_a, bool turned_w, bool add>
+static inline void hograd_panel(
+    const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ turned, T* __restrict__ y, long share,
+    long shares) {
+  constexpr int P = 2 * at::vec::Vectorized<T>::size();
+  constexpr int R = sizeof(at::vec::Vectorized<T>) >= 64 ? 12 : 6, rest = M % R;
+  constexpr long lda = turned_a ? M : K, step = turned_a ? 1 : K, tiles = M / R, last = tiles*R, ldb = turned_w ? P : N;
+  if constexpr (turned_w) hograd_turn<T, C>(w, turned, K);
+  const T* b = turned_w ? turned : w;
+  for (long i = tiles*share/shares*R; i < tiles*(share+1)/shares*R; i += R)
+    hograd_tile<T, R, C, turned_a, add>(a + i*step, lda, b, ldb, y + i*N, N, K);
+  if constexpr (rest > 0)
+    if (share == shares - 1)
+      hograd_tile<T, rest, C, turned_a, add>(a + last*step, lda, b, ldb, y + last*N, N, K);
 }
 template <typename T, int M, int N, int K, bool turned_a, bool turned_w, bool add>
 static inline void hograd_tiles(
     const T* __restrict__ a, const T* __restrict__ w, T* __restrict__ y, long thread, long threads) {
-  constexpr long L = at::vec::Vectorized<T>::size(), P = 2*L, panels = (N + P - 1) / P;
+  constexpr int P = 2 * at::vec::Vectorized<T>::size(), rest = N % P;
+  constexpr long panels = (N + P - 1) / P, step = turned_w ? K : 1;
   // Threads share panels, or the rows of each where there are fewer panels than threads.
   const bool whole = panels >= threads;
   const long share = whole ? 0 : thread, shares = whole ? 1 : threads;
   const long from = whole ? panels*thread/threads : 0, to = whole ? panels*(thread+1)/threads : panels;
   alignas(64) T turned[turned_w ? K*P : 1];
-  for (long p = from; p < to; p++) {
-    const int count = std::min<long>(P, N - p*P);
-    if constexpr (turned_w) hograd_turn<T>(w + p*P*K, turned, K, count);
-    const T* b = turned_w ? turned : w + p*P;
-    constexpr long ldb = turned_w ? P : N;
-    T* of = y + p*P;
-    if (count == P) hograd_panel<T, M, N, K, 2, turned_a, add, true>(a, b, ldb, of, P, share, shares);
-    else if (count > L) hograd_panel<T, M, N, K, 2, turned_a, add, false>(a, b, ldb, of, count, share, shares);
-    else if (count == L) hograd_panel<T, M, N, K, 1, turned_a, add, true>(a, b, ldb, of, L, share, shares);
-    else hograd_panel<T, M, N, K, 1, turned_a, add, false>(a, b, ldb, of, count, share, shares);
-  }
+  for (long j = from*P; j < std::min<long>(to, N / P) * P; j += P)
+    hograd_panel<T, M, N, K, P, turned_a, turned_w, add>(a, w + j*step, turned, y + j, share, shares);
+  if constexpr (rest > 0) if (to == panels)
+    hograd_panel<T, M, N, K, rest, turned_a, turned_w, add>(
+      a, w + (N - rest)*step, turned, y + N - rest, share, shares);
 }
 #endif
 extern "C"

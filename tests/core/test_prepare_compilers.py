@@ -35,14 +35,24 @@ def test_code_is_cut_between_kernels() -> None:
 
     prefix = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
     entry, bindings = f"{prefix}void entry() {{\n}} // inductor_entry_impl\n", "// Python bindings to call entry():\n"
-    kernels = [f"void kernel_{i}() {{{' ' * 100 * i}}}\n" for i in range(6)]
+    kernels = [f"void kernel_{i}() {{{' ' * 30_000}}}\n" for i in range(6)]
     code = entry + "".join(prefix + kernel for kernel in kernels) + bindings
     made = parts(code, 3)
     assert [entry in made[0], bindings in made[0], len(made)] == [True, True, 3]
     for kernel in kernels:
         assert sum(prefix + kernel in part for part in made) == 1
-    assert max(map(len, made)) < min(map(len, made)) + len(max(kernels, key=len)) + len(prefix)
+    assert [sum(kernel in part for kernel in kernels) for part in made] == [2, 2, 2]
     assert [len(parts(code, 1)), len(parts(entry + bindings, 4)), parts("int x;", 2)] == [1, 1, ["int x;"]]
+
+
+def test_code_that_kernels_share_is_no_work() -> None:
+    from hograd_core.prepare._compilers import parts
+
+    prefix, shared = "#include <torch/csrc/inductor/cpp_prefix.h>\n", f"#ifndef S\n{' ' * 50_000}\n#endif\n"
+    kernels = [f"{shared}void kernel_{i}() {{}}\n" for i in range(4)]
+    kernels += [f"void kernel_{i}() {{{' ' * 40_000}}}\n" for i in range(4, 8)]
+    made = parts(f"{prefix}}} // inductor_entry_impl\n{''.join(prefix + kernel for kernel in kernels)}", 2)
+    assert [sum(f"kernel_{i}()" in part for i in range(4, 8)) for part in made] == [2, 2]
 
 
 @needs_compiler
@@ -78,6 +88,22 @@ def test_kernels_are_compiled_in_several_parts_or_else_in_one(
     assert close(p(X, V), h.hvp(f, X, V))
     assert [any(f"/{i}.cpp " in command for command in commands) for i in range(4)] == [True, True, True, False]
     assert ("without several compilers: " in p.explain()) == (linker is not None)
+
+
+@needs_compiler
+def test_types_of_results_are_those_of_inductor() -> None:
+    from torch._inductor.dtype_propagation import DtypePropagationOpsHandler as Table
+
+    from hograd_core.prepare._sooner import few_tables
+
+    theirs, make = {name: str(rule) for name, rule in vars(Table()).items()}, Table.__init__
+    vars(Table()).clear()
+    with few_tables():
+        assert {name: str(rule) for name, rule in vars(Table()).items()} == theirs
+        known = vars(Table())["add"]
+        assert vars(Table())["add"] is known
+    assert Table.__init__ is make
+    assert vars(Table())["add"] is not known
 
 
 @needs_compiler
