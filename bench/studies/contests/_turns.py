@@ -21,8 +21,12 @@ def serve(name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     if hasattr(os, "sched_setaffinity"):  # all sides on the same cores: they take turns
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    call = side(name)
-    results = [leaf.values() if getattr(leaf, "is_sparse_csr", False) else leaf for leaf in tree_leaves(call())]
+    try:
+        call = side(name)
+        result = call()
+    except Exception as error:  # a package that is not there, an operation that it lacks
+        sys.exit(f"{name} takes no part: {type(error).__name__}: {error}")
+    results = [leaf.values() if getattr(leaf, "is_sparse_csr", False) else leaf for leaf in tree_leaves(result)]
     norm = sum(float((leaf**2).sum()) for leaf in results) ** 0.5
     print(f"ready {norm}", flush=True)
     for _ in sys.stdin:
