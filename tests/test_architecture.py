@@ -106,6 +106,21 @@ def test_imports_go_one_way(package: Path, name: str, levels: dict[str, int]) ->
 
 
 @pytest.mark.slow
+def test_prepared_kernels_know_inductor_in_one_folder() -> None:
+    """And graphs know nothing of it, nor of what is made of them."""
+    private = ("torch._inductor", "torch._dynamo", "torch._C._dynamo", "torch._C._aoti")
+    package = CORE / "prepare"
+    for path in rooms(CORE):
+        if path.is_relative_to(package / "inductor"):
+            below = {"graphs", "inductor"}
+        else:
+            assert not [n for n in imported_names(path) if n.startswith(private)], path.relative_to(ROOT)
+            below = {"graphs"}
+        if path.parent.name in ("graphs", "inductor"):
+            assert rooms_imported(path, "hograd_core.prepare") <= below, path.relative_to(ROOT)
+
+
+@pytest.mark.slow
 def test_core_depends_on_torch_alone() -> None:
     # typing_extensions is torch's own requirement: who has torch has it.
     allowed = {*sys.stdlib_module_names, "torch", "typing_extensions", "hograd_core"}

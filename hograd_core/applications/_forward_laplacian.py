@@ -18,7 +18,7 @@ from hograd_core.applications._calls import plain_call, watched_call
 from hograd_core.applications._collapsed import summed
 from hograd_core.applications._fields import without_graph
 from hograd_core.applications._partials import Field, values
-from hograd_core.prepare._trace import Reads, apart, tracing
+from hograd_core.prepare.graphs._trace import Reads, apart, tracing
 from hograd_core.sparse._colouring import uncoupled
 from hograd_core.sparse._sets import Sets, TooManyError, numbers, sets
 from hograd_core.sparse._trace import Trace

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from hograd_core.prepare._build import table
-from hograd_core.prepare._graphs import aten, is_call, placeholders, replace, value
-from hograd_core.prepare._passes import clean
-from hograd_core.prepare._record import record
+from hograd_core.prepare.graphs._nodes import aten, is_call, placeholders, replace, value
+from hograd_core.prepare.graphs._passes import clean
+from hograd_core.prepare.graphs._record import record
 
 
 def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int) -> GraphModule:

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from hograd_core import _entrance
-from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import Kernel, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
-from hograd_core.prepare._graphs import duplicate, placeholders
-from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
+from hograd_core.prepare.graphs._nodes import duplicate, placeholders
+from hograd_core.prepare.graphs._split import split
+from hograd_core.prepare.inductor import _compile
 
 if TYPE_CHECKING:
     from hograd_core.prepare._prepared import Entry, Prepared
@@ -131,7 +131,7 @@ class _Binding:
         condition = Condition()
         name = condition.name
         with torch.no_grad():  # kinds too: .data may be swapped for a view of the same memory
-            matches = _inductor.tensor_guard([like, *watched])
+            matches = _compile.tensor_guard([like, *watched])
         condition.require(f"{name(matches)}(v, {', '.join(map(name, watched))})")
         for t in watched:
             condition.require(f"{name(t)}._version == {name(t._version)}")

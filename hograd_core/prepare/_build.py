@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from hograd_core.prepare import _inductor, _kept, _key
-from hograd_core.prepare._graphs import aten, duplicate, output, refresh
-from hograd_core.prepare._lean import lean
-from hograd_core.prepare._merge import merge_products
-from hograd_core.prepare._passes import clean, own_result
-from hograd_core.prepare._peak import peak_bytes
-from hograd_core.prepare._trace import CannotPrepareError, Traced, trace
-from hograd_core.prepare._unread import drop_unread
+from hograd_core.prepare.graphs._lean import lean
+from hograd_core.prepare.graphs._merge import merge_products
+from hograd_core.prepare.graphs._nodes import aten, duplicate, output, refresh
+from hograd_core.prepare.graphs._passes import clean, own_result
+from hograd_core.prepare.graphs._peak import peak_bytes
+from hograd_core.prepare.graphs._trace import CannotPrepareError, Traced, trace
+from hograd_core.prepare.graphs._unread import drop_unread
+from hograd_core.prepare.inductor import _compile, _kept, _key
 
 PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 Run = Callable[[list[Tensor]], Tensor]
@@ -81,7 +81,7 @@ def table(preparation: str) -> dict[Any, Any]:
     Op by op an operation costs a call, so that few large ones are best; a compiler fuses small ones, and cannot see
     into large ones.
     """
-    found = dict(_inductor.decompositions()) if preparation != "graph" else {}
+    found = dict(_compile.decompositions()) if preparation != "graph" else {}
     if found:  # inductor's own of this one has no batching rule, which bound products and Hessians need
         softmax = aten._softmax_backward_data.default
         found[softmax] = torch._decomp.decomposition_table[softmax]
@@ -140,10 +140,10 @@ def ready(module: GraphModule, inputs: Sequence[Tensor], preparation: str) -> Ou
         return (lambda given: (forward(*given),)) if single else (lambda given: forward(*given))
     if preparation == "cudagraph" and device != "cuda":
         raise CannotPrepareError(f"CUDA graphs are of GPUs, and x is on the {device}")
-    why = _inductor.unavailable(device)
+    why = _compile.unavailable(device)
     if preparation == "compiled" and why is not None:
         raise CannotPrepareError(why)
-    run = ready(module, inputs, "graph") if why is not None else _inductor.compiled(module, inputs, device)
+    run = ready(module, inputs, "graph") if why is not None else _compile.compiled(module, inputs, device)
     return run if preparation == "compiled" else CudaGraph(run, inputs)
 
 
@@ -205,15 +205,15 @@ def _tried(
     """A kernel as far as it could be made, and why it is not to be used; None: it is."""
     kernel = None
     try:
-        with _inductor.alone():
-            _inductor.LEFT_OUT.clear()
+        with _compile.alone():
+            _compile.LEFT_OUT.clear()
             kernel = make(candidate)
-            kernel.without = list(_inductor.LEFT_OUT)
+            kernel.without = list(_compile.LEFT_OUT)
             return kernel, agrees(kernel)
     except CannotPrepareError as error:
         return kernel, str(error)
     except Exception as error:  # whatever PyTorch's tracer or compiler fails on, the eager method is there
-        return kernel, _inductor.told(error)
+        return kernel, _compile.told(error)
 
 
 def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Traced:
@@ -251,7 +251,7 @@ def plain(
         kernel = Kernel(None, traced.lifted, preparation, [], counted(module), lambda _: traced, peak_bytes(module))
         conditional = len(output(module.graph).all_input_nodes) > 1
         run = ready(module, [*inputs, *traced.lifted], preparation)
-        if named is not None and not _inductor.LEFT_OUT:
+        if named is not None and not _compile.LEFT_OUT:
             _keep(named, kernel, run, conditional)
     kernel.run = lambda given: run(given)[0]
     if conditional:
@@ -270,7 +270,7 @@ def plain(
 
 def _keep(named: _key.Named, kernel: Kernel, run: Outputs, conditional: bool) -> None:
     """Have later processes find a kernel that was compiled, where it takes inputs and tensors of f alone."""
-    entry = _inductor.entry_of(run)
+    entry = _compile.entry_of(run)
     library = None if entry is None else _kept.kept(entry)
     places = {id(t): i for i, t in enumerate(named.outside)}
     if library is not None and all(id(t) in places for t in kernel.lifted):
@@ -296,4 +296,4 @@ def _found(named: _key.Named, function: Callable[..., Tensor]) -> tuple[Kernel, 
     kernel = Kernel(
         None, lifted, "compiled", [], Counter(record["operations"]), traced, record["peak"], named.name
     )  # fmt: skip
-    return kernel, _inductor.without_checks(entry), record["conditional"]
+    return kernel, _compile.without_checks(entry), record["conditional"]

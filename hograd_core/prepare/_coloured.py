@@ -22,11 +22,11 @@ from hograd_core.derivatives._autograd import leaf
 from hograd_core.prepare import _hessian
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, table, unconditional
-from hograd_core.prepare._passes import clean
-from hograd_core.prepare._peak import peak_bytes
-from hograd_core.prepare._record import record
-from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
+from hograd_core.prepare.graphs._passes import clean
+from hograd_core.prepare.graphs._peak import peak_bytes
+from hograd_core.prepare.graphs._record import record
+from hograd_core.prepare.graphs._split import split
 from hograd_core.sparse._colouring import Colouring
 from hograd_core.sparse._recovery import compressed, fits, recovered, spread
 from hograd_core.sparse.hessian import traced as pattern_of

@@ -15,13 +15,13 @@ from torch.fx import Graph, GraphModule, Node
 
 from hograd_core.prepare._batch import batched, identity_rows
 from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, ready, table, unconditional
-from hograd_core.prepare._graphs import aten, is_call, output, placeholders, result, value
-from hograd_core.prepare._passes import clean
-from hograd_core.prepare._peak import bytes_of, peak_bytes
-from hograd_core.prepare._record import record
-from hograd_core.prepare._split import split
 from hograd_core.prepare._task import Task
-from hograd_core.prepare._trace import Traced
+from hograd_core.prepare.graphs._nodes import aten, is_call, output, placeholders, result, value
+from hograd_core.prepare.graphs._passes import clean
+from hograd_core.prepare.graphs._peak import bytes_of, peak_bytes
+from hograd_core.prepare.graphs._record import record
+from hograd_core.prepare.graphs._split import split
+from hograd_core.prepare.graphs._trace import Traced
 
 _TRIANGULAR = 256
 """Rows from which half of the last product is worth the calls of its blocks."""

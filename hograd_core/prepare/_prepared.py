@@ -14,13 +14,13 @@ from torch import Tensor
 from hograd_core import _entrance
 from hograd_core._checks import innermost
 from hograd_core._differences import VerificationError
-from hograd_core.prepare import _inductor
 from hograd_core.prepare._agreement import differs, disagreement, nearby, times, tolerance
 from hograd_core.prepare._bound import Bound, Halves, halves_of
 from hograd_core.prepare._build import Kernel, build, ladder
 from hograd_core.prepare._coloured import maker
 from hograd_core.prepare._state import State
 from hograd_core.prepare._task import Task
+from hograd_core.prepare.inductor import _compile
 
 _MOST_KINDS = 8
 _MOST_TRACES = 16
@@ -48,7 +48,7 @@ class Entry:
         self.halves: dict[int | None, Halves | None] = {}
         self._kinds = _kinds(kernel.lifted)
         with torch.no_grad():
-            self.matches = _inductor.tensor_guard([*inputs, *kernel.lifted])
+            self.matches = _compile.tensor_guard([*inputs, *kernel.lifted])
 
     def still(self, *tensors: Tensor) -> bool:
         """Whether the kernel is one for these tensors (inputs and lifted ones), and f what it was: in little time."""

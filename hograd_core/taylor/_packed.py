@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hograd_core.arguments import _tree
-from hograd_core.prepare._trace import assume
+from hograd_core.prepare.graphs._trace import assume
 from hograd_core.sparse._sets import Sets, TooManyError
 from hograd_core.sparse._slots import Move, Reached, along, move, reached
 from hograd_core.taylor._collapsed import Wide

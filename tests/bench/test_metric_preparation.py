@@ -9,11 +9,11 @@ from hograd_bench.metrics import Missing, Subject, counts, preparation
 
 import hograd_core
 from hograd_core import UnsupportedError
-from hograd_core.prepare import _inductor
+from hograd_core.prepare.inductor import _compile
 
 HVP = "derivative_vector_product"
 NEEDS_COMPILER = pytest.mark.skipif(
-    _inductor.unavailable("cpu") is not None, reason=f"nothing compiles here: {_inductor.unavailable('cpu')}"
+    _compile.unavailable("cpu") is not None, reason=f"nothing compiles here: {_compile.unavailable('cpu')}"
 )
 
 

@@ -17,11 +17,11 @@ import hograd_core as h
 from hograd_core import UnsupportedError, prepare
 from hograd_core._registry import resolve
 from hograd_core.arguments import mapped
-from hograd_core.prepare import _inductor
+from hograd_core.prepare.inductor import _compile
 
 pytestmark = [pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")]
 needs_compiler = pytest.mark.skipif(
-    _inductor.unavailable("cpu") is not None, reason=f"nothing compiles here: {_inductor.unavailable('cpu')}"
+    _compile.unavailable("cpu") is not None, reason=f"nothing compiles here: {_compile.unavailable('cpu')}"
 )
 PREPARATIONS = ["graph", pytest.param("compiled", marks=[needs_compiler, pytest.mark.slow])]
 ALL = bool(os.environ.get("HOGRAD_COMPILE_ALL"))

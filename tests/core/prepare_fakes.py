@@ -11,11 +11,11 @@ from core_fakes import F64, normal
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hograd_core.prepare import _inductor
+from hograd_core.prepare.inductor import _compile
 
 X, V = normal(8), normal(8, seed=1)
 needs_compiler = pytest.mark.skipif(
-    _inductor.unavailable("cpu") is not None, reason=f"nothing compiles here: {_inductor.unavailable('cpu')}"
+    _compile.unavailable("cpu") is not None, reason=f"nothing compiles here: {_compile.unavailable('cpu')}"
 )
 COMPILING = [pytest.param("compiled", marks=[needs_compiler, pytest.mark.slow])]
 EVERY = ["graph", *COMPILING]

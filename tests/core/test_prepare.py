@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import UnsupportedError, prepare
-from hograd_core.prepare import _inductor, _kept
+from hograd_core.prepare.inductor import _compile, _kept
 
 
 @every
@@ -239,7 +239,7 @@ def test_what_a_kernel_was_compiled_without_is_told(monkeypatch: pytest.MonkeyPa
         raise AttributeError("another inductor\nthan this")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_inductor, "values_on_the_stack", gone)
+        patch.setattr(_compile, "values_on_the_stack", gone)
         patch.setattr(_kept, "read", lambda name: None)
         p = prepare(h.hvp, f, X, preparation="compiled")
     assert (p.preparation, p.reason) == ("compiled", None)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import hograd_core as h
 from hograd_core import prepare
-from hograd_core.prepare import _build, _kept, _key
+from hograd_core.prepare import _build
+from hograd_core.prepare.inductor import _kept, _key
 
 AGAIN = """
 import json, sys
@@ -75,13 +76,13 @@ def network():
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A name for each graph that is compiled from now on."""
     made: list[str] = []
-    inner = _build._inductor.compiled
+    inner = _build._compile.compiled
 
     def counting(*given: Any) -> Any:
         made.append("compiled")
         return inner(*given)
 
-    monkeypatch.setattr(_build._inductor, "compiled", counting)
+    monkeypatch.setattr(_build._compile, "compiled", counting)
     return made
 
 

@@ -19,7 +19,7 @@ from hograd_core import prepare
 def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
     from torch._inductor import codecache, config
 
-    from hograd_core.prepare._sooner import few_headers
+    from hograd_core.prepare.inductor._sooner import few_headers
 
     assert config.aot_inductor.enable_line_tables
     theirs = codecache._get_cpp_wrapper_header("cpu")
@@ -31,7 +31,7 @@ def test_others_compile_with_headers_of_their_own_meanwhile() -> None:
 
 
 def test_code_is_cut_between_kernels() -> None:
-    from hograd_core.prepare._compilers import parts
+    from hograd_core.prepare.inductor._compilers import parts
 
     prefix = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
     entry, bindings = f"{prefix}void entry() {{\n}} // inductor_entry_impl\n", "// Python bindings to call entry():\n"
@@ -46,7 +46,7 @@ def test_code_is_cut_between_kernels() -> None:
 
 
 def test_code_that_kernels_share_is_no_work() -> None:
-    from hograd_core.prepare._compilers import parts
+    from hograd_core.prepare.inductor._compilers import parts
 
     prefix, shared = "#include <torch/csrc/inductor/cpp_prefix.h>\n", f"#ifndef S\n{' ' * 50_000}\n#endif\n"
     kernels = [f"{shared}void kernel_{i}() {{}}\n" for i in range(4)]
@@ -62,7 +62,7 @@ def test_kernels_are_compiled_in_several_parts_or_else_in_one(
 ) -> None:
     from torch._inductor import config
 
-    from hograd_core.prepare import _compilers
+    from hograd_core.prepare.inductor import _compilers
 
     commands: list[str] = []
     run = _compilers.subprocess.run
@@ -94,7 +94,7 @@ def test_kernels_are_compiled_in_several_parts_or_else_in_one(
 def test_types_of_results_are_those_of_inductor() -> None:
     from torch._inductor.dtype_propagation import DtypePropagationOpsHandler as Table
 
-    from hograd_core.prepare._sooner import few_tables
+    from hograd_core.prepare.inductor._sooner import few_tables
 
     theirs, make = {name: str(rule) for name, rule in vars(Table()).items()}, Table.__init__
     vars(Table()).clear()
@@ -112,7 +112,7 @@ def test_strides_are_those_that_inductor_finds() -> None:
     from torch._inductor import sizevars
     from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
-    from hograd_core.prepare._sooner import quick_strides
+    from hograd_core.prepare.inductor._sooner import quick_strides
 
     x, y = sympy.symbols("x0 x1", integer=True, nonnegative=True)
     indices = [

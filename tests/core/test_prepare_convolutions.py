@@ -12,9 +12,9 @@ from prepare_fakes import needs_compiler
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hograd_core.prepare._convolutions import _CONVOLUTION, _KERNEL_GRADIENT, _threads, use_convolutions
-from hograd_core.prepare._graphs import aten, is_call, propagate
-from hograd_core.prepare._inductor import compiled
+from hograd_core.prepare.graphs._nodes import aten, is_call, propagate
+from hograd_core.prepare.inductor._compile import compiled
+from hograd_core.prepare.inductor._convolutions import _CONVOLUTION, _KERNEL_GRADIENT, _threads, use_convolutions
 
 SETTINGS = [  # kernel, stride, padding, dilation, output padding
     ((3, 3), (1, 1), (1, 1), (1, 1), (0, 0)),

@@ -9,13 +9,13 @@ from prepare_fakes import needs_compiler
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hograd_core.prepare import _inductor
 from hograd_core.prepare._build import table
-from hograd_core.prepare._graphs import is_call, propagate
-from hograd_core.prepare._merge import merge_products
-from hograd_core.prepare._passes import clean
-from hograd_core.prepare._products import _PRODUCTS, form, use_products
-from hograd_core.prepare._unread import drop_unread
+from hograd_core.prepare.graphs._merge import merge_products
+from hograd_core.prepare.graphs._nodes import is_call, propagate
+from hograd_core.prepare.graphs._passes import clean
+from hograd_core.prepare.graphs._unread import drop_unread
+from hograd_core.prepare.inductor import _compile
+from hograd_core.prepare.inductor._products import _PRODUCTS, form, use_products
 
 Size = tuple[int, int, int, bool, bool]
 # rows, k, n, A transposed, W transposed
@@ -63,7 +63,7 @@ def test_every_loop_multiplies() -> None:
 
     module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
     propagate(module, inputs)
-    run = _inductor.compiled(clean(module), inputs, "cpu")
+    run = _compile.compiled(clean(module), inputs, "cpu")
     assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(sizes) + 1
     (result,) = run(inputs)
     expected = function(*(t.double() for t in inputs))
@@ -88,7 +88,7 @@ def test_matrices_beyond_the_first_cache_multiply_whose_next_rows_are_fetched_ah
 
     module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
     propagate(module, inputs)
-    run = _inductor.compiled(clean(module), inputs, "cpu")
+    run = _compile.compiled(clean(module), inputs, "cpu")
     assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(given)
     assert torch.allclose(run(inputs)[0].double(), function(*(t.double() for t in inputs)), **TOLERANCES[dtype])
 
@@ -117,7 +117,7 @@ def test_matrices_of_a_batch_lie_anywhere_or_are_one(dtype: torch.dtype) -> None
 
     module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
     propagate(module, inputs)
-    run = _inductor.compiled(clean(module), inputs, "cpu")
+    run = _compile.compiled(clean(module), inputs, "cpu")
     assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == 7
     (result,) = run(inputs)
     assert torch.allclose(result.double(), function(*(t.double() for t in inputs)), **TOLERANCES[dtype])
@@ -136,7 +136,7 @@ def test_threads_share_rows_columns_panels_and_batches() -> None:
     try:
         module = make_fx(function, decomposition_table=table("compiled"))(*inputs)
         propagate(module, inputs)
-        run = _inductor.compiled(clean(module), inputs, "cpu")
+        run = _compile.compiled(clean(module), inputs, "cpu")
         assert sum(is_call(node, _PRODUCTS) for node in module.graph.nodes) == len(shapes)
         others = [t.flip(0) for t in inputs]  # memory that a thread left out may hold what the trace computed
         assert torch.allclose(run(others)[0], function(*others), rtol=1e-10, atol=1e-10)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import hograd_core as h
 from hograd_core import VerificationError, prepare
-from hograd_core.prepare import _build, _inductor
+from hograd_core.prepare import _build
 from hograd_core.prepare._state import State
+from hograd_core.prepare.inductor import _compile
 
 
 class Scaled(nn.Module):
@@ -191,7 +192,7 @@ def test_eager_with_a_reason(f: Callable[[Tensor], Tensor], reason: str) -> None
 @pytest.mark.slow
 def test_no_compiler_falls_back_to_the_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no kernel is kept there
-    monkeypatch.setattr(_inductor, "unavailable", lambda device: "no C++ compiler")
+    monkeypatch.setattr(_compile, "unavailable", lambda device: "no C++ compiler")
     p = prepare(h.hvp, network(), X, preparation="compiled")
     assert p.preparation == "graph"
     assert p.reason == "compiled: no C++ compiler"

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from torch.fx import Graph, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
-from hograd_core.prepare._views import ALIASES, SAME
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, replace, value
+from hograd_core.prepare.graphs._views import ALIASES, SAME
 
 _FULL = {
     aten.zeros.default: 0, aten.zeros_like.default: 0, aten.new_zeros.default: 0, aten._efficientzerotensor.default: 0,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare._graphs import aten, copied, is_call, placeholders, result, value
+from hograd_core.prepare.graphs._nodes import aten, copied, is_call, placeholders, result, value
 
 _FREE = (
     aten.view.default, aten.permute.default, aten.expand.default, aten.slice.Tensor, aten.select.int,

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hograd_core.prepare._trace import DispatchMode, apart, watched
+from hograd_core.prepare.graphs._trace import DispatchMode, apart, watched
 
 _READ = ("TORCH", "ATEN_", "CXX", "CC", "CFLAGS", "CPATH", "CPLUS_", "C_INCLUDE", "LIBRARY_PATH", "GCC_", "INDUCTOR")
 _PLACE = "TORCHINDUCTOR_CACHE_DIR"
@@ -41,11 +41,11 @@ _AT_IMPORT = _environment()
 
 @functools.cache
 def _making() -> str:
-    """What code depends on beside a function and is fixed in a process: torch, the files beside this one, the CPU."""
+    """What code depends on beside a function and is fixed in a process: torch, the files of this package, the CPU."""
     digest = hashlib.sha256()
     for part in (torch.__version__, torch.version.git_version, torch.__file__, sys.version, _processor()):
         digest.update(repr(part).encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(repr((file.name, hashlib.sha256(file.read_bytes()).hexdigest())).encode())
     return digest.hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from hograd_core.prepare._graphs import output, tensors_of
+from hograd_core.prepare.graphs._nodes import output, tensors_of
 
 
 def bytes_of(tensor: Tensor) -> int:

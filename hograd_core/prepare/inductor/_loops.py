@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from hograd_core.prepare._graphs import value
+from hograd_core.prepare.graphs._nodes import value
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 Plan = tuple[list[Any], list[int], Callable[[int], dict[str, Any]]]

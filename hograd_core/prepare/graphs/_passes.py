@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare import _views
-from hograd_core.prepare._graphs import aten, insert, is_call, output, replace, tensors_of, value
-from hograd_core.prepare._pads import backward_of_select, backward_of_slice, filling, join_pads
+from hograd_core.prepare.graphs import _views
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, output, replace, tensors_of, value
+from hograd_core.prepare.graphs._pads import backward_of_select, backward_of_slice, filling, join_pads
 
 _RANDOM = {torch.Tag.nondeterministic_seeded}
 _UNWRITTEN = ("empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
-from hograd_core.prepare._loops import TYPES, Plan, may_be_served, operation, teach
-from hograd_core.prepare._pads import is_sum, summands
-from hograd_core.prepare._sources import PRODUCTS
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, replace, value
+from hograd_core.prepare.graphs._pads import is_sum, summands
+from hograd_core.prepare.inductor._loops import TYPES, Plan, may_be_served, operation, teach
+from hograd_core.prepare.inductor._sources import PRODUCTS
 
 MOST_ROWS, MOST_ROWS_TURNED, MOST_DOTS = 12, 7, 4
 """Rows of A up to which W is streamed; rows of A, or columns of A Wᵀ, up to which they are computed as dot products."""

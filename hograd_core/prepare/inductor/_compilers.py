@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from hograd_core.prepare._record import changed
+from hograd_core.prepare.graphs._record import changed
 
 _ENTRY, _KERNEL, _REST = (
     "} // inductor_entry_impl", "#include <torch/csrc/inductor/cpp_prefix.h>\n", "// Python bindings to call ",

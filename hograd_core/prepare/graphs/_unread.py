@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, replace, value
 
 
 def drop_unread(module: GraphModule) -> GraphModule:

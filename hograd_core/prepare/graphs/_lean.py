@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, layout, refresh, replace, tensors_of, value
-from hograd_core.prepare._peak import peak_bytes
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, layout, refresh, replace, tensors_of, value
+from hograd_core.prepare.graphs._peak import peak_bytes
 
 _COMMUTE = (aten.mul.Tensor, aten.add.Tensor)
 

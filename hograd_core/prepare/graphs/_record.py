@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental import proxy_tensor
 
-from hograd_core.prepare._graphs import propagate
+from hograd_core.prepare.graphs._nodes import propagate
 
 _LOCK = threading.RLock()
 

@@ -1,9 +1,4 @@
-"""Private interfaces of torch that prepared kernels use.
-
-They are here, in _compilers, _loops, _record, _sooner, _stack, _kept and _key, and were tested with torch 2.13.0 and
-2.14.1 on the CPU, both of which have all of them. Where one of them is gone or fails, the graph is run without it, and
-the reason says so.
-"""
+"""Compile a graph by inductor, check what a kernel is given, and call it without what inductor's wrapper does anew."""
 
 from __future__ import annotations
 
@@ -20,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from hograd_core.prepare._compilers import several_compilers
-from hograd_core.prepare._convolutions import use_convolutions
-from hograd_core.prepare._graphs import aten, duplicate, is_call, output, placeholders, propagate, value
-from hograd_core.prepare._kept import Entry
-from hograd_core.prepare._products import use_products
-from hograd_core.prepare._record import record
-from hograd_core.prepare._sooner import few_headers, few_tables, plain_vectors, quick_strides
-from hograd_core.prepare._stack import values_on_the_stack
+from hograd_core.prepare.graphs._nodes import aten, duplicate, is_call, output, placeholders, propagate, value
+from hograd_core.prepare.graphs._record import record
+from hograd_core.prepare.inductor._compilers import several_compilers
+from hograd_core.prepare.inductor._convolutions import use_convolutions
+from hograd_core.prepare.inductor._kept import Entry
+from hograd_core.prepare.inductor._products import use_products
+from hograd_core.prepare.inductor._sooner import few_headers, few_tables, plain_vectors, quick_strides
+from hograd_core.prepare.inductor._stack import values_on_the_stack
 
 Run = Callable[[list[Tensor]], Any]
 _OF_LIBRARIES = (

@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from hograd_core.prepare._graphs import aten
-from hograd_core.prepare._record import record
+from hograd_core.prepare.graphs._nodes import aten
+from hograd_core.prepare.graphs._record import record
 
 _READS = {
     *(getattr(Tensor, name) for name in (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from hograd_core.prepare._record import changed
+from hograd_core.prepare.graphs._record import changed
 
 
 @functools.cache

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from hograd_core.prepare._convolution_sources import CONVOLUTION, KERNEL_GRADIENT
-from hograd_core.prepare._graphs import aten, insert, is_call, replace, value
-from hograd_core.prepare._loops import Plan, may_be_served, operation, teach
-from hograd_core.prepare._taps import padded
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, replace, value
+from hograd_core.prepare.inductor._convolution_sources import CONVOLUTION, KERNEL_GRADIENT
+from hograd_core.prepare.inductor._loops import Plan, may_be_served, operation, teach
+from hograd_core.prepare.inductor._taps import padded
 
 _KERNEL, _IMAGE = 2**15, 2**16
 """Elements of a kernel, and of a padded input, up to which these loops are as quick as a convolution library."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, replace, sort, value
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, replace, sort, value
 
 MOST_ROWS = 8
 """A product of more rows is bound by arithmetic, not by reading its matrix."""

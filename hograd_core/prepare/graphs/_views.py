@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from hograd_core.prepare._graphs import aten, insert, is_call, layout, replace, value
+from hograd_core.prepare.graphs._nodes import aten, insert, is_call, layout, replace, value
 
 ALIASES = (aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default)
 _VIEWS = (
