@@ -29,7 +29,7 @@ _ENTRY, _KERNEL, _REST = (
 _SHARED = "#endif\n"
 """Where code ends that all kernels of a kind share, and of which a compiler reads the first copy alone."""
 _LEAST, _PART, _MOST = 2**11, 2**15, 8
-"""Characters that any kernel is as good as; characters that are worth a compiler of their own, which reads headers for
+"""Characters that any kernel counts for at least; those that are worth a compiler of their own, which reads headers for
 half a second; compilers at once, each of which takes a third of a gigabyte."""
 _HEADERS: dict[tuple[str, str], str] = {}
 """Headers that this process had precompiled: inductor would look at each kernel whether one has changed."""
