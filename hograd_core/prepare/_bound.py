@@ -12,12 +12,12 @@ from torch.fx import GraphModule
 from hograd_core import _entrance
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, build, finished, ready, unconditional
+from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
 from hograd_core.prepare._task import Task
 from hograd_core.prepare.graphs._nodes import duplicate, placeholders
 from hograd_core.prepare.graphs._split import split
-from hograd_core.prepare.inductor import _compile
+from hograd_core.prepare.inductor import _compile, _known
 
 if TYPE_CHECKING:
     from hograd_core.prepare._prepared import Entry, Prepared
@@ -30,9 +30,19 @@ class Halves:
 
     Attributes:
         second: [v, *at(point)] -> product.
+        named: what they compute, by which later processes find them.
+        found: whether an earlier process made them.
     """
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
+        self.named = None if kernel.named is None else kernel.named.of("halves", rows)
+        found = _known.find(self.named)
+        self.found = found is not None and list(map(id, found.lifted)) == list(map(id, kernel.lifted))
+        if found is not None and self.found:
+            self.second, *first = found.runs
+            self._first: Outputs = first[0] if first else _nothing
+            self._read: list[int] = found.told["read"]
+            return
         assert kernel.trace is not None
         x, v, *rest = [*tensors, *kernel.lifted]
         parts = split(duplicate(unconditional(kernel.trace(tensors)).graph), [1])
@@ -47,9 +57,10 @@ class Halves:
         second = finished(second, kernel.preparation)
         self._read = _read(second)
         if kernel.first is None:
-            kernel.first = ready(parts.first, fixed, kernel.preparation) if residuals else lambda _: ()
+            kernel.first = ready(parts.first, fixed, kernel.preparation) if residuals else _nothing
         self._first = kernel.first
         self.second = ready(second, [inputs[i] for i in self._read], kernel.preparation)
+        _known.keep(self.named, [self.second, self._first][: 1 + bool(residuals)], kernel.lifted, read=self._read)
 
     def at(self, fixed: list[Tensor]) -> list[Tensor]:
         """What the second half reads beside the directions, of [x, *args, *lifted]."""
@@ -158,6 +169,11 @@ class _Binding:
                 torch._C._set_grad_enabled(True)
 
 
+def _nothing(_: list[Tensor]) -> Sequence[Tensor]:
+    """Where nothing depends on x alone."""
+    return ()
+
+
 def _read(module: GraphModule) -> list[int]:
     """Drop inputs after the first that nothing reads, each of which costs a call its time; the places of the others."""
     inputs = placeholders(module.graph)
@@ -189,7 +205,7 @@ def halves_of(task: Task, kernel: Kernel, tensors: Sequence[Tensor], rows: int |
             x, v, *args = given
             return halves.second([v, *halves.at([x, *args, *kernel.lifted])])[0]
 
-        return Kernel(run)
+        return Kernel(run, named=halves.named, found=halves.found)
 
     x, v, *args = tensors
     several = v if rows is None else v.expand(rows, *v.shape)

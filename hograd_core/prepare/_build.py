@@ -19,7 +19,8 @@ from hograd_core.prepare.graphs._passes import clean, own_result
 from hograd_core.prepare.graphs._peak import peak_bytes
 from hograd_core.prepare.graphs._trace import CannotPrepareError, Traced, trace
 from hograd_core.prepare.graphs._unread import drop_unread
-from hograd_core.prepare.inductor import _compile, _kept, _key
+from hograd_core.prepare.inductor import _compile, _kept, _key, _known
+from hograd_core.prepare.inductor._key import Named
 
 PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 Run = Callable[[list[Tensor]], Tensor]
@@ -45,7 +46,8 @@ class Kernel:
         operations: of the graph that runs, by name, as far as there is one.
         peak: the most bytes that it holds at once, its result included, as far as its graph tells.
         trace: inputs -> the clean graph that it was made from, of which bound products are made; None: there is none.
-        name: what it was found by on the disk; None: it was made here.
+        named: what it computes, by which later processes find it; None: it has no name, or none is looked for.
+        found: whether an earlier process made it.
         first: of bound products for any number of directions: what depends on x alone; made with the first of them.
         without: what it was compiled without, since that failed, and why.
     """
@@ -57,7 +59,8 @@ class Kernel:
     operations: Counter[str] = field(default_factory=Counter)
     trace: Callable[[Sequence[Tensor]], Traced] | None = None
     peak: int = 0
-    name: str | None = None
+    named: Named | None = None
+    found: bool = False
     first: Outputs | None = None
     without: list[str] = field(default_factory=list)
 
@@ -189,8 +192,8 @@ def build(
     reasons: list[str] = []
     for candidate in preparations:
         kernel, why = _tried(make, candidate, agrees)
-        if why is not None and kernel is not None and kernel.name is not None:
-            _kept.forget(kernel.name)  # made anew, whatever it was that lay on the disk
+        if why is not None and kernel is not None and kernel.named is not None and kernel.found:
+            _kept.forget(kernel.named.name)  # made anew, whatever it was that lay on the disk
             kernel, why = _tried(make, candidate, agrees)
         if kernel is not None and why is None:
             kernel.reasons = reasons
@@ -241,18 +244,23 @@ def plain(
     preparation: str,
 ) -> Kernel:
     """A function (*inputs) -> tensor as it is; ``otherwise`` is called where what the trace assumed does not hold."""
-    named = _key.named(function, inputs) if preparation == "compiled" and inputs[0].device.type == "cpu" else None
-    found = None if named is None else _found(named, function)
+    named = name_of(function, inputs, preparation)
+    found = _known.find(named)
     if found is not None:
-        kernel, run, conditional = found
+        (run,), told = found.runs, found.told
+        again = _traced_again(function, found.lifted)
+        kernel = Kernel(
+            None, found.lifted, preparation, [], Counter(told["operations"]), again, told["peak"], named, True
+        )  # fmt: skip
+        conditional = told["conditional"]
     else:
         traced = clean_trace(function, inputs, preparation)
         module = finished(duplicate(traced.graph), preparation)
-        kernel = Kernel(None, traced.lifted, preparation, [], counted(module), lambda _: traced, peak_bytes(module))
+        operations, peak = counted(module), peak_bytes(module)
+        kernel = Kernel(None, traced.lifted, preparation, [], operations, lambda _: traced, peak, named)
         conditional = len(output(module.graph).all_input_nodes) > 1
         run = ready(module, [*inputs, *traced.lifted], preparation)
-        if named is not None and not _compile.LEFT_OUT:
-            _keep(named, kernel, run, conditional)
+        _known.keep(named, [run], kernel.lifted, operations=operations, peak=peak, conditional=conditional)
     kernel.run = lambda given: run(given)[0]
     if conditional:
         with torch.no_grad():  # parameters of f may require gradients
@@ -268,32 +276,21 @@ def plain(
     return kernel
 
 
-def _keep(named: _key.Named, kernel: Kernel, run: Outputs, conditional: bool) -> None:
-    """Have later processes find a kernel that was compiled, where it takes inputs and tensors of f alone."""
-    entry = _compile.entry_of(run)
-    library = None if entry is None else _kept.kept(entry)
-    places = {id(t): i for i, t in enumerate(named.outside)}
-    if library is not None and all(id(t) in places for t in kernel.lifted):
-        told = {"operations": dict(kernel.operations), "peak": kernel.peak, "conditional": conditional}
-        _kept.write(named.name, {**library, **told, "lifted": [places[id(t)] for t in kernel.lifted]})
+def name_of(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparation: str) -> Named | None:
+    """What a function computes, by name, where its compiled kernels are kept."""
+    return _key.named(function, inputs) if preparation == "compiled" and inputs[0].device.type == "cpu" else None
 
 
-def _found(named: _key.Named, function: Callable[..., Tensor]) -> tuple[Kernel, Outputs, bool] | None:
-    """A kernel that an earlier process made, what runs it, and whether it says if what it assumes holds."""
-    record = _kept.read(named.name)
-    entry = None if record is None else _kept.load(record)
-    if entry is None:
-        return None
-    lifted = [named.outside[i] for i in record["lifted"]]
+def _traced_again(function: Callable[..., Tensor], lifted: list[Tensor]) -> Callable[[Sequence[Tensor]], Traced]:
+    """The graph of a kernel that was found without one: traced when something else is to be made of it."""
+    known: list[Traced] = []
 
     def traced(inputs: Sequence[Tensor]) -> Traced:
-        made = clean_trace(function, inputs, "compiled")
-        if list(map(id, made.lifted)) != list(map(id, lifted)):
-            raise CannotPrepareError("f refers to other tensors than when it was prepared")
-        kernel.trace = lambda _: made
-        return made
+        if not known:
+            made = clean_trace(function, inputs, "compiled")
+            if list(map(id, made.lifted)) != list(map(id, lifted)):
+                raise CannotPrepareError("f refers to other tensors than when it was prepared")
+            known.append(made)
+        return known[0]
 
-    kernel = Kernel(
-        None, lifted, "compiled", [], Counter(record["operations"]), traced, record["peak"], named.name
-    )  # fmt: skip
-    return kernel, _compile.without_checks(entry), record["conditional"]
+    return traced

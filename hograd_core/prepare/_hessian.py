@@ -6,15 +6,28 @@ identity is made. Where the last step is a product A B, it is computed in blocks
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule
 
 from hograd_core.prepare._batch import batched, identity_rows
-from hograd_core.prepare._build import Kernel, Outputs, clean_trace, counted, finished, ready, table, unconditional
+from hograd_core.prepare._build import (
+    Kernel,
+    Outputs,
+    Run,
+    clean_trace,
+    counted,
+    finished,
+    name_of,
+    ready,
+    table,
+    unconditional,
+)
 from hograd_core.prepare._task import Task
 from hograd_core.prepare.graphs._nodes import aten, is_call, output, placeholders, result, value
 from hograd_core.prepare.graphs._passes import clean
@@ -22,22 +35,50 @@ from hograd_core.prepare.graphs._peak import bytes_of, peak_bytes
 from hograd_core.prepare.graphs._record import record
 from hograd_core.prepare.graphs._split import split
 from hograd_core.prepare.graphs._trace import Traced
+from hograd_core.prepare.inductor import _known
+from hograd_core.prepare.inductor._key import Named
 
 _TRIANGULAR = 256
 """Rows from which half of the last product is worth the calls of its blocks."""
 _BLOCKS = 4
+_VIEWS = {aten.permute.default: "permute", aten.view.default: "view"}
+
+
+class _Plan(NamedTuple):
+    """How rows are computed; JSON has it as it is.
+
+    Attributes:
+        chunk: rows at a time.
+        fed: for each further input the place of the input whose rows it is, transposed or not; None: of an identity.
+        right: where the graph gives the left factor of rows: the place of the input that the right one is, and its
+            views; None: the graph gives rows.
+        alone: whether one graph computes all.
+    """
+
+    chunk: int
+    fed: list[tuple[int, bool] | None]
+    right: tuple[int, list[tuple[str, list[int]]]] | None
+    alone: bool
 
 
 def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     """The kernel of a Hessian, in chunks of rows where the task says so."""
     x, *args = tensors
-    traced = unconditional(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
-    chunk = task.chunk_size or x.numel()
-    if task.memory is None:
-        return _of_rows(traced, tensors, preparation, min(chunk, x.numel()))
+    product = [x, torch.ones_like(x), *args]
+    named = name_of(task.product.kernel, product, preparation)
+    named = None if named is None else named.of("hessian", task.chunk_size, task.memory)
+    found = _known.find(named)
+    if found is not None:
+        told, (run, *first) = found.told, found.runs
+        compute = _computing(_Plan(*told["plan"]), x, first[0] if first else None, run)
+        return Kernel(
+            compute, found.lifted, preparation, [], Counter(told["operations"]), None, told["peak"], named, True
+        )  # fmt: skip
+    traced = unconditional(clean_trace(task.product.kernel, product, "compiled"))
+    chunk = min(task.chunk_size or x.numel(), x.numel())
     while True:
-        kernel = _of_rows(traced, tensors, preparation, min(chunk, x.numel()))
-        if kernel.peak <= task.memory:
+        kernel = _of_rows(traced, tensors, preparation, chunk, named)
+        if task.memory is None or kernel.peak <= task.memory:
             return kernel
         if chunk == 1:
             raise ValueError(
@@ -47,75 +88,76 @@ def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
         chunk = (chunk + 1) // 2
 
 
-class _Rows(NamedTuple):
-    """A graph that computes some rows of a Hessian.
-
-    Attributes:
-        graph: (*inputs, *fed) -> rows; or the left factor of them.
-        fed: for each further input the place of the input whose rows it is, transposed or not; None: of an identity.
-        right: (*inputs) -> the right factor, by views alone; None: the graph gives rows.
-    """
-
-    graph: GraphModule
-    fed: list[tuple[int, bool] | None]
-    right: GraphModule | None
-
-
-def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk: int) -> Kernel:
+def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk: int, named: Named | None) -> Kernel:
     x, *args = tensors
     n, whole = x.numel(), chunk == x.numel()
-    v = torch.ones_like(x)
     fixed = [x, *args, *traced.lifted]
     parts = split(traced.graph, [1])
     with torch.no_grad():
         residuals = list(parts.first(*fixed))
     inputs = [*fixed, *residuals]
-    rows = _rows(batched(parts.second, [v, *inputs], 0, chunk), inputs, chunk, x)
-    if whole and preparation == "compiled":
-        # One graph, so that the compiler sees all of it.
-        def joined(*given: Tensor) -> Any:
-            return rows.graph(*given, *parts.first(*given), *_fed(rows.fed, [*given, *parts.first(*given)], 0, n, x))
+    graph = batched(parts.second, [torch.ones_like(x), *inputs], 0, chunk)
+    fed, right = _rows(graph, inputs, chunk, x)
+    # One graph, so that the compiler sees all of it; but a right factor is an input of it.
+    alone = whole and preparation == "compiled" and (right is None or right[0] < len(fixed))
+    if alone:
 
-        first: Outputs = lambda _: ()  # noqa: E731
-        module = clean(record(joined, fixed, table("compiled")))
+        def joined(*given: Tensor) -> Any:
+            own = [*given, *parts.first(*given)]
+            return graph(*own, *_fed(fed, own, 0, n, x))
+
+        first, module, given = None, clean(record(joined, fixed, table("compiled"))), fixed
     else:
-        own = parts.first
-        first = ready(own, fixed, preparation) if residuals else lambda _: ()
-        module = rows.graph
-    alone = module is not rows.graph
-    fed = [] if alone else _fed(rows.fed, inputs, 0, chunk, x)
+        first = ready(parts.first, fixed, preparation) if residuals else None
+        module, given = graph, [*inputs, *_fed(fed, inputs, 0, chunk, x)]
     finished(module, preparation)
-    kept, running = _own_bytes(residuals, fixed), _own_bytes(fed, inputs) + peak_bytes(module)
-    left = bytes_of(value(result(module.graph)))
+    kept, running = _own_bytes(residuals, fixed), _own_bytes(given[len(inputs) :], inputs) + peak_bytes(module)
+    left, out_bytes = bytes_of(value(result(module.graph))), n * n * x.element_size()
+    if not whole:
+        running += out_bytes
+    elif right is not None:
+        running = max(running, left + out_bytes)
     operations = counted(module)
-    run = ready(module, fixed if alone else [*inputs, *fed], preparation)
+    run = ready(module, given, preparation)
+    plan, peak = _Plan(chunk, fed, right, alone), kept + running
+    runs = [run] if first is None else [run, first]
+    _known.keep(named, runs, traced.lifted, operations=operations, peak=peak, plan=plan)
+    return Kernel(_computing(plan, x, first, run), traced.lifted, preparation, [], operations, None, peak, named)
+
+
+def _computing(plan: _Plan, x: Tensor, first: Outputs | None, run: Outputs) -> Run:
+    """What computes a Hessian with graphs that were made for x."""
+    n, shape = x.numel(), x.shape
+    new = functools.partial(torch.empty, n, n, dtype=x.dtype, device=x.device)
+    chunk, fed, right, alone = plan
+    whole = chunk == n
 
     def compute(given: list[Tensor]) -> Tensor:
-        own = [*given, *first(given)]
-        if rows.right is None and whole:
-            return run([*own, *([] if alone else _fed(rows.fed, own, 0, n, given[0]))])[0].view(x.shape * 2)
-        right = None if rows.right is None else rows.right(*given, *residuals_of(own))
-        out = None if whole else torch.empty(n, n, dtype=x.dtype, device=x.device)
+        own = given if first is None else [*given, *first(given)]
+
+        def rows(start: int) -> Tensor:
+            return run(own if alone else [*own, *_fed(fed, own, start, chunk, given[0])])[0]
+
+        if whole and right is None:
+            return rows(0).view(shape * 2)
+        out = None if whole else new()
         for start in (min(i, n - chunk) for i in range(0, n, chunk)):
-            part = run([*own, *([] if alone else _fed(rows.fed, own, start, chunk, given[0]))])[0]
-            out = torch.empty(n, n, dtype=x.dtype, device=x.device) if out is None else out
+            part = rows(start)
+            out = new() if out is None else out
             if right is None:
                 out[start : start + chunk] = part.view(chunk, n)
             else:
-                _lower(part, right, out, start)
+                _lower(part, _viewed(right, own), out, start)
             del part  # before the next one is made
         assert out is not None
-        return out.view(x.shape * 2)
+        return out.view(shape * 2)
 
-    def residuals_of(own: list[Tensor]) -> list[Tensor]:
-        return own[len(fixed) :] if residuals and not alone else list(parts.first(*own)) if residuals else []
+    return compute
 
-    out_bytes = n * n * x.element_size()
-    if not whole:
-        running += out_bytes
-    elif rows.right is not None:
-        running = max(running, left + out_bytes)
-    return Kernel(compute, traced.lifted, preparation, operations=operations, peak=kept + running)
+
+def _viewed(views: tuple[int, list[tuple[str, list[int]]]], inputs: Sequence[Tensor]) -> Tensor:
+    place, steps = views
+    return functools.reduce(lambda t, step: getattr(t, step[0])(step[1]), steps, inputs[place])
 
 
 def _own_bytes(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> int:
@@ -157,10 +199,9 @@ def _fed(
     return found
 
 
-def _rows(module: GraphModule, inputs: Sequence[Tensor], chunk: int, x: Tensor) -> _Rows:
-    """A graph of ``chunk`` directions, made one of so many rows of the identity."""
+def _rows(module: GraphModule, inputs: Sequence[Tensor], chunk: int, x: Tensor) -> tuple[Any, Any]:
+    """Make a graph of ``chunk`` directions one of so many rows of the identity; what is fed, and the right factor."""
     sources, needed = identity_rows(module, 0, chunk)
-    fed: list[tuple[int, bool] | None] = [*sources, *([None] if needed else [])]
     graph = module.graph
     identity = placeholders(graph)[0]
     if needed:
@@ -168,40 +209,28 @@ def _rows(module: GraphModule, inputs: Sequence[Tensor], chunk: int, x: Tensor) 
         last.append(identity)
     else:
         graph.erase_node(identity)
-    right = _take_last_product(module, inputs, chunk, x.numel())
+    right = _take_last_product(graph, len(inputs), chunk, x.numel())
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
-    return _Rows(module, fed, right)
+    return [*sources, *([None] if needed else [])], right
 
 
-def _take_last_product(module: GraphModule, inputs: Sequence[Tensor], rows: int, n: int) -> GraphModule | None:
-    """Where rows are ``A @ B`` and B is a view of an input: have the graph return A, and return what gives B."""
-    last = result(module.graph)
+def _take_last_product(graph: Graph, inputs: int, rows: int, n: int) -> Any:
+    """Where rows are ``A @ B`` and B is a view of an input: have the graph return A, and tell what B is."""
+    last = result(graph)
     while is_call(last, aten.view.default):
         last = last.args[0]  # type: ignore[assignment]
     if not is_call(last, aten.mm.default) or n < _TRIANGULAR or value(last).shape != (rows, n):
         return None
     left, right = last.args
     base: Any = right
-    while is_call(base, aten.permute.default, aten.view.default):
+    steps: list[tuple[str, list[int]]] = []
+    while is_call(base, *_VIEWS):
+        steps.insert(0, (_VIEWS[base.target], list(base.args[1])))
         base = base.args[0]
-    if base.op != "placeholder":
+    places = placeholders(graph)[:inputs]
+    if base not in places:
         return None
-    graph = Graph()
-    known: dict[Node, Node] = {}
-    for node in placeholders(module.graph)[: len(inputs)]:
-        known[node] = graph.node_copy(node, known.__getitem__)
-
-    def take(node: Node) -> Node:
-        if node not in known:
-            for source in node.all_input_nodes:
-                take(source)
-            known[node] = graph.node_copy(node, known.__getitem__)
-        return known[node]
-
-    if base not in known:
-        return None
-    graph.output(take(right))  # type: ignore[arg-type]
-    output(module.graph).args = (left,)
-    return GraphModule(module, graph)
+    output(graph).args = (left,)
+    return places.index(base), steps

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import hograd_core as h
 from hograd_core import prepare
-from hograd_core.prepare import _build
+from hograd_core.prepare import _build, _hessian
 from hograd_core.prepare.inductor import _kept, _key
 
 AGAIN = """
@@ -26,11 +26,13 @@ import json, sys
 from prepare_fakes_plain import V, X, network
 import hograd_core as h
 
-p = h.prepare(h.hvp, network(), X, preparation="compiled")
+f = network()
+p, q = (h.prepare(operator, f, X, preparation="compiled") for operator in (h.hvp, h.hessian))
+told = [(k.preparation, k.explain().partition(" s\\n")[2], k.peak_bytes) for k in (p, q)]
+bound = p.bind(X)
+found = p(X, V).tolist(), bound(V).tolist(), bound(q(X), in_dims=0).tolist(), q(X).tolist()
 loaded = [name for name in ("torch._inductor", "torch._dynamo") if name in sys.modules]
-told = p.explain().partition(" s\\n")[2], p.peak_bytes
-rows = p(X, V).tolist(), p.bind(X)(V).tolist()
-print(json.dumps([p.preparation, loaded, told, rows]))
+print(json.dumps([loaded, told, found]))
 """
 
 
@@ -53,9 +55,9 @@ def test_a_second_process_finds_the_kernel_and_loads_no_compiler(tmp_path: Path)
         ).stdout.splitlines()[-1])
         for _ in range(2)
     )  # fmt: skip
-    assert first[:2] == ["compiled", ["torch._inductor", "torch._dynamo"]]
-    assert second[:2] == ["compiled", []]
-    assert second[2:] == first[2:]  # what is told of it, and every bit that it computes
+    assert (first[0], second[0]) == (["torch._inductor", "torch._dynamo"], [])
+    assert [preparation for preparation, *_ in first[1]] == ["compiled", "compiled"]
+    assert second[1:] == first[1:]  # what is told of them, and every bit that they compute
 
 
 PLAIN = """
@@ -109,11 +111,12 @@ def test_what_is_damaged_is_made_anew(compilations: list[str]) -> None:
         assert prepared_once_more(f, compilations) == 1
         assert record.read_text() == text
     content = _kept.read(record.name)
-    library = bytearray((_kept.folder() / content["library"]).read_bytes())
+    (kept,) = content["libraries"]
+    library = bytearray((_kept.folder() / kept["library"]).read_bytes())
     library[len(library) // 2] ^= 1
     (place / "damaged.so").write_bytes(library)
     for other in ({"library": "no/such.so"}, {"library": "hograd/damaged.so"}, {"size": 1}, {"sha256": "0" * 64}):
-        _kept.write(record.name, content | other)
+        _kept.write(record.name, content | {"libraries": [kept | other]})
         _kept._LOADED.clear()
         assert prepared_once_more(f, compilations) == 1
         assert record.read_text() == text
@@ -154,15 +157,93 @@ def test_a_kernel_that_computes_something_else_is_made_anew(compilations: list[s
     assert _kept.read(name) == content
 
 
+@pytest.fixture
+def own_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No kernel is known at first."""
+    monkeypatch.setattr(_kept, "_place", lambda name: tmp_path / name)
+
+
 @needs_compiler
 @pytest.mark.slow
-def test_bound_products_of_what_was_found(compilations: list[str]) -> None:
-    f = network()
+@pytest.mark.usefixtures("own_records")
+def test_bound_products_are_found(compilations: list[str]) -> None:
+    """For one direction, and for two of them; for three, of which nothing is on the disk, they are made."""
+    f, rows = network(), torch.stack([X, V, X + V])
     prepared_once_more(f, compilations)
-    before = len(compilations)
-    p = prepare(h.hvp, f, X, preparation="compiled")
-    assert len(compilations) == before
-    assert close(p.bind(X)(V), h.hvp(f, X, V))
+    for expected in (3, 0):  # what depends on x alone, a direction, two of them
+        before = len(compilations)
+        bound = prepare(h.hvp, f, X, preparation="compiled").bind(X)
+        assert close(bound(V), h.hvp(f, X, V))
+        assert close(bound(rows[:2], in_dims=0)[1], h.hvp(f, X, V))
+        assert len(compilations) - before == expected
+    assert close(bound(rows, in_dims=0)[1], h.hvp(f, X, V))
+    assert len(compilations) > before
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_records")
+@pytest.mark.parametrize(
+    ("options", "triangular"), [({}, 256), ({}, 8), ({"chunk_size": 3}, 256), ({"chunk_size": 3}, 8)]
+)
+def test_hessians_are_found(
+    options: dict[str, int], triangular: int, compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hessian, "_TRIANGULAR", triangular)
+    w = normal(8, 8, seed=5)
+
+    def f(x: Tensor) -> Tensor:
+        return (w @ (w @ x).tanh()).sin().sum()
+
+    results = []
+    for expected in (True, False):
+        before = len(compilations)
+        p = prepare(h.hessian, f, X, preparation="compiled", **options)
+        assert (p.preparation, p.reason, len(compilations) > before) == ("compiled", None, expected)
+        results.append((p(V), p.peak_bytes, p.explain().partition(" s\n")[2]))
+        assert close(results[-1][0], h.hessian(f, V))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1:] == results[1][1:]
+    w.mul_(1.5)
+    assert close(p(V), h.hessian(f, V))
+    for others in ({"chunk_size": 2}, {"memory": 100_000}):
+        prepare(h.hessian, f, X, preparation="compiled", **others)
+    assert len(compilations) > before
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_hessian_and_halves_of_something_else_are_made_anew(
+    compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that are whole and run, and are of another function."""
+    read, written, swapped = _kept.read, [], {}
+    monkeypatch.setattr(_kept, "write", lambda name, content: written.append((name, content)))
+    functions = [lambda x: (x.sin() * x).sum(), lambda x: (x.cos() * x.flip(0)).sum()]
+
+    def made(f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        return prepare(h.hessian, f, X, preparation="compiled")(V), prepare(h.hvp, f, X, preparation="compiled").bind(
+            X
+        )(V)
+
+    for f in functions:
+        made(f)
+    half = len(written) // 2
+    assert half == 3  # a Hessian, a product, its halves
+    swapped = {mine[0]: other[1] for mine, other in zip(written[:half], written[half:], strict=True)}
+    asked, forgotten = [], []
+
+    def reading(name: str) -> Any:
+        asked.append(name)
+        return swapped.get(name) if name not in forgotten else read(name)
+
+    monkeypatch.setattr(_kept, "read", reading)
+    monkeypatch.setattr(_kept, "forget", forgotten.append)
+    hessian, product = made(functions[0])
+    assert close(hessian, h.hessian(functions[0], V))
+    assert close(product, h.hvp(functions[0], X, V))
+    assert set(swapped) <= set(asked)
+    assert set(forgotten) == set(swapped)
 
 
 def test_what_code_depends_on_is_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

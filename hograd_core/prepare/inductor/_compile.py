@@ -24,7 +24,7 @@ from hograd_core.prepare.inductor._products import use_products
 from hograd_core.prepare.inductor._sooner import few_headers, few_tables, plain_vectors, quick_strides
 from hograd_core.prepare.inductor._stack import values_on_the_stack
 
-Run = Callable[[list[Tensor]], Any]
+Run = Callable[[list[Tensor]], Sequence[Tensor]]
 _OF_LIBRARIES = (
     aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default,
     aten.convolution_backward.default,

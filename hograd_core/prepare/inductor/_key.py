@@ -93,6 +93,10 @@ class Named(NamedTuple):
     name: str
     outside: list[Tensor]
 
+    def of(self, *made: Any) -> Named:
+        """The name of something that is made of it, as these say."""
+        return Named(hashlib.sha256(repr((self.name, made)).encode()).hexdigest(), self.outside)
+
 
 def named(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Named | None:
     """The name of a function (*inputs) -> tensor for inputs such as these; None: it has none."""
