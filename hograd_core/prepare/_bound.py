@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hograd_core import _entrance
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
-from hograd_core.prepare._task import Task
+from hograd_core.prepare._task import Task, ordinary
 from hograd_core.prepare.graphs._nodes import duplicate, placeholders
 from hograd_core.prepare.graphs._split import split
 from hograd_core.prepare.inductor import _compile, _known
@@ -71,7 +73,9 @@ class Halves:
 class Bound:
     """v -> the product at the point that was bound; made by :meth:`Prepared.bind`.
 
-    It refers to x and args: where they, or tensors of f, were updated, what depends on them is computed anew.
+    It refers to x and args: where they, or tensors of f, were updated, what depends on them is computed anew. An
+    update is what PyTorch counts, or the step of an optimizer; of what is written through ``.data``, NumPy or another
+    process there is no sign: bind again.
     """
 
     def __init__(self, prepared: Prepared, task: Task, x: Tensor, args: tuple[Tensor, ...]) -> None:
@@ -90,6 +94,7 @@ class Bound:
         if in_dims is not None:
             rows = _rows(v, self._x, in_dims)
             if rows == 0:
+                self._prepared.require_open()
                 return torch.zeros_like(v)
         if not _entrance._STATE.evaluating:
             binding = self.bindings.get(rows)
@@ -101,7 +106,7 @@ class Bound:
                 binding = self._bound(v if rows is None else v[0], rows)
                 if binding is not None:
                     with _entrance.entered():
-                        return binding.run(v.clone() if v.is_inference() else v.detach().contiguous())
+                        return binding.run(ordinary(v))
         if rows is None:
             return self._prepared.of_tensors(self._x, v, args=self._args)
         return torch.stack([self._prepared.of_tensors(self._x, row, args=self._args) for row in v])
@@ -147,6 +152,7 @@ class _Binding:
         for t in watched:
             condition.require(f"{name(t)}._version == {name(t._version)}")
             condition.require(f"{name(t.data_ptr)}() == {name(t.data_ptr())}")
+        condition.require(f"{name(_steps())}[0] == {_steps()[0]}")
         condition.require(f"{name(self._holds)}() and {name(self._open)}()")
         return condition.made("v")
 
@@ -167,6 +173,18 @@ class _Binding:
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
+
+
+@functools.cache
+def _steps() -> list[int]:
+    """How many steps optimizers took since: a fused one does not count what it writes as an update of its tensors."""
+    taken = [0]
+
+    def count(*_: Any) -> None:
+        taken[0] += 1
+
+    register_optimizer_step_post_hook(count)
+    return taken
 
 
 def _nothing(_: list[Tensor]) -> Sequence[Tensor]:

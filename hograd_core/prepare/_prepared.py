@@ -79,7 +79,8 @@ class Prepared:
         self._task = task
         self._asked = preparation
         self._every = check_every
-        self._calls = 0
+        self._calls = self._changes = self._again = 0
+        self._kinds: set[Any] = set()
         self._lock = threading.RLock()
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._entry: Entry | None = None
@@ -141,7 +142,7 @@ class Prepared:
 
     def _slowly(self, given: Sequence[Tensor], args: Sequence[Tensor]) -> Tensor:
         """All that a call may need beside running a kernel."""
-        self._open()
+        self.require_open()
         if _STATE.evaluating or _entrance.in_transform():
             return self._task.eager(*given, *args)
         tensors, entry = self.entry_for(given, args)
@@ -155,19 +156,23 @@ class Prepared:
                 self._check(tensors, result)
         return result
 
-    def _open(self) -> None:
+    def require_open(self) -> None:
+        """Raise where it was closed."""
         if self._closed:
             raise RuntimeError("prepared: it was closed; prepare again")
 
     def entry_for(self, given: Sequence[Tensor], args: Sequence[Tensor]) -> tuple[list[Tensor], Entry]:
         """The tensors of a call, plain, and what runs on them; made if there is none."""
-        self._open()
+        self.require_open()
         with _entrance.entered():
             tensors = self._task.checked(given, args)
         kind = _kinds(tensors), len(args), _modes()
         with self._lock:
             entry = self._entries.get(kind)
             if entry is None or not entry.holds():
+                self._changes += entry is not None
+                self._again += entry is None and kind in self._kinds
+                self._kinds.add(kind)
                 entry = self._entries[kind] = self._made(tensors, len(args))
                 while len(self._entries) > _MOST_KINDS:
                     self._entries.popitem(last=False)
@@ -183,8 +188,12 @@ class Prepared:
         witness = self._task.product if self._task.is_matrix else self._task
         witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_matrix else []), *args)
         self.traces += 1
-        if self.traces > _MOST_TRACES + len(self._entries):
+        if self._changes > _MOST_TRACES:
             kernel = Kernel(reasons=[f"what f refers to changed {_MOST_TRACES} times: each change needs a new trace"])
+        elif self._again > _MOST_TRACES:
+            kernel = Kernel(
+                reasons=[f"inputs of more than {_MOST_KINDS} kinds take turns; kernels of so many are kept"]
+            )
         elif self._asked == "eager":
             kernel = Kernel()
         else:
@@ -280,6 +289,10 @@ class Prepared:
                 lines.append("  f refers to more than is watched: use check_every=")
         return "\n".join(lines)
 
+    def __reduce_ex__(self, _: Any) -> Any:
+        """Refuse to be copied or pickled."""
+        raise TypeError("prepared: a kernel belongs to its process and its function; prepare again where it is needed")
+
     def close(self) -> None:
         """Let go of all kernels; later calls raise."""
         with self._lock:
@@ -289,7 +302,7 @@ class Prepared:
 
 
 def _kinds(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple((t.shape, t.dtype, t.device, t.stride()) for t in tensors)
+    return tuple((t.shape, t.dtype, t.device, t.stride(), t.is_conj(), t.is_neg()) for t in tensors)
 
 
 def _modes() -> tuple[Any, ...]:

@@ -121,15 +121,16 @@ class Task:
             if not all(isinstance(tensor, Tensor) for tensor in given):
                 raise TypeError("inputs, targets: prepared operators on models take one tensor each")
             self.operator.guard(*self.f, *given)
-            return [_ordinary(t) for t in given]
+            return [ordinary(t) for t in given]
         extra = {"order": self.options["order"]} if "order" in self.options else {}
         checked = self.operator.guard(self.f, *given, **extra)[1 : 1 + len(given)]
-        return [_ordinary(t) for t in (*checked, *args)]
+        return [ordinary(t) for t in (*checked, *args)]
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
+def ordinary(tensor: Tensor) -> Tensor:
+    """A tensor whose memory is what it holds, in one piece, of no graph and no mode."""
     plain = tensor.clone() if tensor.is_inference() else tensor.detach()
-    return plain.contiguous()
+    return plain.resolve_conj().resolve_neg().contiguous()
 
 
 def task(operator: Any, f: Any, how: Mapping[str, Any]) -> Task:

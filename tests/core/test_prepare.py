@@ -140,6 +140,33 @@ MADE_INSIDE = {
 }
 
 
+@pytest.mark.parametrize("preparation", ["graph", pytest.param("compiled", marks=needs_compiler)])
+def test_integers_to_a_power_and_negated_views(preparation: str) -> None:
+    """A square in floating point is no product of integers; a view of which memory holds the negative is no memory."""
+    of = lambda x, i, j, c: (x.pow(3) * (i.pow(2.0) + j.pow(2)).to(F64) * c).sum()  # noqa: E731
+    x, v, number = X[:2], V[:2], torch.tensor(1 + 2j, dtype=torch.complex128)
+    given = torch.tensor([1, 2], dtype=torch.int16), torch.tensor([False, True]), number.imag.clone()
+    p = prepare(h.hvp, of, x, args=given, preparation=preparation)
+    others = torch.tensor([300, 200], dtype=torch.int16), torch.tensor([True, True]), number.conj().imag
+    assert others[2].is_neg()
+    assert close(p(x, v, args=others), h.hvp(lambda x: of(x, *others), x, v))
+    turned = torch._neg_view(v)
+    assert close(p(x, turned, args=given), -p(x, v, args=given))
+    assert close(p(torch._neg_view(x), v, args=given), -p(x, v, args=given))
+    assert close(p.bind(x, args=given)(turned), -p(x, v, args=given))
+    assert p.preparation == preparation
+
+
+@pytest.mark.parametrize("pool", [torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d])
+def test_a_hessian_of_pools(pool: Any) -> None:
+    f = lambda x: pool(x.view(1, 1, 2, 4), 2).pow(3).sum()  # noqa: E731
+    if pool is torch.nn.functional.max_pool1d:
+        f = lambda x: pool(x.view(1, 1, 8), 2).pow(3).sum()  # noqa: E731
+    p = prepare(h.hessian, f, X, preparation="graph")
+    assert (p.preparation, p.reason) == ("graph", None)
+    assert close(p(X), h.hessian(f, X))
+
+
 @every
 @pytest.mark.parametrize("f", MADE_INSIDE.values(), ids=MADE_INSIDE.keys())
 def test_what_f_makes_for_itself(f: Any, preparation: str) -> None:

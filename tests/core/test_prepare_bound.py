@@ -134,6 +134,24 @@ def test_bound_products_see_updated_weights() -> None:
     assert close(b(V), h.hvp(f, X, V))
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_bound_products_see_fused_steps(optimizer: Any) -> None:
+    """Which write without counting it as an update of what they write."""
+    w = normal(8, 8, seed=2).requires_grad_()
+    f = lambda x: (w @ x).tanh().square().sum()  # noqa: E731
+    p = prepare(h.hvp, f, X, preparation="graph")
+    b = p.bind(X)
+    before = b(V)
+    w.grad = torch.ones_like(w)
+    optimizer([w], lr=0.1, fused=True).step()
+    assert close(b(V), h.hvp(f, X, V))
+    assert not close(b(V), before)
+    p.close()
+    for v, more in ((V, {}), (V.new_empty(0, 8), {"in_dims": 0})):
+        with pytest.raises(RuntimeError, match="closed"):
+            b(v, **more)
+
+
 def test_what_is_not_read_again_is_not_passed_again() -> None:
     w, c = normal(8, 8, seed=5), normal(8, seed=6)
     b = prepare(h.hvp, lambda x: (x @ w).tanh().square().sum() + (c * x).sum(), X, preparation="graph").bind(X)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import pickle
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -141,6 +145,179 @@ def test_every_change_of_what_is_held_is_seen_and_nothing_else(change: str) -> N
     assert not state.still()
     assert not state.holds()
     assert [*held] == now  # to look at it has not changed it
+
+
+Change = Callable[[], None]
+
+
+def _class_attribute() -> tuple[Any, Change]:
+    class Cubed(nn.Module):
+        scale = 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.pow(3).sum() * self.scale
+
+    return Cubed(), lambda: setattr(Cubed, "scale", 3.0)
+
+
+def _attribute_over_a_class_attribute() -> tuple[Any, Change]:
+    module, _ = _class_attribute()
+    return module, lambda: setattr(module, "scale", 3.0)
+
+
+def _forward_of_an_instance() -> tuple[Any, Change]:
+    module, _ = _class_attribute()
+    return module, lambda: setattr(module, "forward", lambda x: x.pow(4).sum())
+
+
+def _attribute_that_was_not_there() -> tuple[Any, Change]:
+    class Cubed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.pow(4 if hasattr(self, "more") else 3).sum()
+
+    module = Cubed()
+    return module, lambda: setattr(module, "more", None)
+
+
+class _Slotted:
+    __slots__ = ("__dict__", "_scale")
+
+    def __init__(self) -> None:
+        self._scale = 2.0
+
+    @property
+    def scale(self) -> float:
+        return self._scale * SETTINGS[0]
+
+    def cubed(self, x: Tensor) -> Tensor:
+        return x.pow(3).sum() * self.scale
+
+
+class _Called(_Slotted):
+    def __getitem__(self, i: int) -> float:
+        return FACTORS[i]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.cubed(x) * self[0]
+
+
+FACTORS = [1.0]
+
+
+def _slot() -> tuple[Any, Change]:
+    held = _Slotted()
+    return held.cubed, lambda: setattr(held, "_scale", 4.0)
+
+
+def _global_in_a_property() -> tuple[Any, Change]:
+    return _Slotted().cubed, lambda: SETTINGS.__setitem__(0, SETTINGS[0] + 1)
+
+
+def _global_in_a_method_without_a_name() -> tuple[Any, Change]:
+    return _Called(), lambda: FACTORS.__setitem__(0, FACTORS[0] + 1)
+
+
+def _python_module() -> tuple[Any, Change]:
+    space = ModuleType("space")
+    exec("SCALE = 2.0\ndef scaled(x):\n    return x * SCALE", vars(space))
+    return lambda x: space.scaled(x.pow(3)).sum(), lambda: setattr(space, "SCALE", 3.0)
+
+
+def _made_without_a_module() -> tuple[Any, Change]:
+    space: dict[str, Any] = {}
+    exec("S = 2.0\ndef f(x):\n    return (x ** 3).sum() * S", space)
+    return space["f"], lambda: space.update(S=3.0)
+
+
+def _wrapped_like_torchs() -> tuple[Any, Change]:
+    scale = [2.0]
+
+    @functools.wraps(torch.sin)
+    def f(x: Tensor) -> Tensor:
+        return x.pow(3).sum() * scale[0]
+
+    f.__module__ = "torch"
+    return f, lambda: scale.__setitem__(0, 3.0)
+
+
+def _defaults() -> tuple[Any, Change]:
+    def f(x: Tensor, power: int = 3) -> Tensor:
+        return x.pow(power).sum()
+
+    return f, lambda: setattr(f, "__defaults__", (4,))
+
+
+def _code() -> tuple[Any, Change]:
+    def f(x: Tensor) -> Tensor:
+        return x.pow(3).sum()
+
+    return f, lambda: setattr(f, "__code__", (lambda x: x.pow(4).sum()).__code__)
+
+
+def _attribute_of_a_function() -> tuple[Any, Change]:
+    def f(x: Tensor) -> Tensor:
+        return x.pow(3).sum() * vars(f)["scale"] * f.scale  # type: ignore[attr-defined]
+
+    f.scale = 2.0  # type: ignore[attr-defined]
+    return f, lambda: setattr(f, "scale", 3.0)
+
+
+def _attribute_of_torchs_object() -> tuple[Any, Change]:
+    normal_ = torch.distributions.Normal(torch.zeros(8, dtype=F64), torch.ones(8, dtype=F64), validate_args=False)
+    return lambda x: normal_.log_prob(x.square()).sum(), lambda: setattr(normal_, "scale", 2 * normal_.scale)
+
+
+def _entries_of_a_set() -> tuple[Any, Change]:
+    held = {1.0}
+    return lambda x: x.pow(3).sum() * sum(held), lambda: held.add(5.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _class_attribute, _attribute_over_a_class_attribute, _forward_of_an_instance, _attribute_that_was_not_there,
+        _slot, _global_in_a_property, _global_in_a_method_without_a_name, _python_module, _made_without_a_module,
+        _wrapped_like_torchs, _defaults, _code, _attribute_of_a_function, _attribute_of_torchs_object,
+        _entries_of_a_set,
+    ],
+)  # fmt: skip
+def test_changes_of_code_and_of_what_it_reads_are_seen(make: Callable[[], tuple[Any, Change]]) -> None:
+    f, change = make()
+    state, p = State(f), prepare(h.hvp, f, X, preparation="graph")
+    assert state.holds()
+    assert state.still()
+    assert state.whole
+    assert (p.preparation, p.traces) == ("graph", 1)
+    before = p(X, V)
+    change()
+    assert not state.holds()
+    assert not state.still()
+    assert close(p(X, V), h.hvp(f, X, V))
+    assert not close(p(X, V), before)
+    assert p.traces == 2
+
+
+def test_numbers_in_a_buffer_cannot_be_watched() -> None:
+    held = bytearray(8)
+    assert not State(lambda x: x.sum() * held[0]).whole
+
+
+def test_many_kinds_of_inputs_are_no_changes_of_f() -> None:
+    p = prepare(h.hvp, lambda x: x.pow(3).sum(), X, preparation="graph")
+    for n in range(1, 30):
+        p(X.repeat(n), V.repeat(n))
+        assert (p.preparation, p.traces) == ("graph", n)
+    for _ in range(3):
+        for n in range(1, 10):  # one more than are kept
+            assert close(p(X.repeat(n), V.repeat(n)), 6 * (X * V).repeat(n))
+    assert (p.preparation, p.reason) == ("eager", "inputs of more than 8 kinds take turns; kernels of so many are kept")
+
+
+def test_a_kernel_is_not_copied() -> None:
+    p = prepare(h.hvp, lambda x: x.pow(3).sum(), X, preparation="graph")
+    for copy_of in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="belongs to its process and its function; prepare again"):
+            copy_of(p)
 
 
 def test_what_cannot_be_seen_is_found_by_checking() -> None:

@@ -73,6 +73,8 @@ def _neutral(node: Node, number: float, *, either: bool) -> None:
 
 def _power(node: Node) -> None:
     base, exponent = node.args
+    if value(base).dtype != value(node).dtype:  # of integers, by a float: it computes in another dtype
+        return
     if exponent == 1:
         _as(base, node)
     elif exponent == 0:
