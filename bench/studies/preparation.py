@@ -29,7 +29,9 @@ FIRST = PRODUCT.format("quadratic", "n=4,order=2,depth=1,batch=1", "compiled")
 PREPARE = """
 import sys
 from hograd_bench.gate.twins.worker import made
-print("seconds", made(sys.argv[1]).prepare_seconds)
+subject = made(sys.argv[1])
+print("seconds", subject.prepare_seconds)
+print(*(line for line in subject.prepared.explain().splitlines() if "without" in line), file=sys.stderr, end="")
 """
 
 
@@ -37,7 +39,7 @@ def seconds(cell: str, folder: str) -> float:
     """Seconds that a new process takes to prepare a cell, with inductor's cache in a folder."""
     variables = {"TORCHINDUCTOR_CACHE_DIR": folder, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
     done = subprocess.run(
-        [sys.executable, "-c", PREPARE, cell], env=os.environ | variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PREPARE, cell], env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True
     )
     return float(done.stdout.partition("seconds ")[2])
 

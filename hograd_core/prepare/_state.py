@@ -14,6 +14,7 @@ import operator
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -28,7 +29,8 @@ _MOST = 512
 _UNROLLED = 16
 """Entries of a list or dictionary up to which each is looked at by code of its own."""
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, tuple)
-_OWN = ("torch", "math", "hograd_core")
+_TORCH = ("torch", "math")
+_OWN = (*_TORCH, "hograd_core")
 _NOT_CALLED = ("__init__", "__new__", "__repr__", "__str__", "__init_subclass__", "__del__", "__hash__")
 """What a function calls by its name, or not at all."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -159,7 +161,7 @@ class State:
         while looked:
             looked = False
             for space, known in list(self._spaces):
-                names = [name for name in space if name in self._read and name not in known]
+                names = sorted(self._read.intersection(list(space)) - known)
                 known.update(names)
                 looked = looked or bool(names)
                 self._mapping(space, names)
@@ -238,7 +240,11 @@ class State:
                 self._spaces.append((vars(each), set()))
 
     def _function(self, function: FunctionType) -> None:
-        if _root(function.__globals__.get("__name__")) in _OWN:
+        if _root(function.__globals__.get("__name__")) in _TORCH:
+            for cell in function.__closure__ or ():  # what a decorator or a transform of torch's calls
+                with suppress(ValueError):
+                    if callable(cell.cell_contents):
+                        self._visit(cell.cell_contents)
             return
         for cell in function.__closure__ or ():
             try:

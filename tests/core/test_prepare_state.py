@@ -267,6 +267,26 @@ def _attribute_of_torchs_object() -> tuple[Any, Change]:
     return lambda x: normal_.log_prob(x.square()).sum(), lambda: setattr(normal_, "scale", 2 * normal_.scale)
 
 
+def _transformed_by_torch() -> tuple[Any, Change]:
+    scale = [2.0]
+
+    @torch.enable_grad()
+    def f(x: Tensor) -> Tensor:
+        return torch.func.vmap(lambda a: a.pow(3) * scale[0])(x).sum()
+
+    return f, lambda: scale.__setitem__(0, 3.0)
+
+
+def _vectorised_by_torch() -> tuple[Any, Change]:
+    class Cubed(nn.Module):
+        def forward(self, a: Tensor) -> Tensor:
+            return a.pow(3) * (2 if self.training else 3)
+
+    module = Cubed()
+    many = torch.func.vmap(module)
+    return lambda x: many(x).sum(), module.eval
+
+
 def _entries_of_a_set() -> tuple[Any, Change]:
     held = {1.0}
     return lambda x: x.pow(3).sum() * sum(held), lambda: held.add(5.0)
@@ -278,7 +298,7 @@ def _entries_of_a_set() -> tuple[Any, Change]:
         _class_attribute, _attribute_over_a_class_attribute, _forward_of_an_instance, _attribute_that_was_not_there,
         _slot, _global_in_a_property, _global_in_a_method_without_a_name, _python_module, _made_without_a_module,
         _wrapped_like_torchs, _defaults, _code, _attribute_of_a_function, _attribute_of_torchs_object,
-        _entries_of_a_set,
+        _transformed_by_torch, _vectorised_by_torch, _entries_of_a_set,
     ],
 )  # fmt: skip
 def test_changes_of_code_and_of_what_it_reads_are_seen(make: Callable[[], tuple[Any, Change]]) -> None:
