@@ -24,7 +24,7 @@ SIZES: list[Size] = [
     (29, 70, 3, False, True), (30, 7, 5, False, False), (30, 7, 5, False, True), (20, 19, 37, False, False),
     (20, 19, 37, False, True), (20, 19, 37, True, False), (20, 19, 37, True, True), (3, 64, 50, True, False),
     (24, 5, 32, False, False), (4, 4, 32, True, False), (20, 19, 40, False, False), (20, 19, 45, False, True),
-    (20, 19, 48, True, False),
+    (20, 19, 48, True, False), (20, 19, 33, False, False), (20, 19, 33, False, True), (20, 19, 49, True, False),
 ]  # fmt: skip
 
 TOLERANCES = {torch.float32: {"rtol": 1e-5, "atol": 5e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
