@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from hograd_core.prepare._build import table
-from hograd_core.prepare.graphs._nodes import aten, is_call, placeholders, replace, value
+from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, placeholders, replace, value
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record
 
@@ -60,8 +60,7 @@ def identity_rows(module: GraphModule, place: int, rows: int) -> tuple[list[tupl
         base = matrix.args[0] if transposed else matrix
         if base.op != "placeholder" or base is eye:
             continue
-        with graph.inserting_after(last):
-            last = graph.placeholder(f"rows_{len(found)}")
+        last = insert_input(last, f"rows_{len(found)}")
         last.meta["val"] = value(node)
         found.append((others.index(base), transposed))
         replace(node, last)

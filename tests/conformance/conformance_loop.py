@@ -153,6 +153,14 @@ def loop(case: Case, operators: dict[str, Operator], tried: range) -> Iterator[O
                 yield check(operator, method, case, order, true)
 
 
+def near(result: Tensor, truth: Tensor, reference: Tensor) -> bool:
+    """Whether a result is as near to float64 truth as the eager one, within a few roundings."""
+    eps = torch.finfo(result.dtype).eps
+    scale = truth.abs().max()
+    allowed = 4 * (reference.double() - truth).abs().max() + 64 * eps * scale
+    return bool(((result.double() - truth).abs() <= allowed).all())
+
+
 # --- what PyTorch cannot do ---------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,16 @@ def layout(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
+def by_memory(tensor: Tensor) -> list[int]:
+    """The dimensions of a tensor in the order in which they lie in memory."""
+    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+
+
+def inverse(order: list[int]) -> list[int]:
+    """The permutation that undoes another."""
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
 def insert(before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
     """A new call before a node."""
     with before.graph.inserting_before(before):
@@ -74,6 +85,24 @@ def insert(before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any) 
     tensors = [t for n in made.all_input_nodes for t in tensors_of(n)] or [value(before)]
     with tensors[0].fake_mode, torch.no_grad():  # type: ignore[attr-defined]
         made.meta["val"] = _evaluate(made)
+    return made
+
+
+def insert_input(after: Node, name: str) -> Node:
+    """A further input of a graph, after one: under a name that no step has, which as an argument it would hide."""
+    with after.graph.inserting_after(after):
+        made = after.graph.placeholder(name)
+    made.target = made.name
+    return made
+
+
+def insert_constant(module: GraphModule, before: Node, tensor: Tensor) -> Node:
+    """A tensor that a graph holds, before a node of it."""
+    name = next(name for i in itertools.count() if not hasattr(module, name := f"constant_{i}"))
+    module.register_buffer(name, tensor)
+    with module.graph.inserting_before(before):
+        made = module.graph.get_attr(name)
+    made.meta["val"] = value(before).fake_mode.from_tensor(tensor, static_shapes=True)  # type: ignore[attr-defined]
     return made
 
 

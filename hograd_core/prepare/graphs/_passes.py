@@ -15,8 +15,20 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from hograd_core.prepare.graphs import _views
-from hograd_core.prepare.graphs._nodes import aten, insert, is_call, output, replace, tensors_of, value
+from hograd_core.prepare.graphs._nodes import (
+    aten,
+    by_memory,
+    insert,
+    inverse,
+    is_call,
+    layout,
+    output,
+    replace,
+    tensors_of,
+    value,
+)
 from hograd_core.prepare.graphs._pads import backward_of_select, backward_of_slice, filling, join_pads
+from hograd_core.prepare.graphs._strided import plain_views, write_of_slice
 
 _RANDOM = {torch.Tag.nondeterministic_seeded}
 _UNWRITTEN = ("empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided")
@@ -27,6 +39,7 @@ def clean(module: GraphModule) -> GraphModule:
     graph = module.graph
     graph.eliminate_dead_code()  # zeros of forward mode leave operations on no device, some of them of bare numbers
     _views.views_for_copies(graph)
+    plain_views(module)
     while True:
         before = len(graph.nodes), _targets(graph)
         for node in list(graph.nodes):
@@ -69,6 +82,24 @@ def _neutral(node: Node, number: float, *, either: bool) -> None:
         if isinstance(kept, Node) and (dropped == number or filling(dropped) == number):
             _as(kept, node)
             return
+
+
+def _copy(node: Node) -> None:
+    """What was written over all of a tensor, in the order in which that lay in memory, instead of that tensor."""
+    source = cast("Node", node.args[1])
+    held, wanted = value(source), value(node)
+    if held.device != wanted.device:
+        return
+    if held.dtype != wanted.dtype:
+        source = insert(node, aten._to_copy.default, source, dtype=wanted.dtype)
+    if held.shape != wanted.shape:
+        source = insert(node, aten.expand.default, source, list(wanted.shape))
+    if layout(value(source)) != layout(wanted):
+        order = by_memory(wanted)
+        source = insert(node, aten.permute.default, source, order)
+        source = insert(node, aten.clone.default, source, memory_format=torch.contiguous_format)
+        source = insert(node, aten.permute.default, source, inverse(order))
+    replace(node, source)
 
 
 def _power(node: Node) -> None:
@@ -142,7 +173,9 @@ _RULES: dict[Any, Callable[[Node], Any]] = {
     aten.div.Tensor: functools.partial(_neutral, number=1, either=False),
     aten.div.Scalar: functools.partial(_neutral, number=1, either=False),
     aten.pow.Tensor_Scalar: _power,
+    aten.copy.default: _copy,
     operator.getitem: _part_of_cat,
     aten.slice_scatter.default: backward_of_slice,
     aten.select_scatter.default: backward_of_select,
+    aten.scatter.src: write_of_slice,
 }

@@ -53,7 +53,7 @@ def _without_values() -> Iterator[None]:
 def changed(where: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
     """Have another function under a name, within."""
     before = inspect.getattr_static(where, name)
-    setattr(where, name, staticmethod(by) if isinstance(where, type) else by)
+    setattr(where, name, staticmethod(by) if isinstance(before, staticmethod) else by)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from hograd_core.prepare.graphs._nodes import aten
+from hograd_core.prepare.graphs._nodes import aten, insert_input
 from hograd_core.prepare.graphs._record import record
 
 _READS = {
@@ -26,6 +26,14 @@ _READS = {
     torch.equal, torch.allclose, torch.is_nonzero,
 }  # fmt: skip
 """What gives Python a tensor's values: a trace would hold on to the branch or the number they led to."""
+
+
+def _sum_of_diagonal(input: Tensor) -> Tensor:
+    return input.diagonal().sum()
+
+
+_INSTEAD: dict[Any, Callable[..., Tensor]] = dict.fromkeys((torch.trace, Tensor.trace), _sum_of_diagonal)
+"""What PyTorch's own second derivative reads values for, though none is needed."""
 
 _REASONS = {
     torch.Tag.data_dependent_output: "reads values of a tensor ({}), on which what it computes may depend",
@@ -112,7 +120,7 @@ class _NoReads(TorchFunctionMode):
             raise CannotPrepareError(
                 f"f reads values of a tensor (Tensor.{func.__name__}), as data-dependent code does"
             )
-        return func(*args, **(kwargs or {}))
+        return _INSTEAD.get(func, func)(*args, **(kwargs or {}))
 
 
 class Reads(TorchFunctionMode):
@@ -231,8 +239,7 @@ def _lift(module: GraphModule) -> list[Tensor]:
         if type(tensor) not in (Tensor, torch.nn.Parameter):
             raise CannotPrepareError(f"f refers to a {type(tensor).__name__}, a subclass of Tensor")
         if id(tensor) not in inputs:
-            with graph.inserting_after(last):
-                last = inputs[id(tensor)] = graph.placeholder(f"outside_{len(lifted)}")
+            last = inputs[id(tensor)] = insert_input(last, f"outside_{len(lifted)}")
             lifted.append(tensor)
         node.replace_all_uses_with(inputs[id(tensor)])
         graph.erase_node(node)

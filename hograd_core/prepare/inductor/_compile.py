@@ -13,9 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from hograd_core.prepare.graphs._nodes import aten, duplicate, is_call, output, placeholders, propagate, value
+from hograd_core.prepare.graphs._nodes import (
+    aten,
+    duplicate,
+    insert,
+    insert_input,
+    is_call,
+    layout,
+    output,
+    placeholders,
+    propagate,
+    value,
+)
 from hograd_core.prepare.graphs._record import record
 from hograd_core.prepare.inductor._compilers import several_compilers
 from hograd_core.prepare.inductor._convolutions import use_convolutions
@@ -104,6 +115,7 @@ def compiled(module: GraphModule, inputs: Sequence[Tensor], device: str) -> Run:
     inputs = [*inputs, *constants]
     module = _taken_apart(module, inputs)
     propagate(module, inputs)
+    _write_to_whole(module)
     if device == "cpu":
         use_convolutions(module)
         use_products(module)
@@ -123,8 +135,29 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     simpler = {op: parts for op, parts in decompositions().items() if op not in lowerings}
     if not any(is_call(node, *simpler) for node in module.graph.nodes):
         return module
+    module.recompile()  # its constants became inputs
     with torch.no_grad():
         return record(module, inputs, simpler, values=False)
+
+
+def _write_to_whole(module: GraphModule) -> None:
+    """Give what is written to memory for each of its elements.
+
+    Inductor makes writes of operations such as ``index_put``, and takes for their result memory in the strides of what
+    they change: where that is expanded, as zeros are under vmap, rows overwrite each other.
+    """
+    for node in list(module.graph.nodes):
+        written = node.args[0] if is_call(node) and _writes(node.target) else None
+        if isinstance(written, Node) and any(n > 1 and not s for n, s in zip(*layout(value(written))[:2], strict=True)):
+            whole = insert(node, aten.clone.default, written, memory_format=torch.contiguous_format)
+            node.replace_input_with(written, whole)
+
+
+def _writes(operation: Any) -> bool:
+    """Whether an operation gives its first argument with other values in some places."""
+    name = getattr(getattr(operation, "overloadpacket", None), "__name__", "")
+    in_place = hasattr(aten, f"{name}_") and name.startswith(("index_", "scatter", "put"))
+    return in_place or "index_put" in name or name.endswith("_scatter")
 
 
 def _compiled(module: GraphModule, device: str) -> Any:
@@ -184,8 +217,7 @@ def _constants_as_inputs(module: GraphModule) -> list[Tensor]:
                 of = {"dtype": tensor.dtype, "device": tensor.device}
                 made = graph.call_function(aten.full.default, ([], tensor.item()), of)
         else:
-            with graph.inserting_after(last):
-                made = last = graph.placeholder(f"constant_{len(constants)}")
+            made = last = insert_input(last, f"constant_{len(constants)}")
             constants.append(tensor)
         node.replace_all_uses_with(made)
         graph.erase_node(node)
