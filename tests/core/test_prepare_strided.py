@@ -68,6 +68,11 @@ def unfolded(x: Tensor) -> Tensor:
     return torch.nn.functional.unfold(image, 2).pow(3).sum() + x.unfold(0, 3, 1).prod(1).sum()
 
 
+def every_other(x: Tensor) -> Tensor:
+    """Of its slices the ends are beyond what there is."""
+    return torch.cat([x[::2], x[1::2]]).pow(3).sum() * x[1]
+
+
 def traces(x: Tensor) -> Tensor:
     return torch.trace(x.view(2, 3) @ x.view(3, 2)) ** 2 + torch.trace(input=torch.outer(x, x).sin())
 
@@ -87,7 +92,7 @@ def numbers_of_another_kind(x: Tensor) -> Tensor:
 
 WRITING: list[Callable[[Tensor], Tensor]] = [
     rows_and_columns, pieces, diagonals, transposed, windows, windows_of_a_transpose, memory_of_a_copy, unfolded,
-    traces, filled,
+    every_other, traces, filled,
 ]  # fmt: skip
 
 

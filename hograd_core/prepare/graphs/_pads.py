@@ -29,18 +29,20 @@ def filling(node: Any) -> float | None:
 
 
 def backward_of_slice(node: Node) -> None:
-    """A slice laid into zeros is a pad."""
+    """A slice laid into zeros is a pad; no slice ends beyond its dimension, up to where vmap would count."""
     arguments: dict[str, Any] = {
         **dict(zip(("into", "source", "dim", "start", "end", "step"), node.args, strict=False)), **node.kwargs
     }  # fmt: skip
-    source = arguments["source"]
-    if filling(arguments["into"]) != 0 or value(source).dtype != value(node).dtype:
-        return
-    if arguments.get("step") not in (None, 1):
-        return
+    into, source = arguments["into"], arguments["source"]
     dims = value(node).dim()
     d = int(arguments.get("dim", 0)) % dims
     length, part, start = value(node).shape[d], value(source).shape[d], int(arguments.get("start") or 0)
+    if (arguments.get("end") or 0) > length:
+        node.args, node.kwargs = (into, source, d, start, length, arguments.get("step", 1)), {}
+    if filling(into) != 0 or value(source).dtype != value(node).dtype:
+        return
+    if arguments.get("step") not in (None, 1):
+        return
     start = min(max(start + length if start < 0 else start, 0), length)
     pad = _padding(dims, d, start, length - start - part)
     replace(node, insert(node, aten.constant_pad_nd.default, source, pad))
