@@ -9,10 +9,11 @@ import torch
 from core_fakes import F64, normal
 from prepare_fakes import close, dispatched, needs_compiler
 from torch import Tensor
+from torch.fx import Graph, GraphModule
 
 from hograd_core import hessian, hvp, prepare
 from hograd_core.prepare._build import table
-from hograd_core.prepare.graphs._nodes import aten, is_call, output
+from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, output
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record
 from hograd_core.prepare.graphs._strided import plain_views
@@ -68,6 +69,12 @@ def unfolded(x: Tensor) -> Tensor:
     return torch.nn.functional.unfold(image, 2).pow(3).sum() + x.unfold(0, 3, 1).prod(1).sum()
 
 
+def copied_into_a_transpose(x: Tensor) -> Tensor:
+    z = torch.zeros(3, 2, dtype=x.dtype).t()
+    z.copy_(x.view(2, 3).sin())
+    return z.t().view(-1)[1:].pow(3).sum()  # a view in that layout alone
+
+
 def every_other(x: Tensor) -> Tensor:
     """Of its slices the ends are beyond what there is."""
     return torch.cat([x[::2], x[1::2]]).pow(3).sum() * x[1]
@@ -92,7 +99,7 @@ def numbers_of_another_kind(x: Tensor) -> Tensor:
 
 WRITING: list[Callable[[Tensor], Tensor]] = [
     rows_and_columns, pieces, diagonals, transposed, windows, windows_of_a_transpose, memory_of_a_copy, unfolded,
-    every_other, traces, filled,
+    copied_into_a_transpose, every_other, traces, filled,
 ]  # fmt: skip
 
 
@@ -156,12 +163,17 @@ def test_reads_and_writes_by_strides(
             assert result.stride(d) == call(*given).stride(d) == held.stride(d)
 
 
-def test_memory_that_a_tensor_does_not_show() -> None:
+@pytest.mark.parametrize(
+    ("part", "offset"),
+    [(lambda x: x[:, :3], 4), (lambda x: x[:2], 11), (lambda x: x[2:], 4)],
+    ids=["between", "after", "before"],
+)
+def test_memory_that_a_tensor_does_not_show(part: Callable[[Tensor], Tensor], offset: int) -> None:
     """Beyond a slice's own elements there is other memory: left as it is."""
     wide = normal(4, 6)
 
     def f(x: Tensor) -> Tensor:
-        return torch.as_strided(x[:, :3], (2, 2), (6, 1), 4) * 1
+        return torch.as_strided(part(x), (2, 2), (6, 1), offset) * 1
 
     module = record(f, [wide])
     plain_views(module)
@@ -188,15 +200,46 @@ def test_writes_into_what_is_expanded(write: Callable[[Tensor, Tensor], Tensor])
     assert torch.equal(found, expected)
 
 
+def test_an_input_hides_no_step_of_its_name() -> None:
+    graph = Graph()
+    x = graph.placeholder("x")
+    step = graph.create_node("call_function", aten.neg.default, (x,), name="more")
+    one = insert_input(x, "more")
+    two = insert_input(one, "more_1")
+    graph.output((step, one, two))
+    given = tuple(torch.tensor(float(i)) for i in range(1, 4))
+    assert GraphModule({}, graph)(*given) == (-given[0], *given[1:])
+
+
+OWN = torch.library.Library("hograd_strided", "DEF")
+OWN.define("product(Tensor[] factors) -> Tensor")
+OWN.impl("product", lambda factors: factors[0] * factors[1], "CompositeExplicitAutograd")
+torch.library.register_fake("hograd_strided::product", lambda factors: factors[0] * factors[1], lib=OWN)
+torch.library.register_autograd(
+    "hograd_strided::product",
+    lambda ctx, g: [g * factor for factor in reversed(ctx.saved_tensors)],
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[0]),
+    lib=OWN,
+)
+
+
+def solved(y: Tensor) -> Tensor:
+    return torch.linalg.solve(torch.eye(6, dtype=y.dtype) * 4 + torch.outer(y, y), y).square().sum()
+
+
+def of_ones_own(y: Tensor) -> Tensor:
+    product: Tensor = torch.ops.hograd_strided.product([y.sin(), y.square()])
+    return product.square().sum()
+
+
 @needs_compiler
 @pytest.mark.slow
-def test_an_operation_that_inductor_calls_by_name_costs_no_second_attempt() -> None:
-    def f(y: Tensor) -> Tensor:
-        return torch.linalg.solve(torch.eye(6, dtype=y.dtype) * 4 + torch.outer(y, y), y).square().sum()
-
+@pytest.mark.parametrize("f", [solved, of_ones_own])
+def test_an_operation_that_inductor_calls_by_name_costs_no_second_attempt(f: Callable[[Tensor], Tensor]) -> None:
     p = prepare(hvp, f, normal(6), preparation="compiled")
     assert p.preparation == "compiled", p.explain()
     assert "without" not in p.explain(), p.explain()
+    assert close(p(normal(6, seed=1), normal(6)), hvp(f, normal(6, seed=1), normal(6)))
 
 
 @pytest.mark.parametrize("d", [0, 1])
@@ -211,6 +254,12 @@ def test_slices_of_many_are_slices(d: int) -> None:
     module = clean(record(torch.func.vmap(write), (x, y), table("compiled")))
     assert [str(n.target) for n in module.graph.nodes if is_call(n)] == ["aten.slice_scatter.default"]
     assert torch.equal(module(x, y), torch.func.vmap(write)(x, y))
+
+
+def test_what_counts_down_is_no_slice() -> None:
+    given = normal(6), normal(3)
+    module = clean(record(lambda x, y: torch.scatter(x, 0, torch.arange(4, 1, -1), y), given))
+    assert torch.equal(module(*given), torch.scatter(given[0], 0, torch.tensor([4, 3, 2]), given[1]))
 
 
 def test_slices_cost_no_index() -> None:

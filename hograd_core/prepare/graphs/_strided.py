@@ -70,10 +70,14 @@ def write_of_slice(node: Node) -> None:
         return
     if 0 in written or any(a != b for i, (a, b) in enumerate(zip(shape, written, strict=True)) if i != d):
         return
-    line = [int(place) for place in places[tuple(slice(None) if i == d else 0 for i in range(len(shape)))]]
-    step = line[1] - line[0] if len(line) > 1 else 1
-    if step > 0 and line == list(range(line[0], line[-1] + 1, step)):
-        replace(node, insert(node, aten.slice_scatter.default, base, source, d, line[0], line[-1] + 1, step))
+    first, n = (0,) * len(shape), written[d]
+    start, step = int(places[first]), 1
+    if n > 1:
+        step = int(places[(*first[:d], 1, *first[d + 1 :])]) - start
+    if step > 0:  # what counts counts on
+        replace(
+            node, insert(node, aten.slice_scatter.default, base, source, d, start, start + (n - 1) * step + 1, step)
+        )
 
 
 def _evaluated(node: Any) -> Tensor | None:

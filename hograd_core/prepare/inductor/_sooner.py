@@ -34,8 +34,6 @@ _HEADERS = (
     "torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h",
 )  # fmt: skip
 """What code of ours needs of the headers that inductor's wrappers include: not those of tensors."""
-_VALUES = "torch/csrc/stable/stableivalue_conversions.h"
-"""What it needs, too, where it calls an operation by name, with values of any kind."""
 
 
 @contextmanager
@@ -53,39 +51,24 @@ def few_headers() -> Iterator[None]:
     # What only calls kernels takes the compiler a quarter of its time, and nothing from a call, as it is optimised.
     entry = "inductor_entry_impl(AtenTensorHandle*, AtenTensorHandle*)"
     names = f"namespace py = pybind11;\nusing namespace torch::aot_inductor;\n[[gnu::optimize(1)]] void {entry};"
-    wrapper = cpp_wrapper_cpu.CppWrapperCpu
-    every = wrapper.get_device_include_path_jit("cpu")
-    needed = {together}  # by the code at hand
+    wrapper, by_name = cpp_wrapper_cpu.CppWrapperCpu, "generate_fallback_kernel_with_runtime_lookup_nopython"
+    call_by_name: Any = getattr(wrapper, by_name, None)
 
-    def reading(header: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call of an operation that inductor has no function for needs another header."""
+    def or_else(ours: str, theirs: Callable[..., str]) -> Callable[..., str]:
+        return lambda *given, **named: theirs(*given, **named) if config.aot_inductor.enable_line_tables else ours
 
-        def write(self: Any, *given: Any, **named: Any) -> Any:
-            needed.add(header)
-            self.header.splice(every if header == every else f"#include <{header}>")
-            return call(self, *given, **named)
+    def with_values(self: Any, *given: Any, **named: Any) -> Any:
+        """Calls of operations that inductor has no function for need another header, which takes a compiler seconds."""
+        self.header.splice("#include <torch/csrc/stable/stableivalue_conversions.h>")
+        return call_by_name(self, *given, **named)
 
-        return write
-
-    def or_else(ours: Callable[[], str], theirs: Callable[..., str]) -> Callable[..., str]:
-        def header(*given: Any, **named: Any) -> str:
-            less = every not in needed and not config.aot_inductor.enable_line_tables
-            return ours() if less else theirs(*given, **named)
-
-        return header
-
-    def include() -> str:
-        needed.intersection_update({together})
-        return f"#include <{together}>\n{names}"
-
+    include = f"#include <{together}>\n{names}"
     with ExitStack() as stack:
         stack.enter_context(config.patch({"aot_inductor.enable_line_tables": False}))
-        for kind, header in (("nopython", _VALUES), ("boxed", every), ("python", every)):
-            call = getattr(wrapper, f"generate_fallback_kernel_with_runtime_lookup_{kind}", None)
-            if call is not None:
-                stack.enter_context(changed(wrapper, call.__name__, reading(header, call)))
+        if call_by_name is not None:
+            stack.enter_context(changed(wrapper, by_name, with_values))
         for where, name, ours in (
-            (codecache, "_get_cpp_wrapper_header", lambda: ">\n#include <".join(sorted(needed))),
+            (codecache, "_get_cpp_wrapper_header", together),
             (wrapper, "get_device_include_path_jit", include),
             (cpp_wrapper_cpu_array_ref.CppWrapperCpuArrayRef, "get_device_include_path_jit", include),
         ):
