@@ -254,7 +254,10 @@ class Crew:
                 reason = f"the host that it was alone on was lost, as was one before: {self.last_words}"
                 row = schema.row(each.task.cell, status="crashed", reason=reason)
             if row is None:
-                self.waiting[each.on_gpu].appendleft(replace(each, lost=each.lost or told is None))
+                if told is None or each.lost:  # one of them may lose the next node, too: all others first
+                    self.waiting[each.on_gpu].append(replace(each, lost=True))
+                else:
+                    self.waiting[each.on_gpu].appendleft(each)
                 continue
             if number not in site.begun:
                 yield Event(each.task)
