@@ -22,7 +22,7 @@ from hograd_core.hazards import _graph
 from hograd_core.hazards._hazard import Hazard, nearest_tested
 from hograd_core.hazards._memory import Observing, sketch
 from hograd_core.hazards._modes import ConstantUnderNoGrad, Repairing
-from hograd_core.hazards.table import HAZARDS, RIGHT, TESTED
+from hograd_core.hazards.table import HAZARDS, OWN, RIGHT, TESTED
 
 Amount = tuple[str, int]
 """A method of the derivative operators and an order: what a kernel's result amounts to."""
@@ -213,7 +213,7 @@ def _dangers(amounts: tuple[Amount, ...]) -> Mapping[str, tuple[Hazard, ...]]:
     """Node name -> hazards of this torch version that concern any of the amounts."""
     version = nearest_tested(torch.__version__, TESTED)
     found: dict[str, tuple[Hazard, ...]] = {}
-    for hazard in HAZARDS:
+    for hazard in (*HAZARDS, *OWN):
         if version in hazard.versions and any(hazard.concerns(*amount) for amount in amounts):
             for node in hazard.nodes:
                 found[node] = (*found.get(node, ()), hazard)

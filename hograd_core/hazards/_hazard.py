@@ -15,8 +15,8 @@ class Hazard:
     Attributes:
         operator: what a user calls, as torch names it.
         nodes: names of its nodes on the autograd tape, by which it is recognised.
-        wrong: method of a derivative operator -> lowest order at which its result is wrong; higher orders count as
-            wrong too.
+        wrong: method of a derivative operator, or ``"*"`` for any, -> lowest order at which its result is wrong; higher
+            orders count as wrong too.
         fault: the formula at fault, in words.
         versions: tested versions of torch that have it.
         when: whether a node of that name is concerned, by what it saved; None: always.
@@ -35,7 +35,7 @@ class Hazard:
         """Whether a method's result at that order is wrong; ``"*"``: any method's."""
         if method == "*":
             return order >= min(self.wrong.values())
-        return order >= self.wrong.get(method, order + 1)
+        return order >= self.wrong.get(method, self.wrong.get("*", order + 1))
 
 
 def _place(version: str) -> int:

@@ -84,6 +84,22 @@ def _with_jvp(node: Any) -> bool:
     return function is not None and function.jvp is not torch.autograd.Function.jvp
 
 
+_VIEWS = {
+    "Alias", "AsStrided", "Diagonal", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "Squeeze", "T",
+    "Transpose", "Unbind", "Unfold", "UnsafeView", "Unsqueeze", "View",
+}  # fmt: skip
+
+
+def _addresses_a_part(node: Any) -> bool:
+    """Whether a node counts an offset from the start of memory, and its tensor lies somewhere in that of another."""
+    if node._saved_storage_offset is None:
+        return False
+    node = node.next_functions[0][0]
+    while node is not None and node.name().partition("Backward")[0] in _VIEWS:
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("SplitWithSizesBackward")
+
+
 HAZARDS: tuple[Hazard, ...] = (
     Hazard("layer_norm", ("NativeLayerNormBackward0",), _NORMS, _STATISTICS, TESTED),
     Hazard(
@@ -235,3 +251,16 @@ HAZARDS: tuple[Hazard, ...] = (
         substitute=False,
     ),
 )
+
+OWN = (
+    Hazard(
+        "as_strided with a storage offset, of a leaf of a structure",
+        ("AsStridedBackward0", "AsStridedBackward0_copy", "AsStridedScatterBackward0"),
+        {"*": 1},
+        "leaves are parts of one flat tensor, from whose start the offset counts; have f clone the leaf before",
+        TESTED,
+        when=_addresses_a_part,
+        substitute=False,
+    ),
+)
+"""What would be wrong by the way in which structures are handed to f here, not by PyTorch's fault."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from hograd_core.prepare._build import table
 from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, placeholders, replace, value
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record
+from hograd_core.prepare.graphs._trace import CannotPrepareError
+
+_COPIED = 64
+"""Most rows of a graph with an operation that vmap has no rule for: it is in the graph once a row."""
 
 
 def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int) -> GraphModule:
@@ -26,13 +31,34 @@ def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int
         inputs: tensors such as it is called with.
         place: of the input that there are several of.
         rows: how many.
+
+    Raises:
+        CannotPrepareError: vmap has no rule for an operation, and the rows are too many for as many copies of it.
     """
     simpler = table("compiled")
     simple = record(module, inputs, simpler)
     clean(simple)
     several = [t.expand(rows, *t.shape).clone() if i == place else t for i, t in enumerate(inputs)]
     in_dims = tuple(0 if i == place else None for i in range(len(inputs)))
-    return clean(record(torch.func.vmap(simple, in_dims=in_dims), several, simpler))
+    with _by_rules(rows > _COPIED):
+        return clean(record(torch.func.vmap(simple, in_dims=in_dims), several, simpler))
+
+
+@contextmanager
+def _by_rules(alone: bool) -> Iterator[None]:
+    """Have vmap refuse, in this thread, what it would run one row at a time."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(before and not alone)
+    try:
+        yield
+    except RuntimeError as error:
+        if not alone or "hit the vmap fallback" not in str(error):
+            raise
+        operation = str(error).split()[0]
+        raise CannotPrepareError(f"vmap has no rule for {operation}, and would run more than {_COPIED} rows") from error
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 def identity_rows(module: GraphModule, place: int, rows: int) -> tuple[list[tuple[int, bool]], bool]:

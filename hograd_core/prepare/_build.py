@@ -28,6 +28,7 @@ Outputs = Callable[[list[Tensor]], Sequence[Tensor]]
 
 _KEPT = (
     aten.dot.default, aten.vdot.default, aten.flip.default, aten.slice_scatter.default, aten.select_scatter.default,
+    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten._to_copy.default, aten.add.Tensor,
 )  # fmt: skip
 """Not taken apart before a graph is cleaned or vectorised: rules know them, or vmap does and not their parts."""
 _HEAVY = 2**16
@@ -88,17 +89,25 @@ def table(preparation: str) -> dict[Any, Any]:
     if found:  # inductor's own of this one has no batching rule, which bound products and Hessians need
         softmax = aten._softmax_backward_data.default
         found[softmax] = torch._decomp.decomposition_table[softmax]
+        found[torch.ops.prims.convert_element_type.default] = _to_dtype
     for kept in _KEPT:
         found.pop(kept, None)
     apart: dict[Any, Any] = {} if preparation == "graph" else {aten.addmm.default: _addmm}
     if aten.eye.default in found:
         apart |= {aten.eye.default: _eye, aten.eye.m: _eye}
-    return {**found, **apart, aten.mv.default: _mv, aten.addmv.default: _addmv}
+    # Nothing is conjugated or negated by a mark alone, which cleaning would lose.
+    marks = {aten._conj.default: aten.conj_physical.default, aten._neg_view.default: aten.neg.default}
+    return {**found, **apart, **marks, aten.mv.default: _mv, aten.addmv.default: _addmv}
 
 
 def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
     """As a product of one row, which can be merged with others."""
     return torch.mm(vector.unsqueeze(0), matrix.t()).squeeze(0)
+
+
+def _to_dtype(a: Tensor, dtype: torch.dtype) -> Tensor:
+    copy: Tensor = aten._to_copy(a, dtype=dtype)
+    return copy
 
 
 def _eye(

@@ -329,3 +329,22 @@ def test_a_version_without_a_hazard_is_not_accused(monkeypatch: pytest.MonkeyPat
         assert h.hvp(f, normal(n), normal(n)).isfinite().all()
     finally:
         _forget()
+
+
+@pytest.mark.parametrize("method", ["double_backward", "jvp_of_grad", "grad_of_jvp", "finite_difference"])
+def test_an_offset_into_memory_is_refused_where_a_leaf_is_a_part_of_one_tensor(method: str) -> None:
+    x = {"a": torch.rand(4, dtype=F64), "b": torch.rand(6, dtype=F64)}
+
+    def product(part: Callable[[Tensor], Tensor]) -> Tensor:
+        f = lambda p: p["a"].sum() + (part(p["b"]) ** 3).sum()  # noqa: E731
+        return h.hvp(f, x, x, method=method)["b"]
+
+    for part in (
+        lambda b: b.as_strided((2, 2), (2, 1), 1), lambda b: b.view(2, 3).t()[1:].as_strided((2, 2), (2, 1), 1),
+        lambda b: torch.as_strided_copy(b, (2, 2), (2, 1), 1),
+        lambda b: torch.as_strided_scatter(b, b[:4].view(2, 2) * 2, (2, 2), (2, 1), 1),
+    ):  # fmt: skip
+        with pytest.raises(h.UnsupportedError, match="clone the leaf"):
+            product(part)
+    for part in (lambda b: b.as_strided((4,), (1,)), lambda b: b.clone().as_strided((4,), (1,), 0)):
+        assert torch.allclose(product(part), torch.cat([6 * x["b"][:4] ** 2, x["b"].new_zeros(2)]), rtol=1e-5)

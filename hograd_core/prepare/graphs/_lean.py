@@ -5,10 +5,19 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hograd_core.prepare.graphs._nodes import aten, insert, is_call, layout, refresh, replace, tensors_of, value
+from hograd_core.prepare.graphs._nodes import (
+    aten,
+    insert,
+    is_call,
+    is_elementwise,
+    layout,
+    refresh,
+    replace,
+    tensors_of,
+    value,
+)
 from hograd_core.prepare.graphs._peak import peak_bytes
 
 _COMMUTE = (aten.mul.Tensor, aten.add.Tensor)
@@ -86,7 +95,7 @@ def _write_over(graph: Graph) -> None:
 def _in_place(node: Node) -> Any:
     """The operation that does the same in the memory of its first argument; None: there is none."""
     target: Any = node.target
-    if not is_call(node) or torch.Tag.pointwise not in getattr(target, "tags", ()):
+    if not is_elementwise(node):
         return None
     packet = getattr(aten, f"{target.overloadpacket.__name__}_", None)
     return getattr(packet, target._overloadname, None)

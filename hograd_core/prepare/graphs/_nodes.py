@@ -39,9 +39,15 @@ def _evaluate(node: Node) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
+def _mode(graph: Graph) -> FakeTensorMode:
+    """The mode of the fake tensors that its nodes hold."""
+    mode: FakeTensorMode = value(placeholders(graph)[0]).fake_mode  # type: ignore[attr-defined]
+    return mode
+
+
 def refresh(graph: Graph) -> None:
     """Note anew what each node holds, so that those that share memory are known to: rules replace and insert nodes."""
-    with next(value(node) for node in placeholders(graph)).fake_mode, torch.no_grad():  # type: ignore[attr-defined]
+    with _mode(graph), torch.no_grad():
         for node in graph.nodes:
             if is_call(node):
                 node.meta["val"] = _evaluate(node)
@@ -63,6 +69,12 @@ def is_call(node: Any, *targets: Any) -> bool:
     return isinstance(node, Node) and node.op == "call_function" and (not targets or node.target in targets)
 
 
+def is_elementwise(node: Any) -> bool:
+    """Whether a node computes each number of one tensor from numbers at the same place."""
+    tagged = is_call(node) and torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return tagged and isinstance(value(node), Tensor)  # frexp gives two
+
+
 def layout(tensor: Tensor) -> tuple[Any, ...]:
     """What of a tensor other operations can tell."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
@@ -82,8 +94,7 @@ def insert(before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any) 
     """A new call before a node."""
     with before.graph.inserting_before(before):
         made = before.graph.call_function(target, args, kwargs)
-    tensors = [t for n in made.all_input_nodes for t in tensors_of(n)] or [value(before)]
-    with tensors[0].fake_mode, torch.no_grad():  # type: ignore[attr-defined]
+    with _mode(before.graph), torch.no_grad():
         made.meta["val"] = _evaluate(made)
     return made
 
@@ -102,7 +113,7 @@ def insert_constant(module: GraphModule, before: Node, tensor: Tensor) -> Node:
     module.register_buffer(name, tensor)
     with module.graph.inserting_before(before):
         made = module.graph.get_attr(name)
-    made.meta["val"] = value(before).fake_mode.from_tensor(tensor, static_shapes=True)  # type: ignore[attr-defined]
+    made.meta["val"] = _mode(before.graph).from_tensor(tensor, static_shapes=True)
     return made
 
 

@@ -21,6 +21,7 @@ from hograd_core.prepare.graphs._nodes import (
     insert,
     inverse,
     is_call,
+    is_elementwise,
     layout,
     output,
     replace,
@@ -46,7 +47,7 @@ def clean(module: GraphModule) -> GraphModule:
             rule = _RULES.get(node.target) if node.op == "call_function" else None
             if rule is not None:
                 rule(node)
-            if is_call(node) and not node._erased and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            if not node._erased and is_elementwise(node):
                 _views.on_rows(node)
                 if not node._erased:
                     _views.on_permuted(node)

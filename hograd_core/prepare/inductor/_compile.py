@@ -132,6 +132,10 @@ def _taken_apart(module: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     """A graph without operations that inductor knows as sums of simpler ones alone."""
     from torch._inductor.lowering import lowerings
 
+    for node in module.graph.nodes:  # mostly all that there is
+        if is_call(node, aten._to_copy.default) and list(node.kwargs) == ["dtype"]:
+            node.target, node.args = torch.ops.prims.convert_element_type.default, (*node.args, node.kwargs["dtype"])
+            node.kwargs = {}
     simpler = {op: parts for op, parts in decompositions().items() if op not in lowerings}
     if not any(is_call(node, *simpler) for node in module.graph.nodes):
         return module
