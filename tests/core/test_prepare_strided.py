@@ -53,7 +53,7 @@ def transposed(x: Tensor) -> Tensor:
 
 
 def windows(x: Tensor) -> Tensor:
-    return torch.as_strided(x, (3, 2), (1, 2), 1).sin().prod(1).sum()
+    return torch.as_strided(x.clone(), (3, 2), (1, 2), 1).sin().prod(1).sum()
 
 
 def windows_of_a_transpose(x: Tensor) -> Tensor:
@@ -266,3 +266,20 @@ def test_slices_cost_no_index() -> None:
     p = prepare(hvp, pieces, normal(6), preparation="graph")
     assert dispatched(lambda: p(normal(6), normal(6))) <= 0.6 * dispatched(lambda: hvp(pieces, normal(6), normal(6)))
     assert not any(word in p.explain() for word in ("index", "as_strided", " copy.")), p.explain()
+
+
+def test_a_place_in_the_memory_of_an_argument_is_not_traced() -> None:
+    """The point of a later call may lie elsewhere in its memory than the one that was traced."""
+    memory, v = normal(12), normal(7, seed=1)
+    for f in (
+        lambda x: x.as_strided((2, 2), (2, 1), 2).pow(3).sum(),
+        lambda x: torch.as_strided_scatter(x.view(7, 1)[2:, 0], x[:2], (2,), (1,), 2).pow(3).sum(),
+    ):
+        p = prepare(hvp, f, memory[:7], preparation="graph")
+        assert p.preparation == "eager"
+        assert "a place in the memory of its argument" in str(p.reason)
+        assert torch.equal(p(memory[1:8], v), hvp(f, memory[1:8], v))
+    g = lambda x: x[1:].as_strided((2, 2), (2, 1)).pow(3).sum()  # noqa: E731
+    p = prepare(hvp, g, memory[:7], preparation="graph")
+    assert p.preparation == "graph"
+    assert torch.equal(p(memory[1:8], v), hvp(g, memory[1:8], v))

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from hograd_core.prepare.graphs._nodes import aten, insert_input
+from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call
 from hograd_core.prepare.graphs._record import record
 
 _READS = {
@@ -40,6 +40,9 @@ _REASONS = {
     torch.Tag.dynamic_output_shape: "makes a shape out of values ({})",
     torch.Tag.nondeterministic_seeded: "draws random numbers ({})",
 }
+
+
+_ADDRESSING = (aten.as_strided.default, aten.as_strided_copy.default, aten.as_strided_scatter.default)
 
 
 class _Tracing(threading.local):
@@ -199,6 +202,7 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
         if "get value out of a tracing tensor" in str(error):
             raise CannotPrepareError("f reads values of a tensor, as data-dependent code does") from error
         raise
+    _refuse_addresses(first.graph)
     outside = _outside(first)
     before = _versions(outside)
     function(*[t.clone() for t in fresh])
@@ -211,6 +215,18 @@ def trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], table: dict
     with torch.no_grad(), _Repeatable():  # type: ignore[no-untyped-call]
         pure = record(torch.func.functionalize(first, remove="mutations"), given, table)
     return Traced(pure, lifted)
+
+
+def _refuse_addresses(graph: Graph) -> None:
+    """Raise where f counts from the start of memory that its argument may be anywhere in."""
+    for node in graph.nodes:
+        if not is_call(node, *_ADDRESSING) or not isinstance(node.args[-1], int):
+            continue
+        base = node
+        while is_call(base) and (base is node or base.target.is_view):
+            base = base.args[0]
+        if base.op == "placeholder":
+            raise CannotPrepareError(f"f uses a place in the memory of its argument ({node.target} with an offset)")
 
 
 def _attributes(graph: GraphModule) -> list[Node]:
