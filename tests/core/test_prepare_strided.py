@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule
 
 from hograd_core import hessian, hvp, prepare
 from hograd_core.prepare._build import table
-from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, output
+from hograd_core.prepare.graphs._nodes import aten, insert, insert_input, is_call, output, value
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record
 from hograd_core.prepare.graphs._strided import plain_views
@@ -283,3 +283,9 @@ def test_a_place_in_the_memory_of_an_argument_is_not_traced() -> None:
     p = prepare(hvp, g, memory[:7], preparation="graph")
     assert p.preparation == "graph"
     assert torch.equal(p(memory[1:8], v), hvp(g, memory[1:8], v))
+
+
+def test_a_step_without_inputs_goes_before_one_that_gives_several_tensors() -> None:
+    module = record(lambda x: torch.topk(x, 2)[0], [normal(4)])
+    several = next(node for node in module.graph.nodes if is_call(node, aten.topk.default))
+    assert value(insert(several, aten.full.default, [2], 1.0)).shape == (2,)
