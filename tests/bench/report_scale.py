@@ -34,8 +34,8 @@ def write(results: Path, *, rows: int = 100_000, runs: int = 200, cells: int | N
         cells: distinct cells, over which a machine's runs go in turn; None: those that were recorded.
         seed: of the variation.
     """
-    recorded = store.read_rows(store.run_folders(REFERENCE)[0])
-    environment = store.environment_of(store.run_folders(REFERENCE)[0])
+    oldest = min(store.run_folders(REFERENCE), key=lambda folder: folder.name)
+    recorded, environment = store.read_rows(oldest), store.environment_of(oldest)
     draw = random.Random(seed)
     cells = cells or len(recorded)
     for index in range(runs):
