@@ -97,7 +97,7 @@ def table(preparation: str) -> dict[Any, Any]:
     if aten.eye.default in found:
         apart |= {aten.eye.default: _eye, aten.eye.m: _eye}
     # Nothing is conjugated or negated by a mark alone, which cleaning would lose.
-    marks = {aten._conj.default: aten.conj_physical.default, aten._neg_view.default: aten.neg.default}
+    marks = {aten._conj.default: _conjugate, aten._neg_view.default: aten.neg.default}
     return {**found, **apart, **marks, aten.mv.default: _mv, aten.addmv.default: _addmv}
 
 
@@ -109,6 +109,12 @@ def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
 def _to_dtype(a: Tensor, dtype: torch.dtype) -> Tensor:
     copy: Tensor = aten._to_copy(a, dtype=dtype)
     return copy
+
+
+def _conjugate(z: Tensor) -> Tensor:
+    """Of numbers that are complex, since others have no mark; vmap has no rule for ``conj_physical``."""
+    parts = torch.view_as_real(z)
+    return torch.complex(parts[..., 0], -parts[..., 1])
 
 
 def _eye(

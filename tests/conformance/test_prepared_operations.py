@@ -51,6 +51,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gather": lambda y: y.gather(-1, torch.zeros(1, 2, 4, 2, dtype=torch.int64)),
     "grid_sample": lambda y: functional.grid_sample(y, grid(y), align_corners=False),
     "group_norm": lambda y: functional.group_norm(y, 2),
+    "hfft": lambda y: torch.fft.hfft(torch.view_as_complex(y.view(4, 4, 2))),
     "huber_loss": lambda y: functional.huber_loss(y, y.flip(-1), delta=0.3),
     "index_add": lambda y: y.index_add(3, torch.tensor([1, 3]), y[..., :2].exp()),
     "inv": lambda y: torch.linalg.inv(spd(y)),
@@ -116,7 +117,7 @@ def test_compiled(first: int) -> None:
         assert near(found, *true(name, x, v)), name
 
 
-@pytest.mark.parametrize("name", ["abs", "dtypes", "max_pool2d", "nearest", "scatter_add"])
+@pytest.mark.parametrize("name", ["abs", "complex", "dtypes", "hfft", "max_pool2d", "nearest", "scatter_add"])
 def test_rows_of_a_hessian_are_no_copies_of_one(name: str) -> None:
     x, _ = point(name)
     one, whole = (prepare(operator, function(name), x, preparation="graph") for operator in (h.hvp, h.hessian))
