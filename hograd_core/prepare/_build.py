@@ -28,10 +28,10 @@ Outputs = Callable[[list[Tensor]], Sequence[Tensor]]
 
 _KEPT = (
     aten.dot.default, aten.vdot.default, aten.flip.default, aten.slice_scatter.default, aten.select_scatter.default,
-    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten._to_copy.default, aten.add.Tensor,
+    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten._to_copy.default,
 )  # fmt: skip
-"""Not taken apart before a graph is cleaned or vectorised: rules know them, or vmap does and not their parts, as those
-of a sum of complex numbers."""
+"""Not taken apart before a graph is cleaned or vectorised: rules know them, or vmap does and not their parts, or
+inductor takes them apart by a module of its own that a graph does not load."""
 _HEAVY = 2**16
 """Elements of a matrix from which reading it costs more than the calls that put rows together."""
 

@@ -83,3 +83,14 @@ def tasks(host: Host, *problems: str, families: tuple[str, ...] = FAMILIES, alon
 
 def log(host: Host) -> list[str]:
     return Path(host.roots[0], "log").read_text(encoding="utf-8").splitlines()
+
+
+def beside(host: Host) -> set[str]:
+    """Problems whose cells ran while another did."""
+    found: set[str] = set()
+    running: set[str] = set()
+    for what, cell in (line.split(" ") for line in log(host) if line != "process"):
+        running = running | {cell} if what == "begin" else running - {cell}
+        if len(running) > 1:
+            found |= {cell.split("/")[2] for cell in running}
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -138,3 +140,13 @@ def test_what_vmap_has_no_rule_for_is_repeated_for_few_rows_alone() -> None:
     assert "vmap has no rule for aten::_trilinear" in str(p.reason)
     q = prepare(h.hessian, f, torch.rand(70), preparation="graph", chunk_size=35)
     assert q.preparation == "graph"
+
+
+def test_pooling_is_prepared_first_thing_in_a_process() -> None:
+    """Here inductor is loaded long since."""
+    code = """
+import torch, hograd_core as h
+f = lambda x: torch.nn.functional.max_pool2d(x.sin(), 2).square().sum()
+assert h.prepare(h.hessian, f, torch.rand(1, 2, 4, 4), preparation="graph").preparation == "graph"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
