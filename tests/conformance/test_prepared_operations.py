@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,3 +152,16 @@ f = lambda x: torch.nn.functional.max_pool2d(x.sin(), 2).square().sum()
 assert h.prepare(h.hessian, f, torch.rand(1, 2, 4, 4), preparation="graph").preparation == "graph"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_inductor_calls_and_could_take_apart_is_compiled_where_ci_is_set(tmp_path: Path) -> None:
+    code = """
+import torch, hograd_core as h
+f = lambda x: torch.nn.functional.interpolate(x.sin(), scale_factor=2, mode="bilinear").square().sum()
+p = h.prepare(h.hvp, f, torch.rand(1, 2, 4, 4), preparation="compiled")
+assert p.preparation == "compiled", p.explain()
+"""
+    environment = {**os.environ, "CI": "true", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}  # no kernel is kept there
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
