@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.utils._python_dispatch import _disable_current_modes
 
 from hograd_core.prepare._build import table
 from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, placeholders, replace, value
@@ -41,7 +42,19 @@ def batched(module: GraphModule, inputs: Sequence[Tensor], place: int, rows: int
     several = [t.expand(rows, *t.shape).clone() if i == place else t for i, t in enumerate(inputs)]
     in_dims = tuple(0 if i == place else None for i in range(len(inputs)))
     with _by_rules(rows > _COPIED):
-        return clean(record(torch.func.vmap(simple, in_dims=in_dims), several, simpler))
+        return clean(record(torch.func.vmap(simple, in_dims=in_dims), several, {**simpler, aten.view.default: _view}))
+
+
+def _view(t: Tensor, size: Sequence[int]) -> Any:
+    """Of a copy where rows together lie otherwise in memory than each alone, which the graph has a view of."""
+    if t.is_contiguous():
+        return NotImplemented  # as it is
+    try:
+        with _disable_current_modes():
+            torch.empty_strided(t.shape, t.stride(), device="meta").view(size)
+    except RuntimeError:
+        return aten.view(t.contiguous(), size)
+    return NotImplemented
 
 
 @contextmanager

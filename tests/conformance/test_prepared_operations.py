@@ -45,6 +45,9 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda y: y.clamp(-0.5, 0.5) * y,
     "complex": lambda y: torch.view_as_complex(y.view(4, 4, 2)).exp().abs(),
     "conv_transpose2d": lambda y: functional.conv_transpose2d(y, torch.ones(2, 3, 2, 2, dtype=y.dtype), stride=2),
+    "conv_transpose1d, weights": lambda y: functional.conv_transpose1d(
+        torch.ones(2, 4, 3, dtype=y.dtype), y.view(4, 4, 2)
+    ),
     "cosine_similarity": lambda y: functional.cosine_similarity(y, y.flip(-1) + 1, 1),
     "cross_entropy": lambda y: functional.cross_entropy(y.view(8, 4), torch.arange(8) % 4, label_smoothing=0.1),
     "cummax": lambda y: y.cummax(-1).values * y,
@@ -121,7 +124,9 @@ def test_compiled(first: int) -> None:
         assert near(found, *true(name, x, v)), name
 
 
-@pytest.mark.parametrize("name", ["abs", "complex", "dtypes", "hfft", "max_pool2d", "nearest", "scatter_add"])
+@pytest.mark.parametrize(
+    "name", ["abs", "complex", "conv_transpose1d, weights", "dtypes", "hfft", "max_pool2d", "nearest", "scatter_add"]
+)
 def test_rows_of_a_hessian_are_no_copies_of_one(name: str) -> None:
     x, _ = point(name)
     one, whole = (prepare(operator, function(name), x, preparation="graph") for operator in (h.hvp, h.hessian))

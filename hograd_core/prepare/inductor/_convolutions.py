@@ -111,6 +111,9 @@ def _as_images(node: Node) -> None:
         replace(node, row(made))
         return
     for read in list(node.users):
+        if not read.users:  # what is not asked for is None
+            node.graph.erase_node(read)
+            continue
         part = insert(node, operator.getitem, made, read.args[1])
         replace(read, part if read.args[1] == 2 else row(part))
     node.graph.erase_node(node)
