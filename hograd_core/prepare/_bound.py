@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hograd_core import _entrance
 from hograd_core.prepare._agreement import differs, nearby, response, tolerance
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, Outputs, build, finished, ready, unconditional
+from hograd_core.prepare._build import NOT_NEAR, Kernel, Outputs, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
 from hograd_core.prepare._task import Task, ordinary
 from hograd_core.prepare.graphs._nodes import duplicate, placeholders
 from hograd_core.prepare.graphs._split import split
+from hograd_core.prepare.graphs._trace import CannotPrepareError
 from hograd_core.prepare.inductor import _compile, _known
 
 if TYPE_CHECKING:
@@ -39,15 +41,17 @@ class Halves:
     def __init__(self, kernel: Kernel, tensors: Sequence[Tensor], rows: int | None) -> None:
         self.named = None if kernel.named is None else kernel.named.of("halves", rows)
         found = _known.find(self.named)
+        assert kernel.trace is not None
         self.found = found is not None and list(map(id, found.lifted)) == list(map(id, kernel.lifted))
         if found is not None and self.found:
             self.second, *first = found.runs
             self._first: Outputs = first[0] if first else _nothing
             self._read: list[int] = found.told["read"]
+            self._holds = unconditional(kernel.trace(tensors))[1] if found.told["conditional"] else None
             return
-        assert kernel.trace is not None
         x, v, *rest = [*tensors, *kernel.lifted]
-        parts = split(duplicate(unconditional(kernel.trace(tensors)).graph), [1])
+        product, self._holds = unconditional(kernel.trace(tensors))
+        parts = split(duplicate(product), [1])
         fixed = [x, *rest]
         with torch.no_grad():
             residuals = parts.first(*fixed)
@@ -62,10 +66,19 @@ class Halves:
             kernel.first = ready(parts.first, fixed, kernel.preparation) if residuals else _nothing
         self._first = kernel.first
         self.second = ready(second, [inputs[i] for i in self._read], kernel.preparation)
-        _known.keep(self.named, [self.second, self._first][: 1 + bool(residuals)], kernel.lifted, read=self._read)
+        _known.keep(
+            self.named, [self.second, self._first][: 1 + bool(residuals)], kernel.lifted, read=self._read,
+            conditional=self._holds is not None,
+        )  # fmt: skip
 
     def at(self, fixed: list[Tensor]) -> list[Tensor]:
-        """What the second half reads beside the directions, of [x, *args, *lifted]."""
+        """What the second half reads beside the directions, of [x, *args, *lifted].
+
+        Raises:
+            CannotPrepareError: what is assumed of values does not hold for these.
+        """
+        if self._holds is not None and not self._holds(fixed):
+            raise CannotPrepareError(NOT_NEAR)
         every: list[Any] = [None, *fixed, *self._first(fixed)]
         return [every[i] for i in self._read[1:]]
 
@@ -115,7 +128,9 @@ class Bound:
         """What runs for so many rows, with residuals of x as it is now; None: only the whole kernel does."""
         tensors, entry = self._prepared.entry_for([self._x, v], self._args)
         halves = self._prepared.halves(entry, tensors, rows)
-        binding = None if halves is None else _Binding(self, halves, entry, tensors, rows)
+        binding = None
+        with suppress(CannotPrepareError):  # at this point
+            binding = None if halves is None else _Binding(self, halves, entry, tensors, rows)
         if len(self.bindings) >= _MOST_BATCHES:
             self.bindings.clear()
         self.bindings[rows] = binding

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from hograd_core.prepare.graphs._lean import lean
 from hograd_core.prepare.graphs._merge import merge_products
-from hograd_core.prepare.graphs._nodes import aten, duplicate, output, refresh
+from hograd_core.prepare.graphs._nodes import aten, duplicate, output, placeholders, refresh
 from hograd_core.prepare.graphs._passes import clean, own_result
 from hograd_core.prepare.graphs._peak import peak_bytes
 from hograd_core.prepare.graphs._trace import CannotPrepareError, Traced, trace
@@ -25,6 +25,7 @@ from hograd_core.prepare.inductor._key import Named
 PREPARATIONS = ("eager", "graph", "compiled", "cudagraph")
 Run = Callable[[list[Tensor]], Tensor]
 Outputs = Callable[[list[Tensor]], Sequence[Tensor]]
+Holds = Callable[[list[Tensor]], bool]
 
 _KEPT = (
     aten.dot.default, aten.vdot.default, aten.flip.default, aten.slice_scatter.default, aten.select_scatter.default,
@@ -32,6 +33,7 @@ _KEPT = (
 )  # fmt: skip
 """Not taken apart before a graph is cleaned or vectorised: rules know them, or vmap does and not their parts, or
 inductor takes them apart by a module of its own that a graph does not load."""
+NOT_NEAR = "what a trace assumes of values does not hold near x, where it is compared with the eager method"
 _HEAVY = 2**16
 """Elements of a matrix from which reading it costs more than the calls that put rows together."""
 
@@ -42,6 +44,7 @@ class Kernel:
 
     Attributes:
         run: [*inputs, *lifted] -> the result; None: only the eager method does.
+        compared: the same where ``run`` may go the eager way, which it refuses: what is held against the eager method.
         lifted: tensors that f refers to, its last inputs.
         preparation: how it runs.
         reasons: why not as it was asked for.
@@ -55,6 +58,7 @@ class Kernel:
     """
 
     run: Run | None = None
+    compared: Run | None = field(default=None, init=False)
     lifted: list[Tensor] = field(default_factory=list)
     preparation: str = "eager"
     reasons: list[str] = field(default_factory=list)
@@ -67,10 +71,26 @@ class Kernel:
     without: list[str] = field(default_factory=list)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Run it on inputs."""
-        assert self.run is not None
+        """Run it on inputs, itself."""
+        run = self.compared or self.run
+        assert run is not None
         with torch.no_grad():
-            return self.run([*inputs, *self.lifted])
+            return run([*inputs, *self.lifted])
+
+    def try_first(self, attempt: Callable[[list[Tensor]], Tensor | None], otherwise: Callable[..., Tensor]) -> None:
+        """Have it run as an attempt does; where that gives None, go the way of ``otherwise``, of the inputs."""
+
+        def run(given: list[Tensor]) -> Tensor:
+            result = attempt(given)
+            return otherwise(*given[: len(given) - len(self.lifted)]) if result is None else result
+
+        def compared(given: list[Tensor]) -> Tensor:
+            result = attempt(given)
+            if result is None:
+                raise CannotPrepareError(NOT_NEAR)
+            return result
+
+        self.run, self.compared = run, compared
 
 
 def ladder(preparation: str, device: str) -> tuple[str, ...]:
@@ -242,15 +262,38 @@ def clean_trace(function: Callable[..., Tensor], inputs: Sequence[Tensor], prepa
     return traced
 
 
-def unconditional(traced: Traced) -> Traced:
+def unconditional(traced: Traced) -> tuple[GraphModule, Holds | None]:
     """The graph of a product, of which its halves or a whole Hessian can be made.
 
+    Returns:
+        (x, v, *args, *lifted) -> the product; [x, *args, *lifted] -> whether what it assumes of values holds, None: it
+        assumes nothing.
+
     Raises:
-        CannotPrepareError: it assumes something of values, at which those would not look.
+        CannotPrepareError: it assumes something of directions.
     """
-    if len(output(traced.graph.graph).all_input_nodes) > 1:
-        raise CannotPrepareError("what it assumes of values is looked at by whole calls of a product alone")
-    return traced
+    if not isinstance(output(traced.graph.graph).args[0], tuple | list):
+        return traced.graph, None
+    product, assumed = (_returning(traced.graph, place) for place in (0, 1))
+    if placeholders(assumed.graph)[1].users:
+        raise CannotPrepareError("it assumes something of the values of directions")
+
+    def holds(given: list[Tensor]) -> bool:
+        x, *rest = given
+        with torch.no_grad():  # parameters of f may require gradients
+            return bool(assumed(x, x, *rest))
+
+    return product, holds
+
+
+def _returning(module: GraphModule, place: int) -> GraphModule:
+    """A graph that returns one result of another."""
+    module = duplicate(module)
+    returned = output(module.graph)
+    returned.args = (returned.args[0][place],)  # type: ignore[index]
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
 
 
 def plain(
@@ -264,7 +307,7 @@ def plain(
     found = _known.find(named)
     if found is not None:
         (run,), told = found.runs, found.told
-        again = _traced_again(function, found.lifted)
+        again = traced_again(function, found.lifted)
         kernel = Kernel(
             None, found.lifted, preparation, [], Counter(told["operations"]), again, told["peak"], named, True
         )  # fmt: skip
@@ -279,16 +322,12 @@ def plain(
         _known.keep(named, [run], kernel.lifted, operations=operations, peak=peak, conditional=conditional)
     kernel.run = lambda given: run(given)[0]
     if conditional:
-        with torch.no_grad():  # parameters of f may require gradients
-            holds_here = run([*inputs, *kernel.lifted])[1]
-        if not holds_here:
-            raise CannotPrepareError("what a trace assumes of values does not hold here")
 
-        def checked(given: list[Tensor]) -> Tensor:
+        def attempt(given: list[Tensor]) -> Tensor | None:
             result, holds = run(given)
-            return result if holds else otherwise(*given[: len(inputs)])
+            return result if holds else None
 
-        kernel.run = checked
+        kernel.try_first(attempt, otherwise)
     return kernel
 
 
@@ -297,7 +336,7 @@ def name_of(function: Callable[..., Tensor], inputs: Sequence[Tensor], preparati
     return _key.named(function, inputs) if preparation == "compiled" and inputs[0].device.type == "cpu" else None
 
 
-def _traced_again(function: Callable[..., Tensor], lifted: list[Tensor]) -> Callable[[Sequence[Tensor]], Traced]:
+def traced_again(function: Callable[..., Tensor], lifted: list[Tensor]) -> Callable[[Sequence[Tensor]], Traced]:
     """The graph of a kernel that was found without one: traced when something else is to be made of it."""
     known: list[Traced] = []
 

@@ -52,12 +52,13 @@ def coloured(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     plan = plan.on(x.device)
     if plan.count == plan.n:  # as many products as columns
         return _every_column(task, plan, tensors, preparation)
-    traced = unconditional(clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled"))
+    traced = clean_trace(task.product.kernel, [x, torch.ones_like(x), *args], "compiled")
+    product, holds = unconditional(traced)
     seeds = (plan.colours == torch.arange(plan.count, device=x.device)[:, None]).to(x.dtype)
     v = probe(x, 0).reshape(1, -1)
     seeds = (seeds if fixed else torch.cat([seeds, v])).view(-1, *x.shape)
     given = [x, *args, *traced.lifted]
-    parts = split(traced.graph, [1])
+    parts = split(product, [1])
     with torch.no_grad():
         residuals = parts.first(*given)
     many = batched(parts.second, [torch.ones_like(x), *given, *residuals], 0, len(seeds))
@@ -87,19 +88,21 @@ def coloured(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
         constants = [seeds]
     run = ready(own, [*constants, *given], preparation)
 
-    def compute(given: list[Tensor]) -> Tensor:
+    def compute(given: list[Tensor]) -> Tensor | None:
+        if holds is not None and not holds(given):
+            return None
         found = run([*constants, *given])[0]
         if not whole:
             every, found = found, recovered(plan, found)
             if not fixed and not fits(plan, found, v[0], every[-1]):
-                return task.eager(*given[: len(tensors)])
+                return None
             del every  # before the matrix is made
             if large:
                 return _zeros(plan.n**2, x).scatter_(0, plan.where, found).view(x.shape * 2)
             return spread(plan, found).view(x.shape * 2) if dense else compressed(plan, found)
         return found if dense else compressed(plan, found)
 
-    kernel.run = compute
+    kernel.try_first(compute, task.eager)
     return kernel
 
 
@@ -114,11 +117,13 @@ def _zeros(count: int, like: Tensor) -> Tensor:
 
 def _every_column(task: Task, plan: Colouring, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     """All entries by the kernel of a full Hessian; of a sparse one those of the pattern."""
-    kernel = _hessian.hessian(task, tensors, preparation)
-    matrix = kernel.run
-    if not task.is_sparse or matrix is None:
-        return kernel
-    kernel.run = lambda given: compressed(plan, matrix(given).reshape(-1).index_select(0, plan.where))
+    if not task.is_sparse:
+        return _hessian.hessian(task, tensors, preparation)
+
+    def entries(matrix: Tensor) -> Tensor:
+        return compressed(plan, matrix.reshape(-1).index_select(0, plan.where))
+
+    kernel = _hessian.hessian(task, tensors, preparation, entries)
     taken, size = plan.where.numel(), tensors[0].element_size()
     kernel.peak = max(kernel.peak, (plan.n**2 + taken) * size, taken * size + _bytes(task, plan, tensors[0]))
     return kernel

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule
 
 from hograd_core.prepare._batch import batched, identity_rows
 from hograd_core.prepare._build import (
+    Holds,
     Kernel,
     Outputs,
     Run,
@@ -26,6 +27,7 @@ from hograd_core.prepare._build import (
     name_of,
     ready,
     table,
+    traced_again,
     unconditional,
 )
 from hograd_core.prepare._task import Task
@@ -61,8 +63,14 @@ class _Plan(NamedTuple):
     alone: bool
 
 
-def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
-    """The kernel of a Hessian, in chunks of rows where the task says so."""
+def _same(matrix: Tensor) -> Tensor:
+    return matrix
+
+
+def hessian(
+    task: Task, tensors: Sequence[Tensor], preparation: str, then: Callable[[Tensor], Tensor] = _same
+) -> Kernel:
+    """The kernel of a Hessian, in chunks of rows where the task says so, and of what is then made of it."""
     x, *args = tensors
     product = [x, torch.ones_like(x), *args]
     named = name_of(task.product.kernel, product, preparation)
@@ -71,15 +79,19 @@ def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
     if found is not None:
         told, (run, *first) = found.told, found.runs
         compute = _computing(_Plan(*told["plan"]), x, first[0] if first else None, run)
-        return Kernel(
+        kernel = Kernel(
             compute, found.lifted, preparation, [], Counter(told["operations"]), None, told["peak"], named, True
         )  # fmt: skip
-    traced = unconditional(clean_trace(task.product.kernel, product, "compiled"))
+        again = traced_again(task.product.kernel, found.lifted)
+        return _finished(kernel, task, unconditional(again(product))[1] if told["conditional"] else None, then)
+    traced = clean_trace(task.product.kernel, product, "compiled")
+    graph, holds = unconditional(traced)
+    traced = traced._replace(graph=graph)
     chunk = min(task.chunk_size or x.numel(), x.numel())
     while True:
-        kernel = _of_rows(traced, tensors, preparation, chunk, named)
+        kernel = _of_rows(traced, tensors, preparation, chunk, named, holds is not None)
         if task.memory is None or kernel.peak <= task.memory:
-            return kernel
+            return _finished(kernel, task, holds, then)
         if chunk == 1:
             raise ValueError(
                 f"memory: got {task.memory:,} bytes; row by row this Hessian still needs {kernel.peak:,}, its own "
@@ -88,7 +100,20 @@ def hessian(task: Task, tensors: Sequence[Tensor], preparation: str) -> Kernel:
         chunk = (chunk + 1) // 2
 
 
-def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk: int, named: Named | None) -> Kernel:
+def _finished(kernel: Kernel, task: Task, holds: Holds | None, then: Callable[[Tensor], Tensor]) -> Kernel:
+    """The kernel of what is made of a Hessian, which goes the eager way where what its trace assumes does not hold."""
+    matrix = kernel.run
+    assert matrix is not None
+    if then is not _same:
+        kernel.run = lambda given: then(matrix(given))
+    if holds is not None:
+        kernel.try_first(lambda given: then(matrix(given)) if holds(given) else None, task.eager)
+    return kernel
+
+
+def _of_rows(
+    traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk: int, named: Named | None, conditional: bool
+) -> Kernel:
     x, *args = tensors
     n, whole = x.numel(), chunk == x.numel()
     fixed = [x, *args, *traced.lifted]
@@ -121,7 +146,7 @@ def _of_rows(traced: Traced, tensors: Sequence[Tensor], preparation: str, chunk:
     run = ready(module, given, preparation)
     plan, peak = _Plan(chunk, fed, right, alone), kept + running
     runs = [run] if first is None else [run, first]
-    _known.keep(named, runs, traced.lifted, operations=operations, peak=peak, plan=plan)
+    _known.keep(named, runs, traced.lifted, operations=operations, peak=peak, plan=plan, conditional=conditional)
     return Kernel(_computing(plan, x, first, run), traced.lifted, preparation, [], operations, None, peak, named)
 
 

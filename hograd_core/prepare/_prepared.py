@@ -183,12 +183,11 @@ class Prepared:
     def _made(self, tensors: list[Tensor], count: int) -> Entry:
         started = time.perf_counter()
         moved, args = tensors[: len(tensors) - count], tensors[len(tensors) - count :]
-        # Outside of everything that is caught: what f itself does wrong, and what the operator refuses, is raised.
-        at = nearby(moved)
-        witness = self._task.product if self._task.is_matrix else self._task
-        witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_matrix else []), *args)
+        refused = self._refused_nearby(moved, args)
         self.traces += 1
-        if self._changes > _MOST_TRACES:
+        if refused is not None:
+            kernel = Kernel(reasons=[f"near x, where kernels are compared with the eager method, {refused}"])
+        elif self._changes > _MOST_TRACES:
             kernel = Kernel(reasons=[f"what f refers to changed {_MOST_TRACES} times: each change needs a new trace"])
         elif self._again > _MOST_TRACES:
             kernel = Kernel(
@@ -206,6 +205,24 @@ class Prepared:
             entry = Entry(kernel, tensors, State(self._task.f))
         self.seconds += time.perf_counter() - started
         return entry
+
+    def _refused_nearby(self, moved: Sequence[Tensor], args: Sequence[Tensor]) -> str | None:
+        """What the eager method raises near x alone, as where x is at the end of what f takes; None: nothing.
+
+        Raises:
+            Exception: what f itself does wrong, and what the operator refuses.
+        """
+        witness = self._task.product if self._task.is_matrix else self._task
+
+        def witnessed(at: Sequence[Tensor]) -> None:
+            witness.eager(*at, *([torch.ones_like(at[0])] if self._task.is_matrix else []), *args)
+
+        try:
+            witnessed(nearby(moved))
+        except Exception as error:
+            witnessed(moved)
+            return _compile.told(error)
+        return None
 
     def _check(self, tensors: list[Tensor], result: Tensor) -> None:
         def comparable(found: Tensor) -> Tensor:

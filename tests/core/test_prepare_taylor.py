@@ -68,7 +68,10 @@ def test_a_field_that_comes_to_tell_copies_of_a_point_apart(preparation: str) ->
 
     p = prepare(h.hvp, loss, x, preparation=preparation)
     bound = p.bind(x)
+    whole = prepare(h.hessian, loss, x, preparation=preparation)
     assert p.reason is None
+    assert whole.reason is None
+    assert close(whole(x), h.hessian(loss, x))
     before = p(x, v)
     assert close(before, h.hvp(loss, x, v))
     apart.fill_(1)
@@ -77,9 +80,10 @@ def test_a_field_that_comes_to_tell_copies_of_a_point_apart(preparation: str) ->
     assert close(p(x, v), expected)
     assert close(bound(v), expected)
     assert close(p.bind(x)(torch.stack([v, -v]), in_dims=0), torch.stack([expected, -expected]))
-    whole = prepare(h.hessian, loss, x, preparation=preparation)
-    assert whole.preparation == "eager"
-    assert "whole calls of a product alone" in (whole.reason or "")
+    assert close(whole(x), h.hessian(loss, x))
+    late = prepare(h.hessian, loss, x, preparation=preparation)
+    assert late.preparation == "eager"
+    assert "does not hold near x" in (late.reason or "")
 
 
 def test_a_bilaplacian_is_prepared() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -89,7 +91,8 @@ def _with_conditions(function: Callable[..., Tensor]) -> Callable[..., Any]:
     def traced(*inputs: Tensor) -> Any:
         _TRACING.conditions = []
         try:
-            result = function(*inputs)
+            with _Checks():  # type: ignore[no-untyped-call]
+                result = function(*inputs)
             assumed = _TRACING.conditions
             return (result, functools.reduce(torch.logical_and, assumed)) if assumed else result
         finally:
@@ -115,11 +118,18 @@ class Traced(NamedTuple):
     lifted: list[Tensor]
 
 
+def _is_of_torch(frame: FrameType | None) -> bool:
+    """Whether what calls a function is PyTorch's, which reads conditions to check what it is given: a scale's sign."""
+    while frame is not None and frame.f_code.co_name == "__torch_function__":  # modes that pass it on
+        frame = frame.f_back
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "torch"
+
+
 class _NoReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _READS and not _TRACING.apart:
+        if func in _READS and not _TRACING.apart and not (func is Tensor.__bool__ and _is_of_torch(sys._getframe(1))):
             raise CannotPrepareError(
                 f"f reads values of a tensor (Tensor.{func.__name__}), as data-dependent code does"
             )
@@ -158,6 +168,26 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+class _Checks(DispatchMode):  # type: ignore[no-untyped-call]
+    """Takes conditions that PyTorch reads, wherever it does, to hold or not to as they do here (:func:`assume`)."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is aten.equal.default and args[0].shape == args[1].shape:
+            condition = (args[0] == args[1]).all()
+        elif func is aten._local_scalar_dense.default and args[0].dtype is torch.bool:
+            condition = args[0]
+        else:
+            condition = None
+        if condition is None or _TRACING.apart:
+            return func(*args, **(kwargs or {}))
+        with _disable_current_modes():
+            holds = condition.item()
+        assume(condition if holds else ~condition)
+        return holds
 
 
 class _Repeatable(DispatchMode):  # type: ignore[no-untyped-call]
