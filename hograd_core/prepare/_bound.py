@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hograd_core import _entrance
-from hograd_core.prepare._agreement import differs, nearby, response, tolerance
+from hograd_core.prepare._agreement import compared, nearby
 from hograd_core.prepare._batch import batched
 from hograd_core.prepare._build import NOT_NEAR, Kernel, Outputs, build, finished, ready, unconditional
 from hograd_core.prepare._condition import Condition
@@ -249,8 +249,7 @@ def halves_of(task: Task, kernel: Kernel, tensors: Sequence[Tensor], rows: int |
         picked = [None] if rows is None else list(dict.fromkeys((0, rows // 2, rows - 1)))
         for i in picked:
             at = moved if i is None else [moved[0], moved[1][i]]
-            reference, again = response(task.eager, at, args)
-            why = differs(reference, result if i is None else result[i], tolerance(reference, again))
+            why = compared(task.eager, result if i is None else result[i], at, args)
             if why is not None:
                 return why
         return None

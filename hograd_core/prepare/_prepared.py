@@ -14,7 +14,7 @@ from torch import Tensor
 from hograd_core import _entrance
 from hograd_core._checks import innermost
 from hograd_core._differences import VerificationError
-from hograd_core.prepare._agreement import differs, disagreement, nearby, times, tolerance
+from hograd_core.prepare._agreement import NOT_FINITE, compared, disagreement, nearby, times
 from hograd_core.prepare._bound import Bound, Halves, halves_of
 from hograd_core.prepare._build import Kernel, build, ladder
 from hograd_core.prepare._coloured import maker
@@ -228,13 +228,8 @@ class Prepared:
         def comparable(found: Tensor) -> Tensor:
             return times(found, torch.ones_like(tensors[0])) if self._task.is_sparse else found
 
-        result, reference = comparable(result), comparable(self._task.eager(*tensors))
-        if not bool(reference.isfinite().all()):
-            return
-        eps = torch.finfo(reference.dtype).eps
-        again = comparable(self._task.eager(tensors[0] * (1 + eps), *tensors[1:]))
-        why = differs(reference, result, tolerance(reference, again))
-        if why is not None:
+        why = compared(lambda *at: comparable(self._task.eager(*at)), comparable(result), tensors, ())
+        if why is not None and why is not NOT_FINITE:
             self._entries.clear()
             self._entry = None
             raise VerificationError(
