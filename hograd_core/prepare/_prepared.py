@@ -185,7 +185,9 @@ class Prepared:
         moved, args = tensors[: len(tensors) - count], tensors[len(tensors) - count :]
         refused = self._refused_nearby(moved, args)
         self.traces += 1
-        if refused is not None:
+        if self._asked == "eager":
+            kernel = Kernel()
+        elif refused is not None:
             kernel = Kernel(reasons=[f"near x, where kernels are compared with the eager method, {refused}"])
         elif self._changes > _MOST_TRACES:
             kernel = Kernel(reasons=[f"what f refers to changed {_MOST_TRACES} times: each change needs a new trace"])
@@ -193,8 +195,6 @@ class Prepared:
             kernel = Kernel(
                 reasons=[f"inputs of more than {_MOST_KINDS} kinds take turns; kernels of so many are kept"]
             )
-        elif self._asked == "eager":
-            kernel = Kernel()
         else:
             kernel = build(
                 maker(self._task, tensors),

@@ -108,6 +108,7 @@ def test_what_holds_at_x_alone(operator: Callable[..., Tensor]) -> None:
     p = prepare(operator, f, x, preparation="graph")
     assert p.preparation == "eager"
     assert "near x, where kernels are compared with the eager method, ValueError" in (p.reason or "")
+    assert prepare(operator, f, x, preparation="eager").reason is None
     with pytest.raises(ValueError, match="Simplex"):
         prepare(operator, f, 2 * x, preparation="graph")
 
