@@ -118,6 +118,7 @@ def table(preparation: str) -> dict[Any, Any]:
         apart |= {aten.eye.default: _eye, aten.eye.m: _eye}
     # Nothing is conjugated or negated by a mark alone, which cleaning would lose.
     marks = {aten._conj.default: _conjugate, aten._neg_view.default: aten.neg.default}
+    apart |= {aten._is_all_true.default: torch.all, aten._is_any_true.default: torch.any}  # by which PyTorch checks
     return {**found, **apart, **marks, aten.mv.default: _mv, aten.addmv.default: _addmv}
 
 
