@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,15 @@ from hograd_core import prepare
 from hograd_core.prepare import _build, assume
 
 Y = normal(4, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def _validation() -> Iterator[None]:
+    """Distributions check what they are given: what torch.compile runs first in a process turns that off for good."""
+    before = distributions.Distribution._validate_args
+    distributions.Distribution.set_default_validate_args(True)
+    yield
+    distributions.Distribution.set_default_validate_args(before)
 
 
 def likelihood(x: Tensor) -> Tensor:
