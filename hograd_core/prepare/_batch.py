@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils._python_dispatch import _disable_current_modes
 
-from hograd_core.prepare._build import table
+from hograd_core.prepare._table import table
 from hograd_core.prepare.graphs._nodes import aten, insert_input, is_call, placeholders, replace, value
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record

@@ -21,7 +21,8 @@ from hograd_core._entrance import entered
 from hograd_core.derivatives._autograd import leaf
 from hograd_core.prepare import _hessian
 from hograd_core.prepare._batch import batched
-from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, table, unconditional
+from hograd_core.prepare._build import Kernel, clean_trace, counted, finished, plain, ready, unconditional
+from hograd_core.prepare._table import table
 from hograd_core.prepare._task import Task
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._peak import peak_bytes

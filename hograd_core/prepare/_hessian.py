@@ -26,10 +26,10 @@ from hograd_core.prepare._build import (
     finished,
     name_of,
     ready,
-    table,
     traced_again,
     unconditional,
 )
+from hograd_core.prepare._table import table
 from hograd_core.prepare._task import Task
 from hograd_core.prepare.graphs._nodes import aten, is_call, output, placeholders, result, value
 from hograd_core.prepare.graphs._passes import clean

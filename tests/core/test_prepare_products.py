@@ -9,7 +9,7 @@ from prepare_fakes import needs_compiler
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hograd_core.prepare._build import table
+from hograd_core.prepare._table import table
 from hograd_core.prepare.graphs._merge import merge_products
 from hograd_core.prepare.graphs._nodes import is_call, propagate
 from hograd_core.prepare.graphs._passes import clean

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from hograd_core import hessian, hvp, prepare
-from hograd_core.prepare._build import table
+from hograd_core.prepare._table import table
 from hograd_core.prepare.graphs._nodes import aten, insert, insert_input, is_call, output, value
 from hograd_core.prepare.graphs._passes import clean
 from hograd_core.prepare.graphs._record import record
